@@ -1,0 +1,402 @@
+"""LAPAR: linearly-assembled pixel-adaptive regression.
+
+Source: Li, Zhou, Qi, Jiang, Lu and Jia, "LAPAR: Linearly-Assembled Pixel-Adaptive Regression
+Network for Single Image Super-resolution and Beyond", NeurIPS 2020.
+
+`Lapar` is the network in the paper's order, with the tensor names of the published checkpoints.
+`FusedLapar` computes the same function with a fraction of the arithmetic; `Lapar.fuse()` makes it.
+Shapes in comments: n pictures, C channels, h x w at input resolution, H x W = s*h x s*w.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from srcli.models.layers import (
+    LearnedScale,
+    WeightNormConv2d,
+    bicubic_phases,
+    gaussian_kernel,
+    pad_kernel,
+)
+
+ATOMS = 72  # filters in the dictionary
+SIDE = 5  # side of each filter
+RGB_MEAN = (0.4488, 0.4371, 0.4040)  # of the papers' training pictures
+UNITS = ("b0", "b1", "b2", "b3")  # names of the residual units of a block
+
+# A skip factor below this is kept as a multiplication: dividing by it would lose digits.
+SMALLEST_FOLDED_SKIP = 1e-2
+
+
+class Lapar(nn.Module):
+    """The published network: n x 3 x h x w RGB in [0, 1] -> n x 3 x H x W, not clamped.
+
+    Args:
+        channels: Width of the coefficient network (32, 24 or 16 for A, B or C).
+        blocks: Number of local fusion blocks (4, 3 or 2).
+        scale: 2, 3 or 4; 1 restores at the same size (no up-sampling stage).
+    """
+
+    def __init__(self, channels: int, blocks: int, scale: int) -> None:
+        super().__init__()
+        self.scale = scale
+        self.w_conv = CoefficientNet(channels, blocks, scale)
+        self.decom_conv = nn.Conv2d(1, ATOMS, SIDE, bias=False)
+        self.decom_conv.weight = nn.Parameter(dictionary(), requires_grad=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        coefficients = self.w_conv(x)  # n 72 H W
+        enlarged = _enlarge_bicubic(x, self.scale)  # n 3 H W
+        n, _, height, width = enlarged.shape
+        padded = F.pad(enlarged, [SIDE // 2] * 4, mode="reflect")
+        planes = padded.view(n * 3, 1, height + SIDE - 1, width + SIDE - 1)
+        filtered = self.decom_conv(planes).view(n, 3, ATOMS, height, width)
+        return (coefficients.unsqueeze(1) * filtered).sum(dim=2)  # n 3 H W, equation 2
+
+    def fuse(self) -> FusedLapar:
+        """The cheaper network of the same function; shares no tensors with this one."""
+        weights = {name: value.detach() for name, value in self.fused_weights().items()}
+        return FusedLapar.from_weights(weights, self.scale, self._skips())
+
+    def fused_weights(self) -> dict[str, Tensor]:
+        """The weights of `FusedLapar` as differentiable functions of the published ones.
+
+        Training runs the fused network on these, so it optimises the published parameters at the
+        price of the cheap graph.
+        """
+        net = self.w_conv
+        weights = {"mean": net.rgb_mean} | _named("head", net.head[0].weight, net.head[0].bias)
+        gain = torch.ones(1)
+        for index, block in enumerate(net.body):
+            folded, gain = block.fused_weights(gain.to(net.rgb_mean.device))
+            weights |= {f"body.{index}.{name}": value for name, value in folded.items()}
+        tail = net.tail.fused_weights(self._basis())
+        if self.scale > 1:
+            weights |= _named("up", net.up[0].weight * gain, net.up[0].bias)
+        else:
+            tail["mix.weight"] = tail["mix.weight"] * gain
+        return weights | tail
+
+    def _basis(self) -> Tensor:
+        """What turns 72 coefficients into the taps of one filter: (72, taps).
+
+        Filters that equal their own half-turn need 13 taps (the centre and one of each opposite
+        pair), and every published dictionary is like that; a foreign one may need all 25.
+        """
+        taps = self.decom_conv.weight.flatten(1)  # 72 25
+        symmetric = torch.equal(taps, taps.flip(1))
+        return taps[:, : taps.shape[1] // 2 + 1] if symmetric else taps
+
+    def _skips(self) -> list[list[float]]:
+        return [block.fused_skips() for block in self.w_conv.body]
+
+
+class CoefficientNet(nn.Module):
+    """Predicts 72 coefficients for every output pixel (section 3.2 and figure 2 of the paper)."""
+
+    def __init__(self, channels: int, blocks: int, scale: int) -> None:
+        super().__init__()
+        self.rgb_mean = nn.Parameter(torch.tensor(RGB_MEAN).view(1, 3, 1, 1), requires_grad=False)
+        self.head = nn.Sequential(WeightNormConv2d(3, channels, 3), nn.ReLU())
+        self.body = nn.Sequential(*(LocalFusionBlock(channels) for _ in range(blocks)))
+        if scale > 1:
+            self.up = nn.Sequential(
+                WeightNormConv2d(channels, channels * scale**2, 3),
+                nn.ReLU(),
+                nn.PixelShuffle(scale),
+            )
+        else:
+            self.up = nn.Sequential()
+        self.tail = CoefficientTail(channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        features = self.head(x - self.rgb_mean)  # n C h w
+        features = self.body(features)  # n C h w
+        features = self.up(features)  # n C H W
+        return self.tail(features)  # type: ignore[no-any-return]  # n 72 H W
+
+
+class LocalFusionBlock(nn.Module):
+    """Four adaptive residual units; their outputs together, reduced, added to the input."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        for name in UNITS:
+            self.add_module(name, AdaptiveResidualUnit(channels))
+        self.reduction = WeightNormConv2d(channels * len(UNITS), channels, 3)
+        self.res_scale = LearnedScale()
+        self.x_scale = LearnedScale()
+
+    def units(self) -> list[AdaptiveResidualUnit]:
+        return [unit for unit in self.children() if isinstance(unit, AdaptiveResidualUnit)]
+
+    def forward(self, x: Tensor) -> Tensor:
+        outputs = []
+        y = x
+        for unit in self.units():
+            y = unit(y)
+            outputs.append(y)
+        reduced = self.reduction(torch.cat(outputs, dim=1))  # n 4C h w -> n C h w
+        return self.res_scale(reduced) + self.x_scale(x)  # type: ignore[no-any-return]
+
+    def fused_skips(self) -> list[float]:
+        """The factor left on each skip connection, units first, then the block: 1 where folded."""
+        skips = [float(unit.x_scale.scale) for unit in self.units()]
+        return [1.0 if _foldable(s) else s for s in [*skips, float(self.x_scale.scale)]]
+
+    def fused_weights(self, gain: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+        """Fold all scalars into the convolutions.
+
+        A unit computes `y = a*x + b*body(x)`. Keep `z = x / gain` instead of `x`, where `gain` is
+        the product of the skip factors so far: then `z' = z + (b / (gain * a)) * body(gain * z)`,
+        and both new factors move into the two convolutions of the body. The block as a whole is
+        such a unit too.
+
+        Args:
+            gain: What the block's input has been divided by.
+
+        Returns:
+            The weights of `FusedBlock`, and what its output has been divided by.
+        """
+        weights: dict[str, Tensor] = {}
+        inner, gains = gain, []
+        for name, unit in zip(UNITS, self.units(), strict=True):
+            first, second = unit.body[0], unit.body[2]
+            weights |= _named(f"{name}.first", first.weight * inner, first.bias)
+            inner = _next_gain(inner, unit.x_scale.scale)
+            residual = unit.res_scale.scale / inner
+            weights |= _named(f"{name}.second", second.weight * residual, second.bias * residual)
+            gains.append(inner.expand(second.weight.shape[0]))
+        factors = torch.cat(gains).view(1, -1, 1, 1)  # one for each channel of the concatenation
+        gain = _next_gain(gain, self.x_scale.scale)
+        residual = self.res_scale.scale / gain
+        kernel = self.reduction.weight * factors * residual
+        return weights | _named("reduction", kernel, self.reduction.bias * residual), gain
+
+
+class AdaptiveResidualUnit(nn.Module):
+    """`x_scale * x + res_scale * body(x)`, both factors learned."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            WeightNormConv2d(channels, channels, 3),
+            nn.ReLU(),
+            WeightNormConv2d(channels, channels, 3),
+        )
+        self.res_scale = LearnedScale()
+        self.x_scale = LearnedScale()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.res_scale(self.body(x)) + self.x_scale(x)  # type: ignore[no-any-return]
+
+
+class CoefficientTail(nn.Module):
+    """Two kernel sizes side by side, a fusion, and the coefficients, all at output resolution."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.tail_k3 = WeightNormConv2d(channels, channels, 3)
+        self.tail_k5 = WeightNormConv2d(channels, channels, 5)
+        self.scale_k3 = LearnedScale(0.5)
+        self.scale_k5 = LearnedScale(0.5)
+        self.fuse = WeightNormConv2d(channels, channels, 3)
+        self.w_conv = WeightNormConv2d(channels, ATOMS, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.scale_k3(self.tail_k3(x)) + self.scale_k5(self.tail_k5(x))  # n C H W
+        x = F.relu(self.fuse(x))  # n C H W
+        return self.w_conv(x)  # type: ignore[no-any-return]  # n 72 H W
+
+    def fused_weights(self, basis: Tensor) -> dict[str, Tensor]:
+        k3, k5 = self.tail_k3, self.tail_k5
+        a, b = self.scale_k3.scale, self.scale_k5.scale
+        mixed = pad_kernel(k3.weight, 5) * a + k5.weight * b
+        # The last convolution and the dictionary are both linear: compose them, in double
+        # precision because the dictionary's atoms nearly cancel.
+        taps = torch.einsum("lt,lcyx->tcyx", basis.double(), self.w_conv.weight.double())
+        offset = torch.einsum("lt,l->t", basis.double(), self.w_conv.bias.double())
+        return (
+            _named("mix", mixed, k3.bias * a + k5.bias * b)
+            | _named("merge", self.fuse.weight, self.fuse.bias)
+            | _named("taps", taps.to(basis.dtype), offset.to(basis.dtype))
+        )
+
+
+class FusedLapar(nn.Module):
+    """The same function as `Lapar` from about a third of the multiply-adds.
+
+    Weight normalisation and all learned scalars are folded; the 3x3 and 5x5 convolutions of the
+    tail are one; the network predicts the 13 distinct taps of each assembled filter (25 for an
+    asymmetric dictionary) instead of 72 coefficients, so neither the 72-channel map nor the 72
+    filtered pictures exist; the bicubic enlargement is one small convolution.
+
+    Args:
+        channels: As for `Lapar`.
+        scale: As for `Lapar`.
+        taps: 13 or 25.
+        skips: For each block, the factors that remain on its skip connections.
+    """
+
+    def __init__(self, channels: int, scale: int, taps: int, skips: list[list[float]]) -> None:
+        super().__init__()
+        self.scale = scale
+        self.taps_per_filter = taps
+        self.register_buffer("mean", torch.tensor(RGB_MEAN).view(1, 3, 1, 1))
+        self.head = _conv(3, channels, 3)
+        self.body = nn.ModuleList(FusedBlock(channels, factors) for factors in skips)
+        if scale > 1:
+            self.up = _conv(channels, channels * scale**2, 3)
+            self.register_buffer("phases", bicubic_phases(scale))
+        self.mix = _conv(channels, channels, 5)
+        self.merge = _conv(channels, channels, 3)
+        self.taps = _conv(channels, taps, 3)
+
+    @classmethod
+    def from_weights(
+        cls, weights: dict[str, Tensor], scale: int, skips: list[list[float]]
+    ) -> FusedLapar:
+        net = cls(weights["head.weight"].shape[0], scale, weights["taps.weight"].shape[0], skips)
+        net.load_state_dict(weights, strict=False)
+        return net.eval().requires_grad_(False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        features = F.relu(self.head(x - self.mean))  # n C h w
+        for block in self.body:
+            features = block(features)  # n C h w
+        if self.scale > 1:
+            features = F.pixel_shuffle(F.relu(self.up(features)), self.scale)  # n C H W
+        features = F.relu(self.merge(self.mix(features)))  # n C H W
+        taps = self.taps(features)  # n 13 H W
+        return apply_filters(self._enlarge(x), taps)  # n 3 H W
+
+    def _enlarge(self, x: Tensor) -> Tensor:
+        """Bicubic enlargement, n x 3 x h x w -> n x 3 x H x W."""
+        if self.scale == 1:
+            return x
+        padded = F.pad(x, [2] * 4, mode="replicate")
+        return F.pixel_shuffle(F.conv2d(padded, self.phases.repeat(3, 1, 1, 1), groups=3), self.scale)
+
+
+class FusedBlock(nn.Module):
+    """`LocalFusionBlock` with its scalars folded."""
+
+    def __init__(self, channels: int, skips: list[float]) -> None:
+        super().__init__()
+        self.skip = skips[-1]
+        for name, skip in zip(UNITS, skips, strict=False):
+            self.add_module(name, FusedUnit(channels, skip))
+        self.reduction = _conv(channels * len(UNITS), channels, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        outputs = []
+        y = x
+        for unit in self.children():
+            if isinstance(unit, FusedUnit):
+                y = unit(y)
+                outputs.append(y)
+        return _scaled(x, self.skip) + self.reduction(torch.cat(outputs, dim=1))  # type: ignore[no-any-return]
+
+
+class FusedUnit(nn.Module):
+    """`AdaptiveResidualUnit` with its scalars folded."""
+
+    def __init__(self, channels: int, skip: float) -> None:
+        super().__init__()
+        self.skip = skip
+        self.first = _conv(channels, channels, 3)
+        self.second = _conv(channels, channels, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return _scaled(x, self.skip) + self.second(F.relu(self.first(x)))  # type: ignore[no-any-return]
+
+
+def apply_filters(picture: Tensor, taps: Tensor) -> Tensor:
+    """Filter every pixel with its own 5x5 kernel, borders reflected.
+
+    Args:
+        picture: n x c x H x W.
+        taps: n x 13 x H x W: row by row the first half of a kernel that equals its own half-turn,
+            and its centre; or n x 25 x H x W: a whole kernel.
+
+    Returns:
+        n x c x H x W.
+    """
+    padded = F.pad(picture, [SIDE // 2] * 4, mode="reflect")
+    if taps.shape[1] == SIDE * SIDE:
+        return sum(
+            (_shifted(padded, t) * taps[:, t : t + 1] for t in range(1, SIDE * SIDE)),
+            start=_shifted(padded, 0) * taps[:, 0:1],
+        )
+    last = SIDE * SIDE - 1
+    return sum(
+        ((_shifted(padded, t) + _shifted(padded, last - t)) * taps[:, t : t + 1] for t in range(last // 2)),
+        start=picture * taps[:, last // 2 : last // 2 + 1],
+    )
+
+
+def dictionary() -> Tensor:
+    """Our own dictionary of 72 filters by the paper's formulas, shape (72, 1, 5, 5).
+
+    Gaussians of unit sum, then differences of Gaussians of unit sum (2 Ga - Gb), each kind at
+    several widths, ratios and angles; every filter equals its own half-turn.
+
+    Source: section 3.3 of the paper; the parameters are read off the published dictionary.
+    """
+    kernels = [gaussian_kernel(SIDE, *shape) for shape in _gaussians()]
+    wide, middle, narrow = (gaussian_kernel(SIDE, s, s) for s in (2.0, 1.2, 0.4))
+    kernels += [2 * wide - middle, 2 * wide - narrow, 2 * middle - narrow]
+    ratios = (0.8, 0.6, 0.4)
+    for outer, inner in zip(
+        _turned(2.0, ratios, step=30), _turned(1.2, ratios, step=30), strict=True
+    ):
+        kernels.append(2 * gaussian_kernel(SIDE, *outer) - gaussian_kernel(SIDE, *inner))
+    return torch.stack(kernels).unsqueeze(1).float()
+
+
+def _gaussians() -> list[tuple[float, float, float]]:
+    """(sigma1, sigma2, angle) of the dictionary's first 51 entries."""
+    wide = [(2.0, 2.0, 0.0)] + _turned(2.0, (0.8, 0.6, 0.4), step=30) + _turned(2.0, (0.2,), step=15)
+    middle = [(1.2, 1.2, 0.0), *_turned(1.2, (0.8, 0.6, 0.4), step=30)]
+    return [*wide, *middle, (0.4, 0.4, 0.0)]
+
+
+def _turned(sigma: float, ratios: tuple[float, ...], step: int) -> list[tuple[float, float, float]]:
+    return [(ratio * sigma, sigma, angle) for ratio in ratios for angle in range(0, 180, step)]
+
+
+def _named(name: str, weight: Tensor, bias: Tensor) -> dict[str, Tensor]:
+    return {f"{name}.weight": weight, f"{name}.bias": bias}
+
+
+def _conv(inputs: int, outputs: int, kernel: int) -> nn.Conv2d:
+    return nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2)
+
+
+def _scaled(x: Tensor, factor: float) -> Tensor:
+    """`x * factor`, and no operation at all where the factor was folded away."""
+    return x if factor == 1.0 else x * factor
+
+
+def _foldable(skip: float) -> bool:
+    return abs(skip) >= SMALLEST_FOLDED_SKIP
+
+
+def _next_gain(gain: Tensor, skip: Tensor) -> Tensor:
+    return gain * skip if _foldable(float(skip)) else gain
+
+
+def _shifted(padded: Tensor, tap: int) -> Tensor:
+    """The picture moved so that neighbour `tap` (row by row of a 5x5 window) lies on each pixel."""
+    dy, dx = divmod(tap, SIDE)
+    height, width = padded.shape[-2] - SIDE + 1, padded.shape[-1] - SIDE + 1
+    return padded[:, :, dy : dy + height, dx : dx + width]
+
+
+def _enlarge_bicubic(x: Tensor, scale: int) -> Tensor:
+    if scale == 1:
+        return x
+    return F.interpolate(x, scale_factor=scale, mode="bicubic", align_corners=False)

@@ -1,0 +1,107 @@
+"""Building blocks that two or more networks use. All tensors are NCHW."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class WeightNormConv2d(nn.Module):
+    """Convolution with `weight = g * v / |v|`, zero padding and the same size out.
+
+    The published checkpoints store `weight_g`, `weight_v` and `bias` (the names of
+    PyTorch's old `weight_norm` hook), so these are the parameters here.
+
+    Args:
+        inputs: Channels in.
+        outputs: Channels out.
+        kernel: Side of the square kernel, odd.
+
+    Source: Salimans and Kingma, "Weight Normalization", 2016, equation 2.
+    """
+
+    def __init__(self, inputs: int, outputs: int, kernel: int) -> None:
+        super().__init__()
+        initial = nn.Conv2d(inputs, outputs, kernel)
+        assert initial.bias is not None
+        self.bias = nn.Parameter(initial.bias.detach().clone())
+        self.weight_g = nn.Parameter(_filter_norm(initial.weight).detach().clone())
+        self.weight_v = nn.Parameter(initial.weight.detach().clone())
+
+    @property
+    def weight(self) -> Tensor:
+        """The plain kernel (outputs, inputs, kernel, kernel); differentiable."""
+        return self.weight_v * (self.weight_g / _filter_norm(self.weight_v))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.conv2d(x, self.weight, self.bias, padding=self.weight_v.shape[-1] // 2)
+
+
+class LearnedScale(nn.Module):
+    """A single learned factor: `x * scale`."""
+
+    def __init__(self, initial: float = 1.0) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.tensor([initial]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.scale
+
+
+def _filter_norm(weight: Tensor) -> Tensor:
+    return weight.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
+
+
+def pad_kernel(weight: Tensor, side: int) -> Tensor:
+    """Embed a square kernel in the middle of a larger one of zeros (both sides odd)."""
+    margin = (side - weight.shape[-1]) // 2
+    return F.pad(weight, [margin] * 4)
+
+
+def bicubic_phases(scale: int, a: float = -0.75) -> Tensor:
+    """The filters of bicubic enlargement by a whole factor, shape (scale^2, 1, 5, 5).
+
+    With half-pixel centres, output pixel `scale*i + p` lies at input position
+    `i + (p + 0.5) / scale - 0.5`: for each phase `p` the four cubic taps are fixed and lie
+    within two pixels of `i`. Channel `scale*py + px` is the filter of phase (py, px), which is
+    the order that `pixel_shuffle` expects.
+
+    Source: Keys, "Cubic Convolution Interpolation", 1981; `a` as in PyTorch's bicubic.
+    """
+    taps = torch.zeros(scale, 5, dtype=torch.float64)
+    for phase in range(scale):
+        position = (phase + 0.5) / scale - 0.5
+        for tap in range(5):
+            taps[phase, tap] = _cubic(abs(position - (tap - 2)), a)
+    phases = torch.einsum("py,qx->pqyx", taps, taps)
+    return phases.reshape(scale * scale, 1, 5, 5).float()
+
+
+def _cubic(distance: float, a: float) -> float:
+    if distance <= 1:
+        return (a + 2) * distance**3 - (a + 3) * distance**2 + 1
+    if distance < 2:
+        return a * (distance**3 - 5 * distance**2 + 8 * distance - 4)
+    return 0.0
+
+
+def gaussian_kernel(side: int, sigma1: float, sigma2: float, angle: float = 0.0) -> Tensor:
+    """Anisotropic Gaussian of unit sum on a `side` x `side` grid, float64.
+
+    Args:
+        side: Odd number of samples along each axis.
+        sigma1: Standard deviation along the axis turned by `angle`, in pixels.
+        sigma2: Standard deviation across it, in pixels.
+        angle: Turn in degrees, counter-clockwise.
+    """
+    radius = side // 2
+    grid = torch.arange(-radius, radius + 1, dtype=torch.float64)
+    y, x = torch.meshgrid(grid, grid, indexing="ij")
+    turn = math.radians(angle)
+    along = math.cos(turn) * x + math.sin(turn) * y
+    across = -math.sin(turn) * x + math.cos(turn) * y
+    kernel = torch.exp(-0.5 * ((along / sigma1) ** 2 + (across / sigma2) ** 2))
+    return kernel / kernel.sum()

@@ -1,0 +1,1 @@
+"""Trained weights, their manifest, and the recipe that made them."""

@@ -1,0 +1,332 @@
+"""Train one of srcli's own models on a folder of pictures.
+
+    python -m srcli.weights.train lapar-c -s 4 --data PICTURES --minutes 60 --out runs/lapar-c-x4
+
+The run can be stopped at any time and goes on where it stopped when the same command is given
+again. `--out` receives `checkpoint.pt` (everything needed to go on), `weights.safetensors` (the
+moving average of the weights, under the published tensor names: what is shipped) and `log.csv`.
+
+Two things make an hour of CPU count. The published parameters are optimised through the fused
+network (see `Lapar.fused_weights`), which costs a third of the published one. And every random
+choice is drawn from a generator seeded by (seed, step), so a resumed run sees exactly what an
+uninterrupted one sees. With `--steps` the result depends on the seed alone; with `--minutes` the
+learning rate follows the clock.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import logging
+import math
+import os
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from srcli.metrics import crop_border, luma, psnr
+from srcli.models.lapar.network import Lapar
+from srcli.registry import get_model
+from srcli.resample import resize
+
+Pixels = NDArray[np.uint8]
+log = logging.getLogger("train")
+
+CHARBONNIER = 1e-3  # the loss is quadratic below this difference, linear above
+PICTURE_TYPES = {".png", ".webp", ".bmp", ".tif", ".tiff"}  # lossless: JPEG teaches JPEG
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """What determines a run. Patches are `patch` x `patch` pixels at input resolution."""
+
+    model: str
+    scale: int
+    batch: int = 8
+    patch: int = 48
+    learning_rate: float = 1e-3
+    warmup: float = 0.02  # share of the run in which the learning rate rises
+    candidates: int = 2  # patches drawn for each one kept: the one with the most detail
+    average: float = 0.999  # decay of the moving average of the weights
+    clip: float = 0.5  # largest norm of the gradient
+    seed: int = 0
+    steps: int | None = None
+    minutes: float | None = None
+
+    def progress(self, step: int, seconds: float) -> float:
+        """How much of the run is behind us, 0 to 1 and beyond."""
+        by_step = step / self.steps if self.steps else 0.0
+        by_clock = seconds / (60 * self.minutes) if self.minutes else 0.0
+        return max(by_step, by_clock)
+
+    def rate(self, progress: float) -> float:
+        """Linear warm-up, then a cosine to zero."""
+        if progress < self.warmup:
+            return self.learning_rate * (progress / self.warmup)
+        share = (progress - self.warmup) / (1 - self.warmup)
+        return self.learning_rate * 0.5 * (1 + math.cos(math.pi * min(share, 1.0)))
+
+
+class Pictures:
+    """Training pictures in memory, with their reduced versions, and patches drawn from them."""
+
+    def __init__(self, folder: Path, scale: int) -> None:
+        files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in PICTURE_TYPES)
+        if not files:
+            raise SystemExit(f"{folder}: no lossless pictures ({', '.join(sorted(PICTURE_TYPES))})")
+        self.scale = scale
+        self.high = [_cropped(_decode(file), scale) for file in files]
+        self.low = [reduce(picture, scale) for picture in self.high]
+        areas = np.array([picture.shape[0] * picture.shape[1] for picture in self.low], float)
+        self.chances = areas / areas.sum()
+
+    def batch(self, recipe: Recipe, step: int) -> tuple[Tensor, Tensor]:
+        """LR (n 3 p p) and HR (n 3 s*p s*p) patches in [0, 1], the same for the same step."""
+        rng = np.random.default_rng((recipe.seed, step))
+        pairs = [self._patch(recipe, rng) for _ in range(recipe.batch)]
+        low, high = zip(*pairs, strict=True)
+        return _tensor(low), _tensor(high)
+
+    def _patch(self, recipe: Recipe, rng: np.random.Generator) -> tuple[Pixels, Pixels]:
+        drawn = [self._place(recipe.patch, rng) for _ in range(recipe.candidates)]
+        index, top, left = max(drawn, key=lambda place: self._detail(*place, recipe.patch))
+        low = _window(self.low[index], top, left, recipe.patch)
+        s = self.scale
+        high = _window(self.high[index], top * s, left * s, recipe.patch * s)
+        turns, mirror = int(rng.integers(4)), bool(rng.integers(2))
+        return _turned(low, turns, mirror), _turned(high, turns, mirror)
+
+    def _place(self, patch: int, rng: np.random.Generator) -> tuple[int, int, int]:
+        index = int(rng.choice(len(self.low), p=self.chances))
+        height, width = self.low[index].shape[:2]
+        return index, int(rng.integers(height - patch + 1)), int(rng.integers(width - patch + 1))
+
+    def _detail(self, index: int, top: int, left: int, patch: int) -> float:
+        green = _window(self.low[index], top, left, patch)[:, :, 1].astype(np.int16)
+        return float(np.abs(np.diff(green, axis=0)).mean() + np.abs(np.diff(green, axis=1)).mean())
+
+
+def reduce(picture: Pixels, scale: int) -> Pixels:
+    """The LR picture as the test sets' were made: antialiased bicubic, rounded to 8 bits."""
+    if scale == 1:
+        return picture
+    height, width = (side // scale for side in picture.shape[:2])
+    small = resize(picture.astype(np.float32), height, width)
+    return np.clip(np.rint(small), 0, 255).astype(np.uint8)
+
+
+class Run:
+    """A network, its optimiser and its moving average; saved and restored as one."""
+
+    def __init__(self, recipe: Recipe, folder: Path, device: torch.device) -> None:
+        self.recipe, self.folder, self.device = recipe, folder, device
+        torch.manual_seed(recipe.seed)
+        self.net = _build(recipe).to(device)
+        self.fused = self.net.fuse().to(device, memory_format=torch.channels_last)
+        self.average = {k: v.detach().clone() for k, v in self.net.state_dict().items()}
+        parameters = [p for p in self.net.parameters() if p.requires_grad]
+        self.optimiser = torch.optim.Adam(parameters, betas=(0.9, 0.99), fused=True)
+        self.step, self.seconds = 0, 0.0
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.folder / "checkpoint.pt"
+
+    def start_from(self, file: Path) -> None:
+        """Take every tensor of the same name and shape: a sibling's body serves another scale."""
+        state = self.net.state_dict()
+        fitting = {k: v for k, v in load_file(file).items() if k in state and v.shape == state[k].shape}
+        self.net.load_state_dict(fitting, strict=False)
+        self.average = {k: v.detach().clone() for k, v in self.net.state_dict().items()}
+        log.info("started from %s: %d of %d tensors", file, len(fitting), len(state))
+
+    def update(self, low: Tensor, high: Tensor) -> float:
+        """One step of the optimiser; returns the loss."""
+        low, high = (t.to(self.device, memory_format=torch.channels_last) for t in (low, high))
+        rate = self.recipe.rate(self.recipe.progress(self.step, self.seconds))
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate
+        self.optimiser.zero_grad(set_to_none=True)
+        restored = functional_call(self.fused, self.net.fused_weights(), (low,))
+        loss = torch.sqrt((restored - high) ** 2 + CHARBONNIER**2).mean()
+        loss.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(self.net.parameters(), self.recipe.clip)
+        self.optimiser.step()
+        self._average()
+        self.step += 1
+        return float(loss.detach())
+
+    @torch.no_grad()
+    def _average(self) -> None:
+        decay = min(self.recipe.average, (1 + self.step) / (10 + self.step))
+        for name, value in self.net.state_dict().items():
+            self.average[name].lerp_(value, 1 - decay)
+
+    def averaged(self) -> Lapar:
+        net = _build(self.recipe)
+        net.load_state_dict(self.average)
+        return net
+
+    def save(self) -> None:
+        """Write the checkpoint and the weights, each whole or not at all."""
+        state = {
+            "recipe": asdict(self.recipe),
+            "net": self.net.state_dict(),
+            "average": self.average,
+            "optimiser": self.optimiser.state_dict(),
+            "step": self.step,
+            "seconds": self.seconds,
+        }
+        partial = self.checkpoint.with_suffix(".partial")
+        torch.save(state, partial)
+        os.replace(partial, self.checkpoint)
+        partial = self.folder / "weights.partial"
+        save_file({k: v.cpu().contiguous() for k, v in self.average.items()}, partial)
+        os.replace(partial, self.folder / "weights.safetensors")
+
+    def restore(self) -> None:
+        state: dict[str, Any] = torch.load(self.checkpoint, weights_only=True, map_location="cpu")
+        self.net.load_state_dict(state["net"])
+        self.average = {k: v.to(self.device) for k, v in state["average"].items()}
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.step, self.seconds = state["step"], state["seconds"]
+        log.info("resumed at step %d after %.1f minutes", self.step, self.seconds / 60)
+
+
+def train(run: Run, pictures: Pictures, test: Path | None, every: float) -> None:
+    """Go on with `run` until its recipe is fulfilled; evaluate and save every `every` minutes."""
+    recipe = run.recipe
+    last, losses = time.monotonic(), [0.0]
+    since = last
+    while recipe.progress(run.step, run.seconds) < 1:
+        losses.append(run.update(*pictures.batch(recipe, run.step)))
+        now = time.monotonic()
+        run.seconds += now - last
+        last = now
+        if now - since > 60 * every:
+            _report(run, float(np.mean(losses[1:])), test)
+            losses, since = [0.0], time.monotonic()
+            last = since  # evaluation does not count as training time
+    _report(run, float(np.mean(losses)), test)
+
+
+def _report(run: Run, loss: float, test: Path | None) -> None:
+    run.save()
+    score = validate(run.averaged(), test, run.recipe.scale) if test else math.nan
+    progress = run.recipe.progress(run.step, run.seconds)
+    row = [run.step, f"{run.seconds / 60:.1f}", f"{run.recipe.rate(progress):.2e}", f"{loss:.6f}"]
+    file = run.folder / "log.csv"
+    new = not file.exists()
+    with file.open("a", newline="") as stream:
+        writer = csv.writer(stream)
+        if new:
+            writer.writerow(["step", "minutes", "rate", "loss", "psnr"])
+        writer.writerow([*row, f"{score:.3f}"])
+    log.info("%5.1f%%  step %s  %s min  rate %s  loss %s  PSNR %.3f", 100 * progress, *row, score)
+
+
+@torch.no_grad()
+def validate(net: Lapar, dataset: Path, scale: int) -> float:
+    """Mean PSNR-Y of the fused network on a test set with folders `HR` and `LRx<scale>`, in dB."""
+    fused = net.fuse()
+    scores = []
+    for low, high in _test_pairs(dataset, scale):
+        restored = fused(_tensor([low]))[0].permute(1, 2, 0).numpy()
+        rounded = np.clip(np.rint(restored * 255), 0, 255)
+        planes = (crop_border(luma(picture), scale) for picture in (rounded, high))
+        scores.append(psnr(*planes))
+    return float(np.mean(scores))
+
+
+def _test_pairs(dataset: Path, scale: int) -> Iterator[tuple[Pixels, Pixels]]:
+    for file in sorted((dataset / "HR").iterdir()):
+        low = _decode(dataset / f"LRx{scale}" / file.name)
+        yield low, _decode(file)[: low.shape[0] * scale, : low.shape[1] * scale]
+
+
+def _build(recipe: Recipe) -> Lapar:
+    net = get_model(recipe.model).build(recipe.scale)
+    if not isinstance(net, Lapar):
+        raise SystemExit(f"{recipe.model}: this recipe trains LAPAR models only")
+    return net
+
+
+def _decode(file: Path) -> Pixels:
+    with Image.open(file) as picture:
+        return np.asarray(picture.convert("RGB"))
+
+
+def _cropped(picture: Pixels, multiple: int) -> Pixels:
+    height, width = (side - side % multiple for side in picture.shape[:2])
+    return picture[:height, :width]
+
+
+def _window(picture: Pixels, top: int, left: int, side: int) -> Pixels:
+    return picture[top : top + side, left : left + side]
+
+
+def _turned(patch: Pixels, turns: int, mirror: bool) -> Pixels:
+    turned = np.rot90(patch, turns)
+    return turned[:, ::-1] if mirror else turned
+
+
+def _tensor(patches: Sequence[Pixels]) -> Tensor:
+    stacked = np.stack([np.ascontiguousarray(patch) for patch in patches])
+    return torch.from_numpy(stacked).permute(0, 3, 1, 2).float() / 255
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m srcli.weights.train",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("model", help="name in the registry, for example lapar-c")
+    parser.add_argument("-s", "--scale", type=int, required=True)
+    parser.add_argument("--data", type=Path, required=True, help="folder of lossless pictures")
+    parser.add_argument("--out", type=Path, required=True, help="folder of this run")
+    parser.add_argument("--init", type=Path, help="safetensors to start from, of any scale")
+    parser.add_argument("--test", type=Path, help="test set with HR and LRx<scale> folders")
+    parser.add_argument("--minutes", type=float)
+    parser.add_argument("--steps", type=int)
+    parser.add_argument("--every", type=float, default=5.0, help="minutes between evaluations")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--threads", type=int, help="CPU threads")
+    defaults = Recipe(model="", scale=1)
+    for name in ("batch", "patch", "learning_rate", "candidates", "average", "seed"):
+        value = getattr(defaults, name)
+        parser.add_argument(f"--{name.replace('_', '-')}", type=type(value), default=value)
+    arguments = parser.parse_args()
+    if arguments.minutes is None and arguments.steps is None:
+        parser.error("say how long: --minutes M or --steps N")
+    return arguments
+
+
+def main() -> None:
+    arguments = _arguments()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s  %(message)s")
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    fields = Recipe.__dataclass_fields__
+    recipe = Recipe(**{k: v for k, v in vars(arguments).items() if k in fields})
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    run = Run(recipe, arguments.out, torch.device(arguments.device))
+    if run.checkpoint.exists():
+        run.restore()
+    elif arguments.init:
+        run.start_from(arguments.init)
+    train(run, Pictures(arguments.data, recipe.scale), arguments.test, arguments.every)
+
+
+if __name__ == "__main__":
+    main()
