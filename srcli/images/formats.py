@@ -1,0 +1,136 @@
+"""The file formats, one record each, and how a format is told from bytes or from a name."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import PurePath
+
+from srcli.errors import UsageError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Format:
+    """What one file format can hold, as the libraries in use write it."""
+
+    name: str
+    suffixes: tuple[str, ...]  # the first one names new files
+    max_side: int  # longest side that can be written, in pixels
+    alpha: bool
+    bits: int  # most bits per channel that can be written
+    grey: bool  # a grey picture comes back with one channel
+    lossless: bool  # can be written without loss
+    lossy: bool  # has a quality setting
+    strips: bool  # can be written without holding the whole picture
+
+
+_ALL = (
+    Format(
+        name="png", suffixes=(".png",), max_side=2**31 - 1, alpha=True, bits=16,
+        grey=True, lossless=True, lossy=False, strips=True,
+    ),
+    Format(
+        name="tiff", suffixes=(".tif", ".tiff"), max_side=2**31 - 1, alpha=True, bits=16,
+        grey=True, lossless=True, lossy=False, strips=True,
+    ),
+    Format(
+        # The format's own limit is 65535; libjpeg and all its descendants stop here.
+        name="jpeg", suffixes=(".jpg", ".jpeg", ".jpe", ".jfif"), max_side=65500, alpha=False,
+        bits=8, grey=True, lossless=False, lossy=True, strips=True,
+    ),
+    Format(
+        name="webp", suffixes=(".webp",), max_side=16383, alpha=True, bits=8,
+        grey=False, lossless=True, lossy=True, strips=True,
+    ),
+    Format(
+        name="avif", suffixes=(".avif",), max_side=16384, alpha=True, bits=12,
+        grey=False, lossless=True, lossy=True, strips=False,
+    ),
+    Format(
+        name="bmp", suffixes=(".bmp", ".dib"), max_side=2**31 - 1, alpha=False, bits=8,
+        grey=True, lossless=True, lossy=False, strips=False,
+    ),
+)  # fmt: skip
+
+FORMATS: dict[str, Format] = {fmt.name: fmt for fmt in _ALL}
+SUFFIXES: dict[str, Format] = {suffix: fmt for fmt in _ALL for suffix in fmt.suffixes}
+
+MAGIC_BYTES = 64  # as many leading bytes as `sniff` wants to see
+
+# What people will try, so that the message can name it; none of these reaches a decoder.
+_REFUSED = (
+    (b"GIF8", "a GIF"),
+    (b"%PDF", "a PDF"),
+    (b"8BPS", "a Photoshop file"),
+    (b"\x00\x00\x00\x0cjP  ", "a JPEG 2000"),
+    (b"\xff\x4f\xff\x51", "a JPEG 2000"),
+    (b"\xff\x0a", "a JPEG XL"),
+    (b"\x00\x00\x00\x0cJXL ", "a JPEG XL"),
+    (b"v/1\x01", "an OpenEXR"),
+    (b"#?RADIANCE", "a Radiance HDR"),
+    (b"<svg", "an SVG"),
+    (b"<?xml", "an XML file (perhaps an SVG)"),
+    (b"\x1f\x8b", "a gzip archive"),
+    (b"PK\x03\x04", "a zip archive"),
+    (b"\x00\x00\x01\x00", "an icon"),
+)
+_HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx")
+
+
+def names() -> str:
+    """The formats as a phrase for messages."""
+    return "PNG, TIFF, JPEG, WebP, AVIF and BMP"
+
+
+def sniff(head: bytes) -> Format | None:
+    """The format that a file starting with `head` claims to be, or None for any other."""
+    if head.startswith(b"\x89PNG\r\n\x1a\n"):
+        return FORMATS["png"]
+    if head.startswith(b"\xff\xd8\xff"):
+        return FORMATS["jpeg"]
+    if head[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
+        return FORMATS["tiff"]
+    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
+        return FORMATS["webp"]
+    if head[4:8] == b"ftyp" and any(b"avi" in brand for brand in _brands(head)):
+        return FORMATS["avif"]
+    return FORMATS["bmp"] if head[:2] == b"BM" else None
+
+
+def refusal(head: bytes) -> str:
+    """What a file that `sniff` does not know seems to be, for the message."""
+    if head[4:8] == b"ftyp":
+        heic = any(brand in _HEIF_BRANDS for brand in _brands(head))
+        return "a HEIC picture" if heic else "a video or another media container"
+    start = head.lstrip(b"\xef\xbb\xbf \t\r\n")
+    for magic, what in _REFUSED:
+        if head.startswith(magic) or start.startswith(magic):
+            return what
+    return "not a picture"
+
+
+def _brands(head: bytes) -> list[bytes]:
+    """Major and compatible brands of an ISO media file, as far as `head` reaches."""
+    end = min(int.from_bytes(head[:4], "big"), len(head))
+    return [head[8:12], *(head[at : at + 4] for at in range(16, end - 3, 4))]
+
+
+def format_of(name: str | os.PathLike[str]) -> Format:
+    """The format that a name asks for: "png", ".png", "x.png" or a path.
+
+    Raises:
+        UsageError: no format has this name or suffix.
+    """
+    text = os.fspath(name)
+    found = FORMATS.get(text.lower()) or SUFFIXES.get(text.lower())
+    found = found or SUFFIXES.get(PurePath(text).suffix.lower())
+    if found is None:
+        raise UsageError(
+            f"{text!r}: no picture format has this suffix; use one of {' '.join(SUFFIXES)}"
+        )
+    return found
+
+
+def has_picture_suffix(name: str | os.PathLike[str]) -> bool:
+    """Whether a name looks like a picture's; for listing folders."""
+    return PurePath(name).suffix.lower() in SUFFIXES

@@ -1,0 +1,96 @@
+"""What a picture is in memory, and what is known of one before and around its pixels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+Pixels: TypeAlias = NDArray[np.uint8 | np.uint16]
+Subsampling: TypeAlias = Literal["keep", "444", "420"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Metadata:
+    """What travels beside the pixels. Byte strings are as found in the source file."""
+
+    format: str | None = None  # name of the source's format
+    icc: bytes | None = None  # colour profile; None means sRGB
+    exif: bytes | None = None  # TIFF structure, without the "Exif\0\0" that JPEG puts before it
+    xmp: bytes | None = None
+    iptc: bytes | None = None  # Photoshop image resources, starting at "8BIM"
+    dpi: tuple[float, float] | None = None  # horizontal, vertical
+    subsampling: str | None = None  # of a JPEG source: "4:4:4", "4:2:0"...
+    lossless: bool = True  # of the source; False for JPEG, AVIF and most WebP
+    text: tuple[tuple[str, str], ...] = ()  # a PNG's keywords and texts
+    color_chunks: tuple[tuple[bytes, bytes], ...] = ()  # a PNG's gAMA, cHRM, sRGB and cICP
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Picture:
+    """A decoded picture, upright.
+
+    Attributes:
+        color: H x W x C, uint8 or uint16, full range; C is 1 (grey) or 3 (RGB); contiguous.
+        alpha: H x W of the same type, 0 is transparent, not premultiplied; or None.
+        notes: what a reader of the file should know, one line each; mostly empty.
+    """
+
+    color: Pixels
+    alpha: Pixels | None = None
+    metadata: Metadata = field(default_factory=Metadata)
+    notes: tuple[str, ...] = ()
+
+    @property
+    def height(self) -> int:
+        return int(self.color.shape[0])
+
+    @property
+    def width(self) -> int:
+        return int(self.color.shape[1])
+
+    @property
+    def bits(self) -> int:
+        return 8 * self.color.dtype.itemsize
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Header:
+    """What is known of a file before its pixels are decoded; sizes are after turning upright."""
+
+    format: str
+    width: int
+    height: int
+    channels: int  # 1 or 3, as `read` will give
+    has_alpha: bool
+    bits: int  # 8 or 16
+    orientation: int  # EXIF's 1..8, as stored; `read` applies it
+    streams: bool  # `StripReader` needs neither the whole picture nor a spool file
+
+    @property
+    def pixels(self) -> int:
+        return self.width * self.height
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SaveOptions:
+    """How a picture is written.
+
+    Attributes:
+        format: a name of `FORMATS`; None takes it from the target's suffix.
+        quality: 1..100; None is 95 for JPEG and WebP, 90 for AVIF.
+        lossless: for WebP and AVIF. Without it and without `quality`, a picture that came
+            from a lossless WebP or AVIF is written losslessly again.
+        subsampling: of JPEG chroma; "keep" repeats a JPEG source's 4:2:0, else 4:4:4.
+        background: 8-bit RGB to lay a picture with alpha upon.
+        strip: leave all metadata out.
+    """
+
+    format: str | None = None
+    quality: int | None = None
+    lossless: bool = False
+    subsampling: Subsampling = "keep"
+    background: tuple[int, int, int] | None = None
+    strip: bool = False

@@ -1,0 +1,92 @@
+"""Pure functions on pixel arrays: to and from float, colour under alpha, backgrounds."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from srcli.images.picture import Pixels
+
+
+def to_float(pixels: Pixels) -> NDArray[np.float32]:
+    """uint8 or uint16 of any shape to float32 in [0, 1]; exact enough to come back unchanged."""
+    return pixels.astype(np.float32) / np.float32(np.iinfo(pixels.dtype).max)
+
+
+def from_float(values: NDArray[np.floating], bits: int) -> Pixels:
+    """Float in [0, 1] of any shape to uint8 or uint16, clamped, rounded to nearest (ties to even).
+
+    Raises:
+        ValueError: a value is not a number, or `bits` is neither 8 nor 16.
+    """
+    if bits not in (8, 16):
+        raise ValueError(f"bits is {bits}; 8 or 16 expected")
+    if np.isnan(values).any():
+        raise ValueError("the picture holds values that are not numbers")
+    scaled = np.rint(np.clip(values, 0.0, 1.0) * np.asarray(2**bits - 1, values.dtype))
+    pixels: Pixels = scaled.astype(np.uint8 if bits == 8 else np.uint16)
+    return pixels
+
+
+def to_8_bits(pixels: Pixels) -> NDArray[np.uint8]:
+    """uint16 to uint8, rounded to nearest: 65535 is 255, so one step is 257."""
+    if pixels.dtype == np.uint8:
+        return pixels.astype(np.uint8, copy=False)
+    return ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)
+
+
+def over(color: Pixels, alpha: Pixels, background: tuple[int, int, int]) -> Pixels:
+    """Lay a picture upon one colour.
+
+    Args:
+        color: H x W x C, C is 1 or 3.
+        alpha: H x W of the same type.
+        background: 8-bit RGB.
+
+    Returns:
+        H x W x C of the same type; C becomes 3 when a grey picture meets a coloured background.
+    """
+    top = np.iinfo(color.dtype).max
+    grey = len(set(background)) == 1 and color.shape[2] == 1
+    base = np.array(background[:1] if grey else background, np.float64) * (top / 255)
+    opacity = alpha[..., None].astype(np.float64) / top
+    mixed = color * opacity + base * (1 - opacity)
+    return np.rint(mixed).astype(color.dtype)
+
+
+def bleed(color: Pixels, alpha: Pixels, radius: int) -> Pixels:
+    """Give fully transparent pixels the colour of their nearest visible neighbours.
+
+    What lies under alpha 0 is arbitrary, often black or white, and enlarging would mix it into
+    the edge. Each of `radius` steps fills the transparent pixels that touch (8 neighbours) a
+    known one with the mean of those; so a pixel depends on nothing farther away than `radius`,
+    and strips that overlap by it give the same as the whole picture.
+
+    Args:
+        color: H x W x C.
+        alpha: H x W.
+        radius: number of steps, in pixels; farther transparent pixels keep their colour.
+
+    Returns:
+        A new H x W x C array; pixels with alpha above 0 are unchanged.
+    """
+    known = alpha > 0
+    filled = color.copy()
+    if known.all() or not known.any():
+        return filled
+    for _ in range(radius):
+        fresh = ~known & (_box_sum(known[..., None])[..., 0] > 0)
+        if not fresh.any():
+            break
+        weight = known[..., None].astype(np.float64)
+        total, count = _box_sum(filled * weight), _box_sum(weight)
+        filled[fresh] = np.rint(total[fresh] / count[fresh]).astype(color.dtype)
+        known = known | fresh
+    return filled
+
+
+def _box_sum(values: NDArray[np.generic]) -> NDArray[np.float64]:
+    """Sum over each pixel's 3 x 3 neighbourhood; outside counts as 0. H x W x C."""
+    padded = np.pad(values.astype(np.float64), ((1, 1), (1, 1), (0, 0)))
+    rows = padded[:-2] + padded[1:-1] + padded[2:]
+    return rows[:, :-2] + rows[:, 1:-1] + rows[:, 2:]

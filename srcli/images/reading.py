@@ -1,0 +1,226 @@
+"""From a file to pixels: what may be opened at all, and how each kind becomes grey or RGB."""
+
+from __future__ import annotations
+
+import stat
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from srcli.errors import InputError
+from srcli.images import bmp, vips
+from srcli.images.formats import MAGIC_BYTES, Format, names, refusal, sniff
+from srcli.images.picture import Header, Metadata, Picture, Pixels
+
+MAX_PIXELS = 500_000_000
+
+# What each loader is told. Only these five are ever called, and each on a file that starts with
+# its own magic bytes. JPEG's decoder reports damage as warnings; TIFF's warns of harmless tags.
+_LOADERS: dict[str, tuple[str, dict[str, Any]]] = {
+    "png": ("pngload_source", {"fail_on": "error"}),
+    "jpeg": ("jpegload_source", {"fail_on": "warning"}),
+    # libtiff's own limit refuses honest pictures stored as one strip; --max-pixels bounds them.
+    "tiff": ("tiffload_source", {"fail_on": "error", "unlimited": True}),
+    "webp": ("webpload_source", {"fail_on": "error"}),
+    "avif": ("heifload_source", {"fail_on": "error"}),
+}
+# Turning upright: (transpose first?, flip rows?, flip columns?) for EXIF orientations 1 to 8.
+_TURNS = {
+    1: (False, False, False), 2: (False, False, True), 3: (False, True, True),
+    4: (False, True, False), 5: (True, False, False), 6: (True, False, True),
+    7: (True, True, True), 8: (True, True, False),
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Opened:
+    """A file whose header has been read; `image` is libvips' lazy picture, grey or RGB."""
+
+    name: str
+    header: Header
+    metadata: Metadata
+    notes: tuple[str, ...]
+    image: Any  # a pyvips.Image, or for a BMP the array itself
+
+
+def probe(
+    source: Path | bytes, *, max_pixels: int | None = MAX_PIXELS, name: str | None = None
+) -> Header:
+    """Read only the header.
+
+    Args:
+        source: a file, or all bytes of one.
+        max_pixels: refuse more than this; None for no limit.
+        name: what messages call it; the path by default.
+
+    Raises:
+        InputError: it cannot be opened, or is nothing that `read` would take.
+    """
+    return open_image(source, max_pixels=max_pixels, name=name, decode=False).header
+
+
+def read(
+    source: Path | bytes, *, max_pixels: int | None = MAX_PIXELS, name: str | None = None
+) -> Picture:
+    """Decode a picture, upright, as grey or RGB with or without alpha, 8 or 16 bits.
+
+    Palette becomes RGB, 1 bit becomes 0 and 255, CMYK becomes sRGB through its profile.
+    Arguments and errors are those of `probe`; damaged or incomplete data is an error as well.
+    """
+    opened = open_image(source, max_pixels=max_pixels, name=name)
+    with vips.reading(opened.name):
+        pixels = opened.image if isinstance(opened.image, np.ndarray) else decoded(opened.image)
+    color, alpha = split(turned(pixels, opened.header.orientation))
+    return Picture(color=color, alpha=alpha, metadata=opened.metadata, notes=opened.notes)
+
+
+def decoded(image: Any) -> Pixels:
+    """All pixels of a libvips image, H x W x bands."""
+    pixels: Pixels = np.frombuffer(image.write_to_memory(), sample_type(image))
+    return pixels.reshape(image.height, image.width, image.bands)
+
+
+def sample_type(image: Any) -> np.dtype[np.uint8 | np.uint16]:
+    """The array type of a libvips image of uchar or ushort."""
+    return np.dtype(np.uint8) if image.format == "uchar" else np.dtype(np.uint16)
+
+
+def split(pixels: Pixels) -> tuple[Pixels, Pixels | None]:
+    """H x W x 1..4 to contiguous colour (H x W x 1 or 3) and alpha (H x W) or None."""
+    channels = 1 if pixels.shape[2] < 3 else 3
+    alpha = pixels[..., channels] if pixels.shape[2] > channels else None
+    color = np.ascontiguousarray(pixels[..., :channels])
+    return color, None if alpha is None else np.ascontiguousarray(alpha)
+
+
+def turned(pixels: Pixels, orientation: int) -> Pixels:
+    """Apply an EXIF orientation to H x W x C; a view."""
+    transpose, flip_rows, flip_columns = _TURNS[orientation]
+    upright = pixels.swapaxes(0, 1) if transpose else pixels
+    return upright[:: -1 if flip_rows else 1, :: -1 if flip_columns else 1]
+
+
+def open_image(
+    source: Path | bytes,
+    *,
+    max_pixels: int | None = MAX_PIXELS,
+    name: str | None = None,
+    decode: bool = True,
+) -> Opened:
+    """Check a file and read its header; the pixels follow when they are asked for."""
+    label = name or ("standard input" if isinstance(source, bytes) else str(source))
+    with vips.reading(label):
+        fmt = _format(source, label)
+        if fmt.name == "bmp":
+            return _open_bmp(source, label, max_pixels, decode)
+        loader, options = _LOADERS[fmt.name]
+        pyvips = vips.library()
+        load = getattr(pyvips.Image, loader)
+        image = load(vips.source_of(source), access="sequential", **options)
+        _check_size(label, image.width, image.height, max_pixels)
+        _check_frames(label, image)
+        return _opened(label, fmt, image)
+
+
+def _opened(label: str, fmt: Format, image: Any) -> Opened:
+    orientation = _field(image, "orientation", 1)
+    orientation = orientation if orientation in _TURNS else 1
+    metadata = _metadata(fmt, image)
+    plain = _as_grey_or_rgb(label, image)
+    if plain is not image:
+        metadata = replace(metadata, icc=None)
+    swap = orientation >= 5
+    header = Header(
+        format=fmt.name,
+        width=image.height if swap else image.width,
+        height=image.width if swap else image.height,
+        channels=1 if plain.bands < 3 else 3,
+        has_alpha=plain.bands in (2, 4),
+        bits=8 if plain.format == "uchar" else 16,
+        orientation=orientation,
+        streams=orientation == 1 and fmt.name in ("png", "jpeg", "tiff"),
+    )
+    return Opened(name=label, header=header, metadata=metadata, notes=(), image=plain)
+
+
+def _format(source: Path | bytes, label: str) -> Format:
+    head = source[:MAGIC_BYTES] if isinstance(source, bytes) else _head(source)
+    if not head:
+        raise InputError(f"{label}: the file is empty; get a whole copy of it")
+    fmt = sniff(head)
+    if fmt is None:
+        raise InputError(
+            f"{label}: {refusal(head)}, which is not read here; convert it to one of {names()}"
+        )
+    return fmt
+
+
+def _head(path: Path) -> bytes:
+    try:
+        if stat.S_ISREG(path.stat().st_mode) or path.is_dir():
+            with path.open("rb") as file:
+                return file.read(MAGIC_BYTES)
+    except ValueError as error:  # a NUL in the name
+        raise InputError(f"{str(path)!r}: this cannot be a file's name") from error
+    raise InputError(f"{path}: not a regular file; pipe it in and name `-` as the input")
+
+
+def _check_size(label: str, width: int, height: int, max_pixels: int | None) -> None:
+    if max_pixels is not None and width * height > max_pixels:
+        raise InputError(
+            f"{label}: {width} x {height} is {width * height:,} pixels, more than the limit of "
+            f"{max_pixels:,}; if you trust the file, raise --max-pixels"
+        )
+
+
+def _check_frames(label: str, image: Any) -> None:
+    pages = _field(image, "n-pages", 1)
+    if pages > 1:
+        raise InputError(
+            f"{label}: holds {pages} pages or frames, of which only one would be kept; "
+            "save them as separate files first"
+        )
+
+
+def _as_grey_or_rgb(label: str, image: Any) -> Any:
+    """The lazy picture with 1 to 4 bands, uchar or ushort; CMYK converted to sRGB."""
+    if image.interpretation == "cmyk" and image.format == "uchar" and image.bands in (4, 5):
+        return image.icc_transform("srgb", embedded=True, input_profile="cmyk")
+    known = image.interpretation in ("b-w", "grey16", "srgb", "rgb16", "rgb")
+    if known and image.format in ("uchar", "ushort") and image.bands <= 4:
+        return image
+    raise InputError(
+        f"{label}: holds {image.bands} x {image.format} {image.interpretation} samples, which "
+        "cannot be kept exactly; convert it to 8- or 16-bit grey or RGB first"
+    )
+
+
+def _field(image: Any, name: str, default: Any) -> Any:
+    return image.get(name) if image.get_typeof(name) else default
+
+
+def _metadata(fmt: Format, image: Any) -> Metadata:
+    return Metadata(
+        format=fmt.name,
+        icc=_field(image, "icc-profile-data", None),
+        exif=_field(image, "exif-data", None),
+        xmp=_field(image, "xmp-data", None),
+        dpi=(image.xres * 25.4, image.yres * 25.4),
+        subsampling=_field(image, "jpeg-chroma-subsample", None),
+        lossless=fmt.name in ("png", "tiff", "bmp"),
+    )
+
+
+def _open_bmp(source: Path | bytes, label: str, max_pixels: int | None, decode: bool) -> Opened:
+    width, height = bmp.size(source, label)
+    _check_size(label, width, height, max_pixels)
+    pixels, dpi = bmp.decode(source, label, decode)
+    header = Header(
+        format="bmp", width=width, height=height, channels=1 if pixels.shape[2] < 3 else 3,
+        has_alpha=pixels.shape[2] in (2, 4), bits=8, orientation=1, streams=False,
+    )  # fmt: skip
+    return Opened(
+        name=label, header=header, metadata=Metadata(format="bmp", dpi=dpi), notes=(), image=pixels
+    )

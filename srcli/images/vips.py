@@ -1,0 +1,112 @@
+"""The seam to libvips: loaded on first use, silenced, its errors turned into ours."""
+
+from __future__ import annotations
+
+import errno
+import functools
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from srcli.errors import InputError, MemoryExhaustedError, OutputError
+
+
+@functools.cache
+def library() -> Any:
+    """The pyvips module, imported once; the import takes about 0.1 s."""
+    logging.getLogger("pyvips").setLevel(logging.CRITICAL + 1)
+    import pyvips
+
+    # Sources are files and buffers that change and go away: nothing may be remembered.
+    pyvips.cache_set_max(0)
+    return pyvips
+
+
+def source_of(source: Path | bytes) -> Any:
+    """A libvips source; a file's name is never parsed for options such as `[page=2]`."""
+    kind = library().Source
+    if isinstance(source, bytes):
+        return kind.new_from_memory(source)
+    return kind.new_from_file(os.fsencode(source))
+
+
+@contextmanager
+def reading(name: str) -> Iterator[None]:
+    """Turn what goes wrong with opening and decoding `name` into an InputError."""
+    try:
+        yield
+    except OSError as error:
+        raise InputError(f"{name}: {_reason(error)}") from error
+    except MemoryError as error:
+        raise MemoryExhaustedError(f"{name}: not enough memory to decode it") from error
+    except library().Error as error:
+        raise _input_error(name, str(error)) from error
+
+
+@contextmanager
+def writing(name: str) -> Iterator[None]:
+    """Turn what goes wrong with encoding and writing `name` into an OutputError."""
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(f"{name}: {_reason(error)}") from error
+    except MemoryError as error:
+        raise MemoryExhaustedError(f"{name}: not enough memory to encode it") from error
+    except library().Error as error:
+        raise OutputError(f"{name}: cannot be written ({_first_cause(str(error))})") from error
+
+
+def _input_error(name: str, text: str) -> InputError | MemoryExhaustedError:
+    cause = _first_cause(text)
+    if "out of memory" in text:
+        return MemoryExhaustedError(f"{name}: not enough memory to decode it")
+    return InputError(
+        f"{name}: damaged or incomplete ({cause}); get a whole copy of it, "
+        "or repair it by saving it again from an image editor"
+    )
+
+
+def _first_cause(text: str) -> str:
+    """The first telling line of a libvips error, whose own first line only names the call."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    telling = [line for line in lines if not line.startswith("unable to ")]
+    return (telling or lines or ["unknown error"])[0]
+
+
+def _reason(error: OSError) -> str:
+    """What an operating system's error means for the user, and what to do."""
+    reasons = {
+        errno.ENOENT: "there is no such file or folder; check the name",
+        errno.EISDIR: "this is a folder; name a file in it",
+        errno.ENOTDIR: "a part of this path is not a folder; check the name",
+        errno.EACCES: "permission denied; check who may use the file and its folder",
+        errno.EPERM: "not permitted; check who may use the file and its folder",
+        errno.ENAMETOOLONG: "the name is too long for this file system; shorten it",
+        errno.ENOSPC: "the disk is full; free some space or choose another folder",
+        errno.EROFS: "the file system is read-only; choose another folder",
+    }
+    return reasons.get(error.errno or 0, error.strerror or str(error))
+
+
+class Sink:
+    """A libvips target that writes to a Python file, and keeps the exception if that fails."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.error: BaseException | None = None
+        self.target = library().TargetCustom()
+        self.target.on_write(lambda data: self._guarded(lambda: self._file.write(data), -1))
+        self.target.on_read(lambda size: self._guarded(lambda: self._file.read(size), None))
+        self.target.on_seek(lambda to, how: self._guarded(lambda: self._file.seek(to, how), -1))
+        self.target.on_end(lambda: -1 if self.error else 0)
+
+    def _guarded(self, action: Any, failed: Any) -> Any:
+        # An exception may not cross the C code that called us.
+        try:
+            return action()
+        except BaseException as error:
+            self.error = self.error or error
+            return failed
