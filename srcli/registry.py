@@ -1,5 +1,43 @@
-from srcli.models.lapar.network import Lapar
-class _S:
-    def __init__(s,c,m): s.c,s.m=c,m
-    def build(s,scale): return Lapar(s.c,s.m,scale)
-def get_model(n): return _S(*{'lapar-a':(32,4),'lapar-b':(24,3),'lapar-c':(16,2)}[n])
+"""The models that srcli knows, in one explicit list."""
+
+from __future__ import annotations
+
+import difflib
+
+from srcli.errors import UnknownModelError, UnsupportedScaleError
+from srcli.models import lapar
+from srcli.spec import ModelSpec, Task
+
+MODELS: tuple[ModelSpec, ...] = (*lapar.SPECS,)
+DEFAULT_MODEL = "lapar-c"
+DEFAULT_SCALE = 4
+
+
+def model_names() -> tuple[str, ...]:
+    """The names of all models, in the order of the registry."""
+    return tuple(spec.name for spec in MODELS)
+
+
+def get_model(name: str) -> ModelSpec:
+    """The model of this name; case and underscores do not matter.
+
+    Raises:
+        UnknownModelError: There is none; the message proposes the nearest name.
+    """
+    wanted = name.lower().replace("_", "-")
+    for spec in MODELS:
+        if spec.name == wanted:
+            return spec
+    near = difflib.get_close_matches(wanted, model_names(), n=1)
+    guess = f"Did you mean {near[0]}?" if near else "Run `srcli models` for the list."
+    raise UnknownModelError(f"no model is called {name!r}. {guess}")
+
+
+def check_scale(spec: ModelSpec, scale: int, task: Task = "upscale") -> None:
+    """Raise `UnsupportedScaleError` unless the model has this scale for the task."""
+    scales = spec.scales_for(task)
+    if scale not in scales:
+        offered = ", ".join(str(s) for s in scales) or "none"
+        raise UnsupportedScaleError(
+            f"{spec.name} cannot {task} by {scale}. Choose one of its scales: {offered}."
+        )

@@ -15,9 +15,7 @@ _SUPPORT = 4.0  # width of the cubic kernel, in source pixels
 _A = -0.5
 
 
-def resize(
-    picture: NDArray[np.floating], height: int, width: int
-) -> NDArray[np.floating]:
+def resize(picture: NDArray[np.floating], height: int, width: int) -> NDArray[np.floating]:
     """Resample an H x W or H x W x C array to `height` x `width`; values are not clamped.
 
     Cubic kernel with a = -0.5, half-pixel centres, borders reflected; widened by the factor of
@@ -31,9 +29,19 @@ def resize(
     return picture
 
 
-def _resize_axis(
-    picture: NDArray[np.floating], axis: int, size: int
-) -> NDArray[np.floating]:
+def reduce(picture: NDArray[np.uint8], scale: int) -> NDArray[np.uint8]:
+    """The low-resolution picture of an 8-bit one, as those of the usual test sets were made.
+
+    Sides that are no multiple of the scale are cut to one first.
+    """
+    height, width = (side // scale for side in picture.shape[:2])
+    whole = picture[: height * scale, : width * scale]
+    small = resize(whole.astype(np.float32), height, width)
+    rounded: NDArray[np.uint8] = np.clip(np.rint(small), 0, 255).astype(np.uint8)
+    return rounded
+
+
+def _resize_axis(picture: NDArray[np.floating], axis: int, size: int) -> NDArray[np.floating]:
     sources, weights = contributions(picture.shape[axis], size)
     moved = np.moveaxis(picture, axis, 0)
     shape = (-1,) + (1,) * (moved.ndim - 1)
@@ -43,9 +51,7 @@ def _resize_axis(
     return np.moveaxis(out, 0, axis)
 
 
-def contributions(
-    source: int, size: int
-) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
+def contributions(source: int, size: int) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
     """Which source samples make each of `size` output samples, and their weights.
 
     Returns:

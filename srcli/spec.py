@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 if TYPE_CHECKING:
     from torch import nn
 
 Task = Literal["upscale", "denoise", "deblock"]
+TASKS: tuple[Task, ...] = get_args(Task)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,11 +26,28 @@ class Geometry:
     multiple_of: int = 1
     """Sides must be a multiple of this; others are padded and the result cropped."""
 
+    floats_per_pixel: int = 64
+    """Numbers alive at the worst moment for each output pixel: what a tile costs in memory."""
+
     tiling: Literal["exact", "approximate"] = "exact"
     """Whether tiles with a halo of `margin` give what the whole picture gives."""
 
     dynamic: bool = True
     """Whether one exported graph serves every height and width."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MultiplyAdds:
+    """Multiply-adds for each output pixel."""
+
+    published: float
+    """Of the published network, counted as its paper counts."""
+
+    filtering: float
+    """What the published form does besides and its paper does not count."""
+
+    fused: float
+    """Of the fused network, everything counted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,16 +64,28 @@ class ModelSpec:
     """Everything that is known about a model before any weights are loaded."""
 
     name: str
+    """As users type it: lower case, words joined by hyphens."""
+
     title: str
+    """As its paper writes it."""
+
     scales: tuple[int, ...]
+    """Factors of enlargement; 1 restores at the same size."""
+
     build: Callable[[int], nn.Module]
     """The published network for a scale, untrained. The module has a method `fuse()`."""
 
     geometry: Callable[[int], Geometry]
-    parameters: Mapping[int, int]
-    """Trained parameters by scale."""
+    """By scale."""
+
+    parameters: Callable[[int], int]
+    """Number of trained parameters by scale."""
+
+    multiply_adds: Callable[[int], MultiplyAdds]
+    """Multiply-adds by scale."""
 
     paper: str
+
     tolerance: float = 1e-5
     """Largest difference, in [0, 1], between two ways of computing the model in float32."""
 
@@ -65,5 +95,11 @@ class ModelSpec:
     published: Mapping[int, Scores] = field(default_factory=dict)
     """The paper's own scores by scale."""
 
-    def tasks(self, scale: int) -> tuple[Task, ...]:
-        return ("denoise", "deblock") if scale == 1 else ("upscale",)
+    def tasks(self) -> tuple[Task, ...]:
+        """What the model is for."""
+        upscales: tuple[Task, ...] = ("upscale",) if max(self.scales) > 1 else ()
+        return upscales + (("denoise", "deblock") if 1 in self.scales else ())
+
+    def scales_for(self, task: Task) -> tuple[int, ...]:
+        """The factors that serve a task."""
+        return tuple(scale for scale in self.scales if (scale > 1) == (task == "upscale"))

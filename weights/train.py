@@ -37,7 +37,7 @@ from torch.func import functional_call
 from srcli.metrics import crop_border, luma, psnr
 from srcli.models.lapar.network import Lapar
 from srcli.registry import get_model
-from srcli.resample import resize
+from srcli.resample import reduce
 
 Pixels = NDArray[np.uint8]
 log = logging.getLogger("train")
@@ -86,7 +86,7 @@ class Pictures:
             raise SystemExit(f"{folder}: no lossless pictures ({', '.join(sorted(PICTURE_TYPES))})")
         self.scale = scale
         self.high = [_cropped(_decode(file), scale) for file in files]
-        self.low = [reduce(picture, scale) for picture in self.high]
+        self.low = [reduce(picture, scale) if scale > 1 else picture for picture in self.high]
         areas = np.array([picture.shape[0] * picture.shape[1] for picture in self.low], float)
         self.chances = areas / areas.sum()
 
@@ -99,7 +99,7 @@ class Pictures:
 
     def _patch(self, recipe: Recipe, rng: np.random.Generator) -> tuple[Pixels, Pixels]:
         drawn = [self._place(recipe.patch, rng) for _ in range(recipe.candidates)]
-        index, top, left = max(drawn, key=lambda place: self._detail(*place, recipe.patch))
+        index, top, left = max(drawn, key=lambda place: self._detail(place, recipe.patch))
         low = _window(self.low[index], top, left, recipe.patch)
         s = self.scale
         high = _window(self.high[index], top * s, left * s, recipe.patch * s)
@@ -111,18 +111,10 @@ class Pictures:
         height, width = self.low[index].shape[:2]
         return index, int(rng.integers(height - patch + 1)), int(rng.integers(width - patch + 1))
 
-    def _detail(self, index: int, top: int, left: int, patch: int) -> float:
+    def _detail(self, place: tuple[int, int, int], patch: int) -> float:
+        index, top, left = place
         green = _window(self.low[index], top, left, patch)[:, :, 1].astype(np.int16)
         return float(np.abs(np.diff(green, axis=0)).mean() + np.abs(np.diff(green, axis=1)).mean())
-
-
-def reduce(picture: Pixels, scale: int) -> Pixels:
-    """The LR picture as the test sets' were made: antialiased bicubic, rounded to 8 bits."""
-    if scale == 1:
-        return picture
-    height, width = (side // scale for side in picture.shape[:2])
-    small = resize(picture.astype(np.float32), height, width)
-    return np.clip(np.rint(small), 0, 255).astype(np.uint8)
 
 
 class Run:
@@ -132,7 +124,7 @@ class Run:
         self.recipe, self.folder, self.device = recipe, folder, device
         torch.manual_seed(recipe.seed)
         self.net = _build(recipe).to(device)
-        self.fused = self.net.fuse().to(device, memory_format=torch.channels_last)
+        self.fused = self.net.fuse().to(device)
         self.average = {k: v.detach().clone() for k, v in self.net.state_dict().items()}
         parameters = [p for p in self.net.parameters() if p.requires_grad]
         self.optimiser = torch.optim.Adam(parameters, betas=(0.9, 0.99), fused=True)
@@ -145,7 +137,8 @@ class Run:
     def start_from(self, file: Path) -> None:
         """Take every tensor of the same name and shape: a sibling's body serves another scale."""
         state = self.net.state_dict()
-        fitting = {k: v for k, v in load_file(file).items() if k in state and v.shape == state[k].shape}
+        tensors = load_file(file)
+        fitting = {k: v for k, v in tensors.items() if k in state and v.shape == state[k].shape}
         self.net.load_state_dict(fitting, strict=False)
         self.average = {k: v.detach().clone() for k, v in self.net.state_dict().items()}
         log.info("started from %s: %d of %d tensors", file, len(fitting), len(state))

@@ -52,7 +52,8 @@ class LearnedScale(nn.Module):
 
 
 def _filter_norm(weight: Tensor) -> Tensor:
-    return weight.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
+    norm: Tensor = torch.linalg.vector_norm(weight, dim=(1, 2, 3), keepdim=True)
+    return norm
 
 
 def pad_kernel(weight: Tensor, side: int) -> Tensor:

@@ -1,0 +1,108 @@
+"""LAPAR's facts; the arithmetic is in `network.py`."""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+from typing import TYPE_CHECKING
+
+from srcli.spec import Geometry, ModelSpec, MultiplyAdds, Scores
+
+if TYPE_CHECKING:
+    from torch import nn
+
+PAPER = (
+    "Li, Zhou, Qi, Jiang, Lu, Jia: LAPAR: Linearly-Assembled Pixel-Adaptive Regression Network "
+    "for Single Image Super-resolution and Beyond. NeurIPS 2020"
+)
+ATOMS, TAPS, PLANES = 72, 25, 3
+DISTINCT_TAPS = TAPS // 2 + 1  # of a filter that equals its own half-turn
+
+
+def _build(channels: int, blocks: int, scale: int) -> nn.Module:
+    from srcli.models.lapar.network import Lapar
+
+    return Lapar(channels, blocks, scale)
+
+
+def _geometry(channels: int, blocks: int, scale: int) -> Geometry:
+    # At input resolution the head sees 1 pixel to each side, a block 4 * 2 + 1 and the
+    # up-sampling 1; at output resolution the tail sees 2 + 1 + 1. Filter and bicubic
+    # enlargement reach less far than that.
+    margin = 1 + 9 * blocks + (scale > 1) + math.ceil(4 / scale)
+    # Convolutions at output resolution keep input and output alive, beside the taps and the
+    # padded picture: measured in ONNX Runtime and PyTorch, rounded up.
+    floats = 4 * channels + 60
+    # The reflected border of 2 needs 3 pixels at output resolution.
+    return Geometry(margin=margin, minimum=3 if scale == 1 else 2, floats_per_pixel=floats)
+
+
+def _multiply_adds(channels: int, blocks: int, scale: int) -> MultiplyAdds:
+    body = 27 * channels + blocks * (8 * 9 + 4 * 9) * channels**2
+    body += 9 * channels**2 * scale**2 if scale > 1 else 0
+    published = (9 + 25 + 9) * channels**2 + 9 * ATOMS * channels
+    fused = (25 + 9) * channels**2 + 9 * DISTINCT_TAPS * channels
+    return MultiplyAdds(
+        published=body / scale**2 + published,
+        filtering=ATOMS * TAPS * PLANES + ATOMS * PLANES,
+        fused=body / scale**2 + fused + DISTINCT_TAPS * PLANES + TAPS * PLANES,
+    )
+
+
+def _parameters(channels: int, blocks: int, scale: int) -> int:
+    def conv(inputs: int, outputs: int, kernel: int) -> int:
+        return outputs * (inputs * kernel**2 + 2)  # one norm and one bias for each output
+
+    unit = 2 * conv(channels, channels, 3) + 2
+    block = 4 * unit + conv(4 * channels, channels, 3) + 2
+    up = conv(channels, channels * scale**2, 3) if scale > 1 else 0
+    tail = 2 * conv(channels, channels, 3) + conv(channels, channels, 5) + 2
+    return conv(3, channels, 3) + blocks * block + up + tail + conv(channels, ATOMS, 3)
+
+
+def _spec(size: str, channels: int, blocks: int, published: dict[int, Scores]) -> ModelSpec:
+    return ModelSpec(
+        name=f"lapar-{size}",
+        title=f"LAPAR-{size.upper()}",
+        scales=(1, 2, 3, 4),
+        build=partial(_build, channels, blocks),
+        geometry=partial(_geometry, channels, blocks),
+        parameters=partial(_parameters, channels, blocks),
+        multiply_adds=partial(_multiply_adds, channels, blocks),
+        paper=PAPER,
+        published=published,
+    )
+
+
+SPECS = (
+    _spec(
+        "a",
+        32,
+        4,
+        {
+            2: Scores(set5=38.01, set14=33.62, b100=32.19),
+            3: Scores(set5=34.36, set14=30.34, b100=29.11),
+            4: Scores(set5=32.15, set14=28.61, b100=27.61),
+        },
+    ),
+    _spec(
+        "b",
+        24,
+        3,
+        {
+            2: Scores(set5=37.87, set14=33.39, b100=32.10),
+            3: Scores(set5=34.20, set14=30.17, b100=29.03),
+            4: Scores(set5=31.94, set14=28.46, b100=27.52),
+        },
+    ),
+    _spec(
+        "c",
+        16,
+        2,
+        {
+            2: Scores(set5=37.65, set14=33.20, b100=31.95),
+            3: Scores(set5=33.91, set14=30.02, b100=28.90),
+            4: Scores(set5=31.72, set14=28.31, b100=27.40),
+        },
+    ),
+)

@@ -54,7 +54,8 @@ class Lapar(nn.Module):
         padded = F.pad(enlarged, [SIDE // 2] * 4, mode="reflect")
         planes = padded.view(n * 3, 1, height + SIDE - 1, width + SIDE - 1)
         filtered = self.decom_conv(planes).view(n, 3, ATOMS, height, width)
-        return (coefficients.unsqueeze(1) * filtered).sum(dim=2)  # n 3 H W, equation 2
+        restored: Tensor = (coefficients.unsqueeze(1) * filtered).sum(dim=2)
+        return restored  # n 3 H W, equation 2
 
     def fuse(self) -> FusedLapar:
         """The cheaper network of the same function; shares no tensors with this one."""
@@ -68,14 +69,14 @@ class Lapar(nn.Module):
         price of the cheap graph.
         """
         net = self.w_conv
-        weights = {"mean": net.rgb_mean} | _named("head", net.head[0].weight, net.head[0].bias)
-        gain = torch.ones(1)
-        for index, block in enumerate(net.body):
-            folded, gain = block.fused_weights(gain.to(net.rgb_mean.device))
+        weights: dict[str, Tensor] = {"mean": net.rgb_mean} | _plain("head", _first(net.head))
+        gain = torch.ones(1, device=net.rgb_mean.device)
+        for index, block in enumerate(net.blocks()):
+            folded, gain = block.fused_weights(gain)
             weights |= {f"body.{index}.{name}": value for name, value in folded.items()}
         tail = net.tail.fused_weights(self._basis())
         if self.scale > 1:
-            weights |= _named("up", net.up[0].weight * gain, net.up[0].bias)
+            weights |= _plain("up", _first(net.up), gain)
         else:
             tail["mix.weight"] = tail["mix.weight"] * gain
         return weights | tail
@@ -91,7 +92,7 @@ class Lapar(nn.Module):
         return taps[:, : taps.shape[1] // 2 + 1] if symmetric else taps
 
     def _skips(self) -> list[list[float]]:
-        return [block.fused_skips() for block in self.w_conv.body]
+        return [block.fused_skips() for block in self.w_conv.blocks()]
 
 
 class CoefficientNet(nn.Module):
@@ -111,6 +112,9 @@ class CoefficientNet(nn.Module):
         else:
             self.up = nn.Sequential()
         self.tail = CoefficientTail(channels)
+
+    def blocks(self) -> list[LocalFusionBlock]:
+        return [block for block in self.body if isinstance(block, LocalFusionBlock)]
 
     def forward(self, x: Tensor) -> Tensor:
         features = self.head(x - self.rgb_mean)  # n C h w
@@ -164,8 +168,8 @@ class LocalFusionBlock(nn.Module):
         weights: dict[str, Tensor] = {}
         inner, gains = gain, []
         for name, unit in zip(UNITS, self.units(), strict=True):
-            first, second = unit.body[0], unit.body[2]
-            weights |= _named(f"{name}.first", first.weight * inner, first.bias)
+            first, second = unit.convolutions()
+            weights |= _plain(f"{name}.first", first, inner)
             inner = _next_gain(inner, unit.x_scale.scale)
             residual = unit.res_scale.scale / inner
             weights |= _named(f"{name}.second", second.weight * residual, second.bias * residual)
@@ -189,6 +193,12 @@ class AdaptiveResidualUnit(nn.Module):
         )
         self.res_scale = LearnedScale()
         self.x_scale = LearnedScale()
+
+    def convolutions(self) -> tuple[WeightNormConv2d, WeightNormConv2d]:
+        first, _, second = self.body
+        assert isinstance(first, WeightNormConv2d)
+        assert isinstance(second, WeightNormConv2d)
+        return first, second
 
     def forward(self, x: Tensor) -> Tensor:
         return self.res_scale(self.body(x)) + self.x_scale(x)  # type: ignore[no-any-return]
@@ -221,7 +231,7 @@ class CoefficientTail(nn.Module):
         offset = torch.einsum("lt,l->t", basis.double(), self.w_conv.bias.double())
         return (
             _named("mix", mixed, k3.bias * a + k5.bias * b)
-            | _named("merge", self.fuse.weight, self.fuse.bias)
+            | _plain("merge", self.fuse)
             | _named("taps", taps.to(basis.dtype), offset.to(basis.dtype))
         )
 
@@ -244,13 +254,12 @@ class FusedLapar(nn.Module):
     def __init__(self, channels: int, scale: int, taps: int, skips: list[list[float]]) -> None:
         super().__init__()
         self.scale = scale
-        self.taps_per_filter = taps
-        self.register_buffer("mean", torch.tensor(RGB_MEAN).view(1, 3, 1, 1))
+        self.mean = nn.Buffer(torch.tensor(RGB_MEAN).view(1, 3, 1, 1))
         self.head = _conv(3, channels, 3)
         self.body = nn.ModuleList(FusedBlock(channels, factors) for factors in skips)
         if scale > 1:
             self.up = _conv(channels, channels * scale**2, 3)
-            self.register_buffer("phases", bicubic_phases(scale))
+            self.phases = nn.Buffer(bicubic_phases(scale).repeat(3, 1, 1, 1))
         self.mix = _conv(channels, channels, 5)
         self.merge = _conv(channels, channels, 3)
         self.taps = _conv(channels, taps, 3)
@@ -271,14 +280,14 @@ class FusedLapar(nn.Module):
             features = F.pixel_shuffle(F.relu(self.up(features)), self.scale)  # n C H W
         features = F.relu(self.merge(self.mix(features)))  # n C H W
         taps = self.taps(features)  # n 13 H W
-        return apply_filters(self._enlarge(x), taps)  # n 3 H W
+        return apply_filters(self._enlarge(x), taps, self.taps.out_channels)  # n 3 H W
 
     def _enlarge(self, x: Tensor) -> Tensor:
         """Bicubic enlargement, n x 3 x h x w -> n x 3 x H x W."""
         if self.scale == 1:
             return x
         padded = F.pad(x, [2] * 4, mode="replicate")
-        return F.pixel_shuffle(F.conv2d(padded, self.phases.repeat(3, 1, 1, 1), groups=3), self.scale)
+        return F.pixel_shuffle(F.conv2d(padded, self.phases, groups=3), self.scale)
 
 
 class FusedBlock(nn.Module):
@@ -314,28 +323,30 @@ class FusedUnit(nn.Module):
         return _scaled(x, self.skip) + self.second(F.relu(self.first(x)))  # type: ignore[no-any-return]
 
 
-def apply_filters(picture: Tensor, taps: Tensor) -> Tensor:
+def apply_filters(picture: Tensor, taps: Tensor, count: int) -> Tensor:
     """Filter every pixel with its own 5x5 kernel, borders reflected.
 
     Args:
         picture: n x c x H x W.
         taps: n x 13 x H x W: row by row the first half of a kernel that equals its own half-turn,
             and its centre; or n x 25 x H x W: a whole kernel.
+        count: 13 or 25, given because a traced tensor does not know.
 
     Returns:
         n x c x H x W.
     """
     padded = F.pad(picture, [SIDE // 2] * 4, mode="reflect")
-    if taps.shape[1] == SIDE * SIDE:
-        return sum(
-            (_shifted(padded, t) * taps[:, t : t + 1] for t in range(1, SIDE * SIDE)),
-            start=_shifted(padded, 0) * taps[:, 0:1],
-        )
+    planes = [taps[:, tap : tap + 1] for tap in range(count)]  # each n 1 H W
     last = SIDE * SIDE - 1
-    return sum(
-        ((_shifted(padded, t) + _shifted(padded, last - t)) * taps[:, t : t + 1] for t in range(last // 2)),
-        start=picture * taps[:, last // 2 : last // 2 + 1],
-    )
+    if count == SIDE * SIDE:
+        neighbours = [_shifted(padded, tap) for tap in range(last + 1)]
+    else:
+        neighbours = [_shifted(padded, t) + _shifted(padded, last - t) for t in range(last // 2)]
+        neighbours.append(picture)
+    filtered = planes[0] * neighbours[0]
+    for plane, neighbour in zip(planes[1:], neighbours[1:], strict=True):
+        filtered = filtered + plane * neighbour
+    return filtered
 
 
 def dictionary() -> Tensor:
@@ -359,9 +370,9 @@ def dictionary() -> Tensor:
 
 def _gaussians() -> list[tuple[float, float, float]]:
     """(sigma1, sigma2, angle) of the dictionary's first 51 entries."""
-    wide = [(2.0, 2.0, 0.0)] + _turned(2.0, (0.8, 0.6, 0.4), step=30) + _turned(2.0, (0.2,), step=15)
-    middle = [(1.2, 1.2, 0.0), *_turned(1.2, (0.8, 0.6, 0.4), step=30)]
-    return [*wide, *middle, (0.4, 0.4, 0.0)]
+    wide = [*_turned(2.0, (0.8, 0.6, 0.4), step=30), *_turned(2.0, (0.2,), step=15)]
+    middle = _turned(1.2, (0.8, 0.6, 0.4), step=30)
+    return [(2.0, 2.0, 0.0), *wide, (1.2, 1.2, 0.0), *middle, (0.4, 0.4, 0.0)]
 
 
 def _turned(sigma: float, ratios: tuple[float, ...], step: int) -> list[tuple[float, float, float]]:
@@ -370,6 +381,19 @@ def _turned(sigma: float, ratios: tuple[float, ...], step: int) -> list[tuple[fl
 
 def _named(name: str, weight: Tensor, bias: Tensor) -> dict[str, Tensor]:
     return {f"{name}.weight": weight, f"{name}.bias": bias}
+
+
+def _plain(
+    name: str, convolution: WeightNormConv2d, gain: Tensor | None = None
+) -> dict[str, Tensor]:
+    weight = convolution.weight if gain is None else convolution.weight * gain
+    return _named(name, weight, convolution.bias)
+
+
+def _first(layers: nn.Sequential) -> WeightNormConv2d:
+    first = layers[0]
+    assert isinstance(first, WeightNormConv2d)
+    return first
 
 
 def _conv(inputs: int, outputs: int, kernel: int) -> nn.Conv2d:
@@ -392,8 +416,9 @@ def _next_gain(gain: Tensor, skip: Tensor) -> Tensor:
 def _shifted(padded: Tensor, tap: int) -> Tensor:
     """The picture moved so that neighbour `tap` (row by row of a 5x5 window) lies on each pixel."""
     dy, dx = divmod(tap, SIDE)
-    height, width = padded.shape[-2] - SIDE + 1, padded.shape[-1] - SIDE + 1
-    return padded[:, :, dy : dy + height, dx : dx + width]
+    # Counted from the far end, so that an exported graph needs no arithmetic on shapes.
+    bottom, right = dy - SIDE + 1, dx - SIDE + 1
+    return padded[:, :, dy : bottom or None, dx : right or None]
 
 
 def _enlarge_bicubic(x: Tensor, scale: int) -> Tensor:

@@ -1,0 +1,222 @@
+"""Write a convolutional network as ONNX nodes, one for one.
+
+`torch.onnx.export` derives symbolic shapes for every slice of the network, which takes the better
+part of a minute and leaves paths of this machine in the file. The fused networks consist of a
+dozen operations that need no shapes at all, so their traced graph (torch.fx) is written down
+directly: in milliseconds, deterministic, and with exactly the nodes that the network names.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
+from torch import fx, nn
+from torch.nn import functional as F
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+_IR_VERSION = 10  # what opset 20 came with: older runtimes refuse newer ones
+_PAD_MODES = {"constant": "constant", "reflect": "reflect", "replicate": "edge"}
+_LAST = np.iinfo(np.int64).max  # "to the end" of a slice
+
+
+class UnsupportedOperation(Exception):  # noqa: N818  a question's answer, not a failure
+    """The network uses an operation that this writer does not know."""
+
+
+def write_graph(network: nn.Module, *, scale: int, opset: int) -> ModelProto:
+    """The network as ONNX: `input` n x 3 x h x w -> `output` n x 3 x s*h x s*w, float32, dynamic.
+
+    Raises:
+        UnsupportedOperation: Use `torch.onnx.export` instead.
+    """
+    try:
+        traced = fx.symbolic_trace(network)
+    except Exception as error:  # whatever a network's Python does to a symbolic value
+        raise UnsupportedOperation(str(error)) from error
+    return _Writer(traced).write(scale, opset)
+
+
+class _Writer:
+    """Walks a traced network and collects nodes and constants."""
+
+    def __init__(self, traced: fx.GraphModule) -> None:
+        self.traced = traced
+        self.nodes: list[NodeProto] = []
+        self.constants: dict[str, NDArray[Any]] = {}
+
+    def write(self, scale: int, opset: int) -> ModelProto:
+        for node in self.traced.graph.nodes:
+            self._add(node)
+        sides = {1: ["height", "width"]}.get(scale, [f"{scale}*height", f"{scale}*width"])
+        graph = helper.make_graph(
+            self.nodes,
+            "network",
+            [_image("input", ["height", "width"])],
+            [_image("output", sides)],
+            [numpy_helper.from_array(value, name) for name, value in self.constants.items()],
+        )
+        return helper.make_model(
+            graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=_IR_VERSION
+        )
+
+    def _add(self, node: fx.Node) -> None:
+        if node.op == "placeholder":
+            node.name = "input"
+        elif node.op == "get_attr":
+            self.constants[node.name] = _array(_attribute(self.traced, str(node.target)))
+        elif node.op == "output":
+            self.emit("Identity", [node.args[0]], "output")
+        elif node.op == "call_module":
+            module = self.traced.get_submodule(str(node.target))
+            if not isinstance(module, nn.Conv2d):
+                raise UnsupportedOperation(type(module).__name__)
+            self._module_convolution(node, module)
+        elif node.target in _OPERATIONS:
+            _OPERATIONS[node.target](self, node, *node.args, **node.kwargs)
+        else:
+            raise UnsupportedOperation(str(node.target))
+
+    def emit(self, kind: str, inputs: Sequence[Any], output: str, **attributes: Any) -> None:
+        names = [self._name(value, output) for value in inputs]
+        self.nodes.append(helper.make_node(kind, names, [output], name=output, **attributes))
+
+    def integers(self, name: str, values: Sequence[int]) -> str:
+        self.constants[name] = np.array(values, np.int64)
+        return name
+
+    def _name(self, value: Any, consumer: str) -> str:
+        if isinstance(value, fx.Node):
+            return value.name
+        if isinstance(value, str):
+            return value
+        name = f"{consumer}.factor"
+        self.constants[name] = np.array(value, np.float32)
+        return name
+
+    def _module_convolution(self, node: fx.Node, module: nn.Conv2d) -> None:
+        names = [f"{node.target}.weight"]
+        self.constants[names[0]] = _array(module.weight)
+        if module.bias is not None:
+            names.append(f"{node.target}.bias")
+            self.constants[names[1]] = _array(module.bias)
+        top, left = (int(side) for side in module.padding)
+        self.emit(
+            "Conv",
+            [node.args[0], *names],
+            node.name,
+            kernel_shape=module.kernel_size,
+            pads=[top, left, top, left],
+            strides=module.stride,
+            dilations=module.dilation,
+            group=module.groups,
+        )
+
+
+def _convolution(
+    writer: _Writer,
+    node: fx.Node,
+    x: fx.Node,
+    weight: fx.Node,
+    bias: fx.Node | None = None,
+    stride: int = 1,
+    padding: int = 0,
+    dilation: int = 1,
+    groups: int = 1,
+) -> None:
+    inputs = [x, weight] if bias is None else [x, weight, bias]
+    writer.emit(
+        "Conv",
+        inputs,
+        node.name,
+        pads=[padding] * 4,
+        strides=[stride] * 2,
+        dilations=[dilation] * 2,
+        group=groups,
+    )
+
+
+def _binary(kind: str) -> Callable[..., None]:
+    def write(writer: _Writer, node: fx.Node, first: Any, second: Any) -> None:
+        writer.emit(kind, [first, second], node.name)
+
+    return write
+
+
+def _relu(writer: _Writer, node: fx.Node, x: fx.Node, inplace: bool = False) -> None:
+    writer.emit("Relu", [x], node.name)
+
+
+def _pixel_shuffle(writer: _Writer, node: fx.Node, x: fx.Node, factor: int) -> None:
+    writer.emit("DepthToSpace", [x], node.name, blocksize=factor, mode="CRD")
+
+
+def _pad(
+    writer: _Writer,
+    node: fx.Node,
+    x: fx.Node,
+    pad: Sequence[int],
+    mode: str = "constant",
+    value: float | None = None,
+) -> None:
+    if value:
+        raise UnsupportedOperation(f"padding by {value}")
+    left, right, top, bottom = pad
+    pads = writer.integers(f"{node.name}.pads", [0, 0, top, left, 0, 0, bottom, right])
+    writer.emit("Pad", [x, pads], node.name, mode=_PAD_MODES[mode])
+
+
+def _concatenate(writer: _Writer, node: fx.Node, tensors: Sequence[fx.Node], dim: int = 0) -> None:
+    writer.emit("Concat", list(tensors), node.name, axis=dim)
+
+
+def _getitem(writer: _Writer, node: fx.Node, x: fx.Node, index: Any) -> None:
+    if not isinstance(index, tuple) or not all(isinstance(part, slice) for part in index):
+        raise UnsupportedOperation(f"index {index}")
+    cut = {axis: part for axis, part in enumerate(index) if part != slice(None)}
+    starts = [part.start or 0 for part in cut.values()]
+    ends = [_LAST if part.stop is None else part.stop for part in cut.values()]
+    inputs = [
+        writer.integers(f"{node.name}.starts", starts),
+        writer.integers(f"{node.name}.ends", ends),
+        writer.integers(f"{node.name}.axes", list(cut)),
+    ]
+    writer.emit("Slice", [x, *inputs], node.name)
+
+
+_OPERATIONS: dict[Any, Callable[..., None]] = {
+    F.conv2d: _convolution,
+    torch.conv2d: _convolution,
+    F.relu: _relu,
+    torch.relu: _relu,
+    F.pad: _pad,
+    torch._C._nn.pad: _pad,
+    F.pixel_shuffle: _pixel_shuffle,
+    torch.cat: _concatenate,
+    operator.getitem: _getitem,
+    operator.add: _binary("Add"),
+    operator.sub: _binary("Sub"),
+    operator.mul: _binary("Mul"),
+    operator.truediv: _binary("Div"),
+}
+
+
+def _image(name: str, sides: list[str]) -> Any:
+    return helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", 3, *sides])
+
+
+def _attribute(module: nn.Module, path: str) -> torch.Tensor:
+    owner, _, name = path.rpartition(".")
+    value = getattr(module.get_submodule(owner), name)
+    assert isinstance(value, torch.Tensor)
+    return value
+
+
+def _array(tensor: torch.Tensor) -> NDArray[Any]:
+    return tensor.detach().cpu().numpy()

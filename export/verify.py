@@ -1,0 +1,90 @@
+"""Prove that an exported file computes what the published network computes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib.resources import as_file, files
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from srcli.backends.base import Batch, SessionOptions
+from srcli.backends.ort import OnnxRuntimeSession
+from srcli.errors import VerificationError
+from srcli.loading import LoadedModel
+
+if TYPE_CHECKING:
+    from torch import nn
+
+# (height, width) of the crops: a small one, an odd one, and one that is large enough to show
+# what accumulates.
+CROPS = ((24, 24), (37, 53), (96, 128))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """How far one way of computing a model is from the published one on one crop."""
+
+    form: str
+    height: int
+    width: int
+    difference: float
+    """Largest absolute difference, pictures in [0, 1]."""
+
+
+def verify_file(model: LoadedModel, graph: Path) -> list[Comparison]:
+    """Compare published form, fused form and exported graph on crops of a photograph.
+
+    Raises:
+        VerificationError: A difference exceeds the model's tolerance.
+    """
+    session = OnnxRuntimeSession(graph, SessionOptions())
+    forms: dict[str, Callable[[Batch], Batch]] = {
+        "fused": _runner(model.network()),
+        "onnx": session,
+    }
+    results = list(_compare(_runner(model.published()), forms))
+    for result in results:
+        # Written so that a NaN, which compares false with everything, fails as well.
+        if not result.difference <= model.spec.tolerance:
+            raise VerificationError(
+                f"{model.label}: the {result.form} form differs from the published network by "
+                f"{result.difference:.2g} at {result.width} x {result.height}, more than the "
+                f"{model.spec.tolerance:.0e} allowed. No file was written; please report this."
+            )
+    return results
+
+
+def _compare(
+    published: Callable[[Batch], Batch], forms: dict[str, Callable[[Batch], Batch]]
+) -> Iterator[Comparison]:
+    for crop in sample_crops():
+        expected = published(crop)
+        for name, run in forms.items():
+            actual = run(crop)
+            wrong_shape = actual.shape != expected.shape
+            difference = np.inf if wrong_shape else float(np.abs(actual - expected).max())
+            height, width = crop.shape[2:]
+            yield Comparison(form=name, height=height, width=width, difference=difference)
+
+
+def sample_crops() -> Iterator[Batch]:
+    """1 x 3 x h x w crops of a photograph (NASA, public domain) in [0, 1]."""
+    from PIL import Image
+
+    with as_file(files("srcli.export") / "sample.png") as path, Image.open(path) as picture:
+        pixels = np.asarray(picture.convert("RGB"), np.float32) / 255
+    for height, width in CROPS:
+        yield np.ascontiguousarray(pixels[:height, :width].transpose(2, 0, 1)[None])
+
+
+def _runner(network: nn.Module) -> Callable[[Batch], Batch]:
+    import torch
+
+    def run(batch: Batch) -> Batch:
+        with torch.inference_mode():
+            return np.asarray(network(torch.from_numpy(batch)).numpy())
+
+    return run

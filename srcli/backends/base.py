@@ -1,0 +1,76 @@
+"""What a backend is: something that opens a model and runs batches of pictures through it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from torch import nn
+
+Batch = NDArray[np.float32]
+Precision = Literal["fp32", "fp16", "bf16"]
+
+
+class Session(Protocol):
+    """An open model. Close it when done."""
+
+    def __call__(self, batch: Batch) -> Batch:
+        """Restore n x 3 x h x w RGB in [0, 1] to n x 3 x s*h x s*w, not clamped.
+
+        Raises:
+            OutOfMemory: The batch did not fit; the session can be used with a smaller one.
+        """
+        ...
+
+    def close(self) -> None:
+        """Free what the session holds."""
+        ...
+
+
+class Model(Protocol):
+    """A model with its weights, in whichever form a backend asks for."""
+
+    def network(self) -> nn.Module:
+        """The fused network on the CPU, in float32."""
+        ...
+
+    def graph(self) -> Path:
+        """The verified ONNX file; made on first use."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionOptions:
+    """How to run a model."""
+
+    threads: int | None = None
+    """CPU threads; None leaves the choice to the runtime."""
+
+    precision: Precision = "fp32"
+
+
+class Backend(Protocol):
+    """A way to run models."""
+
+    name: str
+
+    def unavailable(self) -> str | None:
+        """Why this backend cannot be used here, and the remedy; None if it can."""
+        ...
+
+    def open(self, model: Model, options: SessionOptions) -> Session:
+        """Open a model.
+
+        Raises:
+            BackendError: The backend is not available or refuses the model.
+        """
+        ...
+
+
+class OutOfMemory(Exception):  # noqa: N818  a condition that the pipeline handles, not a failure
+    """A batch did not fit in memory. The pipeline halves the tile and goes on."""

@@ -1,0 +1,248 @@
+"""TensorRT: engines built for one GPU, run with PyTorch's tensors on a stream of their own."""
+
+from __future__ import annotations
+
+import importlib
+from collections import OrderedDict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from srcli.backends.base import Batch, Model, OutOfMemory, SessionOptions
+from srcli.backends.trt_engine import (
+    EngineInfo,
+    Shape,
+    TensorRt,
+    collecting_logger,
+    current_gpu,
+    load_tensorrt,
+    read_engine,
+)
+from srcli.errors import BackendError
+
+if TYPE_CHECKING:
+    import tensorrt
+    import torch
+
+MAX_PREPARED = 4  # input shapes that keep their buffers and graphs: the tile, and some room
+_DEVICE = "cuda"
+
+
+class TensorRtBackend:
+    """Builds an engine from the exported graph on first use, keeps it, and runs it."""
+
+    name = "trt"
+
+    def unavailable(self) -> str | None:
+        try:
+            load_tensorrt()
+        except BackendError as error:
+            return str(error)
+        if current_gpu() is None:
+            return "TensorRT needs an NVIDIA GPU that PyTorch can use. Use another --backend."
+        return None
+
+    def open(self, model: Model, options: SessionOptions) -> TensorRtSession:
+        reason = self.unavailable()
+        if reason:
+            raise BackendError(reason)
+        # By name: `export` builds on this package, which must not import it in turn.
+        engines = importlib.import_module("srcli.export.engines")
+        return TensorRtSession(engines.cached_engine(model.graph(), options.precision))
+
+
+@dataclass(slots=True)
+class _Prepared:
+    """What one input shape needs. All addresses stay, as a captured graph demands."""
+
+    context: tensorrt.IExecutionContext
+    input: torch.Tensor
+    output: torch.Tensor
+    scratch: torch.Tensor
+    used: bool = False
+    graph: torch.cuda.CUDAGraph | None = None
+
+
+class TensorRtSession:
+    """One engine, open on PyTorch's current CUDA device.
+
+    The first batch of a shape is enqueued kernel by kernel; from the second on a CUDA graph of
+    that shape is replayed. Every shape has an execution context of its own, because changing a
+    context's shape changes state that its captured graph relies on.
+
+    Attributes:
+        info: The facts about the engine.
+        min_shape: Smallest input of the engine's profile, NCHW.
+        max_shape: Largest input of the engine's profile, NCHW.
+
+    Raises:
+        BackendError: The engine is damaged, stale, or refused by TensorRT.
+    """
+
+    def __init__(self, path: Path) -> None:
+        import torch
+
+        plan, self.info = read_engine(path)
+        self._trt = load_tensorrt()
+        reason = self.info.stale(self._trt, current_gpu())
+        if reason:
+            raise BackendError(f"{path}: {reason}. Build it anew with `srcli export --trt`.")
+        torch.cuda.init()  # type: ignore[no-untyped-call]
+        self._runtime, self._messages = _runtime(self._trt, self.info)  # has to outlive the engine
+        engine = self._runtime.deserialize_cuda_engine(plan)
+        if engine is None:
+            raise self._refusal(f"cannot load {path}")
+        self._engine = engine
+        # TensorRT adds synchronisation on the default stream, and that one cannot be captured.
+        self._stream: Any = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        self._input, self._output = self._tensor_names()
+        self.min_shape, self.max_shape = self._limits()
+        self._prepared: OrderedDict[Shape, _Prepared] = OrderedDict()
+
+    def __call__(self, batch: Batch) -> Batch:
+        import torch
+
+        self._check(batch.shape)
+        try:
+            with torch.cuda.stream(self._stream), torch.inference_mode():
+                ready = self._prepare(batch.shape)
+                ready.input.copy_(torch.from_numpy(np.require(batch, np.float32, ["C", "W"])))
+                self._run(ready)
+                result = ready.output.float().cpu()  # waits for the stream
+        except torch.OutOfMemoryError as error:
+            self._prepared.clear()
+            raise OutOfMemory(str(error)) from error
+        return np.asarray(result.numpy())
+
+    def close(self) -> None:
+        self._prepared.clear()
+        del self._engine, self._runtime  # in this order
+
+    def _prepare(self, shape: Shape) -> _Prepared:
+        """What `shape` needs; the shape that has not been seen for longest makes room."""
+        if shape not in self._prepared:
+            while len(self._prepared) >= MAX_PREPARED:
+                self._prepared.popitem(last=False)
+            self._prepared[shape] = self._allocate(shape)
+        self._prepared.move_to_end(shape)
+        return self._prepared[shape]
+
+    def _allocate(self, shape: Shape) -> _Prepared:
+        import torch
+
+        # By default a context takes the scratch memory of the largest shape of the profile.
+        strategy = self._trt.ExecutionContextAllocationStrategy.USER_MANAGED
+        context = self._engine.create_execution_context(strategy)
+        if context is None:
+            raise self._refusal("cannot create an execution context")
+        accepted = (
+            context.set_optimization_profile_async(0, self._stream.cuda_stream)
+            and context.set_input_shape(self._input, shape)
+            and not context.infer_shapes()
+        )
+        if not accepted:
+            raise self._refusal(f"cannot run a batch of {_times(shape)}")
+        size = max(1, context.update_device_memory_size_for_shapes())
+        ready = _Prepared(
+            context=context,
+            input=torch.empty(shape, dtype=self._dtype(self._input), device=_DEVICE),
+            output=torch.empty(
+                tuple(context.get_tensor_shape(self._output)),
+                dtype=self._dtype(self._output),
+                device=_DEVICE,
+            ),
+            scratch=torch.empty(size, dtype=torch.uint8, device=_DEVICE),
+        )
+        _set_scratch(context, ready.scratch)
+        context.set_tensor_address(self._input, ready.input.data_ptr())
+        context.set_tensor_address(self._output, ready.output.data_ptr())
+        return ready
+
+    def _run(self, ready: _Prepared) -> None:
+        import torch
+
+        # TensorRT-RTX compiles kernels as it runs and can be captured on its own conditions only.
+        if ready.used and ready.graph is None and self.info.flavour == "tensorrt":
+            graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph, stream=self._stream):  # records, runs nothing
+                self._enqueue(ready.context)
+            ready.graph = graph
+        if ready.graph is not None:
+            ready.graph.replay()
+        else:
+            # The first run after a shape was set initialises; that must not be captured.
+            self._enqueue(ready.context)
+            ready.used = True
+
+    def _enqueue(self, context: tensorrt.IExecutionContext) -> None:
+        if not context.execute_async_v3(self._stream.cuda_stream):
+            raise self._refusal("cannot run the engine")
+
+    def _check(self, shape: Shape) -> None:
+        low, high = self.min_shape, self.max_shape
+        fits = len(shape) == len(low) and all(
+            a <= n <= b for a, n, b in zip(low, shape, high, strict=True)
+        )
+        if not fits:
+            raise BackendError(
+                f"a batch of {_times(shape)} is outside the engine's profile, {_times(low)} to "
+                f"{_times(high)}. Choose another --tile, or build an engine with another profile."
+            )
+
+    def _tensor_names(self) -> tuple[str, str]:
+        engine = self._engine
+        names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
+        mode = self._trt.TensorIOMode
+        inputs = [name for name in names if engine.get_tensor_mode(name) == mode.INPUT]
+        outputs = [name for name in names if engine.get_tensor_mode(name) == mode.OUTPUT]
+        if len(inputs) != 1 or len(outputs) != 1:
+            raise BackendError(
+                f"the engine has inputs {inputs} and outputs {outputs}; srcli runs engines with "
+                "one of each. Export the model with srcli."
+            )
+        return inputs[0], outputs[0]
+
+    def _limits(self) -> tuple[Shape, Shape]:
+        fixed = tuple(self._engine.get_tensor_shape(self._input))
+        if -1 not in fixed:
+            return fixed, fixed
+        low, _, high = self._engine.get_tensor_profile_shape(self._input, 0)
+        return tuple(low), tuple(high)
+
+    def _dtype(self, name: str) -> torch.dtype:
+        import torch
+
+        types = {"FLOAT": torch.float32, "HALF": torch.float16}
+        kind = self._engine.get_tensor_dtype(name).name
+        if kind not in types:
+            raise BackendError(
+                f"the engine's {name} is {kind}, not FLOAT or HALF. Export the model with srcli."
+            )
+        return types[kind]
+
+    def _refusal(self, what: str) -> BackendError:
+        said = "; ".join(self._messages[-3:]) or "it gave no reason"
+        return BackendError(
+            f"TensorRT {what} ({said}). Build the engine anew with `srcli export --trt`."
+        )
+
+
+def _runtime(trt: TensorRt, info: EngineInfo) -> tuple[tensorrt.Runtime, list[str]]:
+    logger, messages = collecting_logger(trt)
+    runtime = trt.Runtime(logger)
+    # A version-compatible plan carries a runtime, code that loading it would execute.
+    runtime.engine_host_code_allowed = bool(info.options.get("version_compatible"))
+    return runtime, messages
+
+
+def _set_scratch(context: tensorrt.IExecutionContext, scratch: torch.Tensor) -> None:
+    if hasattr(context, "set_device_memory"):
+        context.set_device_memory(scratch.data_ptr(), scratch.numel())
+    else:  # TensorRT 10.0
+        context.device_memory = scratch.data_ptr()
+
+
+def _times(shape: Shape) -> str:
+    return "x".join(str(side) for side in shape)

@@ -1,0 +1,155 @@
+"""Read the weights of a network from files that other people's programs wrote."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from srcli.errors import WeightsError
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt")
+
+# Where training programs put the weights beside other things, best choice first: a moving
+# average is what they would ship.
+_WRAPPERS = (
+    "params_ema",
+    "model_ema",
+    "ema",
+    "params",
+    "state_dict",
+    "model_state_dict",
+    "model",
+    "net_g",
+    "netG",
+    "network",
+    "net",
+    "generator",
+    "weights",
+)
+_PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "netG.", "net_g.", "network.", "generator.")
+
+
+def load_weights(network: nn.Module, file: Path) -> None:
+    """Fill a network in place from a `.safetensors` file or a PyTorch checkpoint.
+
+    The names must be the network's own, as published; wrappers (`state_dict`, `params`, ...) and
+    prefixes (`module.`, ...) of training programs are seen through. Constants that are not
+    trained (a mean, a dictionary) may be missing: the network then keeps its own.
+
+    Raises:
+        WeightsError: The file cannot be read, holds anything but data, or does not fit.
+    """
+    tensors = read_tensors(file)
+    own = network.state_dict()
+    optional = {name for name, p in network.named_parameters() if not p.requires_grad}
+    tensors = _without_prefix(tensors, set(own) - optional)
+    missing = sorted(set(own) - optional - set(tensors))
+    if missing:
+        raise WeightsError(
+            f"{file}: these weights are of another model: {len(missing)} of {len(own)} tensors are "
+            f"missing, {missing[0]} among them. Choose the model that they belong to with -m."
+        )
+    _check_values(file, own, tensors)
+    unknown = sorted(set(tensors) - set(own))
+    if unknown:
+        raise WeightsError(
+            f"{file}: these weights are of another model: it has no tensor {unknown[0]}"
+            f" ({len(unknown)} like that). Choose the model that they belong to with -m."
+        )
+    network.load_state_dict(tensors, strict=False)
+
+
+def _check_values(file: Path, own: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> None:
+    for name, value in tensors.items():
+        if name not in own:
+            continue
+        if value.shape != own[name].shape:
+            raise WeightsError(
+                f"{file}: {name} is {_shape(value)}, this model needs {_shape(own[name])}. "
+                "Choose the model and scale that the weights belong to with -m and -s."
+            )
+        if not bool(value.isfinite().all()):
+            raise WeightsError(
+                f"{file}: {name} holds values that are not finite. The file is damaged or its "
+                "training diverged; use another checkpoint."
+            )
+
+
+def read_tensors(file: Path) -> dict[str, Tensor]:
+    """All tensors of a checkpoint by name, on the CPU, wrappers removed, floats as float32.
+
+    Raises:
+        WeightsError: The file cannot be read or holds anything but data.
+    """
+    if file.suffix.lower() not in SUFFIXES:
+        raise WeightsError(
+            f"{file}: not a checkpoint. Give a file that ends in {', '.join(SUFFIXES)}."
+        )
+    try:
+        content = _read(file)
+    except FileNotFoundError:
+        raise WeightsError(f"{file}: there is no such file. Check the path.") from None
+    except OSError as error:
+        raise WeightsError(f"{file}: cannot be read ({error.strerror}).") from error
+    tensors = _unwrapped(content)
+    if not tensors:
+        raise WeightsError(f"{file}: holds no tensors. Give a checkpoint of a network.")
+    return {k: v.detach().float() if v.is_floating_point() else v for k, v in tensors.items()}
+
+
+def _read(file: Path) -> Any:
+    if file.suffix.lower() == ".safetensors":
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        try:
+            return load_file(file)
+        except SafetensorError as error:
+            raise WeightsError(
+                f"{file}: damaged or not a safetensors file ({error}). Fetch it again."
+            ) from error
+    import torch
+
+    try:
+        # Tensors and plain containers only: a pickle may otherwise run any program it likes.
+        return torch.load(file, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise WeightsError(
+            f"{file}: refused: it holds Python objects beside tensors, which could run code. "
+            "Ask its author for a .safetensors file, or for a checkpoint of the state_dict alone."
+        ) from error
+    except (EOFError, RuntimeError, ValueError, KeyError, AttributeError) as error:
+        raise WeightsError(
+            f"{file}: damaged or not a PyTorch checkpoint. Fetch it again."
+        ) from error
+
+
+def _unwrapped(content: Any) -> dict[str, Tensor]:
+    import torch
+
+    if not isinstance(content, Mapping):
+        return {}
+    for key in _WRAPPERS:
+        inner = content.get(key)
+        if isinstance(inner, Mapping) and inner:
+            return _unwrapped(inner)
+    return {str(k): v for k, v in content.items() if isinstance(v, torch.Tensor)}
+
+
+def _without_prefix(tensors: dict[str, Tensor], wanted: set[str]) -> dict[str, Tensor]:
+    """Strip known prefixes, outermost first, until the names fit."""
+    while not wanted <= set(tensors):
+        prefix = next((p for p in _PREFIXES if all(k.startswith(p) for k in tensors)), None)
+        if prefix is None:
+            break
+        tensors = {name.removeprefix(prefix): value for name, value in tensors.items()}
+    return tensors
+
+
+def _shape(tensor: Tensor) -> str:
+    return "x".join(str(side) for side in tensor.shape) or "a single number"

@@ -1,0 +1,90 @@
+"""The command line: commands that are loaded when needed, and one place where errors end."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Mapping, Sequence
+
+import click
+
+from srcli import __version__
+from srcli.errors import SrcliError
+
+INTERRUPTED = 130
+
+# Where each command lives, so that `srcli --help` loads none of the heavy libraries. A string,
+# because `export` builds on this package and is never imported by it.
+COMMANDS: Mapping[str, str] = {
+    "upscale": "srcli.commands.upscale:upscale",
+    "models": "srcli.commands.models:models",
+    "eval": "srcli.commands.eval:evaluate",
+}
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are imported when they are asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        place = COMMANDS.get(cmd_name)
+        if place is None:
+            return None
+        module, _, attribute = place.partition(":")
+        command = getattr(importlib.import_module(module), attribute)
+        assert isinstance(command, click.Command)
+        return command
+
+
+@click.group(
+    cls=LazyGroup,
+    context_settings={
+        "help_option_names": ["-h", "--help"],
+        "token_normalize_func": lambda token: token.replace("_", "-"),
+    },
+)
+@click.version_option(__version__, prog_name="srcli")
+def cli() -> None:
+    """Small, fast, exact image restoration: super-resolution, denoising, JPEG deblocking."""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and leave the process with its exit code."""
+    sys.exit(run(arguments))
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; the one place where errors become a message and an exit code.
+
+    Errors that are not meant for users keep their traceback: they are bugs.
+    """
+    from srcli import console
+
+    try:
+        outcome = cli.main(
+            args=None if arguments is None else list(arguments),
+            prog_name="srcli",
+            standalone_mode=False,
+        )
+    except SrcliError as error:
+        console.error(str(error))
+        return error.exit_code
+    except click.exceptions.Exit as leave:
+        return leave.exit_code
+    except click.Abort:
+        console.note("interrupted")
+        return INTERRUPTED
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except KeyboardInterrupt:
+        console.note("interrupted")
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The reader has gone (`| head`): that is its right. Python would complain at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    return outcome if isinstance(outcome, int) else 0

@@ -1,0 +1,85 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from srcli.registry import DEFAULT_MODEL
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+Decorator = Callable[[Command], Command]
+
+
+def apply(*options: Callable[[Any], Any]) -> Callable[[Command], Command]:
+    """Several options as one decorator, shown in the order given."""
+
+    def decorate(command: Command) -> Command:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+model = click.option(
+    "-m", "--model", default=DEFAULT_MODEL, show_default=True, help="Name of the model."
+)
+
+weights = click.option(
+    "--weights",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Your own checkpoint of the model (.safetensors or .pth) instead of the shipped one.",
+)
+
+backend = click.option(
+    "--backend",
+    default="auto",
+    show_default=True,
+    metavar="NAME",
+    help="What runs the network: ort, torch, or auto for the fastest that works here.",
+)
+
+threads = click.option(
+    "--threads", type=click.IntRange(min=1), help="CPU threads.  [default: the runtime's choice]"
+)
+
+as_json = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+
+
+def memory_size(text: str) -> int:
+    """`512M` or `2G` as bytes; a bare number counts mebibytes."""
+    units = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
+    number, unit = (text[:-1], text[-1].upper()) if text[-1:].upper() in units else (text, "M")
+    try:
+        amount = int(float(number) * units[unit])
+    except ValueError:
+        raise click.BadParameter(
+            f"{text!r} is not an amount of memory. Write 512M or 2G."
+        ) from None
+    if amount < 1 << 20:
+        raise click.BadParameter(f"{text!r} is too little. Give at least 1M.")
+    return amount
+
+
+running = apply(
+    weights,
+    backend,
+    threads,
+    click.option(
+        "--tile",
+        type=click.IntRange(min=1),
+        metavar="PIXELS",
+        help="Side of a tile of the input, without its halo.  [default: by --memory]",
+    ),
+    click.option(
+        "--memory",
+        type=memory_size,
+        metavar="SIZE",
+        help="What a tile may take.  [default: a quarter of what is free, at most 1G]",
+    ),
+)

@@ -1,0 +1,98 @@
+"""What users see. The only file that imports rich, and only when something is shown."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress
+    from rich.table import Table
+
+Advance = Callable[[int, int], None]
+
+
+def _console(*, stderr: bool) -> Console:
+    from rich.console import Console
+
+    return Console(stderr=stderr, highlight=False, soft_wrap=True)
+
+
+def note(message: str) -> None:
+    """One line for people, on stderr."""
+    print(message, file=sys.stderr, flush=True)  # noqa: T201  nothing to lay out
+
+
+def error(message: str) -> None:
+    """One line on stderr that starts with `error:`."""
+    note(f"error: {message}")
+
+
+def result(line: str) -> None:
+    """One line of the result, on stdout."""
+    print(line, flush=True)  # noqa: T201
+
+
+def print_json(value: Any) -> None:
+    """The whole result as JSON, on stdout."""
+    result(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, title: str = "") -> None:
+    """A table on stdout: the first column to the left, numbers to the right."""
+    console = _console(stderr=False)
+    if not console.is_terminal:
+        # A pipe has no width: let no line be wrapped or shortened.
+        console.width = 400
+    console.print(_table(columns, rows, title))
+
+
+def _table(columns: Sequence[str], rows: Sequence[Sequence[str]], title: str) -> Table:
+    from rich import box
+    from rich.table import Table
+
+    laid_out = Table(title=title or None, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    for index, column in enumerate(columns):
+        numeric = index > 0 and all(_is_number(row[index]) for row in rows)
+        laid_out.add_column(column, justify="right" if numeric else "left")
+    for row in rows:
+        laid_out.add_row(*row)
+    return laid_out
+
+
+def _is_number(text: str) -> bool:
+    return not text or text[0] in "0123456789-+∞–"
+
+
+class Bar:
+    """A progress bar over files, and within each file over its pixels."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._task = progress.add_task("", total=None)
+
+    def start(self, description: str) -> Advance:
+        """Begin a piece of work; returns a function to be called with (done, total)."""
+        self._progress.reset(self._task, description=description, total=1)
+        return lambda done, total: self._progress.update(self._task, completed=done, total=total)
+
+
+@contextmanager
+def progress() -> Iterator[Bar]:
+    """A progress bar on stderr while the block runs; nothing where stderr is no terminal."""
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+    from rich.progress import TimeRemainingColumn as Remaining
+
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn())
+    with Progress(
+        *columns,
+        Remaining(),
+        console=_console(stderr=True),
+        transient=True,
+        disable=not sys.stderr.isatty(),
+    ) as shown:
+        yield Bar(shown)

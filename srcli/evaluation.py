@@ -1,0 +1,89 @@
+"""Measure a model on pictures whose originals are known."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from srcli.errors import InputError
+from srcli.images import Picture, has_picture_suffix, read, to_8_bits
+from srcli.metrics import crop_border, luma, psnr, ssim
+from srcli.resample import reduce, resize
+
+Pixels8 = NDArray[np.uint8]
+Enlarge = Callable[[Pixels8], NDArray[np.floating]]
+"""From an h x w x 3 picture in 8 bits to s*h x s*w x 3 in [0, 1], not clamped."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Score:
+    """How close a restored picture is to its original, on Y."""
+
+    name: str
+    psnr: float
+    """In dB; infinite if both are equal."""
+    ssim: float
+    """0 to 1."""
+
+
+def dataset_files(folder: Path) -> list[Path]:
+    """The originals of a test set: the pictures in its folder `HR`, or in the folder itself.
+
+    Raises:
+        InputError: There is no such folder, or no pictures in it.
+    """
+    if not folder.is_dir():
+        raise InputError(f"{folder}: there is no such folder. Give one with pictures in it.")
+    originals = folder / "HR" if (folder / "HR").is_dir() else folder
+    files = sorted(p for p in originals.iterdir() if p.is_file() and has_picture_suffix(p))
+    if not files:
+        raise InputError(
+            f"{originals}: no pictures. A test set is a folder of pictures, or has them in a "
+            "folder HR beside LRx2, LRx3, LRx4."
+        )
+    return files
+
+
+def evaluate(files: list[Path], scale: int, enlarge: Enlarge) -> Iterator[Score]:
+    """Score a way of enlarging on each original.
+
+    The reduced picture is taken from the folder `LRx<scale>` beside `HR` where there is one and
+    made by antialiased bicubic reduction otherwise. As in the papers, the result is rounded to 8
+    bits, its luma compared, and a border as wide as the scale left out.
+    """
+    for file in files:
+        low, high = _pair(file, scale)
+        restored = np.clip(np.rint(enlarge(low) * 255.0), 0, 255)
+        planes = [crop_border(luma(picture), scale) for picture in (restored, high)]
+        yield Score(name=file.stem, psnr=psnr(*planes), ssim=ssim(*planes))
+
+
+def bicubic(scale: int) -> Enlarge:
+    """Plain bicubic enlargement (a = -0.5, as MATLAB's): what every model has to beat."""
+
+    def enlarge(low: Pixels8) -> NDArray[np.floating]:
+        height, width = low.shape[:2]
+        return resize(low.astype(np.float64) / 255.0, height * scale, width * scale)
+
+    return enlarge
+
+
+def _pair(file: Path, scale: int) -> tuple[Pixels8, Pixels8]:
+    high = _rgb(read(file))
+    reduced = file.parent.parent / f"LRx{scale}" / file.name
+    low = _rgb(read(reduced)) if file.parent.name == "HR" and reduced.exists() else None
+    if low is None:
+        low = reduce(high, scale)
+    height, width = (side * scale for side in low.shape[:2])
+    if height > high.shape[0] or width > high.shape[1]:
+        raise InputError(f"{reduced}: larger than its original {file} divided by {scale}.")
+    return low, high[:height, :width]
+
+
+def _rgb(picture: Picture) -> Pixels8:
+    color = to_8_bits(picture.color)
+    return np.broadcast_to(color, (*color.shape[:2], 3))

@@ -1,0 +1,105 @@
+"""From a model's name to something that a backend can open."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from srcli.errors import WeightsError
+from srcli.registry import DEFAULT_MODEL, check_scale, get_model
+from srcli.spec import Geometry, ModelSpec, Task
+from srcli.store import Weights, find_weights, graph_path, shipped_weights, weights_from_file
+
+if TYPE_CHECKING:
+    from torch import nn
+
+Note = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadedModel:
+    """A model, a scale and its weights; the network itself is built when asked for."""
+
+    spec: ModelSpec
+    scale: int
+    weights: Weights
+    note: Note = lambda message: None
+    """Told what takes long."""
+
+    @property
+    def geometry(self) -> Geometry:
+        return self.spec.geometry(self.scale)
+
+    @property
+    def label(self) -> str:
+        """For people: `lapar-c x4`."""
+        return f"{self.spec.name} x{self.scale}"
+
+    def published(self) -> nn.Module:
+        """The network in its paper's form, with its weights, on the CPU."""
+        from srcli.checkpoints import load_weights
+
+        network = self.spec.build(self.scale)
+        load_weights(network, self.weights.path)
+        return network.eval().requires_grad_(False)
+
+    def network(self) -> nn.Module:
+        """The cheaper network of the same function."""
+        fuse: Any = self.published().fuse
+        return fuse()  # type: ignore[no-any-return]
+
+    def graph(self) -> Path:
+        """The verified ONNX file in the cache; exported on first use, which takes seconds."""
+        path = graph_path(self.weights)
+        if not path.exists():
+            self.note(f"preparing {self.label} for ONNX Runtime; this happens once")
+            # By name: `export` builds on this package, which must not import it in turn.
+            exporter = importlib.import_module("srcli.export.to_onnx")
+            exporter.export_verified(self, path)
+        return path
+
+
+def load(
+    name: str = DEFAULT_MODEL,
+    scale: int = 4,
+    *,
+    task: Task = "upscale",
+    weights: Path | None = None,
+    note: Note = lambda message: None,
+) -> LoadedModel:
+    """Find a model and its weights; nothing heavy is imported yet.
+
+    Args:
+        name: In the registry.
+        scale: Factor of enlargement.
+        task: Which weights, for models that have several.
+        weights: The user's own checkpoint; None takes what is shipped.
+        note: Told what takes long.
+
+    Raises:
+        UnknownModelError: No such model.
+        UnsupportedScaleError: The model does not have this scale for the task.
+        WeightsError: There are no weights, or the checkpoint cannot be read.
+    """
+    spec = get_model(name)
+    check_scale(spec, scale, task)
+    found = (
+        weights_from_file(spec, scale, task, weights)
+        if weights is not None
+        else find_weights(spec, scale, task)
+    )
+    if found is None:
+        raise WeightsError(_no_weights(spec, scale, task))
+    return LoadedModel(spec=spec, scale=scale, weights=found, note=note)
+
+
+def _no_weights(spec: ModelSpec, scale: int, task: Task) -> str:
+    others = sorted({w.model for w in shipped_weights() if (w.scale, w.task) == (scale, task)})
+    instead = f", or use -m {others[0]}" if others else ""
+    return (
+        f"srcli ships no weights for {spec.name} to {task} by {scale}. "
+        f"Give your own with --weights FILE{instead}."
+    )

@@ -1,0 +1,339 @@
+"""Pictures in, pictures out, whatever runs the network.
+
+A picture is restored strip by strip, a strip tile by tile. The same code serves a picture in
+memory and one that is read, restored and written a few rows at a time; nothing depends on how the
+picture was cut.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from srcli.backends.base import Batch, OutOfMemory, Session
+from srcli.errors import MemoryExhaustedError, SrcliError, UsageError
+from srcli.images import Picture, Pixels, bleed, from_float, to_float
+from srcli.spec import Geometry
+from srcli.tiling import Span, choose_window, halved, plan, spans
+
+Part = tuple[Pixels, Pixels | None]
+"""Some rows of a picture: colour (rows x width x C) and alpha (rows x width)."""
+
+Rows = Callable[[int, int], Part]
+"""Gives rows [top, bottom) of a picture; asked from top to bottom, without overlap."""
+
+Progress = Callable[[int, int], None]
+"""Called with the number of input pixels done and their total."""
+
+SMALLEST_BUDGET, LARGEST_BUDGET = 256 << 20, 1 << 30  # bytes, of the automatic choice
+
+# How far colour is drawn into transparent regions before enlarging, in input pixels. Beyond that
+# nothing visible depends on it.
+BLEED = 8
+
+# Alpha is held within the range of its neighbours at most this far away, in input pixels: the
+# reach of the filter that makes an output pixel.
+ALPHA_REACH = 2
+
+
+def automatic_budget() -> int:
+    """Bytes that a tile may take when the user does not say: a quarter of what is free.
+
+    At most 1 GiB, because larger tiles are no faster.
+    """
+    try:
+        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):
+        return LARGEST_BUDGET
+    return min(max(free // 4, SMALLEST_BUDGET), LARGEST_BUDGET)
+
+
+def ignore_progress(done: int, total: int) -> None:
+    """For callers that do not care."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Restorer:
+    """Restores pictures of any size through one session, in tiles that fit in memory."""
+
+    session: Session
+    geometry: Geometry
+    scale: int
+    tile: int | None = None
+    """Side of a tile in input pixels, without its halo; None chooses by `memory`."""
+
+    memory: int | None = None
+    """Bytes that one tile may take; None chooses by what is free."""
+
+    note: Callable[[str], None] = lambda message: None
+    """Told when a tile had to be made smaller."""
+
+    _fitting: tuple[int, int] | None = field(default=None, init=False)
+    """Height and width of a window that should fit, once a larger one did not."""
+
+    def __post_init__(self) -> None:
+        if self.tile is not None and self.tile < 1:
+            raise UsageError(f"a tile of {self.tile} pixels is not possible. Give at least 1.")
+        self.memory = self.memory or automatic_budget()
+
+    def __call__(self, picture: Picture, progress: Progress = ignore_progress) -> Picture:
+        """Restore a picture: colour and alpha, in the bits per channel that it has."""
+        return self.restore_all([picture], progress)[0]
+
+    def restore_all(
+        self, pictures: Sequence[Picture], progress: Progress = ignore_progress
+    ) -> list[Picture]:
+        """Restore pictures of one size, channels and bits together, as one batch."""
+        first = pictures[0]
+        sources = [_Sliding(_rows_of(picture)) for picture in pictures]
+        strips = self._strips(sources, first.height, first.width, first.alpha is not None, progress)
+        return [
+            _with_pixels(picture, parts)
+            for picture, parts in zip(pictures, zip(*strips, strict=True), strict=True)
+        ]
+
+    def restore_strips(
+        self,
+        rows: Rows,
+        height: int,
+        width: int,
+        *,
+        has_alpha: bool,
+        progress: Progress = ignore_progress,
+    ) -> Iterator[Part]:
+        """Restore one picture of any height in bounded memory.
+
+        Args:
+            rows: Gives the picture's rows.
+            height: Of the picture, in input pixels.
+            width: Of the picture, in input pixels.
+            has_alpha: Whether `rows` will give alpha.
+            progress: Told how far it is.
+
+        Yields:
+            The output from top to bottom.
+        """
+        for parts in self._strips([_Sliding(rows)], height, width, has_alpha, progress):
+            yield parts[0]
+
+    def _strips(
+        self,
+        sources: Sequence[_Sliding],
+        height: int,
+        width: int,
+        has_alpha: bool,
+        progress: Progress,
+    ) -> Iterator[list[Part]]:
+        """For each strip from top to bottom, the output of every source."""
+        s = self.scale
+        extra = BLEED if has_alpha else 0
+        window = self._window(height, width, len(sources) * (2 if has_alpha else 1))
+        halo = self.margin + extra
+        for span in spans(height, max(window[0], 2 * halo + 1), halo):
+            stored = [source(span.start, span.stop) for source in sources]
+            batch = _planes([layer for part in stored for layer in _layers(part)])
+            restored = self.restore(batch, _shifted(progress, span, height, width))
+            inner = span.inner(s)
+            yield _unlayered(restored[:, :, inner], stored, inner, s)
+
+    def restore(self, batch: Batch, progress: Progress = ignore_progress) -> Batch:
+        """Restore n x 3 x h x w in [0, 1] to n x 3 x s*h x s*w, not clamped, tile by tile.
+
+        Raises:
+            MemoryExhaustedError: Not even the smallest tile fits.
+            SrcliError: The network gave values that are not finite.
+        """
+        height, width = batch.shape[2:]
+        padded = self._padded(batch)
+        while True:
+            window = self._window(padded.shape[2], padded.shape[3], len(batch))
+            try:
+                restored = self._run_tiles(padded, window, progress)
+                break
+            except OutOfMemory:
+                self._shrink(window)
+        return restored[:, :, : height * self.scale, : width * self.scale]
+
+    def _run_tiles(self, batch: Batch, window: tuple[int, int], progress: Progress) -> Batch:
+        count, _, height, width = batch.shape
+        s = self.scale
+        tiles = plan(height, width, window, self.margin)
+        if len(tiles) == 1:
+            restored = self._run(batch)
+            progress(1, 1)
+            return restored
+        out = np.empty((count, 3, height * s, width * s), np.float32)
+        for done, tile in enumerate(tiles, start=1):
+            rows, columns = tile.rows, tile.columns
+            cut = batch[:, :, rows.start : rows.stop, columns.start : columns.stop]
+            result = self._run(cut)[:, :, rows.inner(s), columns.inner(s)]
+            out[:, :, rows.outer(s), columns.outer(s)] = result
+            progress(done, len(tiles))
+        return out
+
+    def _run(self, batch: Batch) -> Batch:
+        restored = self.session(np.ascontiguousarray(batch))
+        if not np.isfinite(restored).all():
+            raise SrcliError(
+                "the network gave values that are not finite. Try --precision fp32, or another "
+                "backend; if the weights are your own, check them."
+            )
+        return restored
+
+    def _padded(self, batch: Batch) -> Batch:
+        """Enlarge to what the network accepts, by repeating the border below and to the right."""
+        least, multiple = self.geometry.minimum, self.geometry.multiple_of
+        missing = [max(least, -(-side // multiple) * multiple) - side for side in batch.shape[2:]]
+        if not any(missing):
+            return batch
+        return np.pad(batch, ((0, 0), (0, 0), (0, missing[0]), (0, missing[1])), mode="edge")
+
+    def _window(self, height: int, width: int, count: int) -> tuple[int, int]:
+        """The largest (height, width) to be given to the network at once."""
+        if self._fitting is not None:
+            return self._fitting
+        if self.tile is not None:
+            side = max(self.tile + 2 * self.margin, self.geometry.minimum)
+            return side, side
+        bytes_per_pixel = 4 * self.geometry.floats_per_pixel * self.scale**2 * count
+        pixels = (self.memory or LARGEST_BUDGET) // bytes_per_pixel
+        return choose_window(height, width, margin=self.margin, pixels=pixels)
+
+    def _shrink(self, window: tuple[int, int]) -> None:
+        smaller = halved(window, self.margin)
+        if smaller is None:
+            raise MemoryExhaustedError(
+                "out of memory even with the smallest tile. Close other programs, or choose "
+                "another backend or a smaller model."
+            )
+        self._fitting = smaller
+        self.note(f"out of memory: going on with tiles of {smaller[1]} x {smaller[0]}")
+
+    @property
+    def margin(self) -> int:
+        """Receptive field in input pixels."""
+        return self.geometry.margin
+
+
+class _Sliding:
+    """Rows of a picture that may be asked for twice where strips overlap."""
+
+    def __init__(self, rows: Rows) -> None:
+        self._rows = rows
+        self._start = self._stop = 0
+        self._part: Part | None = None
+
+    def __call__(self, start: int, stop: int) -> Part:
+        color, alpha = self._rows(self._stop, stop)
+        if self._part is not None and start < self._stop:
+            kept_color, kept_alpha = self._part
+            cut = start - self._start
+            color = np.concatenate([kept_color[cut:], color])
+            if alpha is not None and kept_alpha is not None:
+                alpha = np.concatenate([kept_alpha[cut:], alpha])
+        self._part = color, alpha
+        self._start, self._stop = start, stop
+        return color, alpha
+
+
+def _rows_of(picture: Picture) -> Rows:
+    color, alpha = picture.color, picture.alpha
+    return lambda top, bottom: (color[top:bottom], None if alpha is None else alpha[top:bottom])
+
+
+def _layers(part: Part) -> list[NDArray[np.float32]]:
+    """What goes through the network: the colour, and alpha as a grey picture where it varies.
+
+    What lies under transparent pixels is arbitrary; it is replaced by the colour around them, so
+    that it does not bleed a fringe into visible pixels.
+    """
+    color, alpha = part
+    if alpha is None:
+        return [to_float(color)]
+    layers = [to_float(bleed(color, alpha, BLEED))]
+    if alpha.min() != alpha.max():
+        layers.append(to_float(alpha)[:, :, None])
+    return layers
+
+
+def _planes(layers: Sequence[NDArray[np.float32]]) -> Batch:
+    """H x W x C arrays, C = 1 or 3, as one batch n x 3 x H x W; grey ones with equal planes."""
+    height, width = layers[0].shape[:2]
+    return np.stack(
+        [np.broadcast_to(layer, (height, width, 3)).transpose(2, 0, 1) for layer in layers]
+    )
+
+
+def _unlayered(restored: Batch, stored: Sequence[Part], rows: slice, scale: int) -> list[Part]:
+    """The reverse of `_layers` and `_planes`, on the output; `rows` of it have been cut out."""
+    outputs = iter(restored)
+    parts: list[Part] = []
+    for color, alpha in stored:
+        bits = 8 * color.itemsize
+        grey = color.shape[2] == 1
+        out = _pixels(next(outputs), bits, grey=grey)
+        if alpha is None:
+            parts.append((out, None))
+            continue
+        varies = alpha.min() != alpha.max()
+        plane = _pixels(next(outputs), bits, grey=True)[:, :, 0] if varies else None
+        parts.append((out, _held(plane, alpha, rows, scale)))
+    return parts
+
+
+def _pixels(planes: NDArray[np.float32], bits: int, *, grey: bool) -> Pixels:
+    # A grey picture went in as three equal planes. Networks treat them differently (the mean of
+    # the training pictures is not grey), so take what the planes agree on.
+    picture = planes.mean(axis=0, keepdims=True) if grey else planes
+    return np.ascontiguousarray(from_float(picture.transpose(1, 2, 0), bits))
+
+
+def _held(plane: Pixels | None, alpha: Pixels, rows: slice, scale: int) -> Pixels:
+    """Enlarged alpha, held between the least and the greatest alpha nearby.
+
+    So what is opaque stays opaque and what is transparent stays transparent, whatever the network
+    makes of the edge between them.
+    """
+    least = _enlarged(_extreme(alpha, np.minimum), scale)[rows]
+    if plane is None:
+        return least
+    return np.clip(plane, least, _enlarged(_extreme(alpha, np.maximum), scale)[rows])
+
+
+def _extreme(plane: Pixels, choose: np.ufunc) -> Pixels:
+    """Least or greatest value within ALPHA_REACH of each pixel."""
+    for axis in (0, 1):
+        width = [(ALPHA_REACH, ALPHA_REACH) if a == axis else (0, 0) for a in (0, 1)]
+        padded = np.pad(plane, width, mode="edge")
+        size = plane.shape[axis]
+        shifts = [padded.take(range(k, k + size), axis) for k in range(2 * ALPHA_REACH + 1)]
+        plane = choose.reduce(shifts)
+    return plane
+
+
+def _enlarged(plane: Pixels, scale: int) -> Pixels:
+    return plane.repeat(scale, axis=0).repeat(scale, axis=1)
+
+
+def _with_pixels(picture: Picture, parts: Sequence[Part]) -> Picture:
+    """The picture with other pixels, given from top to bottom."""
+    alphas = [alpha for _, alpha in parts if alpha is not None]
+    return replace(
+        picture,
+        color=np.concatenate([color for color, _ in parts]),
+        alpha=np.concatenate(alphas) if alphas else None,
+    )
+
+
+def _shifted(progress: Progress, span: Span, height: int, width: int) -> Progress:
+    """Progress within a strip as progress within the picture."""
+
+    def advance(done: int, total: int) -> None:
+        rows = span.first + (span.last - span.first) * done / total
+        progress(round(rows * width), height * width)
+
+    return advance

@@ -1,0 +1,98 @@
+"""Where weights and exported graphs lie, and how they are named and checked."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+
+from srcli.errors import WeightsError
+from srcli.spec import ModelSpec, Task
+
+GRAPH_FORMAT = 1
+"""Raised whenever the exporter makes another graph from the same weights: old files are left."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Weights:
+    """A file of weights, and where it comes from."""
+
+    model: str
+    scale: int
+    task: Task
+    path: Path
+    sha256: str
+    licence: str = "unknown"
+    facts: Mapping[str, object] = field(default_factory=dict)
+    """Provenance of our own: data, steps, hours, hardware, date."""
+
+    scores: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    """Measured by us: test set -> {psnr, ssim}."""
+
+
+@cache
+def shipped_weights() -> tuple[Weights, ...]:
+    """The weights that come with srcli, as `manifest.toml` lists them."""
+    folder = files("srcli.weights")
+    table = tomllib.loads(folder.joinpath("manifest.toml").read_text("utf-8"))
+    return tuple(
+        Weights(
+            model=row.pop("model"),
+            scale=row.pop("scale"),
+            task=row.pop("task"),
+            path=Path(str(folder.joinpath(f"{name}.safetensors"))),
+            sha256=row.pop("sha256"),
+            licence=row.pop("licence"),
+            scores=row.pop("scores", {}),
+            facts=row,
+        )
+        for name, row in table.items()
+    )
+
+
+def find_weights(spec: ModelSpec, scale: int, task: Task) -> Weights | None:
+    """The shipped weights for a model, scale and task, if there are any."""
+    wanted = (spec.name, scale, task)
+    return next((w for w in shipped_weights() if (w.model, w.scale, w.task) == wanted), None)
+
+
+def weights_from_file(spec: ModelSpec, scale: int, task: Task, file: Path) -> Weights:
+    """A user's own checkpoint.
+
+    Raises:
+        WeightsError: The file cannot be read.
+    """
+    try:
+        digest = sha256_of(file)
+    except FileNotFoundError:
+        raise WeightsError(f"{file}: there is no such file. Check the path.") from None
+    except OSError as error:
+        raise WeightsError(f"{file}: cannot be read ({error.strerror}).") from error
+    return Weights(model=spec.name, scale=scale, task=task, path=file, sha256=digest)
+
+
+def sha256_of(file: Path) -> str:
+    """Checksum of a file, in hexadecimal."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def cache_folder() -> Path:
+    """Where graphs and engines are kept: `SRCLI_CACHE`, or the platform's place for caches."""
+    chosen = os.environ.get("SRCLI_CACHE")
+    if chosen:
+        return Path(chosen)
+    from platformdirs import user_cache_path
+
+    return user_cache_path("srcli", appauthor=False)
+
+
+def graph_path(weights: Weights) -> Path:
+    """Where the exported graph of these weights is or will be."""
+    name = f"{weights.model}-x{weights.scale}-{weights.sha256[:16]}-g{GRAPH_FORMAT}.onnx"
+    return cache_folder() / "graphs" / name

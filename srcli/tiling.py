@@ -1,0 +1,114 @@
+"""Cut a picture into tiles so that the tiles' results, put together, are the picture's result.
+
+Every output pixel of a network depends on the input within a margin, its receptive field. So a
+window is run for each tile: the tile and a halo of that margin. Windows are all of one size
+(engines and CUDA graphs like that): at the far border they are moved inwards, not padded. At the
+picture's own border a window ends where the picture ends, and the network meets the same border
+that it meets on the whole picture.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """One tile along one axis, in input pixels."""
+
+    start: int
+    """Where the window begins."""
+    stop: int
+    """Where the window ends."""
+    first: int
+    """Where the tile begins: window minus halo."""
+    last: int
+    """Where the tile ends."""
+
+    def inner(self, scale: int) -> slice:
+        """The tile within the window's output."""
+        return slice((self.first - self.start) * scale, (self.last - self.start) * scale)
+
+    def outer(self, scale: int) -> slice:
+        """The tile within the picture's output."""
+        return slice(self.first * scale, self.last * scale)
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """A tile of a picture: its spans down and across."""
+
+    rows: Span
+    columns: Span
+
+
+def spans(length: int, window: int, margin: int) -> list[Span]:
+    """Cover `length` pixels by windows of `window` pixels with a halo of `margin`.
+
+    The tiles `[first, last)` are a partition of `[0, length)`.
+
+    Raises:
+        ValueError: The window is no larger than its two halos.
+    """
+    if length <= window:
+        return [Span(0, length, 0, length)]
+    stride = window - 2 * margin
+    if stride < 1:
+        raise ValueError(f"a window of {window} has no room inside two halos of {margin}")
+    count = math.ceil((length - 2 * margin) / stride)
+    starts = [min(index * stride, length - window) for index in range(count)]
+    edges = [0, *(start + margin for start in starts[1:]), length]
+    return [
+        Span(start, start + window, first, last)
+        for start, first, last in zip(starts, edges[:-1], edges[1:], strict=True)
+    ]
+
+
+def plan(height: int, width: int, window: tuple[int, int], margin: int) -> list[Tile]:
+    """The tiles of a picture, row by row.
+
+    Args:
+        height: Of the picture, in input pixels.
+        width: Of the picture, in input pixels.
+        window: Largest (height, width) that the network may be given at once.
+        margin: The network's receptive field, in input pixels.
+    """
+    rows = spans(height, window[0], margin)
+    columns = spans(width, window[1], margin)
+    return [Tile(row, column) for row in rows for column in columns]
+
+
+def choose_window(height: int, width: int, *, margin: int, pixels: int) -> tuple[int, int]:
+    """The window (height, width) of at most `pixels` input pixels that wastes least on halos.
+
+    Wide windows are preferred to tall ones: rows are contiguous in memory. Where even the smallest
+    sensible tile (as large as its halo) exceeds `pixels`, that tile is taken.
+    """
+    if height * width <= pixels:
+        return height, width
+    smallest = 4 * margin + 1
+    side = max(math.isqrt(pixels), smallest)
+    if width <= side:
+        return min(height, max(pixels // width, smallest)), width
+    if height <= side:
+        return height, min(width, max(pixels // height, smallest))
+    return side, side
+
+
+def halved(window: tuple[int, int], margin: int) -> tuple[int, int] | None:
+    """A window with half as much inside its halos along the longer side; None if there is none."""
+    height, width = window
+    longer = max(height, width)
+    inside = (longer - 2 * margin) // 2
+    if inside < 1:
+        return None
+    smaller = inside + 2 * margin
+    return (smaller, width) if height == longer else (height, smaller)
+
+
+def batches(tiles: list[Tile], size: int) -> Iterator[list[Tile]]:
+    """Consecutive tiles in groups of at most `size`."""
+    for index in range(0, len(tiles), size):
+        yield tiles[index : index + size]
