@@ -24,8 +24,8 @@ class Metadata:
     dpi: tuple[float, float] | None = None  # horizontal, vertical
     subsampling: str | None = None  # of a JPEG source: "4:4:4", "4:2:0"...
     lossless: bool = True  # of the source; False for JPEG, AVIF and most WebP
-    text: tuple[tuple[str, str], ...] = ()  # a PNG's keywords and texts
-    color_chunks: tuple[tuple[bytes, bytes], ...] = ()  # a PNG's gAMA, cHRM, sRGB and cICP
+    png_text: tuple[tuple[bytes, bytes], ...] = ()  # a PNG's text chunks: type and data
+    png_color: tuple[tuple[bytes, bytes], ...] = ()  # its gAMA, cHRM, sRGB, cICP...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -48,10 +48,13 @@ def over(color: Pixels, alpha: Pixels, background: tuple[int, int, int]) -> Pixe
     """
     top = np.iinfo(color.dtype).max
     grey = len(set(background)) == 1 and color.shape[2] == 1
-    base = np.array(background[:1] if grey else background, np.float64) * (top / 255)
-    opacity = alpha[..., None].astype(np.float64) / top
-    mixed = color * opacity + base * (1 - opacity)
-    return np.rint(mixed).astype(color.dtype)
+    base = np.array(background[:1] if grey else background, np.uint32) * (top // 255)
+    opacity = alpha[..., None].astype(np.uint32)
+    # 65535 * 65535 + 32767 still fits in 32 bits.
+    mixed: Pixels = ((color * opacity + base * (top - opacity) + top // 2) // top).astype(
+        color.dtype
+    )
+    return mixed
 
 
 def bleed(color: Pixels, alpha: Pixels, radius: int) -> Pixels:
@@ -70,23 +73,34 @@ def bleed(color: Pixels, alpha: Pixels, radius: int) -> Pixels:
     Returns:
         A new H x W x C array; pixels with alpha above 0 are unchanged.
     """
-    known = alpha > 0
-    filled = color.copy()
-    if known.all() or not known.any():
-        return filled
+    filled = np.pad(color, ((1, 1), (1, 1), (0, 0)))
+    known = np.pad(alpha > 0, 1)
     for _ in range(radius):
-        fresh = ~known & (_box_sum(known[..., None])[..., 0] > 0)
-        if not fresh.any():
+        rows, columns = np.nonzero(_touched(known) & ~known[1:-1, 1:-1])
+        if not rows.size:
             break
-        weight = known[..., None].astype(np.float64)
-        total, count = _box_sum(filled * weight), _box_sum(weight)
-        filled[fresh] = np.rint(total[fresh] / count[fresh]).astype(color.dtype)
-        known = known | fresh
-    return filled
+        means = _means(filled, known, rows, columns)
+        filled[rows + 1, columns + 1] = means
+        known[rows + 1, columns + 1] = True
+    return filled[1:-1, 1:-1].copy()
 
 
-def _box_sum(values: NDArray[np.generic]) -> NDArray[np.float64]:
-    """Sum over each pixel's 3 x 3 neighbourhood; outside counts as 0. H x W x C."""
-    padded = np.pad(values.astype(np.float64), ((1, 1), (1, 1), (0, 0)))
-    rows = padded[:-2] + padded[1:-1] + padded[2:]
-    return rows[:, :-2] + rows[:, 1:-1] + rows[:, 2:]
+def _touched(known: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Which pixels have a known one among themselves and their 8 neighbours; without the border."""
+    rows = known[:-2] | known[1:-1] | known[2:]
+    return rows[:, :-2] | rows[:, 1:-1] | rows[:, 2:]
+
+
+def _means(
+    filled: Pixels, known: NDArray[np.bool_], rows: NDArray[np.intp], columns: NDArray[np.intp]
+) -> Pixels:
+    """Mean colour of the known neighbours of some pixels, n x C; arrays have a border of 1."""
+    total = np.zeros((rows.size, filled.shape[2]), np.uint32)
+    count = np.zeros((rows.size, 1), np.uint32)
+    for down in range(3):
+        for right in range(3):
+            counts = known[rows + down, columns + right][:, None]
+            total += filled[rows + down, columns + right] * counts.astype(np.uint32)
+            count += counts
+    means: Pixels = ((total + count // 2) // count).astype(filled.dtype)
+    return means

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import stat
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from srcli.errors import InputError
 from srcli.images import bmp, vips
 from srcli.images.formats import MAGIC_BYTES, Format, names, refusal, sniff
+from srcli.images.metadata import Gathered, gather
 from srcli.images.picture import Header, Metadata, Picture, Pixels
 
 MAX_PIXELS = 500_000_000
@@ -27,7 +29,7 @@ _LOADERS: dict[str, tuple[str, dict[str, Any]]] = {
     "avif": ("heifload_source", {"fail_on": "error"}),
 }
 # Turning upright: (transpose first?, flip rows?, flip columns?) for EXIF orientations 1 to 8.
-_TURNS = {
+TURNS = {
     1: (False, False, False), 2: (False, False, True), 3: (False, True, True),
     4: (False, True, False), 5: (True, False, False), 6: (True, False, True),
     7: (True, True, True), 8: (True, True, False),
@@ -97,7 +99,7 @@ def split(pixels: Pixels) -> tuple[Pixels, Pixels | None]:
 
 def turned(pixels: Pixels, orientation: int) -> Pixels:
     """Apply an EXIF orientation to H x W x C; a view."""
-    transpose, flip_rows, flip_columns = _TURNS[orientation]
+    transpose, flip_rows, flip_columns = TURNS[orientation]
     upright = pixels.swapaxes(0, 1) if transpose else pixels
     return upright[:: -1 if flip_rows else 1, :: -1 if flip_columns else 1]
 
@@ -116,33 +118,37 @@ def open_image(
         if fmt.name == "bmp":
             return _open_bmp(source, label, max_pixels, decode)
         loader, options = _LOADERS[fmt.name]
-        pyvips = vips.library()
-        load = getattr(pyvips.Image, loader)
+        load = getattr(vips.library().Image, loader)
         image = load(vips.source_of(source), access="sequential", **options)
         _check_size(label, image.width, image.height, max_pixels)
-        _check_frames(label, image)
-        return _opened(label, fmt, image)
+        with binary(source) as file:
+            found = gather(label, fmt.name, file, image)
+        _check_frames(label, found.frames)
+        return _opened(label, fmt, image, found)
 
 
-def _opened(label: str, fmt: Format, image: Any) -> Opened:
-    orientation = _field(image, "orientation", 1)
-    orientation = orientation if orientation in _TURNS else 1
-    metadata = _metadata(fmt, image)
+def _opened(label: str, fmt: Format, image: Any, found: Gathered) -> Opened:
     plain = _as_grey_or_rgb(label, image)
-    if plain is not image:
-        metadata = replace(metadata, icc=None)
-    swap = orientation >= 5
+    # A CMYK picture's profile has done its work; the result is plain sRGB.
+    metadata = found.metadata if plain is image else replace(found.metadata, icc=None)
+    sides = (image.width, image.height)
+    width, height = reversed(sides) if found.orientation >= 5 else sides
     header = Header(
         format=fmt.name,
-        width=image.height if swap else image.width,
-        height=image.width if swap else image.height,
+        width=width,
+        height=height,
         channels=1 if plain.bands < 3 else 3,
         has_alpha=plain.bands in (2, 4),
         bits=8 if plain.format == "uchar" else 16,
-        orientation=orientation,
-        streams=orientation == 1 and fmt.name in ("png", "jpeg", "tiff"),
+        orientation=found.orientation,
+        streams=found.orientation == 1 and fmt.name in ("png", "jpeg", "tiff"),
     )
-    return Opened(name=label, header=header, metadata=metadata, notes=(), image=plain)
+    return Opened(name=label, header=header, metadata=metadata, notes=found.notes, image=plain)
+
+
+def binary(source: Path | bytes) -> BinaryIO:
+    """The source as an open file."""
+    return io.BytesIO(source) if isinstance(source, bytes) else source.open("rb")
 
 
 def _format(source: Path | bytes, label: str) -> Format:
@@ -175,11 +181,10 @@ def _check_size(label: str, width: int, height: int, max_pixels: int | None) -> 
         )
 
 
-def _check_frames(label: str, image: Any) -> None:
-    pages = _field(image, "n-pages", 1)
-    if pages > 1:
+def _check_frames(label: str, frames: int) -> None:
+    if frames > 1:
         raise InputError(
-            f"{label}: holds {pages} pages or frames, of which only one would be kept; "
+            f"{label}: holds {frames} pages or frames, of which only one would be kept; "
             "save them as separate files first"
         )
 
@@ -194,22 +199,6 @@ def _as_grey_or_rgb(label: str, image: Any) -> Any:
     raise InputError(
         f"{label}: holds {image.bands} x {image.format} {image.interpretation} samples, which "
         "cannot be kept exactly; convert it to 8- or 16-bit grey or RGB first"
-    )
-
-
-def _field(image: Any, name: str, default: Any) -> Any:
-    return image.get(name) if image.get_typeof(name) else default
-
-
-def _metadata(fmt: Format, image: Any) -> Metadata:
-    return Metadata(
-        format=fmt.name,
-        icc=_field(image, "icc-profile-data", None),
-        exif=_field(image, "exif-data", None),
-        xmp=_field(image, "xmp-data", None),
-        dpi=(image.xres * 25.4, image.yres * 25.4),
-        subsampling=_field(image, "jpeg-chroma-subsample", None),
-        lossless=fmt.name in ("png", "tiff", "bmp"),
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import tempfile
+import secrets
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -12,21 +12,22 @@ from typing import Any, Self
 
 import numpy as np
 
+from srcli.files import TEMPORARY_PREFIX, atomic_path
 from srcli.images import bmp, vips
 from srcli.images.formats import format_of
 from srcli.images.picture import Header, Metadata, Pixels, SaveOptions
 from srcli.images.pixels import over, to_8_bits
-from srcli.images.reading import MAX_PIXELS, Opened, open_image, sample_type, split, turned
-from srcli.images.writing import check_output, check_target, interpreted, save_image, whole_file
-
-_ROWS = 256  # rows per step when a whole picture passes through
+from srcli.images.reading import MAX_PIXELS, open_image, sample_type, split, turned
+from srcli.images.spool import TurnedSpool
+from srcli.images.writing import check_output, check_target, interpreted, save_image
 
 
 class StripReader:
     """Reads a picture's rows from top to bottom, each converted as `read` would.
 
-    What cannot be decoded in that order (a turned picture) is decoded once into a temporary file
-    and read from there. Use it as a context manager.
+    A turned picture cannot be decoded in that order: it is decoded once into a temporary file,
+    and its rows are taken from there. WebP, AVIF and BMP are decoded whole; their own limits (or
+    `max_pixels`) bound the memory. Use it as a context manager.
     """
 
     def __init__(
@@ -37,26 +38,27 @@ class StripReader:
         name: str | None = None,
         folder: Path | None = None,
     ) -> None:
-        """Read the header. `folder` is where the temporary file goes, if one is needed.
+        """Read the header.
+
+        Args:
+            source, max_pixels, name: as for `read`.
+            folder: where the temporary file goes, if one is needed; the system's by default.
 
         Raises:
             InputError: as `probe`.
         """
         opened = open_image(source, max_pixels=max_pixels, name=name)
-        self._name = opened.name
         self.header: Header = opened.header
         self.metadata: Metadata = opened.metadata
         self.notes: tuple[str, ...] = opened.notes
-        self._folder = folder
-        self._spool: Path | None = None
-        self._opened: Opened | None = opened
-        self._pixels: Pixels | None = None
+        self._name, self._image, self._folder = opened.name, opened.image, folder
         self._region: Any = None
+        self._spool: TurnedSpool | None = None
         self._next = 0
 
     @property
     def streams(self) -> bool:
-        """Whether rows come straight from the file."""
+        """Whether rows come straight from the file, in little memory."""
         return self.header.streams
 
     def rows(self, top: int, bottom: int) -> tuple[Pixels, Pixels | None]:
@@ -67,8 +69,8 @@ class StripReader:
         Raises:
             InputError: the file is damaged or incomplete.
         """
-        if not 0 <= self._next <= top < bottom <= self.header.height:
-            raise ValueError(f"rows {top}..{bottom} after {self._next}")
+        if not self._next <= top < bottom <= self.header.height:
+            raise ValueError(f"rows {top} to {bottom} of {self.header.height} after {self._next}")
         self._next = bottom
         with vips.reading(self._name):
             return split(self._fetch(top, bottom))
@@ -79,10 +81,10 @@ class StripReader:
             yield top, *self.rows(top, min(top + height, self.header.height))
 
     def close(self) -> None:
-        self._opened = self._region = self._pixels = None
+        """Let go of the file and remove the temporary one."""
+        self._image = self._region = None
         if self._spool is not None:
-            with suppress(FileNotFoundError):
-                self._spool.unlink()
+            self._spool.close()
 
     def __enter__(self) -> Self:
         return self
@@ -96,48 +98,31 @@ class StripReader:
         self.close()
 
     def _fetch(self, top: int, bottom: int) -> Pixels:
-        if self._pixels is None and self._region is None:
-            self._start()
-        if self._pixels is not None:
-            return self._pixels[top:bottom]
-        return self._crop(top, bottom - top)
+        if isinstance(self._image, np.ndarray):
+            return turned(self._image, self.header.orientation)[top:bottom]
+        if self.header.orientation == 1:
+            return self._stored(top, bottom)
+        if self._spool is None:
+            self._spool = TurnedSpool(
+                self._stored, self._image.height, self.header.orientation, self._folder
+            )
+        return self._spool.rows(top, bottom)
 
-    def _start(self) -> None:
-        assert self._opened is not None
-        image = self._opened.image
-        if isinstance(image, np.ndarray):
-            self._pixels = image
-            return
-        self._region, self._image = vips.library().Region.new(image), image
-        if self.header.orientation != 1:
-            self._pixels = turned(self._spooled(), self.header.orientation)
-
-    def _crop(self, top: int, rows: int) -> Pixels:
+    def _stored(self, top: int, bottom: int) -> Pixels:
+        """Rows as the file has them, before turning."""
         image = self._image
-        data = self._region.fetch(0, top, image.width, rows)
+        self._region = self._region or vips.library().Region.new(image)
+        data = self._region.fetch(0, top, image.width, bottom - top)
         pixels: Pixels = np.frombuffer(data, sample_type(image))
-        return pixels.reshape(rows, image.width, image.bands)
-
-    def _spooled(self) -> Pixels:
-        """All rows as stored, in a temporary file that is mapped into memory."""
-        image = self._image
-        handle, path = tempfile.mkstemp(prefix=".srcli-", suffix=".part", dir=self._folder)
-        os.close(handle)
-        self._spool = Path(path)
-        shape = (image.height, image.width, image.bands)
-        pixels = np.memmap(self._spool, sample_type(image), "r+", shape=shape)
-        for top in range(0, image.height, _ROWS):
-            rows = min(_ROWS, image.height - top)
-            pixels[top : top + rows] = self._crop(top, rows)
-        return pixels
+        return pixels.reshape(bottom - top, image.width, image.bands)
 
 
 class StripWriter:
     """Takes a picture's rows from top to bottom, then writes the file in bounded memory.
 
-    The rows wait uncompressed in a file beside the target, which libvips maps and encodes from.
-    `close` finishes the file; `abort`, or leaving the `with` block by an exception, leaves
-    nothing behind.
+    The rows wait uncompressed in a file beside the target, from which libvips encodes. `close`
+    finishes the file; `abort`, or leaving the `with` block by an exception, leaves nothing
+    behind. WebP, AVIF and BMP are encoded in memory as a whole.
     """
 
     def __init__(
@@ -152,33 +137,44 @@ class StripWriter:
         metadata: Metadata | None = None,
         options: SaveOptions | None = None,
     ) -> None:
+        """Check that the picture can be written, and start.
+
+        Raises:
+            UsageError: as `check_output`.
+            OutputError: nothing can be written there.
+        """
         self._target, self._options = target, options or SaveOptions()
         self._format = format_of(self._options.format or target)
         check_output(width, height, has_alpha, bits, self._format.name, self._options, str(target))
-        check_target(target)
         self._metadata = metadata or Metadata()
-        self._width, self._height = width, height
-        self._lay = has_alpha and (self._options.background is not None)
-        self._rows = 0
-        self._bands = 0
+        self._shape, self._given = (height, width), (width, channels, has_alpha, bits)
+        self._written = 0
+        self._bands, self._wide = 0, False
+        check_target(target)
         with vips.writing(str(target)):
-            handle, path = tempfile.mkstemp(prefix=".srcli-", suffix=".part", dir=target.parent)
-            self._path = Path(path)
-            self._file = os.fdopen(handle, "wb")
+            target.parent.mkdir(parents=True, exist_ok=True)
+            self._path = target.with_name(f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}.rows")
+            self._file = self._path.open("xb")
 
     def write(self, color: Pixels, alpha: Pixels | None = None) -> None:
-        """Append rows: colour n x W x C, alpha n x W.
+        """Append rows.
+
+        Args:
+            color: n x W x C, of the type that `bits` says.
+            alpha: n x W of the same type, or None, as `has_alpha` says.
 
         Raises:
             OutputError: the disk is full, for example.
         """
-        if alpha is not None and self._lay:
-            color, alpha = over(color, alpha, self._options.background or (0, 0, 0)), None
+        given = (color.shape[1], color.shape[2], alpha is not None, 8 * color.dtype.itemsize)
+        if given != self._given:
+            raise ValueError(f"rows of {given}, but {self._given} were announced")
+        if alpha is not None and self._options.background is not None:
+            color, alpha = over(color, alpha, self._options.background), None
         pixels = color if alpha is None else np.concatenate([color, alpha[..., None]], axis=2)
-        if self._format.bits == 8:
-            pixels = to_8_bits(pixels)
-        self._bands, self._kind = pixels.shape[2], pixels.dtype
-        self._rows += pixels.shape[0]
+        pixels = to_8_bits(pixels) if self._format.bits == 8 else pixels
+        self._bands, self._wide = pixels.shape[2], pixels.dtype == np.uint16
+        self._written += pixels.shape[0]
         with vips.writing(str(self._target)):
             self._file.write(np.ascontiguousarray(pixels).data)
 
@@ -187,11 +183,11 @@ class StripWriter:
 
         Raises:
             OutputError: the file cannot be written; nothing is left behind.
-            ValueError: rows are missing.
+            ValueError: there are too few rows or too many.
         """
         try:
-            if self._rows != self._height:
-                raise ValueError(f"{self._rows} of {self._height} rows were written")
+            if self._written != self._shape[0]:
+                raise ValueError(f"{self._written} rows of {self._shape[0]} were written")
             with vips.writing(str(self._target)):
                 self._file.close()
                 self._encode()
@@ -200,9 +196,9 @@ class StripWriter:
 
     def abort(self) -> None:
         """Remove everything that is not finished."""
-        self._file.close()
-        with suppress(FileNotFoundError):
-            self._path.unlink()
+        with suppress(OSError):  # the rest of the buffer may not fit on a full disk
+            self._file.close()
+        self._path.unlink(missing_ok=True)
 
     def __enter__(self) -> Self:
         return self
@@ -219,15 +215,20 @@ class StripWriter:
             self.abort()
 
     def _encode(self) -> None:
-        if self._format.name == "bmp":
-            shape = (self._height, self._width, self._bands)
-            pixels = np.memmap(self._path, np.uint8, "r", shape=shape)
-            with whole_file(self._target) as file:
-                file.write(bmp.encode(pixels, self._metadata.dpi))
-            return
+        with atomic_path(self._target) as partial, partial.open("r+b") as file:
+            if self._format.name == "bmp":
+                pixels = np.memmap(self._path, np.uint8, "r", shape=(*self._shape, self._bands))
+                dpi = None if self._options.strip else self._metadata.dpi
+                file.write(bmp.encode(pixels, dpi))
+                return
+            image = self._mapped()
+            save_image(image, file, self._format, self._metadata, self._options)
+
+    def _mapped(self) -> Any:
+        """The rows as a libvips image, which maps only the part of the file that it needs."""
+        height, width = self._shape
+        kind = "ushort" if self._wide else "uchar"
         image = vips.library().Image.rawload(
-            str(self._path), self._width, self._height, self._bands,
-            format="uchar" if self._kind == np.uint8 else "ushort", access="sequential",
-        )  # fmt: skip
-        with whole_file(self._target) as file:
-            save_image(interpreted(image), file, self._format, self._metadata, self._options)
+            os.fsencode(self._path), width, height, self._bands, format=kind, access="sequential"
+        )
+        return interpreted(image)

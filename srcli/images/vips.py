@@ -6,20 +6,24 @@ import errno
 import functools
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from srcli.errors import InputError, MemoryExhaustedError, OutputError
+from srcli.errors import InputError, MemoryExhaustedError, MissingPartError, OutputError
 
 
 @functools.cache
 def library() -> Any:
     """The pyvips module, imported once; the import takes about 0.1 s."""
     logging.getLogger("pyvips").setLevel(logging.CRITICAL + 1)
-    import pyvips
-
+    try:
+        import pyvips
+    except (ImportError, OSError) as error:
+        raise MissingPartError(
+            f"libvips cannot be loaded ({error}); reinstall it: pip install 'pyvips[binary]'"
+        ) from error
     # Sources are files and buffers that change and go away: nothing may be remembered.
     pyvips.cache_set_max(0)
     return pyvips
@@ -92,18 +96,41 @@ def _reason(error: OSError) -> str:
 
 
 class Sink:
-    """A libvips target that writes to a Python file, and keeps the exception if that fails."""
+    """A libvips target that writes to a Python file, and keeps the exception if that fails.
 
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
+    `splice` is given the first bytes, and returns what is to be written instead of them.
+    """
+
+    _HEAD = 128
+
+    def __init__(self, file: BinaryIO, splice: Callable[[bytes], bytes] | None = None) -> None:
+        self._file, self._splice = file, splice
+        self._held = b""
         self.error: BaseException | None = None
         self.target = library().TargetCustom()
-        self.target.on_write(lambda data: self._guarded(lambda: self._file.write(data), -1))
+        self.target.on_write(lambda data: self._guarded(lambda: self._write(bytes(data)), -1))
         self.target.on_read(lambda size: self._guarded(lambda: self._file.read(size), None))
         self.target.on_seek(lambda to, how: self._guarded(lambda: self._file.seek(to, how), -1))
-        self.target.on_end(lambda: -1 if self.error else 0)
+        self.target.on_end(lambda: self._guarded(self._end, -1))
 
-    def _guarded(self, action: Any, failed: Any) -> Any:
+    def _write(self, data: bytes) -> int:
+        if self._splice is None:
+            return self._file.write(data)
+        self._held += data
+        if len(self._held) >= self._HEAD:
+            self._release()
+        return len(data)
+
+    def _release(self) -> None:
+        if self._splice is not None:
+            self._file.write(self._splice(self._held))
+            self._held, self._splice = b"", None
+
+    def _end(self) -> int:
+        self._release()
+        return -1 if self.error else 0
+
+    def _guarded(self, action: Callable[[], Any], failed: Any) -> Any:
         # An exception may not cross the C code that called us.
         try:
             return action()

@@ -1,0 +1,158 @@
+"""The chunks of a PNG file that say something beside the pixels: found, kept, written.
+
+They are copied byte by byte where that is right, because the codec knows only some of them.
+
+Source: PNG specification, third edition (W3C, 2025).
+"""
+
+from __future__ import annotations
+
+import binascii
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import BinaryIO
+
+from srcli.images.picture import Metadata
+
+SIGNATURE = b"\x89PNG\r\n\x1a\n"
+HEAD_SIZE = len(SIGNATURE) + 25  # up to the end of the header chunk
+Chunk = tuple[bytes, bytes]  # type and data
+
+_COLOR = (b"gAMA", b"cHRM", b"sRGB", b"cICP", b"mDCV", b"cLLI")
+_TEXT = (b"tEXt", b"zTXt", b"iTXt")
+_XMP = b"XML:com.adobe.xmp"
+_RAW = b"Raw profile type "  # ImageMagick's way, from before PNG had a chunk for EXIF
+_MAX_CHUNKS, _MAX_KEPT = 2_000_000, 64 << 20
+_INCH = 0.0254  # in meters
+
+
+@dataclass(slots=True)
+class Facts:
+    """What the chunks say."""
+
+    frames: int = 1
+    exif: bytes | None = None
+    xmp: bytes | None = None
+    dpi: tuple[float, float] | None = None
+    color: list[Chunk] = field(default_factory=list)
+    text: list[Chunk] = field(default_factory=list)
+
+
+def facts(file: BinaryIO) -> Facts:
+    """Collect them from a whole file, as far as it is one."""
+    found = Facts()
+    for kind, data in _chunks(file):
+        if kind == b"acTL":
+            found.frames = int.from_bytes(data[:4], "big")
+        elif kind == b"eXIf":
+            found.exif = data
+        elif kind == b"pHYs" and len(data) == 9 and data[8] == 1:
+            x, y = (int.from_bytes(data[at : at + 4], "big") * _INCH for at in (0, 4))
+            found.dpi = (x, y) if x and y else None
+        elif kind in _COLOR:
+            found.color.append((kind, data))
+        elif kind in _TEXT:
+            _text(found, kind, data)
+    return found
+
+
+def chunks_for(metadata: Metadata) -> bytes:
+    """The chunks to put after the header chunk."""
+    chunks: list[Chunk] = list(metadata.png_color)
+    if metadata.icc is not None:
+        chunks.append((b"iCCP", b"icc\0\0" + zlib.compress(metadata.icc)))
+    if metadata.dpi is not None:
+        per_meter = (round(value / _INCH).to_bytes(4, "big") for value in metadata.dpi)
+        chunks.append((b"pHYs", b"".join(per_meter) + b"\1"))
+    if metadata.exif is not None:
+        chunks.append((b"eXIf", metadata.exif))
+    if metadata.xmp is not None:
+        chunks.append((b"iTXt", _XMP + b"\0\0\0\0\0" + metadata.xmp))
+    return b"".join(_encoded(*chunk) for chunk in (*chunks, *metadata.png_text))
+
+
+def spliced(head: bytes, chunks: bytes) -> bytes:
+    """The start of a PNG file with `chunks` in it; the resolution that libvips makes up goes."""
+    rest = head[HEAD_SIZE:]
+    if rest[4:8] == b"pHYs":
+        rest = rest[21:]
+    return head[:HEAD_SIZE] + chunks + rest
+
+
+def odd_color(metadata: Metadata) -> bool:
+    """Whether colours are said to differ from sRGB by chunks that no other format has."""
+    chunks = dict(metadata.png_color)
+    if metadata.icc is not None or b"sRGB" in chunks:
+        return False
+    gamma = int.from_bytes(chunks.get(b"gAMA", b"\0\0\xb1\x8f"), "big")
+    return abs(gamma - 45455) > 500 or chunks.get(b"cICP", b"\1\x0d\0\1")[:2] != b"\1\x0d"
+
+
+def _chunks(file: BinaryIO) -> Iterator[Chunk]:
+    """Chunks other than pixel data, up to the end or the first sign of damage."""
+    file.seek(len(SIGNATURE))
+    kept = 0
+    for _ in range(_MAX_CHUNKS):
+        head = file.read(8)
+        size, kind = int.from_bytes(head[:4], "big"), head[4:]
+        if len(head) < 8 or kind == b"IEND":
+            return
+        wanted = kind in (*_COLOR, *_TEXT, b"acTL", b"eXIf", b"pHYs")
+        if not wanted or kept + size > _MAX_KEPT:
+            file.seek(size + 4, 1)
+            continue
+        data, crc = file.read(size), file.read(4)
+        kept += size
+        if int.from_bytes(crc, "big") == zlib.crc32(data, zlib.crc32(kind)):
+            yield kind, data
+
+
+def _text(found: Facts, kind: bytes, data: bytes) -> None:
+    """Sort a text chunk: packets go to where they belong, the rest is kept as it is."""
+    keyword = data.partition(b"\0")[0]
+    if keyword == _XMP:
+        found.xmp = found.xmp or _content(kind, data) or None
+    elif keyword.startswith(_RAW):
+        profile = keyword.removeprefix(_RAW)
+        content = _unhexed(_content(kind, data))
+        if profile in (b"exif", b"APP1") and content.startswith(b"Exif\0\0"):
+            found.exif = found.exif or content
+        elif profile == b"xmp":
+            found.xmp = found.xmp or content or None
+        elif profile not in (b"exif", b"APP1", b"icc", b"icm"):
+            found.text.append((kind, data))
+    else:
+        found.text.append((kind, data))
+
+
+def _content(kind: bytes, data: bytes) -> bytes:
+    """The text of a text chunk; empty when it is damaged."""
+    rest = data.partition(b"\0")[2]
+    if kind == b"tEXt":
+        return rest
+    if kind == b"zTXt":
+        return _inflated(rest[1:])
+    packed, rest = rest[:1] == b"\1", rest[2:]
+    text = rest.split(b"\0", 2)[-1]
+    return _inflated(text) if packed else text
+
+
+def _inflated(data: bytes) -> bytes:
+    try:
+        return zlib.decompressobj().decompress(data, _MAX_KEPT)
+    except zlib.error:
+        return b""
+
+
+def _unhexed(text: bytes) -> bytes:
+    """A raw profile: a line with its name, a line with its length, then hexadecimal lines."""
+    try:
+        return binascii.unhexlify(b"".join(text.split()[2:]))
+    except binascii.Error:
+        return b""
+
+
+def _encoded(kind: bytes, data: bytes) -> bytes:
+    crc = zlib.crc32(data, zlib.crc32(kind))
+    return len(data).to_bytes(4, "big") + kind + data + crc.to_bytes(4, "big")
