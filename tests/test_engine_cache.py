@@ -1,0 +1,100 @@
+"""Engines that are built on first use, with a builder that builds nothing."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from srcli.export import engine_cache
+from srcli.export.engine_cache import cached_engine
+from srcli.export.engines import EngineOptions
+from srcli.export.to_onnx import to_onnx
+
+from srcli.backends.trt_engine import EngineInfo, Gpu
+from srcli.errors import BackendError, OutputError
+from srcli.loading import load
+
+PLAN = b"a plan"
+GPU = Gpu("NVIDIA H200", "9.0")
+
+
+@pytest.fixture
+def built(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[EngineOptions]:
+    """What was built so far, into an empty cache."""
+    options_of_builds: list[EngineOptions] = []
+
+    def build(onnx: bytes, options: EngineOptions, *rest: object) -> tuple[bytes, EngineInfo]:
+        options_of_builds.append(options)
+        time.sleep(0.1)
+        info = EngineInfo(
+            flavour="tensorrt",
+            version="11.4.0",
+            gpu=GPU.name,
+            compute_capability=GPU.compute_capability,
+            precision=options.precision,
+            profile={},
+            network_types={},
+            engine_types={},
+            onnx_sha256="",
+            engine_sha256=hashlib.sha256(PLAN).hexdigest(),
+        )
+        return PLAN, info
+
+    trt = SimpleNamespace(__name__="tensorrt", __version__="11.4.0")
+    monkeypatch.setenv("SRCLI_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(engine_cache, "build_engine", build)
+    monkeypatch.setattr(engine_cache, "load_tensorrt", lambda: trt)
+    monkeypatch.setattr(engine_cache, "current_gpu", lambda: GPU)
+    return options_of_builds
+
+
+@pytest.fixture
+def graph(tmp_path: Path) -> Path:
+    file = tmp_path / "lapar-c-x4.onnx"
+    file.write_bytes(to_onnx(load("lapar-c", 4)).SerializeToString())
+    return file
+
+
+def test_built_once(built: list[EngineOptions], graph: Path) -> None:
+    engine = cached_engine(graph, "fp32")
+    assert cached_engine(graph, "fp32") == engine
+    assert engine.read_bytes() == PLAN
+    side = load("lapar-c", 4).geometry.minimum
+    assert [options.min_shape for options in built] == [(1, 3, side, side)]
+
+
+def test_everything_that_matters_is_in_the_name(built: list[EngineOptions], graph: Path) -> None:
+    names = {cached_engine(graph, precision).name for precision in ("fp32", "fp16")}
+    graph.write_bytes(to_onnx(load("lapar-c", 2)).SerializeToString())
+    names.add(cached_engine(graph, "fp32").name)
+    assert len(names) == len(built) == 3
+
+
+def test_damaged_engine_is_built_anew(built: list[EngineOptions], graph: Path) -> None:
+    cached_engine(graph, "fp32").write_bytes(b"damaged")
+    assert cached_engine(graph, "fp32").read_bytes() == PLAN
+    assert len(built) == 2
+
+
+def test_one_builds_while_the_others_wait(built: list[EngineOptions], graph: Path) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        engines = set(pool.map(cached_engine, [graph] * 4, ["fp32"] * 4))
+    assert len(engines) == len(built) == 1
+
+
+def test_other_precisions(built: list[EngineOptions], graph: Path) -> None:
+    with pytest.raises(BackendError, match="not bf16"):
+        cached_engine(graph, "bf16")
+
+
+def test_unusable_cache(
+    built: list[EngineOptions], graph: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SRCLI_CACHE", str(graph))
+    with pytest.raises(OutputError, match="Set SRCLI_CACHE"):
+        cached_engine(graph, "fp32")
+    assert built == []
