@@ -12,12 +12,11 @@ import numpy as np
 
 from srcli.backends.base import Batch, Model, OutOfMemory, SessionOptions
 from srcli.backends.trt_engine import (
-    EngineInfo,
     Shape,
-    TensorRt,
-    collecting_logger,
     current_gpu,
+    last,
     load_tensorrt,
+    open_runtime,
     read_engine,
 )
 from srcli.errors import BackendError
@@ -49,8 +48,8 @@ class TensorRtBackend:
         if reason:
             raise BackendError(reason)
         # By name: `export` builds on this package, which must not import it in turn.
-        engines = importlib.import_module("srcli.export.engines")
-        return TensorRtSession(engines.cached_engine(model.graph(), options.precision))
+        engine_cache = importlib.import_module("srcli.export.engine_cache")
+        return TensorRtSession(engine_cache.cached_engine(model.graph(), options.precision))
 
 
 @dataclass(slots=True)
@@ -90,7 +89,9 @@ class TensorRtSession:
         if reason:
             raise BackendError(f"{path}: {reason}. Build it anew with `srcli export --trt`.")
         torch.cuda.init()  # type: ignore[no-untyped-call]
-        self._runtime, self._messages = _runtime(self._trt, self.info)  # has to outlive the engine
+        self._runtime, self._messages = open_runtime(
+            self._trt, host_code=bool(self.info.options.get("version_compatible"))
+        )
         engine = self._runtime.deserialize_cuda_engine(plan)
         if engine is None:
             raise self._refusal(f"cannot load {path}")
@@ -223,18 +224,10 @@ class TensorRtSession:
         return types[kind]
 
     def _refusal(self, what: str) -> BackendError:
-        said = "; ".join(self._messages[-3:]) or "it gave no reason"
         return BackendError(
-            f"TensorRT {what} ({said}). Build the engine anew with `srcli export --trt`."
+            f"TensorRT {what} ({last(self._messages)}). "
+            "Build the engine anew with `srcli export --trt`."
         )
-
-
-def _runtime(trt: TensorRt, info: EngineInfo) -> tuple[tensorrt.Runtime, list[str]]:
-    logger, messages = collecting_logger(trt)
-    runtime = trt.Runtime(logger)
-    # A version-compatible plan carries a runtime, code that loading it would execute.
-    runtime.engine_host_code_allowed = bool(info.options.get("version_compatible"))
-    return runtime, messages
 
 
 def _set_scratch(context: tensorrt.IExecutionContext, scratch: torch.Tensor) -> None:

@@ -28,13 +28,11 @@ class TensorRt(Protocol):
     __version__: str
     Builder: type[tensorrt.Builder]
     BuilderFlag: type[tensorrt.BuilderFlag]
-    DataType: type[tensorrt.DataType]
     ExecutionContextAllocationStrategy: type[tensorrt.ExecutionContextAllocationStrategy]
     HardwareCompatibilityLevel: type[tensorrt.HardwareCompatibilityLevel]
     ILogger: type[tensorrt.ILogger]
     IProgressMonitor: type[tensorrt.IProgressMonitor]
     LayerInformationFormat: type[tensorrt.LayerInformationFormat]
-    LayerType: type[tensorrt.LayerType]
     MemoryPoolType: type[tensorrt.MemoryPoolType]
     NetworkDefinitionCreationFlag: type[tensorrt.NetworkDefinitionCreationFlag]
     OnnxParser: type[tensorrt.OnnxParser]
@@ -94,6 +92,39 @@ def collecting_logger(trt: TensorRt) -> tuple[tensorrt.ILogger, list[str]]:
     return Logger(), messages
 
 
+def open_runtime(trt: TensorRt, *, host_code: bool) -> tuple[tensorrt.Runtime, list[str]]:
+    """A runtime, which has to outlive its engines, and the messages it has logged so far.
+
+    Args:
+        trt: TensorRT.
+        host_code: Whether loading an engine may execute code that it carries. A
+            version-compatible one carries a runtime.
+
+    Raises:
+        BackendError: TensorRT cannot start.
+    """
+    logger, messages = collecting_logger(trt)
+    try:
+        runtime = trt.Runtime(logger)
+    except TypeError as error:  # what the bindings make of a null pointer
+        raise cannot_start(trt, messages) from error
+    runtime.engine_host_code_allowed = host_code
+    return runtime, messages
+
+
+def cannot_start(trt: TensorRt, messages: list[str]) -> BackendError:
+    """For a builder or runtime that cannot be had; the messages are the logger's."""
+    return BackendError(
+        f"TensorRT {trt.__version__} cannot start ({last(messages)}). "
+        "It needs an NVIDIA GPU and its driver."
+    )
+
+
+def last(messages: list[str]) -> str:
+    """The latest of a logger's messages, for the end of one of ours."""
+    return "; ".join(messages[-3:]) or "it gave no reason"
+
+
 class Gpu(NamedTuple):
     """The CUDA device that PyTorch uses."""
 
@@ -139,6 +170,8 @@ class EngineInfo:
     """The caller's facts: model, scale, sha256 of the weights."""
 
     options: Mapping[str, object] = field(default_factory=dict)
+    """What `EngineOptions.facts` says."""
+
     messages: tuple[str, ...] = ()
     """TensorRT's warnings."""
 
