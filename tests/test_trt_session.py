@@ -178,6 +178,7 @@ def test_close(engine: Engine, path: Path) -> None:
     session = TensorRtSession(path)
     session(_batch(24))
     session.close()
+    session.close()
     assert not session._prepared
 
 

@@ -119,7 +119,8 @@ class TensorRtSession:
 
     def close(self) -> None:
         self._prepared.clear()
-        del self._engine, self._runtime  # in this order
+        for name in ("_engine", "_runtime"):  # in this order
+            vars(self).pop(name, None)
 
     def _prepare(self, shape: Shape) -> _Prepared:
         """What `shape` needs; the shape that has not been seen for longest makes room."""
