@@ -156,6 +156,17 @@ def _blanked(data: bytearray, spans: list[tuple[int, int]]) -> bytes:
     return bytes(data)
 
 
+def tiff_size(file: BinaryIO) -> tuple[int, int] | None:
+    """Width and height that a TIFF file's first directory states, if it does."""
+    with suppress(DamagedTagsError):
+        layout = layout_of(reader_of_file(file))
+        first = directory(layout, layout.first(), (_WIDTHS[0], _HEIGHTS[0]))
+        width, height = (first.values.get(tag) for tag in (_WIDTHS[0], _HEIGHTS[0]))
+        if width is not None and height is not None:
+            return width.integer() or 0, height.integer() or 0
+    return None
+
+
 def of_tiff(read: ReadAt) -> TiffFacts:
     """Read the directories of a TIFF file.
 

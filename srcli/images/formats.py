@@ -8,6 +8,8 @@ from pathlib import PurePath
 
 from srcli.errors import UsageError
 
+MAX_SIDE = 100_000_000  # the longest side that libvips takes, in pixels
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Format:
@@ -22,15 +24,16 @@ class Format:
     lossless: bool  # can be written without loss
     lossy: bool  # has a quality setting
     strips: bool  # can be written without holding the whole picture
+    max_pixels: int | None = None  # most pixels altogether, if fewer than the sides allow
 
 
 _ALL = (
     Format(
-        name="png", suffixes=(".png",), max_side=2**31 - 1, alpha=True, bits=16,
+        name="png", suffixes=(".png",), max_side=MAX_SIDE, alpha=True, bits=16,
         grey=True, lossless=True, lossy=False, strips=True,
     ),
     Format(
-        name="tiff", suffixes=(".tif", ".tiff"), max_side=2**31 - 1, alpha=True, bits=16,
+        name="tiff", suffixes=(".tif", ".tiff"), max_side=MAX_SIDE, alpha=True, bits=16,
         grey=True, lossless=True, lossy=False, strips=True,
     ),
     Format(
@@ -40,15 +43,16 @@ _ALL = (
     ),
     Format(
         name="webp", suffixes=(".webp",), max_side=16383, alpha=True, bits=8,
-        grey=False, lossless=True, lossy=True, strips=True,
+        grey=False, lossless=True, lossy=True, strips=False,
     ),
     Format(
         name="avif", suffixes=(".avif",), max_side=16384, alpha=True, bits=12,
         grey=False, lossless=True, lossy=True, strips=False,
     ),
     Format(
-        name="bmp", suffixes=(".bmp", ".dib"), max_side=2**31 - 1, alpha=False, bits=8,
-        grey=True, lossless=True, lossy=False, strips=False,
+        # A BMP file's size has to fit in 32 bits.
+        name="bmp", suffixes=(".bmp", ".dib"), max_side=MAX_SIDE, alpha=False, bits=8,
+        grey=True, lossless=True, lossy=False, strips=False, max_pixels=2**30,
     ),
 )  # fmt: skip
 
@@ -101,12 +105,13 @@ def refusal(head: bytes) -> str:
     """What a file that `sniff` does not know seems to be, for the message."""
     if head[4:8] == b"ftyp":
         heic = any(brand in _HEIF_BRANDS for brand in _brands(head))
-        return "a HEIC picture" if heic else "a video or another media container"
+        what = "a HEIC picture" if heic else "a video or another media container"
+        return f"{what}, which is not read here"
     start = head.lstrip(b"\xef\xbb\xbf \t\r\n")
     for magic, what in _REFUSED:
         if head.startswith(magic) or start.startswith(magic):
-            return what
-    return "not a picture"
+            return f"{what}, which is not read here"
+    return "not a picture that is read here"
 
 
 def _brands(head: bytes) -> list[bytes]:

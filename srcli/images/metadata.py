@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any, BinaryIO
 
 from srcli.errors import InputError
-from srcli.images import exif, jpeg, png, webp
+from srcli.images import avif, exif, jpeg, png, webp
 from srcli.images.formats import FORMATS
 from srcli.images.picture import Metadata
 from srcli.images.tags import DamagedTagsError
@@ -148,12 +148,10 @@ def _webp(name: str, file: BinaryIO, image: Any, metadata: Metadata) -> Gathered
 
 
 def _avif(name: str, file: BinaryIO, image: Any, metadata: Metadata) -> Gathered:
-    file.seek(8)
-    moving = file.read(4) == b"avis"
     raw = _blob(image, "exif-data")
     metadata = replace(metadata, exif=raw, dpi=exif.resolution_of(exif.checked(raw)))
     # The decoder turns the picture as the container says; EXIF's word does not count here.
-    frames = max(_field(image, "n-pages", 1), 2 if moving else 1)
+    frames = max(_field(image, "n-pages", 1), 2 if avif.moves(file) else 1)
     return Gathered(metadata=metadata, orientation=1, frames=frames)
 
 

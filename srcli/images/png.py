@@ -39,6 +39,13 @@ class Facts:
     text: list[Chunk] = field(default_factory=list)
 
 
+def size(file: BinaryIO) -> tuple[int, int]:
+    """Width and height as the header chunk has them."""
+    file.seek(len(SIGNATURE) + 8)
+    width, height = (int.from_bytes(file.read(4), "big") for _ in range(2))
+    return width, height
+
+
 def facts(file: BinaryIO) -> Facts:
     """Collect them from a whole file, as far as it is one."""
     found = Facts()

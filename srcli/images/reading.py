@@ -11,8 +11,8 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from srcli.errors import InputError
-from srcli.images import bmp, vips
-from srcli.images.formats import MAGIC_BYTES, Format, names, refusal, sniff
+from srcli.images import avif, bmp, exif, png, vips
+from srcli.images.formats import MAGIC_BYTES, MAX_SIDE, Format, names, refusal, sniff
 from srcli.images.metadata import Gathered, gather
 from srcli.images.picture import Header, Metadata, Picture, Pixels
 
@@ -80,7 +80,8 @@ def read(
 
 def decoded(image: Any) -> Pixels:
     """All pixels of a libvips image, H x W x bands."""
-    pixels: Pixels = np.frombuffer(image.write_to_memory(), sample_type(image))
+    data = vips.interruptible(image, image.write_to_memory)
+    pixels: Pixels = np.frombuffer(data, sample_type(image))
     return pixels.reshape(image.height, image.width, image.bands)
 
 
@@ -112,16 +113,17 @@ def open_image(
     decode: bool = True,
 ) -> Opened:
     """Check a file and read its header; the pixels follow when they are asked for."""
-    label = name or ("standard input" if isinstance(source, bytes) else str(source))
+    label = name or ("standard input" if isinstance(source, bytes) else vips.shown(source))
     with vips.reading(label):
         fmt = _format(source, label)
-        if fmt.name == "bmp":
-            return _open_bmp(source, label, max_pixels, decode)
-        loader, options = _LOADERS[fmt.name]
-        load = getattr(vips.library().Image, loader)
-        image = load(vips.source_of(source), access="sequential", **options)
-        _check_size(label, image.width, image.height, max_pixels)
         with binary(source) as file:
+            _check_size(label, _stated_size(fmt, file), max_pixels)
+            if fmt.name == "bmp":
+                return _opened_bmp(label, file, decode)
+            loader, options = _LOADERS[fmt.name]
+            load = getattr(vips.library().Image, loader)
+            image = load(vips.source_of(source), access="sequential", **options)
+            _check_size(label, (image.width, image.height), max_pixels)
             found = gather(label, fmt.name, file, image)
         _check_frames(label, found.frames)
         return _opened(label, fmt, image, found)
@@ -157,9 +159,7 @@ def _format(source: Path | bytes, label: str) -> Format:
         raise InputError(f"{label}: the file is empty; get a whole copy of it")
     fmt = sniff(head)
     if fmt is None:
-        raise InputError(
-            f"{label}: {refusal(head)}, which is not read here; convert it to one of {names()}"
-        )
+        raise InputError(f"{label}: {refusal(head)}; convert it to one of {names()}")
     return fmt
 
 
@@ -169,16 +169,31 @@ def _head(path: Path) -> bytes:
             with path.open("rb") as file:
                 return file.read(MAGIC_BYTES)
     except ValueError as error:  # a NUL in the name
-        raise InputError(f"{str(path)!r}: this cannot be a file's name") from error
-    raise InputError(f"{path}: not a regular file; pipe it in and name `-` as the input")
+        raise InputError(f"{vips.shown(path)}: this cannot be a file's name") from error
+    raise InputError(
+        f"{vips.shown(path)}: not a regular file; pipe it in and name `-` as the input"
+    )
 
 
-def _check_size(label: str, width: int, height: int, max_pixels: int | None) -> None:
+def _stated_size(fmt: Format, file: BinaryIO) -> tuple[int, int] | None:
+    """Width and height where a header can state absurd ones, before any library believes it."""
+    readers = {"png": png.size, "tiff": exif.tiff_size, "avif": avif.size, "bmp": bmp.size}
+    reader = readers.get(fmt.name)
+    return reader(file) if reader else None
+
+
+def _check_size(label: str, size: tuple[int, int] | None, max_pixels: int | None) -> None:
+    if size is None:
+        return
+    width, height = size
+    what = f"{label}: {width} x {height} is {width * height:,} pixels"
     if max_pixels is not None and width * height > max_pixels:
         raise InputError(
-            f"{label}: {width} x {height} is {width * height:,} pixels, more than the limit of "
-            f"{max_pixels:,}; if you trust the file, raise --max-pixels"
+            f"{what}, more than the limit of {max_pixels:,}; "
+            "if you trust the file, raise --max-pixels"
         )
+    if max(size) > MAX_SIDE:
+        raise InputError(f"{what}, more than the {MAX_SIDE:,} a side that can be read; cut it")
 
 
 def _check_frames(label: str, frames: int) -> None:
@@ -202,14 +217,12 @@ def _as_grey_or_rgb(label: str, image: Any) -> Any:
     )
 
 
-def _open_bmp(source: Path | bytes, label: str, max_pixels: int | None, decode: bool) -> Opened:
-    width, height = bmp.size(source, label)
-    _check_size(label, width, height, max_pixels)
-    pixels, dpi = bmp.decode(source, label, decode)
+def _opened_bmp(label: str, file: BinaryIO, decode: bool) -> Opened:
+    pixels, dpi = bmp.decode(label, file, decode)
+    height, width, bands = pixels.shape
     header = Header(
-        format="bmp", width=width, height=height, channels=1 if pixels.shape[2] < 3 else 3,
-        has_alpha=pixels.shape[2] in (2, 4), bits=8, orientation=1, streams=False,
+        format="bmp", width=width, height=height, channels=1 if bands < 3 else 3,
+        has_alpha=bands in (2, 4), bits=8, orientation=1, streams=False,
     )  # fmt: skip
-    return Opened(
-        name=label, header=header, metadata=Metadata(format="bmp", dpi=dpi), notes=(), image=pixels
-    )
+    metadata = Metadata(format="bmp", dpi=dpi)
+    return Opened(name=label, header=header, metadata=metadata, notes=(), image=pixels)

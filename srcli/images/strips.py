@@ -144,14 +144,15 @@ class StripWriter:
             OutputError: nothing can be written there.
         """
         self._target, self._options = target, options or SaveOptions()
+        self._name = vips.shown(target)
         self._format = format_of(self._options.format or target)
-        check_output(width, height, has_alpha, bits, self._format.name, self._options, str(target))
+        check_output(width, height, has_alpha, bits, self._format.name, self._options, self._name)
         self._metadata = metadata or Metadata()
         self._shape, self._given = (height, width), (width, channels, has_alpha, bits)
         self._written = 0
         self._bands, self._wide = 0, False
         check_target(target)
-        with vips.writing(str(target)):
+        with vips.writing(self._name):
             target.parent.mkdir(parents=True, exist_ok=True)
             self._path = target.with_name(f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}.rows")
             self._file = self._path.open("xb")
@@ -175,7 +176,7 @@ class StripWriter:
         pixels = to_8_bits(pixels) if self._format.bits == 8 else pixels
         self._bands, self._wide = pixels.shape[2], pixels.dtype == np.uint16
         self._written += pixels.shape[0]
-        with vips.writing(str(self._target)):
+        with vips.writing(self._name):
             self._file.write(np.ascontiguousarray(pixels).data)
 
     def close(self) -> None:
@@ -188,7 +189,7 @@ class StripWriter:
         try:
             if self._written != self._shape[0]:
                 raise ValueError(f"{self._written} rows of {self._shape[0]} were written")
-            with vips.writing(str(self._target)):
+            with vips.writing(self._name):
                 self._file.close()
                 self._encode()
         finally:

@@ -101,8 +101,8 @@ class Layout:
 
     def exactly(self, offset: int, size: int) -> bytes:
         self.budget -= size + _STEP
-        if self.budget < 0:
-            raise DamagedTagsError("too much to read")
+        if self.budget < 0 or offset >= 2**62:
+            raise DamagedTagsError("its directories lead nowhere")
         data = self.read(offset, size)
         if len(data) != size:
             raise DamagedTagsError(f"{size} bytes at {offset} are missing")

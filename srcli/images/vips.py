@@ -6,17 +6,24 @@ import errno
 import functools
 import logging
 import os
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 from srcli.errors import InputError, MemoryExhaustedError, MissingPartError, OutputError
+
+_T = TypeVar("_T")
 
 
 @functools.cache
 def library() -> Any:
     """The pyvips module, imported once; the import takes about 0.1 s."""
+    # Warnings are of no use to the user, and what is wrong arrives as an error. pyvips' own
+    # handler would also run Python code, and there swallow a Ctrl-C, in the middle of libvips.
+    os.environ.setdefault("VIPS_WARNING", "off")
     logging.getLogger("pyvips").setLevel(logging.CRITICAL + 1)
     try:
         import pyvips
@@ -24,6 +31,7 @@ def library() -> Any:
         raise MissingPartError(
             f"libvips cannot be loaded ({error}); reinstall it: pip install 'pyvips[binary]'"
         ) from error
+    getattr(pyvips, "_remove_log_handler", lambda: None)()
     # Sources are files and buffers that change and go away: nothing may be remembered.
     pyvips.cache_set_max(0)
     return pyvips
@@ -75,9 +83,16 @@ def _input_error(name: str, text: str) -> InputError | MemoryExhaustedError:
 
 def _first_cause(text: str) -> str:
     """The first telling line of a libvips error, whose own first line only names the call."""
+    if "bad seek to" in text:
+        return "it ends too early"
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     telling = [line for line in lines if not line.startswith("unable to ")]
-    return (telling or lines or ["unknown error"])[0]
+    return telling[0] if telling else "its data makes no sense"
+
+
+def shown(name: str | os.PathLike[str]) -> str:
+    """A file's name for messages: on one line, whatever it consists of."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in os.fspath(name))
 
 
 def _reason(error: OSError) -> str:
@@ -93,6 +108,24 @@ def _reason(error: OSError) -> str:
         errno.EROFS: "the file system is read-only; choose another folder",
     }
     return reasons.get(error.errno or 0, error.strerror or str(error))
+
+
+def interruptible(image: Any, work: Callable[[], _T]) -> _T:
+    """Run libvips `work` on `image` so that Ctrl-C stops it within a moment.
+
+    While the main thread is inside libvips, Python cannot react; so another thread goes there.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return work()
+    with ThreadPoolExecutor(1) as pool:
+        future = pool.submit(work)
+        try:
+            while not wait([future], 0.1).done:
+                pass
+        except BaseException:
+            image.set_kill(True)
+            raise
+        return future.result()
 
 
 class Sink:

@@ -53,7 +53,7 @@ def check_output(
         UsageError: the format cannot hold the picture, or the options contradict each other.
     """
     fmt = FORMATS[format]
-    _check_side(fmt, width, height, name)
+    _check_size(fmt, width, height, name)
     _check_options(fmt, options, name)
     if has_alpha and not fmt.alpha and options.background is None:
         raise UsageError(
@@ -78,9 +78,13 @@ def write(picture: Picture, target: Path, options: SaveOptions | None = None) ->
     """
     options = options or SaveOptions()
     fmt = format_of(options.format or target)
-    prepared = _prepared(picture, fmt, options, str(target))
+    prepared = _prepared(picture, fmt, options, vips.shown(target))
     check_target(target)
-    with vips.writing(str(target)), atomic_path(target) as partial, partial.open("r+b") as file:
+    with (
+        vips.writing(vips.shown(target)),
+        atomic_path(target) as partial,
+        partial.open("r+b") as file,
+    ):
         _save(prepared, file, fmt, options)
 
 
@@ -100,19 +104,27 @@ def check_target(target: Path) -> None:
     """Refuse to put a file in the place of a folder or a device."""
     try:
         mode = target.stat().st_mode
-    except FileNotFoundError:
-        return
+    except OSError:
+        return  # whoever creates the file will find out
+    except ValueError as error:  # a NUL in the name
+        raise OutputError(f"{vips.shown(target)}: this cannot be a file's name") from error
     if stat.S_ISDIR(mode):
-        raise OutputError(f"{target}: this is a folder; name a file in it")
+        raise OutputError(f"{vips.shown(target)}: this is a folder; name a file in it")
     if not stat.S_ISREG(mode):
-        raise OutputError(f"{target}: not a regular file; write to `-` and redirect")
+        raise OutputError(f"{vips.shown(target)}: not a regular file; write to `-` and redirect")
 
 
-def _check_side(fmt: Format, width: int, height: int, name: str) -> None:
+def _check_size(fmt: Format, width: int, height: int, name: str) -> None:
+    remedy = "use --format png or tiff, or a smaller scale"
     if max(width, height) > fmt.max_side:
         raise UsageError(
             f"{name}: {width} x {height} is more than the {fmt.max_side} pixels a side that "
-            f"{fmt.name} can have; use --format png or tiff, or a smaller scale"
+            f"{fmt.name} can have; {remedy}"
+        )
+    if fmt.max_pixels is not None and width * height > fmt.max_pixels:
+        raise UsageError(
+            f"{name}: {width} x {height} is more than the {fmt.max_pixels:,} pixels that "
+            f"{fmt.name} can have; {remedy}"
         )
 
 
@@ -182,7 +194,7 @@ def _encode(
 ) -> None:
     sink = vips.Sink(file, splice)
     try:
-        getattr(image, save)(sink.target, **settings)
+        vips.interruptible(image, lambda: getattr(image, save)(sink.target, **settings))
     except vips.library().Error:
         if sink.error is not None:
             raise sink.error from None
