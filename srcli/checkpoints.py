@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -91,12 +92,12 @@ def read_tensors(file: Path) -> dict[str, Tensor]:
             f"{file}: not a checkpoint. Give a file that ends in {', '.join(SUFFIXES)}."
         )
     try:
-        content = _read(file)
+        file.open("rb").close()
     except FileNotFoundError:
         raise WeightsError(f"{file}: there is no such file. Check the path.") from None
     except OSError as error:
         raise WeightsError(f"{file}: cannot be read ({error.strerror}).") from error
-    tensors = _unwrapped(content)
+    tensors = _unwrapped(_read(file))
     if not tensors:
         raise WeightsError(f"{file}: holds no tensors. Give a checkpoint of a network.")
     return {k: v.detach().float() if v.is_floating_point() else v for k, v in tensors.items()}
@@ -116,14 +117,16 @@ def _read(file: Path) -> Any:
     import torch
 
     try:
-        # Tensors and plain containers only: a pickle may otherwise run any program it likes.
-        return torch.load(file, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about pickle versions: only the outcome matters
+            # Tensors and plain containers only: a pickle may otherwise run any program it likes.
+            return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise WeightsError(
             f"{file}: refused: it holds Python objects beside tensors, which could run code. "
             "Ask its author for a .safetensors file, or for a checkpoint of the state_dict alone."
         ) from error
-    except (EOFError, RuntimeError, ValueError, KeyError, AttributeError) as error:
+    except Exception as error:  # a damaged pickle can fail in any way at all
         raise WeightsError(
             f"{file}: damaged or not a PyTorch checkpoint. Fetch it again."
         ) from error

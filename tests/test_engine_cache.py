@@ -9,13 +9,13 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+
+from srcli.backends.trt_engine import EngineInfo, Gpu
+from srcli.errors import BackendError, OutputError
 from srcli.export import engine_cache
 from srcli.export.engine_cache import cached_engine
 from srcli.export.engines import EngineOptions
 from srcli.export.to_onnx import to_onnx
-
-from srcli.backends.trt_engine import EngineInfo, Gpu
-from srcli.errors import BackendError, OutputError
 from srcli.loading import load
 
 PLAN = b"a plan"

@@ -10,12 +10,12 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from srcli.export.build_progress import Phases
-from srcli.export.engines import EngineOptions, engine_key, trtexec_line, write_engine
-from srcli.export.precision import check_precision, inspected_types
 
 from srcli.backends.trt_engine import EngineInfo, Gpu, read_engine, sidecar_path
 from srcli.errors import BackendError, OutputError, UsageError, VerificationError
+from srcli.export.build_progress import Phases
+from srcli.export.engines import EngineOptions, engine_key, trtexec_line, write_engine
+from srcli.export.precision import check_precision, inspected_types
 
 PLAN = b"a plan"
 H200 = Gpu("NVIDIA H200", "9.0")

@@ -14,6 +14,9 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+
+from srcli.backends.trt_engine import EngineInfo, collecting_logger
+from srcli.errors import BackendError, InputError, UsageError, VerificationError
 from srcli.export import limits, to_tensorrt
 from srcli.export.to_onnx import to_onnx
 from srcli.export.to_tensorrt import (
@@ -23,9 +26,6 @@ from srcli.export.to_tensorrt import (
     load_tensorrt,
     unsupported_operators,
 )
-
-from srcli.backends.trt_engine import EngineInfo, collecting_logger
-from srcli.errors import BackendError, InputError, UsageError, VerificationError
 from srcli.loading import load
 
 Graphs = Callable[..., bytes]

@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 import torch
 from pretended import HIGH, LOW, SCALE, Engine, Graph, Logger, record, use
-from srcli.export.engines import write_engine
 
 from srcli.backends import trt
 from srcli.backends.base import OutOfMemory, SessionOptions
 from srcli.backends.trt import TensorRtBackend, TensorRtSession
 from srcli.backends.trt_engine import EngineInfo, Gpu
 from srcli.errors import BackendError
+from srcli.export.engines import write_engine
 
 GPU = Gpu("NVIDIA H200", "9.0")
 

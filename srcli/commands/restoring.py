@@ -5,19 +5,17 @@ from __future__ import annotations
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from srcli import console
-from srcli.backends import get_backend
-from srcli.backends.base import SessionOptions
-from srcli.batch import Job, Naming, Outcome, check_existing, missing_inputs, plan_jobs, run_jobs
 from srcli.commands import options
-from srcli.images import SaveOptions
-from srcli.loading import load
-from srcli.pipeline import Progress, Restorer
 from srcli.spec import Task
+
+if TYPE_CHECKING:
+    from srcli.batch import Job, Naming, Outcome
+    from srcli.pipeline import Progress
 
 FAILED = 1  # exit code: some inputs failed
 
@@ -55,6 +53,13 @@ restoring_options = options.apply(
 
 def restore_files(request: Request, task: Task, scale: int) -> int:
     """Do what a restoring command asks for; returns the exit code."""
+    from srcli.backends import get_backend
+    from srcli.backends.base import SessionOptions
+    from srcli.batch import Naming, run_jobs
+    from srcli.images import SaveOptions
+    from srcli.loading import load
+    from srcli.pipeline import Restorer
+
     suffix = f"_x{scale}" if task == "upscale" else f"_{task}ed"
     jobs = _plan(request, Naming(suffix=suffix))
     loaded = load(request.model, scale, task=task, weights=request.weights, note=console.note)
@@ -96,6 +101,8 @@ def restore_files(request: Request, task: Task, scale: int) -> int:
 
 
 def _plan(request: Request, naming: Naming) -> list[Job]:
+    from srcli.batch import check_existing, missing_inputs, plan_jobs
+
     inputs = [Path(text) for text in request.inputs]
     missing = missing_inputs(inputs)
     if missing:

@@ -1,0 +1,119 @@
+"""How much faster the fused LAPAR is than the published one, on this machine's CPU.
+
+    python benchmarks/fused_vs_published.py --model lapar-c --scale 4 --size 1280x720
+
+Four ways to compute the same picture are run in turn (A B C D A B C D ...), because other work may
+share the machine: only ratios within a round mean something. `--size` is the output, as in the
+papers. Results go to `benchmarks/results/` with hardware and date.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from srcli.backends.base import SessionOptions
+from srcli.backends.eager import TorchSession
+from srcli.backends.ort import OnnxRuntimeSession
+from srcli.loading import LoadedModel, load
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def published_graph(model: LoadedModel, folder: Path) -> Path:
+    """The published network as anybody would export it."""
+    import warnings
+
+    file = folder / "published.onnx"
+    dynamic = {0: "batch", 2: "height", 3: "width"}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            model.published(),
+            (torch.rand(2, 3, 40, 41),),
+            file,
+            dynamic_shapes=(dynamic,),
+            external_data=False,
+            verbose=False,
+        )
+    return file
+
+
+def contestants(model: LoadedModel, folder: Path) -> dict[str, Callable[[np.ndarray], np.ndarray]]:
+    options = SessionOptions()
+    return {
+        "published, PyTorch": TorchSession(model.published(), options),
+        "published, ONNX Runtime": OnnxRuntimeSession(published_graph(model, folder), options),
+        "fused, PyTorch": TorchSession(model.network(), options),
+        "fused, ONNX Runtime": OnnxRuntimeSession(model.graph(), options),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", default="lapar-c")
+    parser.add_argument("--scale", type=int, default=4)
+    parser.add_argument("--size", default="1280x720", help="of the output")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--save", action="store_true", help="keep the result")
+    arguments = parser.parse_args()
+    model = load(arguments.model, arguments.scale, note=print)
+    width, height = (int(side) // arguments.scale for side in arguments.size.split("x"))
+    batch = np.random.default_rng(0).random((1, 3, height, width), np.float32)
+    with tempfile.TemporaryDirectory() as folder:
+        ways = contestants(model, Path(folder))
+        reference = next(iter(ways.values()))(batch)
+        errors = {name: float(np.abs(way(batch) - reference).max()) for name, way in ways.items()}
+        samples: dict[str, list[float]] = {name: [] for name in ways}
+        for _ in range(arguments.rounds):
+            for name, way in ways.items():
+                started = time.perf_counter()
+                way(batch)
+                samples[name].append(1e3 * (time.perf_counter() - started))
+    fastest = samples["fused, ONNX Runtime"]
+    rows = []
+    for name, times in samples.items():
+        ratio = statistics.median(a / b for a, b in zip(times, fastest, strict=True))
+        median = statistics.median(times)
+        rows.append({"way": name, "median_ms": median, "ratio": ratio, "error": errors[name]})
+        print(f"{name:26} {median:8.0f} ms   {ratio:5.2f} x   error {errors[name]:.1e}")
+    if arguments.save:
+        save(arguments, rows, samples)
+
+
+def save(arguments: argparse.Namespace, rows: list, samples: dict) -> None:
+    RESULTS.mkdir(exist_ok=True)
+    report = {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "hardware": {"cpu": _cpu(), "cores": os.cpu_count(), "system": platform.platform()},
+        "versions": {"torch": torch.__version__, "python": platform.python_version()},
+        "model": arguments.model,
+        "scale": arguments.scale,
+        "output_size": arguments.size,
+        "rows": rows,
+        "samples_ms": samples,
+    }
+    name = f"fused-vs-published-{arguments.model}-x{arguments.scale}-cpu.json"
+    (RESULTS / name).write_text(json.dumps(report, indent=1) + "\n")
+
+
+def _cpu() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.split(":")[1].strip()
+    return platform.processor()
+
+
+if __name__ == "__main__":
+    main()

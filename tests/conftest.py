@@ -1,0 +1,56 @@
+"""Shared places and pictures. What lies outside the repository may be absent: tests then skip."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).resolve().parents[1]
+SHARED = ROOT.parent / "shared"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """One cache for the whole run, so that each graph is exported once, and never the user's."""
+    folder = tmp_path_factory.mktemp("cache")
+    before = os.environ.get("SRCLI_CACHE")
+    os.environ["SRCLI_CACHE"] = str(folder)
+    yield folder
+    if before is None:
+        del os.environ["SRCLI_CACHE"]
+    else:
+        os.environ["SRCLI_CACHE"] = before
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of test pictures and reference vectors beside the repository."""
+    if not SHARED.is_dir():
+        pytest.skip("needs ../shared (test pictures and reference vectors), which is not here")
+    return SHARED
+
+
+@pytest.fixture(scope="session")
+def photograph() -> np.ndarray:
+    """160 x 160 x 3 uint8, a crop of a NASA portrait."""
+    with Image.open(ROOT / "export" / "sample.png") as picture:
+        return np.asarray(picture.convert("RGB"))
+
+
+@pytest.fixture
+def srcli(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """Run the command line in this process: (exit code, stdout, stderr)."""
+    from srcli.cli import run
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        capsys.readouterr()
+        code = run([str(argument) for argument in arguments])
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return call

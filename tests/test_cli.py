@@ -1,0 +1,303 @@
+"""The commands as users meet them."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import subprocess
+import sys
+
+import click
+import numpy as np
+import pytest
+from PIL import Image
+
+from srcli.cli import COMMANDS, LazyGroup, cli
+
+
+@pytest.fixture
+def picture(tmp_path, photograph):
+    """A 40 x 30 PNG in a folder of its own."""
+    file = tmp_path / "in.png"
+    Image.fromarray(photograph[:30, :40]).save(file)
+    return file
+
+
+def files_in(folder):
+    return sorted(path.name for path in folder.rglob("*"))
+
+
+def imported_by(*arguments):
+    """Names of the modules that a run of the command line loads."""
+    script = (
+        "import sys\n"
+        "from srcli.cli import run\n"
+        "code = run(sys.argv[1:])\n"
+        "print(*sys.modules, file=sys.stderr)\n"
+        "sys.exit(code)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, *map(str, arguments)], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    return set(done.stderr.split())
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["models"], ["upscale", "-h"]])
+def test_light_commands_load_nothing_heavy(arguments):
+    assert not {"torch", "onnxruntime", "onnx", "pyvips"} & imported_by(*arguments)
+
+
+def test_upscale_from_a_warm_cache_loads_no_torch(srcli, tmp_path):
+    file = tmp_path / "in.png"
+    Image.fromarray(np.zeros((180, 320, 3), np.uint8)).save(file)
+    assert srcli("upscale", file, "-o", tmp_path / "first.png")[0] == 0
+    loaded = imported_by("upscale", file, "-o", tmp_path / "second.png")
+    assert "onnxruntime" in loaded
+    assert not {"torch", "onnx"} & loaded
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_explains_itself(name):
+    command = cli.get_command(click.Context(cli), name)
+    assert command is not None
+    assert command.help
+    for parameter in command.params:
+        if isinstance(parameter, click.Option):
+            assert parameter.help, parameter.name
+
+
+def test_the_group_is_lazy():
+    assert isinstance(cli, LazyGroup)
+    assert cli.list_commands(click.Context(cli)) == list(COMMANDS)
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4])
+@pytest.mark.parametrize("backend", ["ort", "torch"])
+def test_upscale_writes_beside_the_input(srcli, picture, scale, backend):
+    code, out, _ = srcli("upscale", picture, "-s", scale, "--backend", backend)
+    assert code == 0
+    target = picture.with_name(f"in_x{scale}.png")
+    assert str(target) in out
+    with Image.open(target) as result:
+        assert result.size == (40 * scale, 30 * scale)
+
+
+def test_backends_agree(srcli, picture, tmp_path):
+    results = []
+    for backend in ("ort", "torch"):
+        target = tmp_path / f"{backend}.png"
+        assert srcli("upscale", picture, "-o", target, "--backend", backend)[0] == 0
+        with Image.open(target) as result:
+            results.append(np.asarray(result, int))
+    assert np.abs(results[0] - results[1]).max() <= 1
+
+
+def test_auto_says_what_it_chose(srcli, picture):
+    _, _, err = srcli("upscale", picture)
+    assert "lapar-c x4 with ort" in err
+
+
+def test_result_is_better_than_bicubic(srcli, tmp_path, photograph):
+    from srcli.metrics import luma, psnr
+    from srcli.resample import reduce, resize
+
+    small = reduce(photograph, 4)
+    Image.fromarray(small).save(tmp_path / "in.png")
+    assert srcli("upscale", tmp_path / "in.png")[0] == 0
+    with Image.open(tmp_path / "in_x4.png") as result:
+        ours = psnr(luma(np.asarray(result)), luma(photograph))
+    cubic = np.clip(np.rint(resize(small.astype(float), 160, 160)), 0, 255)
+    assert ours > psnr(luma(cubic), luma(photograph)) + 1
+
+
+def test_upscale_reports_in_json(srcli, picture):
+    code, out, _ = srcli("upscale", picture, "--json")
+    report = json.loads(out)
+    assert code == 0
+    assert (report["model"], report["scale"], report["backend"]) == ("lapar-c", 4, "ort")
+    (entry,) = report["files"]
+    assert entry["status"] == "done"
+    assert entry["output_size"] == [160, 120]
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp", ".bmp", ".tif"])
+def test_upscale_keeps_the_format(srcli, tmp_path, photograph, suffix):
+    file = tmp_path / f"in{suffix}"
+    Image.fromarray(photograph[:20, :20]).save(file)
+    assert srcli("upscale", file, "-s", 2)[0] == 0
+    with Image.open(file) as before, Image.open(tmp_path / f"in_x2{suffix}") as after:
+        assert after.format == before.format
+        assert after.size == (40, 40)
+
+
+def test_output_may_be_a_folder(srcli, picture, tmp_path):
+    assert srcli("upscale", picture, "-o", f"{tmp_path}/new/")[0] == 0
+    assert files_in(tmp_path / "new") == ["in_x4.png"]
+
+
+def test_overwrite_replaces(srcli, picture):
+    target = picture.with_name("in_x4.png")
+    target.write_text("old")
+    assert srcli("upscale", picture, "--overwrite")[0] == 0
+    with Image.open(target) as result:
+        assert result.size == (160, 120)
+
+
+def test_own_weights_are_used(srcli, picture, tmp_path):
+    import torch
+
+    from srcli.registry import get_model
+
+    torch.manual_seed(0)
+    checkpoint = tmp_path / "mine.pth"
+    torch.save({"state_dict": get_model("lapar-b").build(2).state_dict()}, checkpoint)
+    code, _, err = srcli("upscale", picture, "-m", "lapar-b", "-s", 2, "--weights", checkpoint)
+    assert code == 0, err
+    assert picture.with_name("in_x2.png").exists()
+
+
+def test_models_lists_every_model(srcli):
+    code, out, _ = srcli("models")
+    assert code == 0
+    for expected in ("lapar-a", "lapar-b", "lapar-c", "deblock", "x4", "25.0 G"):
+        assert expected in out
+
+
+def test_models_shows_a_card(srcli):
+    code, out, _ = srcli("models", "LAPAR_C")
+    assert code == 0
+    assert "NeurIPS 2020" in out
+    assert "31.72" in out
+
+
+def test_models_speaks_json(srcli):
+    _, out, _ = srcli("models", "--json")
+    (variant,) = [
+        v
+        for m in json.loads(out)
+        if m["name"] == "lapar-c"
+        for v in m["variants"]
+        if v["scale"] == 4
+    ]
+    assert variant["weights_sha256"]
+    assert variant["psnr"]["Set5"] > 31
+
+
+# What goes wrong: (how to set it up and call, exit code, what the line says).
+def missing(picture):
+    return ["upscale", picture.with_name("none.png")], 1, "no such file"
+
+
+def unknown_model(picture):
+    return ["upscale", picture, "-m", "lapra-c"], 2, "Did you mean lapar-c?"
+
+
+def unknown_scale(picture):
+    return ["upscale", picture, "-s", 5], 2, "2, 3, 4"
+
+
+def no_weights(picture):
+    return ["upscale", picture, "-m", "lapar-c", "--weights", picture], 3, "not a checkpoint"
+
+
+def truncated(picture):
+    picture.write_bytes(picture.read_bytes()[:-600])
+    return ["upscale", picture], 1, "in.png"
+
+
+def text_as_png(picture):
+    picture.write_text("I am no picture.")
+    return ["upscale", picture], 1, "in.png"
+
+
+def empty(picture):
+    picture.write_bytes(b"")
+    return ["upscale", picture], 1, "in.png"
+
+
+def existing(picture):
+    Image.new("RGB", (2, 2)).save(picture.with_name("in_x4.png"))
+    return ["upscale", picture], 2, "--overwrite"
+
+
+def onto_itself(picture):
+    return ["upscale", picture, "-o", picture, "--overwrite"], 2, "its own result"
+
+
+def unwritable_name(picture):
+    return ["upscale", picture, "-o", picture.with_name("out.xyz")], 2, "out.xyz"
+
+
+def below_a_file(picture):
+    return ["upscale", picture, "-o", f"{picture}/sub/"], 1, "cannot be written"
+
+
+def unknown_backend(picture):
+    return ["upscale", picture, "--backend", "abacus"], 3, "abacus"
+
+
+def colliding(picture):
+    other = picture.parent / "other" / "in.png"
+    other.parent.mkdir()
+    other.write_bytes(picture.read_bytes())
+    return ["upscale", picture, other, "-o", f"{picture.parent}/out/"], 2, "would both become"
+
+
+MISTAKES = [
+    missing,
+    unknown_model,
+    unknown_scale,
+    no_weights,
+    truncated,
+    text_as_png,
+    empty,
+    existing,
+    onto_itself,
+    unwritable_name,
+    below_a_file,
+    unknown_backend,
+    colliding,
+]
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_is_one_clear_line(srcli, picture, mistake):
+    arguments, expected_code, says = mistake(picture)
+    before = files_in(picture.parent)
+    code, out, err = srcli(*arguments)
+    assert code == expected_code, err
+    (line,) = [line for line in err.splitlines() if line.startswith("error: ")]
+    assert says in line
+    assert "Traceback" not in err
+    assert out == ""
+    assert files_in(picture.parent) == before
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_an_unwritable_folder_is_one_clear_line(srcli, picture):
+    folder = picture.parent / "locked"
+    folder.mkdir()
+    folder.chmod(stat.S_IRUSR | stat.S_IXUSR)
+    code, _, err = srcli("upscale", picture, "-o", f"{folder}/")
+    assert code == 1
+    assert "cannot be written" in err
+
+
+def test_the_process_exits_with_the_code(picture):
+    done = subprocess.run(
+        [sys.executable, "-m", "srcli", "upscale", str(picture), "-m", "nothing"],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ")
+    assert done.stdout == ""
+
+
+def test_a_reader_that_leaves_is_no_error():
+    done = subprocess.run(
+        f"{sys.executable} -m srcli models --json | head -c 1", shell=True, capture_output=True
+    )
+    assert done.stderr == b""

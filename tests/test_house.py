@@ -1,0 +1,134 @@
+"""The rules of the house: who imports whom, what is packaged, what is documented."""
+
+from __future__ import annotations
+
+import ast
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from srcli import __version__
+from srcli.cli import COMMANDS
+from srcli.errors import SrcliError
+
+ROOT = Path(__file__).resolve().parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+
+# Layer -> layers that it may import. A layer is the first name below the package.
+MAY_IMPORT = {
+    "errors": set(),
+    "spec": set(),
+    "files": {"errors"},
+    "metrics": set(),
+    "resample": set(),
+    "tiling": set(),
+    "timing": set(),
+    "console": set(),
+    "models": {"spec"},
+    "registry": {"models", "spec", "errors"},
+    "store": {"errors", "spec"},
+    "images": {"errors", "files"},
+    "checkpoints": {"errors"},
+    "backends": {"spec", "errors", "files"},
+    "loading": {"checkpoints", "errors", "registry", "spec", "store"},
+    "pipeline": {"backends", "errors", "images", "spec", "tiling"},
+    "batch": {"errors", "files", "images", "pipeline", "resample", "store"},
+    "evaluation": {"errors", "images", "metrics", "resample"},
+    "api": {"backends", "errors", "images", "loading", "pipeline", "registry", "spec"},
+    "commands": None,  # anything but cli
+    "cli": {"console", "errors"},
+}
+
+
+def source_files(folder):
+    return sorted((ROOT / folder).rglob("*.py"))
+
+
+def imports(file):
+    """Dotted names of everything that a file imports, inside functions too."""
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+@pytest.mark.parametrize("file", source_files("srcli"), ids=lambda f: str(f.relative_to(ROOT)))
+def test_imports_point_one_way(file):
+    layer = file.relative_to(ROOT / "srcli").parts[0].removesuffix(".py")
+    if layer in ("__init__", "__main__"):
+        return
+    allowed = MAY_IMPORT[layer]
+    modules = {path.stem for path in (ROOT / "srcli").iterdir()}
+    for name in imports(file):
+        parts = name.split(".")
+        if parts[0] != "srcli" or len(parts) < 2 or parts[1] not in modules | {"export", "weights"}:
+            continue
+        assert parts[1] not in ("export", "weights"), f"{file.name} imports {name}"
+        if parts[1] != layer and allowed is not None:
+            assert parts[1] in allowed, f"{layer} may not import {parts[1]}"
+
+
+def test_every_layer_is_listed():
+    layers = {path.stem for path in (ROOT / "srcli").iterdir() if path.suffix in ("", ".py")}
+    assert layers - {"__pycache__", "__init__", "__main__"} <= set(MAY_IMPORT)
+
+
+def test_only_the_console_imports_rich():
+    for file in source_files("srcli") + source_files("export"):
+        if file.name != "console.py":
+            assert not any(name.split(".")[0] == "rich" for name in imports(file)), file
+
+
+def test_every_package_is_listed():
+    tree = {
+        ".".join(file.parent.relative_to(ROOT).parts)
+        for file in (ROOT / "srcli").rglob("__init__.py")
+    }
+    listed = set(PROJECT["tool"]["setuptools"]["packages"])
+    assert listed == tree | {"srcli.export", "srcli.weights"}
+
+
+def test_version_is_the_packages():
+    assert PROJECT["project"]["version"] == __version__
+
+
+def test_readme_names_every_command():
+    readme = (ROOT / "README.md").read_text()
+    for name in COMMANDS:
+        assert f"srcli {name}" in readme
+
+
+def test_readme_links_lead_somewhere():
+    for target in re.findall(r"\]\(([^)#]+)\)", (ROOT / "README.md").read_text()):
+        if "://" not in target:
+            assert (ROOT / target).exists(), target
+    for target in re.findall(r'src="([^"]+)"', (ROOT / "README.md").read_text()):
+        assert (ROOT / target).exists(), target
+
+
+def test_changelog_knows_the_version():
+    assert f"## {__version__}" in (ROOT / "CHANGELOG.md").read_text()
+
+
+def test_error_hierarchy_is_drawn_completely():
+    drawn = (ROOT / "srcli" / "errors.py").read_text().split('"""')[1]
+    classes, waiting = [], [SrcliError]
+    while waiting:
+        current = waiting.pop()
+        classes.append(current)
+        waiting += current.__subclasses__()
+    for error in classes:
+        if error.__module__ == "srcli.errors":
+            assert re.search(rf"{error.__name__} +{error.exit_code}\b", drawn), error.__name__
+
+
+def test_no_traces_of_this_machine():
+    for folder in ("srcli", "export", "weights", "tests", "benchmarks", ".ci"):
+        for file in source_files(folder):
+            text = file.read_text()
+            assert "/work" + "/" not in text, file
+            assert "/root" + "/" not in text, file

@@ -1,0 +1,206 @@
+"""Restoring pictures: tiles, strips, batches, grey, alpha, memory."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from srcli.backends.base import OutOfMemory, SessionOptions
+from srcli.backends.eager import TorchSession
+from srcli.errors import MemoryExhaustedError, SrcliError, UsageError
+from srcli.images import Picture
+from srcli.loading import load
+from srcli.pipeline import Restorer
+from srcli.registry import get_model
+from srcli.spec import Geometry
+
+IDENTITY = Geometry(margin=0, floats_per_pixel=1)
+
+
+class Identity:
+    """A session that gives back what it gets."""
+
+    def __call__(self, batch):
+        return batch.copy()
+
+    def close(self):
+        pass
+
+
+class Cramped(Identity):
+    """A session that takes no more than so many pixels."""
+
+    def __init__(self, pixels):
+        self.pixels = pixels
+
+    def __call__(self, batch):
+        if batch[0, 0].size > self.pixels:
+            raise OutOfMemory("full")
+        return super().__call__(batch)
+
+
+def restorer(scale: int, **options) -> Restorer:
+    """LAPAR-C with our weights; scale 1 has none yet and is filled at random."""
+    if scale == 1:
+        torch.manual_seed(1)
+        network = get_model("lapar-c").build(1).eval().requires_grad_(False).fuse()
+    else:
+        network = load("lapar-c", scale).network()
+    geometry = get_model("lapar-c").geometry(scale)
+    session = TorchSession(network, SessionOptions())
+    return Restorer(session=session, geometry=geometry, scale=scale, **options)
+
+
+@pytest.fixture(scope="module")
+def restorers():
+    return {scale: restorer(scale) for scale in (1, 2, 3, 4)}
+
+
+@settings(
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    scale=st.sampled_from([1, 2, 3, 4]),
+    height=st.integers(1, 90),
+    width=st.integers(1, 90),
+    tile=st.integers(1, 60),
+    seed=st.integers(0, 99),
+)
+def test_tiled_equals_untiled(restorers, photograph, scale, height, width, tile, seed):
+    top, left = np.random.default_rng(seed).integers(0, 70, 2)
+    crop = photograph[top : top + height, left : left + width]
+    batch = np.ascontiguousarray(crop.transpose(2, 0, 1)[None], np.float32) / 255
+    whole = restorers[scale]
+    tiled = Restorer(session=whole.session, geometry=whole.geometry, scale=scale, tile=tile)
+    difference = np.abs(tiled.restore(batch) - whole.restore(batch)).max()
+    assert difference < 1e-5
+
+
+@pytest.mark.parametrize("scale", [2, 3])
+def test_strips_equal_the_whole(restorers, photograph, scale):
+    """Colour and alpha of a picture that is restored a few rows at a time."""
+    alpha = np.full(photograph.shape[:2], 255, np.uint8)
+    alpha[40:120, 30:90] = 0
+    picture = Picture(color=photograph, alpha=alpha)
+    whole = restorers[scale](picture)
+    small = Restorer(
+        session=restorers[scale].session,
+        geometry=restorers[scale].geometry,
+        scale=scale,
+        memory=1 << 20,
+    )
+    parts = list(
+        small.restore_strips(
+            lambda top, bottom: (photograph[top:bottom], alpha[top:bottom]),
+            *photograph.shape[:2],
+            has_alpha=True,
+        )
+    )
+    assert len(parts) > 2
+    color = np.concatenate([color for color, _ in parts]).astype(int)
+    assert np.abs(color - whole.color).max() <= 1
+    assert np.mean(color != whole.color) < 1e-3
+    assert np.array_equal(np.concatenate([a for _, a in parts]), whole.alpha)
+
+
+def test_a_batch_equals_its_pictures(restorers, photograph):
+    pictures = [
+        Picture(color=np.ascontiguousarray(photograph[k : k + 40, :50])) for k in (0, 30, 60)
+    ]
+    together = restorers[2].restore_all(pictures)
+    for picture, result in zip(pictures, together, strict=True):
+        assert np.abs(restorers[2](picture).color.astype(int) - result.color).max() <= 1
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 5), (2, 1), (2, 2), (3, 2)])
+@pytest.mark.parametrize("scale", [1, 2, 3, 4])
+def test_the_smallest_pictures_work(restorers, scale, height, width):
+    picture = Picture(color=np.full((height, width, 3), 120, np.uint8))
+    restored = restorers[scale](picture)
+    assert restored.color.shape == (height * scale, width * scale, 3)
+
+
+def test_grey_stays_grey(restorers, photograph):
+    grey = np.ascontiguousarray(photograph[:40, :40, :1])
+    restored = restorers[2](Picture(color=grey)).color
+    assert restored.shape == (80, 80, 1)
+    colored = restorers[2](Picture(color=np.repeat(grey, 3, axis=2))).color
+    assert np.abs(colored.mean(axis=2) - restored[:, :, 0]).max() <= 1
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16])
+def test_every_level_survives_an_identity(kind):
+    levels = np.arange(np.iinfo(kind).max + 1, dtype=kind).reshape(-1, 64, 1)
+    picture = Picture(color=np.repeat(levels, 3, axis=2), alpha=levels[::-1, :, 0].copy())
+    visible = picture.alpha > 0  # colour under transparent pixels is redrawn
+    same = Restorer(session=Identity(), geometry=IDENTITY, scale=1)(picture)
+    assert np.array_equal(same.color[visible], picture.color[visible])
+    assert np.array_equal(same.alpha, picture.alpha)
+
+
+def test_sixteen_bits_pass_through_the_network(restorers):
+    ramp = np.linspace(20000, 24000, 64 * 64).astype(np.uint16).reshape(64, 64, 1)
+    restored = restorers[2](Picture(color=np.repeat(ramp, 3, axis=2)))
+    assert restored.color.dtype == np.uint16
+    assert len(np.unique(restored.color)) > 256
+
+
+def test_what_is_opaque_stays_opaque(restorers, photograph):
+    alpha = np.zeros(photograph.shape[:2], np.uint8)
+    alpha[:, 80:] = 255
+    restored = restorers[4](Picture(color=photograph, alpha=alpha)).alpha
+    assert (restored[:, : 77 * 4] == 0).all()
+    assert (restored[:, 83 * 4 :] == 255).all()
+
+
+@pytest.mark.parametrize("hidden", [0, 255])
+def test_transparent_pixels_leave_no_fringe(restorers, hidden):
+    """A flat colour whose transparent part hides black or white stays flat where it is visible."""
+    color = np.full((64, 64, 3), 100, np.uint8)
+    alpha = np.full((64, 64), 255, np.uint8)
+    color[:, :32], alpha[:, :32] = hidden, 0
+    restored = restorers[4](Picture(color=color, alpha=alpha))
+    visible = restored.color[restored.alpha > 0].astype(int)
+    assert np.abs(visible - 100).max() <= 2
+
+
+def test_out_of_memory_makes_the_tiles_smaller(photograph):
+    said: list[str] = []
+    cramped = Restorer(session=Cramped(2000), geometry=IDENTITY, scale=1, note=said.append)
+    picture = Picture(color=photograph)
+    assert np.array_equal(cramped(picture).color, photograph)
+    assert "smaller" in said[0] or "tiles of" in said[0]
+
+
+def test_no_memory_at_all_is_an_error(photograph):
+    with pytest.raises(MemoryExhaustedError, match="smallest tile"):
+        Restorer(session=Cramped(0), geometry=IDENTITY, scale=1)(Picture(color=photograph))
+
+
+def test_values_that_are_not_finite_are_an_error(photograph):
+    class Broken(Identity):
+        def __call__(self, batch):
+            return batch * np.nan
+
+    with pytest.raises(SrcliError, match="not finite"):
+        Restorer(session=Broken(), geometry=IDENTITY, scale=1)(Picture(color=photograph))
+
+
+def test_a_tile_of_no_pixels_is_refused():
+    with pytest.raises(UsageError, match="at least 1"):
+        Restorer(session=Identity(), geometry=IDENTITY, scale=1, tile=0)
+
+
+def test_sides_are_padded_to_a_multiple(photograph):
+    class Picky(Identity):
+        def __call__(self, batch):
+            assert all(side % 8 == 0 for side in batch.shape[2:])
+            return super().__call__(batch)
+
+    geometry = Geometry(margin=0, multiple_of=8)
+    picture = Picture(color=np.ascontiguousarray(photograph[:37, :53]))
+    same = Restorer(session=Picky(), geometry=geometry, scale=1)(picture)
+    assert np.array_equal(same.color, picture.color)

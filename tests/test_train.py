@@ -1,0 +1,101 @@
+"""The recipe at a tiny size."""
+
+from __future__ import annotations
+
+import importlib
+import subprocess
+import sys
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+train = importlib.import_module("srcli.weights.train")
+
+
+@pytest.fixture
+def data(tmp_path, photograph):
+    folder = tmp_path / "data"
+    folder.mkdir()
+    Image.fromarray(photograph).save(folder / "a.png")
+    Image.fromarray(photograph[:101, :97]).save(folder / "b.png")
+    return folder
+
+
+def recipe(**changes):
+    return train.Recipe(
+        **{"model": "lapar-c", "scale": 2, "batch": 2, "patch": 8, "steps": 6} | changes
+    )
+
+
+def run_for(recipe, folder, data, until):
+    folder.mkdir(exist_ok=True)
+    run = train.Run(recipe, folder, torch.device("cpu"))
+    if run.checkpoint.exists():
+        run.restore()
+    pictures = train.Pictures(data, recipe.scale)
+    while run.step < until:
+        run.update(*pictures.batch(recipe, run.step))
+    run.save()
+    return run
+
+
+def test_resuming_gives_the_same_weights(tmp_path, data):
+    whole = run_for(recipe(), tmp_path / "whole", data, 6)
+    run_for(recipe(), tmp_path / "halves", data, 3)
+    halves = run_for(recipe(), tmp_path / "halves", data, 6)
+    for name, value in whole.net.state_dict().items():
+        assert torch.equal(value, halves.net.state_dict()[name]), name
+        assert torch.equal(whole.average[name], halves.average[name]), name
+
+
+def test_training_reduces_the_loss(tmp_path, data):
+    wanted = recipe(steps=40, patch=12)
+    run = train.Run(wanted, tmp_path, torch.device("cpu"))
+    pictures = train.Pictures(data, 2)
+    losses = [run.update(*pictures.batch(wanted, step)) for step in range(40)]
+    assert sum(losses[-10:]) < 0.8 * sum(losses[:10])
+
+
+def test_pairs_belong_together(data):
+    """The reduced patch is the reduction of the other, wherever it was cut and turned."""
+    from srcli.metrics import psnr
+    from srcli.resample import reduce
+
+    wanted = recipe(patch=24, batch=4)
+    low, high = train.Pictures(data, 2).batch(wanted, 5)
+    for small, large in zip(low, high, strict=True):
+        pixels = (large * 255).round().byte().permute(1, 2, 0).numpy()
+        # Borders were reduced with what lies beyond them.
+        reduced = reduce(pixels, 2)[4:-4, 4:-4]
+        expected = (small * 255).round().byte().permute(1, 2, 0).numpy()[4:-4, 4:-4]
+        assert psnr(reduced, expected) > 55
+
+
+def test_other_scales_start_from_a_sibling(tmp_path):
+    from srcli.registry import get_model
+    from srcli.store import find_weights
+
+    sibling = find_weights(get_model("lapar-c"), 2, "upscale")
+    run = train.Run(recipe(scale=4), tmp_path, torch.device("cpu"))
+    run.start_from(sibling.path)
+    body = load_file(sibling.path)["w_conv.body.0.reduction.weight_v"]
+    assert torch.equal(run.net.state_dict()["w_conv.body.0.reduction.weight_v"], body)
+
+
+def test_rate_rises_and_falls():
+    wanted = recipe(learning_rate=1.0, warmup=0.1)
+    rates = [wanted.rate(progress / 100) for progress in range(101)]
+    assert rates[0] == 0
+    assert max(rates) == pytest.approx(1, abs=0.01)
+    assert rates[-1] == pytest.approx(0, abs=1e-9)
+
+
+def test_the_command_leaves_weights_and_a_log(tmp_path, data):
+    command = [sys.executable, "-m", "srcli.weights.train", "lapar-c", "-s", "2", "--steps", "2"]
+    options = ["--data", data, "--out", tmp_path / "run", "--batch", "1", "--patch", "8"]
+    done = subprocess.run([*command, *map(str, options)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    names = {path.name for path in (tmp_path / "run").iterdir()}
+    assert names == {"checkpoint.pt", "weights.safetensors", "log.csv"}

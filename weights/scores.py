@@ -1,0 +1,103 @@
+"""Measure the shipped weights and write the figures where they are read.
+
+    python -m srcli.weights.scores --test ../shared/data/eval
+
+Rewrites checksums and scores in `manifest.toml`, and the tables in `README.md` here and at the top
+of the repository. Provenance (steps, hours, hardware, data) is written into the manifest by hand.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from srcli.registry import get_model
+from srcli.store import sha256_of
+
+FOLDER = Path(__file__).parent
+TEST_SETS = ("Set5", "Set14", "B100")
+Entry = dict[str, Any]
+
+
+def measure(entry: Entry, test: Path) -> dict[str, dict[str, float]]:
+    """PSNR and SSIM by test set, by the command that users have."""
+    command = [sys.executable, "-m", "srcli", "eval", "-m", entry["model"], "--json"]
+    command += ["-s", str(entry["scale"]), *(str(test / name) for name in TEST_SETS)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return {
+        row["name"]: {"psnr": round(row["psnr"], 3), "ssim": round(row["ssim"], 4)}
+        for row in json.loads(done.stdout)["datasets"]
+    }
+
+
+def write_manifest(table: dict[str, Entry]) -> None:
+    lines = ["# Written by `make scores`; the provenance of each entry is written by hand."]
+    for name, entry in table.items():
+        lines += ["", f"[{name}]"]
+        lines += [f"{k} = {json.dumps(v)}" for k, v in entry.items() if not isinstance(v, dict)]
+        for dataset, score in entry.get("scores", {}).items():
+            values = ", ".join(f"{k} = {v}" for k, v in score.items())
+            lines.append(f"scores.{dataset} = {{ {values} }}")
+    (FOLDER / "manifest.toml").write_text("\n".join(lines) + "\n")
+
+
+def score_rows(table: dict[str, Entry]) -> list[str]:
+    """For the README: ours, with the paper's in brackets."""
+    rows = ["| model | scale | " + " | ".join(TEST_SETS) + " |", "|---|---|---|---|---|"]
+    for entry in table.values():
+        published = get_model(entry["model"]).published.get(entry["scale"])
+        cells = []
+        for name in TEST_SETS:
+            paper = f" ({getattr(published, name.lower()):.2f})" if published else ""
+            cells.append(f"{entry['scores'][name]['psnr']:.2f}{paper}")
+        rows.append(f"| {entry['model']} | x{entry['scale']} | " + " | ".join(cells) + " |")
+    return rows
+
+
+def provenance_rows(table: dict[str, Entry]) -> list[str]:
+    """For `weights/README.md`: everything."""
+    rows = [
+        "| weights | PSNR / SSIM Set5 | Set14 | B100 | steps | hours | hardware | sha256 |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for name, entry in table.items():
+        cells = [f"{s['psnr']:.2f} / {s['ssim']:.4f}" for s in entry["scores"].values()]
+        facts = [str(entry[key]) for key in ("steps", "hours", "hardware")]
+        rows.append(
+            f"| {name} | " + " | ".join([*cells, *facts, f"`{entry['sha256'][:12]}…`"]) + " |"
+        )
+    return rows
+
+
+def replace_between(file: Path, mark: str, rows: list[str]) -> None:
+    """Replace what stands between `<!-- mark... -->` and `<!-- /mark -->`."""
+    text = file.read_text()
+    pattern = re.compile(rf"(<!-- {mark}\b[^>]*-->\n).*?(<!-- /{mark} -->)", re.DOTALL)
+    if not pattern.search(text):
+        raise SystemExit(f"{file}: no place marked {mark!r}")
+    file.write_text(pattern.sub(lambda m: m[1] + "\n".join(rows) + "\n" + m[2], text))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m srcli.weights.scores", description=__doc__)
+    parser.add_argument("--test", type=Path, required=True, help="folder with " + str(TEST_SETS))
+    arguments = parser.parse_args()
+    table = tomllib.loads((FOLDER / "manifest.toml").read_text())
+    for name, entry in table.items():
+        entry["sha256"] = sha256_of(FOLDER / f"{name}.safetensors")
+    write_manifest(table)  # the command that measures checks nothing against an old checksum
+    for entry in table.values():
+        entry["scores"] = measure(entry, arguments.test)
+    write_manifest(table)
+    replace_between(FOLDER.parent / "README.md", "scores", score_rows(table))
+    replace_between(FOLDER / "README.md", "scores", provenance_rows(table))
+
+
+if __name__ == "__main__":
+    main()
