@@ -11,6 +11,8 @@ import numpy as np
 from srcli.errors import InputError
 from srcli.images.picture import Pixels
 
+# What Pillow lets through when a header makes no sense.
+_BUGS = (ArithmeticError, LookupError, TypeError, struct.error)
 _HEADER = 26  # bytes until the end of the size fields
 
 
@@ -49,7 +51,7 @@ def decode(
             return np.broadcast_to(np.uint8(0), shape), None
         array = np.asarray(image.convert(mode)).reshape(shape)
         return array, image.info.get("dpi")
-    except (OSError, SyntaxError, ValueError, LookupError, TypeError, struct.error) as error:
+    except (OSError, SyntaxError, ValueError, *_BUGS) as error:
         raise InputError(
             f"{name}: damaged or incomplete ({error}); get a whole copy of it"
         ) from error

@@ -18,6 +18,9 @@ XMP_PREFIX = b"http://ns.adobe.com/xap/1.0/\0"
 IPTC_PREFIX = b"Photoshop 3.0\0"
 _ICC_PREFIX = b"ICC_PROFILE\0"
 _ICC_PART = MAX_SEGMENT - len(_ICC_PREFIX) - 2
+_FRAMES = (0xC0, 0xC1, 0xC2, 0xC9, 0xCA)  # start of frame: baseline, progressive...
+_SUBSAMPLINGS = {(1, 1): "4:4:4", (2, 1): "4:2:2", (1, 2): "4:4:0", (2, 2): "4:2:0",
+                 (4, 1): "4:1:1"}  # fmt: skip
 _MAX_SEGMENTS = 10_000
 
 
@@ -26,6 +29,7 @@ class Facts:
     """What the segments say and the codec does not pass on."""
 
     dpi: tuple[float, float] | None = None
+    subsampling: str | None = None  # of chroma: "4:2:0"...
     several: bool = False  # more pictures follow: a preview, a gain map, a depth map
 
 
@@ -37,6 +41,8 @@ def facts(file: BinaryIO) -> Facts:
             unit = {1: 1.0, 2: 2.54}.get(data[7], 0.0)
             x, y = (int.from_bytes(data[at : at + 2], "big") * unit for at in (8, 10))
             found.dpi = (x, y) if x and y else None
+        elif marker in _FRAMES and len(data) >= 15 and data[5] == 3:
+            found.subsampling = _subsampling(data[6:15])
         elif marker == 0xE2 and data[:4] == b"MPF\0":
             found.several = True
     return found
@@ -92,6 +98,14 @@ def _segments(file: BinaryIO) -> Iterator[tuple[int, bytes]]:
             continue
         size = int.from_bytes(head[2:], "big")
         yield head[1], file.read(max(0, size - 2))
+
+
+def _subsampling(components: bytes) -> str | None:
+    """From the three components of a frame header, 3 bytes each: how much finer luma is."""
+    luma, *chroma = (divmod(factors, 16) for factors in components[1::3])
+    if chroma[0] != chroma[1] or 0 in chroma[0]:
+        return None
+    return _SUBSAMPLINGS.get((luma[0] // chroma[0][0], luma[1] // chroma[0][1]))
 
 
 def _segment(marker: int, data: bytes) -> bytes:

@@ -18,6 +18,7 @@ from srcli.images.tags import DamagedTagsError
 _SIZE_TAGS = {"tiff:ImageWidth": 0, "exif:PixelXDimension": 0,
               "tiff:ImageLength": 1, "exif:PixelYDimension": 1}  # fmt: skip
 _XMP_THUMBNAILS = re.compile(rb"<xmp:Thumbnails\b.*?</xmp:Thumbnails>", re.DOTALL)
+_LEAST, _MOST = 0.01, 100_000.0  # dots per inch that are believed
 _RESOURCE_THUMBNAILS = (0x0409, 0x040C)
 _RESOURCE = b"8BIM"
 
@@ -43,7 +44,6 @@ def gather(name: str, format: str, file: BinaryIO, image: Any) -> Gathered:
         icc=_blob(image, "icc-profile-data"),
         xmp=_blob(image, "xmp-data"),
         iptc=_resources(image),
-        subsampling=_field(image, "jpeg-chroma-subsample", None) if format == "jpeg" else None,
         lossless=format in ("png", "tiff"),
     )
     own = {"png": _png, "jpeg": _jpeg, "tiff": _tiff, "webp": _webp, "avif": _avif}[format]
@@ -53,13 +53,15 @@ def gather(name: str, format: str, file: BinaryIO, image: Any) -> Gathered:
 
 def current(metadata: Metadata, format: str, width: int, height: int, channels: int) -> Metadata:
     """The metadata for an upright picture of this size, as far as the format holds it."""
-    data = metadata.exif
+    data, dpi = metadata.exif, metadata.dpi
+    dpi = dpi if dpi is not None and all(_LEAST < value < _MOST for value in dpi) else None
     if data is not None:
         data = exif.updated(data, width, height)
-    if format in ("webp", "avif") and metadata.dpi is not None:
-        data = exif.with_resolution(data, metadata.dpi)
+    if format in ("webp", "avif") and dpi is not None:
+        data = exif.with_resolution(data, dpi)
     made = replace(
         metadata,
+        dpi=dpi,
         icc=metadata.icc if profile_fits(metadata.icc, format, channels) else None,
         exif=data,
         xmp=_current_xmp(metadata.xmp, width, height) if metadata.xmp is not None else None,
@@ -106,9 +108,10 @@ def _jpeg(name: str, file: BinaryIO, image: Any, metadata: Metadata) -> Gathered
     found = jpeg.facts(file)
     raw = _blob(image, "exif-data")
     data = exif.checked(raw)
+    dpi = found.dpi or exif.resolution_of(data)
     notes = (f"{name}: only the main picture is used, not its preview, gain or depth map",)
     return Gathered(
-        metadata=replace(metadata, exif=raw, dpi=found.dpi or exif.resolution_of(data)),
+        metadata=replace(metadata, exif=raw, dpi=dpi, subsampling=found.subsampling),
         orientation=exif.orientation_of(data),
         frames=1,
         notes=notes if found.several else (),

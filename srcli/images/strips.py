@@ -13,13 +13,19 @@ from typing import Any, Self
 import numpy as np
 
 from srcli.files import TEMPORARY_PREFIX, atomic_path
-from srcli.images import bmp, vips
+from srcli.images import vips
 from srcli.images.formats import format_of
 from srcli.images.picture import Header, Metadata, Pixels, SaveOptions
 from srcli.images.pixels import over, to_8_bits
 from srcli.images.reading import MAX_PIXELS, open_image, sample_type, split, turned
 from srcli.images.spool import TurnedSpool
-from srcli.images.writing import check_output, check_target, interpreted, save_image
+from srcli.images.writing import (
+    check_output,
+    check_target,
+    interpreted,
+    save_bmp,
+    save_image,
+)
 
 
 class StripReader:
@@ -219,11 +225,10 @@ class StripWriter:
         with atomic_path(self._target) as partial, partial.open("r+b") as file:
             if self._format.name == "bmp":
                 pixels = np.memmap(self._path, np.uint8, "r", shape=(*self._shape, self._bands))
-                dpi = None if self._options.strip else self._metadata.dpi
-                file.write(bmp.encode(pixels, dpi))
-                return
-            image = self._mapped()
-            save_image(image, file, self._format, self._metadata, self._options)
+                save_bmp(pixels, file, self._metadata, self._options)
+            else:
+                image = self._mapped()
+                save_image(image, file, self._format, self._metadata, self._options)
 
     def _mapped(self) -> Any:
         """The rows as a libvips image, which maps only the part of the file that it needs."""

@@ -155,9 +155,16 @@ def _prepared(picture: Picture, fmt: Format, options: SaveOptions, name: str) ->
 
 def _save(picture: Picture, file: BinaryIO, fmt: Format, options: SaveOptions) -> None:
     if fmt.name == "bmp":
-        file.write(bmp.encode(picture.color, None if options.strip else picture.metadata.dpi))
-        return
-    save_image(_as_image(picture), file, fmt, picture.metadata, options)
+        save_bmp(picture.color, file, picture.metadata, options)
+    else:
+        save_image(_as_image(picture), file, fmt, picture.metadata, options)
+
+
+def save_bmp(pixels: Pixels, file: BinaryIO, metadata: Metadata, options: SaveOptions) -> None:
+    """Encode H x W x 1 or 3 uint8 into an open, empty file; the resolution is all it keeps."""
+    height, width, channels = pixels.shape
+    about = _about(metadata, FORMATS["bmp"], options, (width, height, channels))
+    file.write(bmp.encode(pixels, about.dpi))
 
 
 def save_image(
@@ -165,9 +172,7 @@ def save_image(
 ) -> None:
     """Encode a libvips image of 1 to 4 bands into an open, empty file."""
     channels = 1 if image.bands < 3 else 3
-    about = Metadata()
-    if not options.strip:
-        about = current(metadata, fmt.name, image.width, image.height, channels)
+    about = _about(metadata, fmt, options, (image.width, image.height, channels))
     save, settings = _saver(image, fmt, metadata, about, options)
     if fmt.name == "png":
         _encode(image, file, save, settings, lambda head: png.spliced(head, png.chunks_for(about)))
@@ -183,6 +188,12 @@ def save_image(
         _encode(_tagged(image, about, fmt), file, save, settings)
         if fmt.name == "tiff":
             _finish_tiff(file, about)
+
+
+def _about(
+    metadata: Metadata, fmt: Format, options: SaveOptions, shape: tuple[int, int, int]
+) -> Metadata:
+    return Metadata() if options.strip else current(metadata, fmt.name, *shape)
 
 
 def _encode(
