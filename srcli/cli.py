@@ -20,6 +20,7 @@ COMMANDS: Mapping[str, str] = {
     "upscale": "srcli.commands.upscale:upscale",
     "models": "srcli.commands.models:models",
     "eval": "srcli.commands.eval:evaluate",
+    "doctor": "srcli.commands.doctor:doctor",
 }
 
 

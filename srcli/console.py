@@ -19,7 +19,8 @@ Advance = Callable[[int, int], None]
 def _console(*, stderr: bool) -> Console:
     from rich.console import Console
 
-    return Console(stderr=stderr, highlight=False, soft_wrap=True)
+    # Names of files and packages may hold what looks like markup: `pyvips[binary]`.
+    return Console(stderr=stderr, highlight=False, soft_wrap=True, markup=False, emoji=False)
 
 
 def note(message: str) -> None:

@@ -36,6 +36,7 @@ MAY_IMPORT = {
     "pipeline": {"backends", "errors", "images", "spec", "tiling"},
     "batch": {"errors", "files", "images", "pipeline", "resample", "store"},
     "evaluation": {"errors", "images", "metrics", "resample"},
+    "health": {"backends", "errors", "images", "store"},
     "api": {"backends", "errors", "images", "loading", "pipeline", "registry", "spec"},
     "commands": None,  # anything but cli
     "cli": {"console", "errors"},
