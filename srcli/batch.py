@@ -1,33 +1,30 @@
-"""Many files: which becomes which, in what order, and what became of each.
-
-Everything that can be known before work is checked before work. A bad file is reported and the
-others go on. Decoding, the network and encoding overlap.
-"""
+"""Do many jobs: decoding, the network and encoding overlap, and a bad file stops only itself."""
 
 from __future__ import annotations
 
+import hashlib
+import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from srcli.errors import InputError, OutputExistsError, SrcliError, UsageError
-from srcli.images import FORMATS, Picture, SaveOptions, format_of, has_picture_suffix, read, write
+from srcli import images
+from srcli.errors import InputError, MemoryExhaustedError, OutputError, SrcliError
+from srcli.images import Picture, StripReader, StripWriter
+from srcli.jobs import STDIO, Job
+from srcli.journal import Journal, recipe_of
 from srcli.pipeline import Progress, Restorer
+from srcli.store import sha256_of
 
-AHEAD = 2  # pictures decoded before, and encoded after, the one in the network
+AHEAD = 2  # groups decoded before, and pictures encoded after, those in the network
+IN_MEMORY = 256 << 20  # bytes of output above which a picture is done strip by strip
+
 Status = Literal["done", "failed", "skipped"]
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """One picture to restore."""
-
-    source: Path
-    target: Path
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,154 +34,287 @@ class Outcome:
     job: Job
     status: Status
     error: SrcliError | None = None
-    size: tuple[int, int] | None = None
-    """Width and height of the output."""
-
-    source_size: tuple[int, int] | None = None
-    """Width and height of the input."""
-
     seconds: float = 0.0
     """In the network."""
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Naming:
-    """How an output is called: `{stem}{suffix}{extension}`."""
-
-    suffix: str
-    """For example `_x4`."""
-
-    format: str | None = None
-    """Name of a format; None keeps the input's."""
-
-    def target(self, source: Path, folder: Path) -> Path:
-        """The output's path for an input, in a folder."""
-        extension = source.suffix
-        if self.format is not None:
-            extension = FORMATS[self.format].suffixes[0]
-        elif not has_picture_suffix(source):
-            extension += ".png"
-        return folder / f"{source.stem}{self.suffix}{extension}"
+    notes: tuple[str, ...] = ()
 
 
-def plan_jobs(
-    inputs: Sequence[Path], output: Path | None, naming: Naming, *, into_folder: bool
-) -> list[Job]:
-    """Pair each input with its output.
+@dataclass(slots=True, kw_only=True)
+class Batch:
+    """Jobs, and how they are to be done."""
 
-    Args:
-        inputs: Files, in the order of work.
-        output: A file (for one input), a folder, or None for beside the input.
-        naming: How outputs are called.
-        into_folder: Whether `output` is a folder even for one input.
+    restorer: Callable[[int], Restorer]
+    """For a network scale."""
 
-    Raises:
-        UsageError: Two outputs would be the same file, or an output would be its own input.
-    """
-    if output is not None and len(inputs) == 1 and not into_folder:
-        format_of(output)  # before any work: can this be written at all?
-        jobs = [Job(inputs[0], output)]
-    else:
-        jobs = [Job(path, naming.target(path, output or path.parent)) for path in inputs]
-    _check_names(jobs)
-    return jobs
+    progress: Callable[[str], Progress]
+    """Begins to show a piece of work, by its name."""
 
+    size: int = 1
+    """How many pictures of one size go through the network together."""
 
-def check_existing(jobs: Iterable[Job]) -> None:
-    """Raise `OutputExistsError` if an output is there already."""
-    present = [job.target for job in jobs if job.target.exists()]
-    if present:
-        more = f" (and {len(present) - 1} more)" if len(present) > 1 else ""
-        raise OutputExistsError(
-            f"{present[0]}: exists already{more}. Replace it with --overwrite, or choose another "
-            "place with -o."
-        )
+    resume: bool = False
+    skip_existing: bool = False
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    """What outputs depend on besides input and options: model, weights, version."""
 
+    max_pixels: int | None = images.MAX_PIXELS
+    _journals: dict[Path, Journal] = field(default_factory=dict, init=False)
 
-def run_jobs(
-    jobs: Sequence[Job],
-    restorer: Restorer,
-    options: SaveOptions,
-    progress: Callable[[Job], Progress],
-) -> Iterator[Outcome]:
-    """Do the jobs in order, decoding ahead and encoding behind; yields each as it is finished.
+    def run(self, jobs: Sequence[Job]) -> Iterator[Outcome]:
+        """Do the jobs; yields what became of each, in order.
 
-    Only errors of single files are contained; anything else ends the run.
-    """
-    decoders, encoders = ThreadPoolExecutor(1, "decode"), ThreadPoolExecutor(1, "encode")
-    decoding: deque[Future[Picture]] = deque()
-    encoding: deque[Future[Outcome]] = deque()
-    waiting = iter(jobs)
-    try:
-        for job in jobs:
-            while len(decoding) <= AHEAD and (following := next(waiting, None)) is not None:
-                decoding.append(decoders.submit(read, following.source))
-            encoding.append(
-                _restore(job, decoding.popleft(), restorer, options, progress, encoders)
-            )
-            while len(encoding) > AHEAD or (encoding and encoding[0].done()):
-                yield encoding.popleft().result()
-        while encoding:
-            yield encoding.popleft().result()
-    finally:
-        decoders.shutdown(cancel_futures=True)
-        encoders.shutdown(cancel_futures=True)
+        Only the errors of single files are contained. Whatever ends the run early, also Ctrl-C,
+        leaves every finished file whole and nothing half written.
+        """
+        with ExitStack() as stack:
+            decoders = stack.enter_context(_executor("decode"))
+            encoders = stack.enter_context(_executor("encode"))
+            if self.resume:
+                roots = {job.root for job in jobs if str(job.target) != STDIO}
+                self._journals = {r: stack.enter_context(Journal(r)) for r in sorted(roots)}
+            decoding = _ahead(decoders, self._prepare, jobs)
+            yield from _behind(self._restored(decoding, encoders), AHEAD)
 
+    def _restored(
+        self, decoding: Iterator[Future[_Prepared]], encoders: ThreadPoolExecutor
+    ) -> Iterator[Future[Outcome]]:
+        """Each job's outcome to be, as soon as its picture has been through the network."""
+        for group in _grouped((future.result() for future in decoding), self.size):
+            first = group[0]
+            if first.outcome is not None:
+                yield _known(first.outcome)
+            elif first.picture is None:
+                yield _known(self._restore_large(first))
+            else:
+                yield from self._restore_group(group, encoders)
 
-def _restore(
-    job: Job,
-    decoding: Future[Picture],
-    restorer: Restorer,
-    options: SaveOptions,
-    progress: Callable[[Job], Progress],
-    encoders: ThreadPoolExecutor,
-) -> Future[Outcome]:
-    """Run the network on one picture and hand the result to the encoder."""
-    try:
-        picture = decoding.result()
+    def _prepare(self, job: Job) -> _Prepared:
+        """Decide whether a job is to be done, and decode its picture if it fits in memory."""
+        try:
+            if job.error is not None:
+                raise job.error
+            if self.skip_existing and str(job.target) != STDIO and job.target.exists():
+                return _Prepared(job, outcome=Outcome(job=job, status="skipped"))
+            digest, recipe = self._identity(job)
+            journal = self._journals.get(job.root)
+            if journal is not None and journal.is_done(job.target, digest, recipe):
+                return _Prepared(job, outcome=Outcome(job=job, status="skipped"))
+            if _is_large(job):
+                return _Prepared(job, digest=digest, recipe=recipe)
+            picture = images.read(_source(job), max_pixels=self.max_pixels, name=job.name)
+            return _Prepared(job, picture=picture, digest=digest, recipe=recipe)
+        except (SrcliError, MemoryError) as error:
+            return _Prepared(job, outcome=_failure(job, error))
+
+    def _identity(self, job: Job) -> tuple[str, str]:
+        """Checksums of the input, and of everything else that the output depends on."""
+        if not self.resume:
+            return "", ""
+        try:
+            content = job.content
+            digest = sha256_of(job.source) if content is None else _sha256(content)
+        except OSError as error:
+            raise InputError(f"{job.name}: cannot be read ({error.strerror}).") from error
+        size = None if job.size is None else asdict(job.size)
+        return digest, recipe_of({**self.facts, "size": size, "options": asdict(job.options)})
+
+    def _restore_group(
+        self, group: Sequence[_Prepared], encoders: ThreadPoolExecutor
+    ) -> Iterator[Future[Outcome]]:
+        first = group[0].job
+        assert first.size is not None
+        label = first.name if len(group) == 1 else f"{first.name} and {len(group) - 1} more"
         started = time.monotonic()
-        restored = restorer(picture, progress(job))
-    except SrcliError as error:
-        failed: Future[Outcome] = Future()
-        failed.set_result(Outcome(job=job, status="failed", error=error))
-        return failed
-    return encoders.submit(_encode, job, picture, restored, options, time.monotonic() - started)
-
-
-def _encode(
-    job: Job, source: Picture, restored: Picture, options: SaveOptions, seconds: float
-) -> Outcome:
-    try:
-        write(restored, job.target, options)
-    except SrcliError as error:
-        return Outcome(job=job, status="failed", error=error)
-    return Outcome(
-        job=job,
-        status="done",
-        size=(restored.width, restored.height),
-        source_size=(source.width, source.height),
-        seconds=seconds,
-    )
-
-
-def _check_names(jobs: Sequence[Job]) -> None:
-    seen: dict[Path, Path] = {}
-    for job in jobs:
-        target = job.target.resolve()
-        if target == job.source.resolve():
-            raise UsageError(f"{job.source}: would be replaced by its own result. Choose -o.")
-        other = seen.setdefault(target, job.source)
-        if other is not job.source:
-            raise UsageError(
-                f"{other} and {job.source} would both become {job.target}. "
-                "Give them different names or folders."
+        try:
+            restored = self.restorer(first.size.network_scale).restore_all(
+                [prepared.decoded for prepared in group],
+                self.progress(label),
+                (first.size.height, first.size.width),
             )
+        except (SrcliError, MemoryError) as error:
+            for prepared in group:
+                yield _known(_failure(prepared.job, error))
+            return
+        seconds = (time.monotonic() - started) / len(group)
+        for prepared, picture in zip(group, restored, strict=True):
+            yield encoders.submit(self._encode, prepared, picture, seconds)
+
+    def _encode(self, prepared: _Prepared, picture: Picture, seconds: float) -> Outcome:
+        job = prepared.job
+        try:
+            if str(job.target) == STDIO:
+                _write_stdout(images.encode(picture, job.options))
+            else:
+                self._announce(prepared)
+                images.write(picture, job.target, job.options)
+                self._finish(prepared)
+        except (SrcliError, MemoryError) as error:
+            return _failure(job, error)
+        notes = (*job.notes, *prepared.decoded.notes)
+        return Outcome(job=job, status="done", seconds=seconds, notes=notes)
+
+    def _restore_large(self, prepared: _Prepared) -> Outcome:
+        """Read, restore and write a few rows at a time."""
+        job = prepared.job
+        started = time.monotonic()
+        try:
+            self._announce(prepared)
+            with StripReader(
+                _source(job), max_pixels=self.max_pixels, name=job.name, folder=job.root
+            ) as reader:
+                self._copy_strips(job, reader)
+            self._finish(prepared)
+        except (SrcliError, MemoryError) as error:
+            return _failure(job, error)
+        seconds = time.monotonic() - started
+        return Outcome(job=job, status="done", seconds=seconds, notes=job.notes)
+
+    def _copy_strips(self, job: Job, reader: StripReader) -> None:
+        assert job.size is not None
+        header, size = reader.header, job.size
+        restorer = self.restorer(size.network_scale)
+        with StripWriter(
+            job.target,
+            width=size.width,
+            height=size.height,
+            channels=header.channels,
+            has_alpha=header.has_alpha,
+            bits=header.bits,
+            metadata=reader.metadata,
+            options=job.options,
+        ) as writer:
+            for color, alpha in restorer.restore_strips(
+                reader.rows,
+                header.height,
+                header.width,
+                has_alpha=header.has_alpha,
+                progress=self.progress(job.name),
+                size=(size.height, size.width),
+            ):
+                writer.write(color, alpha)
+
+    def _announce(self, prepared: _Prepared) -> None:
+        job = prepared.job
+        if job.root in self._journals:
+            self._journals[job.root].announce(job.target, prepared.digest, prepared.recipe)
+
+    def _finish(self, prepared: _Prepared) -> None:
+        job = prepared.job
+        if job.root in self._journals:
+            self._journals[job.root].finish(job.target, prepared.digest, prepared.recipe)
 
 
-def missing_inputs(inputs: Iterable[Path]) -> list[InputError]:
-    """An error for each input that is not there."""
-    return [
-        InputError(f"{path}: there is no such file. Check the path.")
-        for path in inputs
-        if not path.exists()
-    ]
+@dataclass(frozen=True, slots=True)
+class _Prepared:
+    """A job on its way to the network."""
+
+    job: Job
+    picture: Picture | None = None
+    """None if the job is over, or its picture too large to be held whole."""
+
+    outcome: Outcome | None = None
+    digest: str = ""
+    recipe: str = ""
+
+    @property
+    def decoded(self) -> Picture:
+        assert self.picture is not None, "only small pictures are decoded ahead"
+        return self.picture
+
+    def goes_with(self, other: _Prepared) -> bool:
+        """Whether both pictures can be one batch."""
+        if self.picture is None or other.picture is None:
+            return False
+        kinds = [
+            (p.color.shape, p.color.dtype, p.alpha is None) for p in (self.picture, other.picture)
+        ]
+        return kinds[0] == kinds[1] and self.job.size == other.job.size
+
+
+def _executor(name: str) -> _Patient:
+    return _Patient(1, name)
+
+
+class _Patient(ThreadPoolExecutor):
+    """Lets the piece at hand finish, and drops those that wait, when the block is left."""
+
+    def __exit__(self, *details: object) -> None:
+        self.shutdown(wait=True, cancel_futures=True)
+
+
+def _ahead(
+    executor: ThreadPoolExecutor, prepare: Callable[[Job], _Prepared], jobs: Iterable[Job]
+) -> Iterator[Future[_Prepared]]:
+    """Futures in order, a bounded number of which are being worked on."""
+    pending: deque[Future[_Prepared]] = deque()
+    for job in jobs:
+        pending.append(executor.submit(prepare, job))
+        if len(pending) > AHEAD:
+            yield pending.popleft()
+    yield from pending
+
+
+def _behind(futures: Iterator[Future[Outcome]], bound: int) -> Iterator[Outcome]:
+    """Results in order, while a bounded number of them is still being worked on."""
+    pending: deque[Future[Outcome]] = deque()
+    for future in futures:
+        pending.append(future)
+        while len(pending) > bound or (pending and pending[0].done()):
+            yield pending.popleft().result()
+    for future in pending:
+        yield future.result()
+
+
+def _grouped(prepared: Iterator[_Prepared], size: int) -> Iterator[list[_Prepared]]:
+    """Neighbours that fit together, at most `size` of them."""
+    group: list[_Prepared] = []
+    for entry in prepared:
+        if group and (len(group) == size or not group[-1].goes_with(entry)):
+            yield group
+            group = []
+        group.append(entry)
+        if size == 1:  # nothing to wait for
+            yield group
+            group = []
+    if group:
+        yield group
+
+
+def _known(outcome: Outcome) -> Future[Outcome]:
+    future: Future[Outcome] = Future()
+    future.set_result(outcome)
+    return future
+
+
+def _failure(job: Job, error: SrcliError | MemoryError) -> Outcome:
+    if isinstance(error, MemoryError):
+        error = MemoryExhaustedError(
+            f"{job.name}: out of memory. Close other programs, or give a smaller --memory."
+        )
+    return Outcome(job=job, status="failed", error=error)
+
+
+def _is_large(job: Job) -> bool:
+    if job.size is None or job.header is None or str(job.target) == STDIO:
+        return False
+    channels = job.header.channels + job.header.has_alpha
+    return job.size.width * job.size.height * channels * (job.header.bits // 8) > IN_MEMORY
+
+
+def _source(job: Job) -> Path | bytes:
+    return job.source if job.content is None else job.content
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def _write_stdout(content: bytes) -> None:
+    try:
+        sys.stdout.buffer.write(content)
+        sys.stdout.buffer.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise OutputError(f"standard output: cannot be written ({error.strerror}).") from error

@@ -18,6 +18,8 @@ INTERRUPTED = 130
 # because `export` builds on this package and is never imported by it.
 COMMANDS: Mapping[str, str] = {
     "upscale": "srcli.commands.upscale:upscale",
+    "denoise": "srcli.commands.denoise:denoise",
+    "deblock": "srcli.commands.deblock:deblock",
     "models": "srcli.commands.models:models",
     "eval": "srcli.commands.eval:evaluate",
     "doctor": "srcli.commands.doctor:doctor",

@@ -99,7 +99,8 @@ def load(
 def _no_weights(spec: ModelSpec, scale: int, task: Task) -> str:
     others = sorted({w.model for w in shipped_weights() if (w.scale, w.task) == (scale, task)})
     instead = f", or use -m {others[0]}" if others else ""
+    purpose = f"to {task} by {scale}" if scale > 1 else f"to {task}"
     return (
-        f"srcli ships no weights for {spec.name} to {task} by {scale}. "
+        f"srcli ships no weights for {spec.name} {purpose}. "
         f"Give your own with --weights FILE{instead}."
     )

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from srcli.backends.base import Batch, OutOfMemory, Session
 from srcli.errors import MemoryExhaustedError, SrcliError, UsageError
 from srcli.images import Picture, Pixels, bleed, from_float, to_float
+from srcli.resample import RowResampler
 from srcli.spec import Geometry
 from srcli.tiling import Span, choose_window, halved, plan, spans
 
@@ -25,6 +26,9 @@ Part = tuple[Pixels, Pixels | None]
 
 Rows = Callable[[int, int], Part]
 """Gives rows [top, bottom) of a picture; asked from top to bottom, without overlap."""
+
+Plane = NDArray[np.floating]
+"""H x W x C in [0, 1], not clamped."""
 
 Progress = Callable[[int, int], None]
 """Called with the number of input pixels done and their total."""
@@ -80,17 +84,33 @@ class Restorer:
             raise UsageError(f"a tile of {self.tile} pixels is not possible. Give at least 1.")
         self.memory = self.memory or automatic_budget()
 
-    def __call__(self, picture: Picture, progress: Progress = ignore_progress) -> Picture:
-        """Restore a picture: colour and alpha, in the bits per channel that it has."""
-        return self.restore_all([picture], progress)[0]
+    def __call__(
+        self,
+        picture: Picture,
+        progress: Progress = ignore_progress,
+        size: tuple[int, int] | None = None,
+    ) -> Picture:
+        """Restore a picture: colour and alpha, in the bits per channel that it has.
+
+        Args:
+            picture: In any size.
+            progress: Told how far it is.
+            size: Height and width to resample the result to; None for the network's own.
+        """
+        return self.restore_all([picture], progress, size)[0]
 
     def restore_all(
-        self, pictures: Sequence[Picture], progress: Progress = ignore_progress
+        self,
+        pictures: Sequence[Picture],
+        progress: Progress = ignore_progress,
+        size: tuple[int, int] | None = None,
     ) -> list[Picture]:
         """Restore pictures of one size, channels and bits together, as one batch."""
         first = pictures[0]
         sources = [_Sliding(_rows_of(picture)) for picture in pictures]
-        strips = self._strips(sources, first.height, first.width, first.alpha is not None, progress)
+        strips = self._strips(
+            sources, first.height, first.width, first.alpha is not None, progress, size
+        )
         return [
             _with_pixels(picture, parts)
             for picture, parts in zip(pictures, zip(*strips, strict=True), strict=True)
@@ -104,6 +124,7 @@ class Restorer:
         *,
         has_alpha: bool,
         progress: Progress = ignore_progress,
+        size: tuple[int, int] | None = None,
     ) -> Iterator[Part]:
         """Restore one picture of any height in bounded memory.
 
@@ -113,11 +134,13 @@ class Restorer:
             width: Of the picture, in input pixels.
             has_alpha: Whether `rows` will give alpha.
             progress: Told how far it is.
+            size: Height and width to resample the result to; None for the network's own.
 
         Yields:
             The output from top to bottom.
         """
-        for parts in self._strips([_Sliding(rows)], height, width, has_alpha, progress):
+        source = _Sliding(rows)
+        for parts in self._strips([source], height, width, has_alpha, progress, size):
             yield parts[0]
 
     def _strips(
@@ -127,18 +150,21 @@ class Restorer:
         width: int,
         has_alpha: bool,
         progress: Progress,
+        size: tuple[int, int] | None,
     ) -> Iterator[list[Part]]:
         """For each strip from top to bottom, the output of every source."""
         s = self.scale
-        extra = BLEED if has_alpha else 0
+        own_size = (height * s, width * s)
+        finishers = [_Finisher(own_size, size or own_size) for _ in sources]
+        halo = self.margin + (BLEED if has_alpha else 0)
         window = self._window(height, width, len(sources) * (2 if has_alpha else 1))
-        halo = self.margin + extra
         for span in spans(height, max(window[0], 2 * halo + 1), halo):
             stored = [source(span.start, span.stop) for source in sources]
             batch = _planes([layer for part in stored for layer in _layers(part)])
             restored = self.restore(batch, _shifted(progress, span, height, width))
             inner = span.inner(s)
-            yield _unlayered(restored[:, :, inner], stored, inner, s)
+            parts = _unlayered(restored[:, :, inner], stored, inner, s)
+            yield [finish(*part) for finish, part in zip(finishers, parts, strict=True)]
 
     def restore(self, batch: Batch, progress: Progress = ignore_progress) -> Batch:
         """Restore n x 3 x h x w in [0, 1] to n x 3 x s*h x s*w, not clamped, tile by tile.
@@ -245,7 +271,7 @@ def _rows_of(picture: Picture) -> Rows:
     return lambda top, bottom: (color[top:bottom], None if alpha is None else alpha[top:bottom])
 
 
-def _layers(part: Part) -> list[NDArray[np.float32]]:
+def _layers(part: Part) -> list[Plane]:
     """What goes through the network: the colour, and alpha as a grey picture where it varies.
 
     What lies under transparent pixels is arbitrary; it is replaced by the colour around them, so
@@ -260,7 +286,7 @@ def _layers(part: Part) -> list[NDArray[np.float32]]:
     return layers
 
 
-def _planes(layers: Sequence[NDArray[np.float32]]) -> Batch:
+def _planes(layers: Sequence[Plane]) -> Batch:
     """H x W x C arrays, C = 1 or 3, as one batch n x 3 x H x W; grey ones with equal planes."""
     height, width = layers[0].shape[:2]
     return np.stack(
@@ -268,31 +294,34 @@ def _planes(layers: Sequence[NDArray[np.float32]]) -> Batch:
     )
 
 
-def _unlayered(restored: Batch, stored: Sequence[Part], rows: slice, scale: int) -> list[Part]:
-    """The reverse of `_layers` and `_planes`, on the output; `rows` of it have been cut out."""
+def _unlayered(
+    restored: Batch, stored: Sequence[Part], rows: slice, scale: int
+) -> list[tuple[Plane, Plane | None, int]]:
+    """The reverse of `_layers` and `_planes`, on the output; `rows` of it have been cut out.
+
+    Returns:
+        Colour (H x W x C) and alpha (H x W x 1) in [0, 1], and bits per channel.
+    """
     outputs = iter(restored)
-    parts: list[Part] = []
+    parts: list[tuple[Plane, Plane | None, int]] = []
     for color, alpha in stored:
-        bits = 8 * color.itemsize
-        grey = color.shape[2] == 1
-        out = _pixels(next(outputs), bits, grey=grey)
-        if alpha is None:
-            parts.append((out, None))
-            continue
-        varies = alpha.min() != alpha.max()
-        plane = _pixels(next(outputs), bits, grey=True)[:, :, 0] if varies else None
-        parts.append((out, _held(plane, alpha, rows, scale)))
+        out = _picture(next(outputs), grey=color.shape[2] == 1)
+        held = None
+        if alpha is not None:
+            varies = alpha.min() != alpha.max()
+            plane = _picture(next(outputs), grey=True) if varies else None
+            held = _held(plane, alpha, rows, scale)
+        parts.append((out, held, 8 * color.itemsize))
     return parts
 
 
-def _pixels(planes: NDArray[np.float32], bits: int, *, grey: bool) -> Pixels:
+def _picture(planes: Plane, *, grey: bool) -> Plane:
     # A grey picture went in as three equal planes. Networks treat them differently (the mean of
     # the training pictures is not grey), so take what the planes agree on.
-    picture = planes.mean(axis=0, keepdims=True) if grey else planes
-    return np.ascontiguousarray(from_float(picture.transpose(1, 2, 0), bits))
+    return (planes.mean(axis=0, keepdims=True) if grey else planes).transpose(1, 2, 0)
 
 
-def _held(plane: Pixels | None, alpha: Pixels, rows: slice, scale: int) -> Pixels:
+def _held(plane: Plane | None, alpha: Pixels, rows: slice, scale: int) -> Plane:
     """Enlarged alpha, held between the least and the greatest alpha nearby.
 
     So what is opaque stays opaque and what is transparent stays transparent, whatever the network
@@ -315,8 +344,24 @@ def _extreme(plane: Pixels, choose: np.ufunc) -> Pixels:
     return plane
 
 
-def _enlarged(plane: Pixels, scale: int) -> Pixels:
-    return plane.repeat(scale, axis=0).repeat(scale, axis=1)
+def _enlarged(plane: Pixels, scale: int) -> Plane:
+    return to_float(plane).repeat(scale, axis=0).repeat(scale, axis=1)[:, :, None]
+
+
+class _Finisher:
+    """Takes the float rows of one output, resamples them if need be, and quantises them once."""
+
+    def __init__(self, size: tuple[int, int], wanted: tuple[int, int]) -> None:
+        self._color = RowResampler(*size, *wanted) if wanted != size else None
+        self._alpha = RowResampler(*size, *wanted) if wanted != size else None
+
+    def __call__(self, color: Plane, alpha: Plane | None, bits: int) -> Part:
+        if self._color is not None:
+            color = self._color.feed(color)
+        if self._alpha is not None and alpha is not None:
+            alpha = self._alpha.feed(alpha)
+        finished = np.ascontiguousarray(from_float(color, bits))
+        return finished, None if alpha is None else from_float(alpha, bits)[:, :, 0]
 
 
 def _with_pixels(picture: Picture, parts: Sequence[Part]) -> Picture:

@@ -37,7 +37,6 @@ def check_scale(spec: ModelSpec, scale: int, task: Task = "upscale") -> None:
     """Raise `UnsupportedScaleError` unless the model has this scale for the task."""
     scales = spec.scales_for(task)
     if scale not in scales:
-        offered = ", ".join(str(s) for s in scales) or "none"
-        raise UnsupportedScaleError(
-            f"{spec.name} cannot {task} by {scale}. Choose one of its scales: {offered}."
-        )
+        offered = ", ".join(str(s) for s in scales)
+        remedy = f"Choose one of its scales: {offered}." if scales else "Choose another model."
+        raise UnsupportedScaleError(f"{spec.name} cannot {task} by {scale}. {remedy}")

@@ -80,3 +80,41 @@ def _reflected(positions: NDArray[np.intp], size: int) -> NDArray[np.intp]:
     """Mirror positions outside the picture back into it; the border sample is repeated."""
     wrapped = np.mod(positions, 2 * size)
     return np.where(wrapped < size, wrapped, 2 * size - 1 - wrapped)
+
+
+class RowResampler:
+    """Resamples a picture whose rows arrive from top to bottom; gives what `resize` gives.
+
+    Args:
+        height: Of the source.
+        width: Of the source.
+        to_height: Of the result.
+        to_width: Of the result.
+    """
+
+    def __init__(self, height: int, width: int, to_height: int, to_width: int) -> None:
+        self._to_width = to_width
+        self._sources, self._weights = contributions(height, to_height)
+        # A row of the result is ready when the last row that it needs has arrived, and a source row
+        # may be dropped when no later row needs it.
+        self._last = np.maximum.accumulate(self._sources.max(axis=1))
+        self._first = np.minimum.accumulate(self._sources.min(axis=1)[::-1])[::-1]
+        self._kept: NDArray[np.floating] | None = None
+        self._start = 0  # source row at which `_kept` begins
+        self._done = 0  # rows of the result given so far
+
+    def feed(self, rows: NDArray[np.floating]) -> NDArray[np.floating]:
+        """Take further rows (k x W x C) and give the rows that are ready (j x W' x C)."""
+        wide = resize(rows, rows.shape[0], self._to_width)
+        kept = wide if self._kept is None else np.concatenate([self._kept, wide])
+        stop = self._start + len(kept)
+        ready = int(np.searchsorted(self._last, stop))
+        out = np.zeros((ready - self._done, *kept.shape[1:]), kept.dtype)
+        sources = self._sources[self._done : ready] - self._start
+        weights = self._weights[self._done : ready].astype(kept.dtype)
+        for tap in range(sources.shape[1]):
+            out += kept[sources[:, tap]] * weights[:, tap].reshape(-1, 1, 1)
+        self._done = ready
+        keep = int(self._first[ready]) if ready < len(self._first) else stop
+        self._kept, self._start = kept[keep - self._start :], keep
+        return out

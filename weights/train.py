@@ -43,6 +43,7 @@ Pixels = NDArray[np.uint8]
 log = logging.getLogger("train")
 
 CHARBONNIER = 1e-3  # the loss is quadratic below this difference, linear above
+LUMA = (65.481 / 255, 128.553 / 255, 24.966 / 255)  # what PSNR-Y weighs the planes by
 PICTURE_TYPES = {".png", ".webp", ".bmp", ".tif", ".tiff"}  # lossless: JPEG teaches JPEG
 
 
@@ -59,6 +60,7 @@ class Recipe:
     candidates: int = 2  # patches drawn for each one kept: the one with the most detail
     average: float = 0.999  # decay of the moving average of the weights
     clip: float = 0.5  # largest norm of the gradient
+    loss: str = "charbonnier"  # or "mse", to finish with: PSNR is a squared error
     seed: int = 0
     steps: int | None = None
     minutes: float | None = None
@@ -117,6 +119,21 @@ class Pictures:
         return float(np.abs(np.diff(green, axis=0)).mean() + np.abs(np.diff(green, axis=1)).mean())
 
 
+def charbonnier(difference: Tensor) -> Tensor:
+    """A smooth absolute error: learns fast and does not dwell on outliers."""
+    return torch.sqrt(difference**2 + CHARBONNIER**2).mean()
+
+
+def squared(difference: Tensor) -> Tensor:
+    """Squared error of the luma, and a little of each plane; about as large as `charbonnier`."""
+    weights = difference.new_tensor(LUMA).view(1, 3, 1, 1)
+    luma_error = ((difference * weights).sum(dim=1) ** 2).mean()
+    return 20 * (luma_error + 0.3 * (difference**2).mean())
+
+
+LOSSES = {"charbonnier": charbonnier, "mse": squared}
+
+
 class Run:
     """A network, its optimiser and its moving average; saved and restored as one."""
 
@@ -151,7 +168,7 @@ class Run:
             group["lr"] = rate
         self.optimiser.zero_grad(set_to_none=True)
         restored = functional_call(self.fused, self.net.fused_weights(), (low,))
-        loss = torch.sqrt((restored - high) ** 2 + CHARBONNIER**2).mean()
+        loss = LOSSES[self.recipe.loss](restored - high)
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(self.net.parameters(), self.recipe.clip)
         self.optimiser.step()
@@ -295,6 +312,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--every", type=float, default=5.0, help="minutes between evaluations")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--threads", type=int, help="CPU threads")
+    parser.add_argument("--loss", choices=LOSSES, default="charbonnier")
     defaults = Recipe(model="", scale=1)
     for name in ("batch", "patch", "learning_rate", "candidates", "average", "seed"):
         value = getattr(defaults, name)

@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
-from contextlib import closing
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
+from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from srcli import console
+from srcli import __version__, console
 from srcli.commands import options
+from srcli.errors import UsageError
+from srcli.registry import check_scale, get_model
 from srcli.spec import Task
 
 if TYPE_CHECKING:
-    from srcli.batch import Job, Naming, Outcome
-    from srcli.pipeline import Progress
+    from srcli.backends.base import Backend
+    from srcli.batch import Outcome
+    from srcli.images import SaveOptions
+    from srcli.jobs import Job
+    from srcli.loading import LoadedModel
+    from srcli.pipeline import Restorer
+    from srcli.sizes import SizeRequest
 
 FAILED = 1  # exit code: some inputs failed
+FORMATS = ("png", "jpeg", "webp", "tiff", "avif", "bmp")
+SUFFIXES = {"denoise": "_denoised", "deblock": "_deblocked"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,8 +43,32 @@ class Request:
     threads: int | None
     tile: int | None
     memory: int | None
+    recursive: bool
+    batch: int
     overwrite: bool
+    skip_existing: bool
+    resume: bool
+    dry_run: bool
+    check: bool
+    format: str | None
+    quality: int | None
+    lossless: bool
+    subsampling: str
+    background: tuple[int, int, int] | None
+    strip: bool
+    max_pixels: int
     as_json: bool
+
+
+def color(text: str) -> tuple[int, int, int]:
+    """`white`, `#ffffff` or any other CSS colour as RGB."""
+    from PIL import ImageColor
+
+    try:
+        red, green, blue = ImageColor.getrgb(text)[:3]
+    except ValueError:
+        raise click.BadParameter(f"{text!r} is no colour. Write white or #ffffff.") from None
+    return red, green, blue
 
 
 restoring_options = options.apply(
@@ -42,107 +77,263 @@ restoring_options = options.apply(
         "-o",
         "--output",
         metavar="OUT",
-        help="File, or folder (ends in a slash, or exists).  [default: beside the input]",
+        help="File, folder (ends in a slash, or exists), or - for standard output.  "
+        "[default: beside the input]",
     ),
     options.model,
     options.running,
+    click.option("-r", "--recursive", is_flag=True, help="Folders with all that is below them."),
+    click.option(
+        "--batch",
+        type=click.IntRange(min=1),
+        default=1,
+        show_default=True,
+        help="Pictures of one size to restore together.",
+    ),
     click.option("--overwrite", is_flag=True, help="Replace outputs that exist."),
+    click.option("--skip-existing", is_flag=True, help="Leave outputs that exist as they are."),
+    click.option("--resume", is_flag=True, help="Redo only what is missing or has changed."),
+    click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing."),
+    click.option(
+        "--check",
+        is_flag=True,
+        help="Write nothing; compare tiles with the whole picture, and backends with each other.",
+    ),
+    click.option(
+        "-f", "--format", type=click.Choice(FORMATS), help="Of outputs.  [default: the input's]"
+    ),
+    click.option(
+        "--quality", type=click.IntRange(1, 100), help="Of JPEG, WebP and AVIF.  [default: 95]"
+    ),
+    click.option("--lossless", is_flag=True, help="For WebP and AVIF."),
+    click.option(
+        "--subsampling",
+        type=click.Choice(("keep", "444", "420")),
+        default="keep",
+        show_default=True,
+        help="Chroma of JPEG outputs; keep does as the input, 444 where it was no JPEG.",
+    ),
+    click.option(
+        "--background",
+        type=color,
+        metavar="COLOR",
+        help="What transparent pictures lie on in formats that have no transparency.",
+    ),
+    click.option("--strip", is_flag=True, help="Leave out profiles, EXIF and all other metadata."),
+    click.option(
+        "--max-pixels",
+        type=click.IntRange(min=1),
+        default=500_000_000,
+        show_default=True,
+        help="Refuse larger inputs.",
+    ),
     options.as_json,
 )
 
 
-def restore_files(request: Request, task: Task, scale: int) -> int:
+def restore_files(request: Request, task: Task, size: SizeRequest) -> int:
     """Do what a restoring command asks for; returns the exit code."""
-    from srcli.backends import get_backend
-    from srcli.backends.base import SessionOptions
-    from srcli.batch import Naming, run_jobs
-    from srcli.images import SaveOptions
-    from srcli.loading import load
-    from srcli.pipeline import Restorer
+    jobs = _plan(request, task, size)
+    if request.dry_run:
+        return _show_plan(jobs, request)
+    runner = _Runner(request, task)
+    if request.check:
+        from srcli.commands.checking import check_jobs
 
-    suffix = f"_x{scale}" if task == "upscale" else f"_{task}ed"
-    jobs = _plan(request, Naming(suffix=suffix))
-    loaded = load(request.model, scale, task=task, weights=request.weights, note=console.note)
-    backend = get_backend(request.backend)
-    settings = SessionOptions(threads=request.threads)
-    outcomes = []
-    with closing(backend.open(loaded, settings)) as session:
-        restorer = Restorer(
-            session=session,
-            geometry=loaded.geometry,
-            scale=scale,
-            tile=request.tile,
-            memory=request.memory,
-            note=console.note,
-        )
-        if request.backend == "auto":
-            console.note(f"{loaded.label} with {backend.name}")
-        with console.progress() as bar:
-            numbers = {job: number for number, job in enumerate(jobs, start=1)}
-
-            def start(job: Job) -> Progress:
-                return bar.start(f"{numbers[job]}/{len(jobs)} {job.source.name}")
-
-            for outcome in run_jobs(jobs, restorer, SaveOptions(), start):
-                outcomes.append(outcome)
-                _tell(outcome, quiet=request.as_json)
+        return check_jobs(jobs, request, runner.load)
+    outcomes = list(_run(jobs, request, runner))
     if request.as_json:
-        console.print_json(
-            {
-                "model": loaded.spec.name,
-                "scale": scale,
-                "task": task,
-                "backend": backend.name,
-                "weights_sha256": loaded.weights.sha256,
-                "files": [_as_dict(outcome) for outcome in outcomes],
-            }
-        )
+        console.print_json({**runner.facts, "files": [_as_dict(o) for o in outcomes]})
     return _summary(outcomes)
 
 
-def _plan(request: Request, naming: Naming) -> list[Job]:
-    from srcli.batch import check_existing, missing_inputs, plan_jobs
+def _plan(request: Request, task: Task, size: SizeRequest) -> list[Job]:
+    from srcli.jobs import Wishes, check_existing, plan_jobs
 
-    inputs = [Path(text) for text in request.inputs]
-    missing = missing_inputs(inputs)
-    if missing:
-        raise missing[0]
-    output = None if request.output is None else Path(request.output)
-    into_folder = output is not None and (
-        output.is_dir() or (request.output is not None and request.output.endswith(("/", "\\")))
+    if request.overwrite + request.skip_existing + request.resume > 1:
+        raise UsageError("choose one of --overwrite, --skip-existing and --resume.")
+    spec = get_model(request.model)
+    if size.scale is not None and not 0 < size.scale <= max(spec.scales_for(task), default=0):
+        check_scale(spec, ceil(size.scale), task)
+    wishes = Wishes(
+        output=request.output,
+        suffix=SUFFIXES.get(task, f"_{size.label}"),
+        size=size,
+        scales=spec.scales_for(task),
+        options=_save_options(request),
+        recursive=request.recursive,
+        max_pixels=request.max_pixels,
     )
-    jobs = plan_jobs(inputs, output, naming, into_folder=into_folder)
-    if not request.overwrite:
+    jobs = plan_jobs(request.inputs, wishes)
+    alone = jobs[0].error if len(jobs) == 1 else None
+    if alone is not None:
+        raise alone
+    if not (request.overwrite or request.skip_existing or request.resume or request.check):
         check_existing(jobs)
     return jobs
 
 
+def _save_options(request: Request) -> SaveOptions:
+    from srcli.images import SaveOptions
+
+    return SaveOptions(
+        format=request.format,
+        quality=request.quality,
+        lossless=request.lossless,
+        subsampling=request.subsampling,  # type: ignore[arg-type]  # click checked the choice
+        background=request.background,
+        strip=request.strip,
+    )
+
+
+class _Runner:
+    """Opens the model at each scale that a picture needs, once."""
+
+    def __init__(self, request: Request, task: Task) -> None:
+        from srcli.backends import get_backend
+
+        self.request, self.task = request, task
+        self.backend: Backend = get_backend(request.backend)
+        self.facts: dict[str, Any] = {
+            "model": get_model(request.model).name,
+            "task": task,
+            "backend": self.backend.name,
+            "version": __version__,
+            "weights_sha256": {},
+        }
+        self._open: dict[int, Restorer] = {}
+        self._stack = ExitStack()
+
+    def load(self, scale: int) -> LoadedModel:
+        from srcli.loading import load
+
+        request = self.request
+        model = load(
+            request.model, scale, task=self.task, weights=request.weights, note=console.note
+        )
+        self.facts["weights_sha256"][f"x{scale}"] = model.weights.sha256
+        return model
+
+    def restorer(self, scale: int) -> Restorer:
+        from srcli.backends.base import SessionOptions
+        from srcli.pipeline import Restorer
+
+        if scale not in self._open:
+            model = self.load(scale)
+            session = self.backend.open(model, SessionOptions(threads=self.request.threads))
+            self._stack.enter_context(closing(session))
+            if self.request.backend == "auto":
+                console.note(f"{model.label} with {self.backend.name}")
+            self._open[scale] = Restorer(
+                session=session,
+                geometry=model.geometry,
+                scale=scale,
+                tile=self.request.tile,
+                memory=self.request.memory,
+                note=console.note,
+            )
+        return self._open[scale]
+
+    def __enter__(self) -> _Runner:
+        return self
+
+    def __exit__(self, *details: object) -> None:
+        self._stack.close()
+
+
+def _run(jobs: Sequence[Job], request: Request, runner: _Runner) -> list[Outcome]:
+    from srcli.batch import Batch
+
+    # Before the first picture is read: a model without weights stops everything.
+    for scale in {job.size.network_scale for job in jobs if job.size is not None}:
+        runner.load(scale)
+    outcomes: list[Outcome] = []
+    with runner, console.progress() as bar:
+
+        def start(name: str) -> Callable[[int, int], None]:
+            return bar.start(f"{len(outcomes) + 1}/{len(jobs)} {name}")
+
+        batch = Batch(
+            restorer=runner.restorer,
+            progress=start,
+            size=request.batch,
+            resume=request.resume,
+            skip_existing=request.skip_existing,
+            facts=runner.facts,
+            max_pixels=request.max_pixels,
+        )
+        for outcome in batch.run(jobs):
+            outcomes.append(outcome)
+            _tell(outcome, quiet=request.as_json)
+    return outcomes
+
+
 def _tell(outcome: Outcome, *, quiet: bool) -> None:
+    job = outcome.job
+    for note in outcome.notes:
+        console.note(f"note: {note}")
     if outcome.error is not None:
         console.error(str(outcome.error))
-    elif not quiet:
-        console.result(f"{outcome.job.target}  {_sizes(outcome)}  {outcome.seconds:.2f} s")
+    elif quiet or str(job.target) == "-":
+        return
+    elif outcome.status == "skipped":
+        console.result(f"{job.target}  skipped")
+    else:
+        console.result(f"{job.target}  {_sizes(job)}  {outcome.seconds:.2f} s")
 
 
-def _sizes(outcome: Outcome) -> str:
-    pairs = (size for size in (outcome.source_size, outcome.size) if size)
-    return " -> ".join(f"{width}x{height}" for width, height in pairs)
+def _show_plan(jobs: Sequence[Job], request: Request) -> int:
+    if request.as_json:
+        console.print_json({"files": [_planned(job) for job in jobs]})
+        return FAILED if any(job.error for job in jobs) else 0
+    for job in jobs:
+        if job.error is not None:
+            console.error(str(job.error))
+        else:
+            console.result(f"{job.name} -> {job.target}  {_sizes(job)}")
+            for note in job.notes:
+                console.note(f"note: {note}")
+    return FAILED if any(job.error for job in jobs) else 0
+
+
+def _sizes(job: Job) -> str:
+    if job.header is None or job.size is None:
+        return ""
+    header, size = job.header, job.size
+    return f"{header.width}x{header.height} -> {size.width}x{size.height}"
+
+
+def _planned(job: Job) -> dict[str, Any]:
+    header, size = job.header, job.size
+    return {
+        "input": job.name,
+        "output": str(job.target),
+        "input_size": None if header is None else [header.width, header.height],
+        "output_size": None if size is None else [size.width, size.height],
+        "scale": None if size is None else size.network_scale,
+        "error": None if job.error is None else str(job.error),
+        "notes": list(job.notes),
+    }
 
 
 def _as_dict(outcome: Outcome) -> dict[str, Any]:
     return {
-        "input": str(outcome.job.source),
-        "output": str(outcome.job.target),
+        **_planned(outcome.job),
         "status": outcome.status,
         "error": None if outcome.error is None else str(outcome.error),
-        "input_size": outcome.source_size,
-        "output_size": outcome.size,
         "seconds": round(outcome.seconds, 4),
+        "notes": list(outcome.notes),
     }
 
 
-def _summary(outcomes: list[Outcome]) -> int:
-    failed = sum(outcome.status == "failed" for outcome in outcomes)
-    if failed and len(outcomes) > 1:
-        console.note(f"{len(outcomes) - failed} of {len(outcomes)} done, {failed} failed")
-    return FAILED if failed else 0
+def _summary(outcomes: Sequence[Outcome]) -> int:
+    counts = {
+        status: sum(outcome.status == status for outcome in outcomes)
+        for status in ("done", "skipped", "failed")
+    }
+    if len(outcomes) > 1:
+        console.note(", ".join(f"{count} {status}" for status, count in counts.items() if count))
+    if not counts["failed"]:
+        return 0
+    alone = outcomes[0].error if len(outcomes) == 1 else None
+    return FAILED if alone is None else alone.exit_code

@@ -2,24 +2,69 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from srcli.commands.restoring import Request, restore_files, restoring_options
 from srcli.registry import DEFAULT_SCALE
 
+if TYPE_CHECKING:
+    from fractions import Fraction
+
+
+def _factor(text: str) -> Fraction:
+    from fractions import Fraction
+
+    try:
+        return Fraction(text)
+    except (ValueError, ZeroDivisionError):
+        raise click.BadParameter(f"{text!r} is no number. Write 4 or 2.5.") from None
+
+
+def _box(text: str) -> tuple[int, int]:
+    width, _, height = text.lower().partition("x")
+    if not (width.isdigit() and height.isdigit() and int(width) and int(height)):
+        raise click.BadParameter(f"{text!r} is no size. Write 1920x1080.")
+    return int(width), int(height)
+
 
 @click.command()
 @restoring_options
 @click.option(
-    "-s", "--scale", type=int, default=DEFAULT_SCALE, show_default=True, help="Enlargement."
+    "-s",
+    "--scale",
+    type=_factor,
+    metavar="FACTOR",
+    help="Enlargement; fractions are resampled.  [default: 4]",
 )
-def upscale(scale: int, **request: Any) -> int:
+@click.option("--width", type=click.IntRange(min=1), help="Width of the output, in pixels.")
+@click.option("--height", type=click.IntRange(min=1), help="Height of the output, in pixels.")
+@click.option("--fit", type=_box, metavar="WxH", help="As large as fits into a box.")
+def upscale(
+    scale: Fraction | None,
+    width: int | None,
+    height: int | None,
+    fit: tuple[int, int] | None,
+    **request: Any,
+) -> int:
     """Enlarge pictures.
 
+    An INPUT is a file, a folder, a pattern, or - for standard input. Where the output is no whole
+    multiple of the input, the network enlarges by the next larger factor that it has, and the
+    result is reduced by antialiased bicubic resampling.
+
     \b
-    Example:
+    Examples:
         srcli upscale photo.png -m lapar-c -s 4
+        srcli upscale holiday/ -r -s 2 --resume
+        srcli upscale photo.jpg --width 3840 -o large.jpg
     """
-    return restore_files(Request(**request), "upscale", scale)
+    from fractions import Fraction
+
+    from srcli.sizes import SizeRequest
+
+    if scale is None and width is None and height is None and fit is None:
+        scale = Fraction(DEFAULT_SCALE)
+    size = SizeRequest(scale=scale, width=width, height=height, fit=fit)
+    return restore_files(Request(**request), "upscale", size)

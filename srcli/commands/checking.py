@@ -1,0 +1,83 @@
+"""`--check`: is the result independent of tiles and backend, on this very picture?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+from srcli import console
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from srcli.commands.restoring import Request
+    from srcli.jobs import Job
+    from srcli.loading import LoadedModel
+
+FAILED = 1
+LARGEST = 512  # pixels of a side that is checked; the middle of larger pictures
+
+
+def check_jobs(jobs: Sequence[Job], request: Request, load: Callable[[int], LoadedModel]) -> int:
+    """Compare tiled with untiled results, and backends with each other, on each input."""
+    rows, failed = [], False
+    for job in jobs:
+        if job.error is not None or job.size is None:
+            console.error(str(job.error))
+            failed = True
+            continue
+        model = load(job.size.network_scale)
+        for what, difference in _differences(job, request, model):
+            good = difference <= model.spec.tolerance
+            failed = failed or not good
+            verdict = "ok" if good else "too large"
+            rows.append((job.name, what, f"{difference:.1e}", verdict))
+    if request.as_json:
+        keys = ("input", "comparison", "difference", "verdict")
+        console.print_json([dict(zip(keys, row, strict=True)) for row in rows])
+    elif rows:
+        console.table(("picture", "comparison", "largest difference (of 1)", ""), rows)
+    return FAILED if failed else 0
+
+
+def _differences(job: Job, request: Request, model: LoadedModel) -> Iterator[tuple[str, float]]:
+    import numpy as np
+
+    from srcli.backends import BACKENDS
+    from srcli.backends.base import SessionOptions
+    from srcli.pipeline import Restorer
+
+    batch = _middle(job)
+    tile = request.tile or max(8, min(batch.shape[2:]) // 3)
+    reference: NDArray[np.float32] | None = None
+    chosen = [b for b in BACKENDS if request.backend in ("auto", b.name) and not b.unavailable()]
+    for backend in chosen:
+        with closing(backend.open(model, SessionOptions(threads=request.threads))) as session:
+            whole, tiled = (
+                Restorer(session=session, geometry=model.geometry, scale=model.scale, tile=side)
+                for side in (max(batch.shape[2:]), tile)
+            )
+            untiled = whole.restore(batch)
+            label = f"{backend.name}: tiles of {tile} against the whole"
+            yield label, float(np.abs(tiled.restore(batch) - untiled).max())
+        if reference is None:
+            reference = untiled
+        else:
+            label = f"{backend.name} against {chosen[0].name}"
+            yield label, float(np.abs(untiled - reference).max())
+
+
+def _middle(job: Job) -> NDArray[np.float32]:
+    """The middle of the picture as 1 x 3 x h x w in [0, 1]."""
+    import numpy as np
+
+    from srcli.images import read, to_float
+
+    source = job.source if job.content is None else job.content
+    color = to_float(read(source, name=job.name).color)
+    top, left = (max(0, (side - LARGEST) // 2) for side in color.shape[:2])
+    crop = color[top : top + LARGEST, left : left + LARGEST]
+    planes = np.broadcast_to(crop, (*crop.shape[:2], 3)).transpose(2, 0, 1)
+    return np.ascontiguousarray(planes[None])

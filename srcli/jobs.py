@@ -1,0 +1,259 @@
+"""Which pictures are to be done and what each becomes: all of it settled before any work."""
+
+from __future__ import annotations
+
+import glob
+import os
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from srcli.errors import InputError, OutputExistsError, SrcliError, UsageError
+from srcli.images import (
+    FORMATS,
+    MAX_PIXELS,
+    Header,
+    SaveOptions,
+    check_output,
+    format_of,
+    has_picture_suffix,
+    probe,
+)
+from srcli.sizes import Size, SizeRequest
+
+STDIO = "-"
+_STDIN_NAME = "standard input"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """One picture to restore."""
+
+    source: Path
+    """The input; `-` for standard input."""
+
+    target: Path
+    """The output; `-` for standard output."""
+
+    root: Path
+    """The folder that all outputs of this input's kind lie in or below."""
+
+    options: SaveOptions = field(default_factory=SaveOptions)
+    content: bytes | None = None
+    """What standard input held."""
+
+    header: Header | None = None
+    size: Size | None = None
+    notes: tuple[str, ...] = ()
+    error: SrcliError | None = None
+    """Why the picture cannot be done, where that is known before work."""
+
+    @property
+    def name(self) -> str:
+        """The input, for people."""
+        return _STDIN_NAME if self.content is not None else str(self.source)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wishes:
+    """What the user wants of all outputs."""
+
+    output: str | None
+    """A file, a folder (it exists, or ends in a slash), `-`, or None for beside the input."""
+
+    suffix: str
+    """What names get: `_x4`."""
+
+    size: SizeRequest
+    scales: tuple[int, ...]
+    """Those that the network has."""
+
+    options: SaveOptions
+    recursive: bool = False
+    max_pixels: int = MAX_PIXELS
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """An input, and the folder that it was found in, if the user named a folder."""
+
+    source: Path
+    folder: Path | None = None
+
+
+def plan_jobs(inputs: Sequence[str], wishes: Wishes) -> list[Job]:
+    """Pair each input with its output, and look at each as far as its header.
+
+    Args:
+        inputs: Files, folders, patterns, or `-`.
+        wishes: For all of them.
+
+    Raises:
+        UsageError: Outputs collide with each other or with inputs, or the wishes contradict.
+    """
+    found = list(_find(inputs, recursive=wishes.recursive))
+    if not found:
+        raise InputError(f"{', '.join(inputs)}: no pictures in it. Name others, or give -r.")
+    jobs = [_job(entry, wishes, alone=len(found) == 1, folders=inputs) for entry in found]
+    _check_names(jobs)
+    return [_examined(job, wishes) for job in jobs]
+
+
+def check_existing(jobs: Iterable[Job]) -> None:
+    """Raise `OutputExistsError` if an output is there already."""
+    files = (job.target for job in jobs if str(job.target) != STDIO)
+    present = [target for target in files if os.path.lexists(target)]
+    if present:
+        more = f" (and {len(present) - 1} more)" if len(present) > 1 else ""
+        raise OutputExistsError(
+            f"{present[0]}: exists already{more}. Replace it with --overwrite, keep it with "
+            "--skip-existing, or choose another place with -o."
+        )
+
+
+def _find(inputs: Sequence[str], *, recursive: bool) -> Iterator[_Found]:
+    for text in inputs:
+        path = Path(text)
+        if text != STDIO and path.is_dir():
+            yield from (_Found(file, path) for file in _pictures_in(path, recursive=recursive))
+        elif text != STDIO and not os.path.lexists(path) and glob.has_magic(text):
+            # Shells expand patterns; where one did not, nothing matched, or there is no shell.
+            yield from (_Found(Path(name)) for name in _matching(text))
+        else:
+            yield _Found(path)
+
+
+def _matching(pattern: str) -> list[str]:
+    # Path.glob takes no absolute patterns.
+    return sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207
+
+
+def _pictures_in(folder: Path, *, recursive: bool) -> Iterator[Path]:
+    """Files that are called like pictures, in a stable order.
+
+    Hidden files are left alone (half-written outputs are hidden), and so are symbolic links that
+    lead out of the folder.
+    """
+    inside = folder.resolve()
+    for parent, folders, names in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(names):
+            path = Path(parent, name)
+            hidden = name.startswith(".") or not has_picture_suffix(name)
+            if not hidden and path.resolve().is_relative_to(inside):
+                yield path
+        if not recursive:
+            return
+
+
+def _job(found: _Found, wishes: Wishes, *, alone: bool, folders: Sequence[str]) -> Job:
+    source = found.source
+    content = sys.stdin.buffer.read() if str(source) == STDIO else None
+    root, target = _target(found, wishes, alone=alone, folders=folders)
+    return Job(source=source, target=target, root=root, options=wishes.options, content=content)
+
+
+def _target(
+    found: _Found, wishes: Wishes, *, alone: bool, folders: Sequence[str]
+) -> tuple[Path, Path]:
+    """The root folder of an output, and the output."""
+    source, output = found.source, wishes.output
+    if found.folder is not None:
+        root = _tree_root(found.folder, wishes, folders)
+        return root, _with_format(root / source.relative_to(found.folder), wishes.options)
+    if output == STDIO or (output is None and str(source) == STDIO):
+        if not alone:
+            raise UsageError("standard output takes one picture. Give a folder with -o.")
+        return Path(STDIO), Path(STDIO)
+    if output is not None and alone and not _is_folder(output):
+        format_of(wishes.options.format or output)  # before any work: can this be written at all?
+        return Path(output).parent, Path(output)
+    stem = "stdin" if str(source) == STDIO else source.stem
+    folder = source.parent if output is None else Path(output)
+    named = source.with_name(f"{stem}{wishes.suffix}{source.suffix}").name
+    return folder, _with_format(folder / named, wishes.options)
+
+
+def _tree_root(folder: Path, wishes: Wishes, folders: Sequence[str]) -> Path:
+    """Where the tree of a folder's outputs begins: `IN_x4` beside it, or in what -o says."""
+    if wishes.output is None:
+        named = folder if folder.name not in ("", "..") else folder.resolve()
+        return named.with_name(f"{named.name}{wishes.suffix}")
+    if wishes.output == STDIO:
+        raise UsageError("standard output takes one picture. Give a folder with -o.")
+    if len(folders) == 1:
+        return Path(wishes.output)
+    return Path(wishes.output) / folder.resolve().name
+
+
+def _with_format(target: Path, options: SaveOptions) -> Path:
+    """The name with the suffix of the format that is asked for; otherwise the input's format."""
+    if options.format is not None and target.suffix.lower() not in FORMATS[options.format].suffixes:
+        return target.with_name(f"{target.stem}{FORMATS[options.format].suffixes[0]}")
+    return target if has_picture_suffix(target) else target.with_name(f"{target.name}.png")
+
+
+def _is_folder(output: str) -> bool:
+    return output.endswith(("/", os.sep)) or Path(output).is_dir()
+
+
+def _check_names(jobs: Sequence[Job]) -> None:
+    sources = {job.source.resolve() for job in jobs if job.content is None}
+    taken: dict[Path, Job] = {}
+    for job in jobs:
+        if str(job.target) == STDIO:
+            continue
+        target = job.target.resolve()
+        if target in sources:
+            raise UsageError(
+                f"{job.target}: is an input and would be replaced by its own result. Choose -o."
+            )
+        # Some file systems do not tell A from a.
+        key = Path(str(target).casefold())
+        other = taken.setdefault(key, job)
+        if other is not job:
+            raise UsageError(
+                f"{other.name} and {job.name} would both become {job.target}. "
+                "Give them different names or folders."
+            )
+
+
+def _examined(job: Job, wishes: Wishes) -> Job:
+    """The job with what the input's header tells; or with the reason why it cannot be done."""
+    try:
+        source = job.source if job.content is None else job.content
+        header = probe(source, max_pixels=wishes.max_pixels, name=job.name)
+        size = wishes.size.resolve(header.width, header.height, wishes.scales)
+        options = job.options
+        if str(job.target) == STDIO:
+            options = replace(options, format=options.format or header.format)
+        chosen = options.format or format_of(job.target).name
+        _check_pixels(job, size, wishes.max_pixels)
+        notes = check_output(
+            size.width,
+            size.height,
+            header.has_alpha,
+            header.bits,
+            chosen,
+            options,
+            str(job.target),
+            channels=header.channels,
+        )
+    except SrcliError as error:
+        return replace(job, error=error)
+    reach = max(wishes.scales)
+    if size.width > header.width * reach or size.height > header.height * reach:
+        notes.append(f"{job.target}: enlarged by {reach}, the most the model has, then resampled")
+    return replace(job, header=header, size=size, options=options, notes=tuple(notes))
+
+
+def _check_pixels(job: Job, size: Size, max_pixels: int) -> None:
+    # The output is larger than the input by the square of the scale, and no bomb; but a factor of
+    # a thousand is a mistake.
+    limit = 64 * max_pixels
+    if size.width * size.height > limit:
+        raise UsageError(
+            f"{job.name}: would become {size.width} x {size.height}. Choose a smaller size, or "
+            "raise --max-pixels."
+        )

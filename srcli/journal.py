@@ -1,0 +1,148 @@
+"""What has been done in an output folder, so that an interrupted batch can go on.
+
+One JSON object a line: an output is announced before it gets its name, and recorded after. So after
+a crash every file under a final name is either recorded, announced by us, or somebody else's; the
+last kind is never replaced. Names in the journal are only looked up, never opened.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from filelock import FileLock, Timeout
+
+from srcli.errors import OutputError, OutputExistsError, UsageError
+from srcli.files import TEMPORARY_PREFIX, atomic_path
+from srcli.store import sha256_of
+
+NAME = ".srcli-journal.jsonl"
+_LOCK = ".srcli-journal.lock"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """What an output was made from."""
+
+    input_sha256: str
+    recipe: str
+    """Checksum of everything else that the output depends on: weights, size, options, version."""
+
+    output_sha256: str | None = None
+    """None while the output is announced but not finished."""
+
+
+class Journal:
+    """The journal of one output folder; a context manager that keeps others out."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._file = root / NAME
+        self._records: dict[str, Record] = {}
+        self._guard = threading.Lock()
+        self._lock = FileLock(root / _LOCK)
+
+    def __enter__(self) -> Self:
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            self._lock.acquire(timeout=0)
+        except Timeout:
+            raise UsageError(
+                f"{self.root}: another srcli is at work there. Wait for it, or choose another -o."
+            ) from None
+        except OSError as error:
+            raise OutputError(f"{self.root}: cannot be written ({error.strerror}).") from error
+        self._records = _read(self._file)
+        self._remove_leftovers()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        try:
+            self._compact()
+        finally:
+            self._lock.release()
+            (self.root / _LOCK).unlink(missing_ok=True)
+
+    def is_done(self, target: Path, input_sha256: str, recipe: str) -> bool:
+        """Whether the output is there, whole, and what would be made again.
+
+        Raises:
+            OutputExistsError: There is a file that this journal knows nothing of.
+        """
+        record = self._records.get(self._key(target))
+        if not target.exists():
+            return False
+        if record is None:
+            raise OutputExistsError(
+                f"{target}: exists, but was not made by the batch to be resumed. Replace it with "
+                "--overwrite, or choose another place with -o."
+            )
+        same = (record.input_sha256, record.recipe) == (input_sha256, recipe)
+        return same and record.output_sha256 == sha256_of(target)
+
+    def announce(self, target: Path, input_sha256: str, recipe: str) -> None:
+        """Say that an output is about to get its name."""
+        self._append(target, Record(input_sha256=input_sha256, recipe=recipe))
+
+    def finish(self, target: Path, input_sha256: str, recipe: str) -> None:
+        """Record an output that has its name."""
+        digest = sha256_of(target)
+        self._append(target, Record(input_sha256=input_sha256, recipe=recipe, output_sha256=digest))
+
+    def _append(self, target: Path, record: Record) -> None:
+        with self._guard:
+            self._records[self._key(target)] = record
+            with self._file.open("a", encoding="utf-8") as stream:
+                stream.write(_line(self._key(target), record))
+
+    def _compact(self) -> None:
+        """One line for each output, in order: the same however often the batch was interrupted."""
+        if self._records:
+            lines = [_line(name, self._records[name]) for name in sorted(self._records)]
+            with atomic_path(self._file) as partial:
+                partial.write_text("".join(lines), "utf-8")
+
+    def _remove_leftovers(self) -> None:
+        """Temporary files of runs that were killed. The lock says that nobody uses them."""
+        for path in self.root.rglob(f"{TEMPORARY_PREFIX}*"):
+            if path.name not in (NAME, _LOCK) and path.is_file():
+                path.unlink(missing_ok=True)
+
+    def _key(self, target: Path) -> str:
+        return target.relative_to(self.root).as_posix()
+
+
+def recipe_of(facts: Mapping[str, Any]) -> str:
+    """Checksum of what an output depends on besides its input."""
+    text = json.dumps(facts, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _line(name: str, record: Record) -> str:
+    return json.dumps({"output": name, **asdict(record)}, ensure_ascii=False) + "\n"
+
+
+def _read(file: Path) -> dict[str, Record]:
+    """All records; the last one of an output counts. A line cut short by a crash is left out."""
+    records: dict[str, Record] = {}
+    if not file.exists():
+        return records
+    for line in file.read_text("utf-8", errors="replace").splitlines():
+        try:
+            row = json.loads(line)
+            name = str(row.pop("output"))
+            records[name] = Record(**row)
+        except (ValueError, TypeError, KeyError, AttributeError):
+            continue
+    return records

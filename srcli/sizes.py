@@ -1,0 +1,81 @@
+"""How large the output shall be, and what the network does of that."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+
+from srcli.errors import UsageError
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """What becomes of a picture of a certain size."""
+
+    network_scale: int
+    """The network enlarges by this whole factor."""
+
+    width: int
+    height: int
+    """The output; where it is not the network's, the result is resampled once."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SizeRequest:
+    """A wanted size: exactly one of a factor, a width, a height, a box to fit into, or both sides.
+
+    Raises:
+        UsageError: Contradictory or impossible wishes.
+    """
+
+    scale: Fraction | None = None
+    width: int | None = None
+    height: int | None = None
+    fit: tuple[int, int] | None = None
+    """Width and height of a box; the largest picture of the same shape inside it."""
+
+    def __post_init__(self) -> None:
+        by_side = self.width is not None or self.height is not None
+        if (self.scale is not None) + by_side + (self.fit is not None) != 1:
+            raise UsageError("choose one of --scale, --width and --height, or --fit.")
+        if self.scale is not None and self.scale <= 0:
+            raise UsageError(f"a scale of {float(self.scale):g} is not possible.")
+
+    def resolve(self, width: int, height: int, scales: tuple[int, ...]) -> Size:
+        """The output size for an input, and the network scale that reaches it.
+
+        That is the smallest scale that is not smaller than what is wanted, so that the network's
+        result is resampled downwards; if there is none, the largest.
+        """
+        wanted = self._size(width, height)
+        factor = max(Fraction(wanted[0], width), Fraction(wanted[1], height))
+        if self.scale is not None:
+            factor = self.scale  # not blurred by rounding to whole pixels
+        network = min((s for s in scales if s >= factor), default=max(scales))
+        return Size(network, *wanted)
+
+    def _size(self, width: int, height: int) -> tuple[int, int]:
+        if self.width is not None and self.height is not None:
+            return self.width, self.height
+        factor = self._factor(width, height)
+        return max(1, round(width * factor)), max(1, round(height * factor))
+
+    def _factor(self, width: int, height: int) -> Fraction:
+        if self.scale is not None:
+            return self.scale
+        if self.fit is not None:
+            return min(Fraction(self.fit[0], width), Fraction(self.fit[1], height))
+        if self.width is not None:
+            return Fraction(self.width, width)
+        assert self.height is not None, "one of the wishes is set"
+        return Fraction(self.height, height)
+
+    @property
+    def label(self) -> str:
+        """For file names: `x4`, `x2.5`, `1920w`, `1080h`, `1920x1080`."""
+        if self.scale is not None:
+            return f"x{float(self.scale):g}"
+        box = self.fit or (self.width, self.height)
+        if None not in box:
+            return f"{box[0]}x{box[1]}"
+        return f"{self.width}w" if self.width is not None else f"{self.height}h"
