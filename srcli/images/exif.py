@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import BinaryIO
 
 from srcli.images.tags import (
@@ -26,6 +26,7 @@ from srcli.images.tags import (
     layout_of,
     reader_of,
     serialized,
+    swapped,
 )
 
 PREFIX = b"Exif\0\0"  # before the TIFF structure in JPEG, and wrongly in some WebP files
@@ -34,6 +35,7 @@ _SUBFILE, _ORIENTATION, _X_RESOLUTION, _Y_RESOLUTION = 0x00FE, 0x0112, 0x011A, 0
 _RESOLUTION_UNIT = 0x0128
 _THUMBNAIL, _THUMBNAIL_SIZE = 0x0201, 0x0202
 _DNG_VERSION, _GEO_KEYS, _SUB_IFDS = 0xC612, 0x87AF, 0x014A
+_USER_COMMENT, _UNICODE = 0x9286, b"UNICODE\0"
 _THOUSAND = (1000).to_bytes(4, "little")
 _WIDTHS = (0x0100, 0xA002, 0x1001)  # in the first, the EXIF and the interoperability directory
 _HEIGHTS = (0x0101, 0xA003, 0x1002)
@@ -183,7 +185,7 @@ def of_tiff(read: ReadAt) -> TiffFacts:
     return TiffFacts(
         orientation=_orientation(first),
         dpi=_dpi(first),
-        exif=_blob(_description(first)),
+        exif=_blob(_description(first, layout)),
         pages=1 + sum(not _is_copy(page) for page in pages),
         preview=(_is_copy(first) and others) or _DNG_VERSION in first.values,
         located=_GEO_KEYS in first.values,
@@ -193,7 +195,7 @@ def of_tiff(read: ReadAt) -> TiffFacts:
 def into_tiff(file: BinaryIO, exif: bytes) -> None:
     """Add what EXIF data describes to the TIFF file that `file` holds."""
     source = layout_of(reader_of(exif))
-    _extend(file, _description(directory(source, source.first())))
+    _extend(file, _description(directory(source, source.first()), source))
 
 
 def with_resolution(exif: bytes | None, dpi: tuple[float, float]) -> bytes:
@@ -247,10 +249,16 @@ def reader_of_file(file: BinaryIO) -> ReadAt:
     return read
 
 
-def _description(first: Directory) -> Directory:
+def _description(first: Directory, layout: Layout) -> Directory:
     """The part of a first directory that says something of the picture."""
     values = {tag: first.values[tag] for tag in _DESCRIPTIVE if tag in first.values}
     children = {tag: first.children[tag] for tag in (EXIF_IFD, GPS_IFD) if tag in first.children}
+    inner = children.get(EXIF_IFD, Directory({}, {})).values
+    comment = inner.get(_USER_COMMENT)
+    # The only text whose bytes follow the order of the file.
+    if layout.order == "big" and comment and comment.data.startswith(_UNICODE):
+        text = swapped(comment.data[len(_UNICODE) :], 2)
+        inner[_USER_COMMENT] = replace(comment, data=_UNICODE + text)
     return Directory(values, children)
 
 

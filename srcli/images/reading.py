@@ -28,6 +28,7 @@ _LOADERS: dict[str, tuple[str, dict[str, Any]]] = {
     "webp": ("webpload_source", {"fail_on": "error"}),
     "avif": ("heifload_source", {"fail_on": "error"}),
 }
+_PASSES = ("interlaced", "jpeg-multiscan")  # libvips' words for a picture stored in several passes
 # Turning upright: (transpose first?, flip rows?, flip columns?) for EXIF orientations 1 to 8.
 TURNS = {
     1: (False, False, False), 2: (False, False, True), 3: (False, True, True),
@@ -143,9 +144,15 @@ def _opened(label: str, fmt: Format, image: Any, found: Gathered) -> Opened:
         has_alpha=plain.bands in (2, 4),
         bits=8 if plain.format == "uchar" else 16,
         orientation=found.orientation,
-        streams=found.orientation == 1 and fmt.name in ("png", "jpeg", "tiff"),
+        streams=found.orientation == 1 and _in_order(fmt, image),
     )
     return Opened(name=label, header=header, metadata=metadata, notes=found.notes, image=plain)
+
+
+def _in_order(fmt: Format, image: Any) -> bool:
+    """Whether the rows lie in the file from top to bottom, once."""
+    passes = any(image.get_typeof(name) and image.get(name) for name in _PASSES)
+    return fmt.name in ("png", "jpeg", "tiff") and not passes
 
 
 def binary(source: Path | bytes) -> BinaryIO:

@@ -1,17 +1,87 @@
-"""A decoded picture in a temporary file, whose rows can be had turned."""
+"""Pictures in temporary files: to be had turned, and to be encoded in little memory."""
 
 from __future__ import annotations
 
+import struct
+import sys
 import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from srcli.images import vips
 from srcli.images.picture import Pixels
 from srcli.images.reading import TURNS
+from srcli.images.tags import Directory, Value, serialized
 
 _ROWS = 256  # stored rows per block
+_STRIP = 1 << 20  # bytes
+
+
+class RowSpool:
+    """Rows in a file beside the target, from which libvips can encode.
+
+    The file is an uncompressed BigTIFF, because libvips reads a TIFF strip by strip; plain
+    samples it would map as a whole, and the process would grow with the picture.
+    """
+
+    def __init__(self, path: Path, width: int, height: int, bands: int, bits: int) -> None:
+        """Create the file. Errors are those of the operating system."""
+        self._path = path
+        self._file = path.open("xb")
+        try:
+            self._file.write(_tiff_head(width, height, bands, bits))
+        except BaseException:
+            self.remove()
+            raise
+
+    def write(self, pixels: Pixels) -> None:
+        """Append rows, n x width x bands."""
+        self._file.write(np.ascontiguousarray(pixels).data)
+
+    def image(self) -> Any:
+        """All the rows as a lazy libvips image, once they are written."""
+        self._file.close()
+        source = vips.source_of(self._path)
+        return vips.library().Image.tiffload_source(source, access="sequential", unlimited=True)
+
+    def remove(self) -> None:
+        """Delete the file."""
+        with suppress(OSError):  # what was buffered may not fit on a full disk
+            self._file.close()
+        self._path.unlink(missing_ok=True)
+
+
+def _tiff_head(width: int, height: int, bands: int, bits: int) -> bytes:
+    """All of a BigTIFF file but its samples, which follow in rows without gaps."""
+    row = width * bands * bits // 8
+    rows = max(1, min(height, _STRIP // row))
+    sizes = [min(rows, height - top) * row for top in range(0, height, rows)]
+
+    def short(*numbers: int) -> Value:
+        return Value(3, len(numbers), struct.pack(f"<{len(numbers)}H", *numbers))
+
+    def long(*numbers: int) -> Value:
+        return Value(16, len(numbers), struct.pack(f"<{len(numbers)}Q", *numbers))
+
+    def directory(first: int) -> bytes:
+        offsets = [first + rows * row * i for i in range(len(sizes))]
+        values = {
+            256: long(width), 257: long(height), 258: short(*[bits] * bands), 259: short(1),
+            262: short(1 if bands < 3 else 2), 273: long(*offsets), 277: short(bands),
+            278: long(rows), 279: long(*sizes),
+        }  # fmt: skip
+        if bands in (2, 4):
+            values[338] = short(2)  # the last band is alpha, not premultiplied
+        return serialized(Directory(values, {}), 16, sys.byteorder, big=True)
+
+    start = 16 + len(directory(0))
+    order = "<" if sys.byteorder == "little" else ">"
+    mark = b"II" if sys.byteorder == "little" else b"MM"
+    return mark + struct.pack(order + "HHHQ", 43, 8, 0, 16) + directory(start)
 
 
 class TurnedSpool:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -17,15 +15,9 @@ from srcli.images import vips
 from srcli.images.formats import format_of
 from srcli.images.picture import Header, Metadata, Pixels, SaveOptions
 from srcli.images.pixels import over, to_8_bits
-from srcli.images.reading import MAX_PIXELS, open_image, sample_type, split, turned
-from srcli.images.spool import TurnedSpool
-from srcli.images.writing import (
-    check_output,
-    check_target,
-    interpreted,
-    save_bmp,
-    save_image,
-)
+from srcli.images.reading import MAX_PIXELS, decoded, open_image, sample_type, split, turned
+from srcli.images.spool import RowSpool, TurnedSpool
+from srcli.images.writing import check_output, check_target, save_bmp, save_image
 
 
 class StripReader:
@@ -154,14 +146,10 @@ class StripWriter:
         self._format = format_of(self._options.format or target)
         check_output(width, height, has_alpha, bits, self._format.name, self._options, self._name)
         self._metadata = metadata or Metadata()
-        self._shape, self._given = (height, width), (width, channels, has_alpha, bits)
+        self._height, self._given = height, (width, channels, has_alpha, bits)
         self._written = 0
-        self._bands, self._wide = 0, False
+        self._spool: RowSpool | None = None
         check_target(target)
-        with vips.writing(self._name):
-            target.parent.mkdir(parents=True, exist_ok=True)
-            self._path = target.with_name(f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}.rows")
-            self._file = self._path.open("xb")
 
     def write(self, color: Pixels, alpha: Pixels | None = None) -> None:
         """Append rows.
@@ -180,10 +168,10 @@ class StripWriter:
             color, alpha = over(color, alpha, self._options.background), None
         pixels = color if alpha is None else np.concatenate([color, alpha[..., None]], axis=2)
         pixels = to_8_bits(pixels) if self._format.bits == 8 else pixels
-        self._bands, self._wide = pixels.shape[2], pixels.dtype == np.uint16
-        self._written += pixels.shape[0]
         with vips.writing(self._name):
-            self._file.write(np.ascontiguousarray(pixels).data)
+            self._spool = self._spool or self._started(pixels)
+            self._spool.write(pixels)
+        self._written += pixels.shape[0]
 
     def close(self) -> None:
         """Encode the rows and give the file its name.
@@ -193,19 +181,17 @@ class StripWriter:
             ValueError: there are too few rows or too many.
         """
         try:
-            if self._written != self._shape[0]:
-                raise ValueError(f"{self._written} rows of {self._shape[0]} were written")
+            if self._spool is None or self._written != self._height:
+                raise ValueError(f"{self._written} rows of {self._height} were written")
             with vips.writing(self._name):
-                self._file.close()
-                self._encode()
+                self._encode(self._spool.image())
         finally:
             self.abort()
 
     def abort(self) -> None:
         """Remove everything that is not finished."""
-        with suppress(OSError):  # the rest of the buffer may not fit on a full disk
-            self._file.close()
-        self._path.unlink(missing_ok=True)
+        if self._spool is not None:
+            self._spool.remove()
 
     def __enter__(self) -> Self:
         return self
@@ -221,20 +207,15 @@ class StripWriter:
         else:
             self.abort()
 
-    def _encode(self) -> None:
+    def _started(self, pixels: Pixels) -> RowSpool:
+        self._target.parent.mkdir(parents=True, exist_ok=True)
+        path = self._target.with_name(f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}.rows")
+        _, width, bands = pixels.shape
+        return RowSpool(path, width, self._height, bands, 8 * pixels.dtype.itemsize)
+
+    def _encode(self, image: Any) -> None:
         with atomic_path(self._target) as partial, partial.open("r+b") as file:
             if self._format.name == "bmp":
-                pixels = np.memmap(self._path, np.uint8, "r", shape=(*self._shape, self._bands))
-                save_bmp(pixels, file, self._metadata, self._options)
+                save_bmp(decoded(image), file, self._metadata, self._options)
             else:
-                image = self._mapped()
                 save_image(image, file, self._format, self._metadata, self._options)
-
-    def _mapped(self) -> Any:
-        """The rows as a libvips image, which maps only the part of the file that it needs."""
-        height, width = self._shape
-        kind = "ushort" if self._wide else "uchar"
-        image = vips.library().Image.rawload(
-            os.fsencode(self._path), width, height, self._bands, format=kind, access="sequential"
-        )
-        return interpreted(image)

@@ -140,7 +140,7 @@ class Layout:
         except DamagedTagsError:
             return Value(field.kind, field.count, b"")
         if self.order == "big":
-            data = _swapped(data, _UNIT.get(field.kind, 1))
+            data = swapped(data, _UNIT.get(field.kind, 1))
         return Value(field.kind, field.count, data)
 
 
@@ -239,7 +239,7 @@ def _entry(root: Directory, tag: int, place: int, order: Order, big: bool) -> tu
         inner = serialized(root.children[tag], place, order, big)
         return Value(16 if big else 4, 1, place.to_bytes(offset_size, order)), inner
     value = root.values[tag]
-    data = value.data if order == "little" else _swapped(value.data, _UNIT.get(value.kind, 1))
+    data = value.data if order == "little" else swapped(value.data, _UNIT.get(value.kind, 1))
     if len(data) <= offset_size:
         return Value(value.kind, value.count, data), b""
     return (
@@ -248,10 +248,11 @@ def _entry(root: Directory, tag: int, place: int, order: Order, big: bool) -> tu
     )
 
 
-def _swapped(data: bytes, unit: int) -> bytes:
-    """Reverse the bytes of every `unit`."""
+def swapped(data: bytes, unit: int) -> bytes:
+    """Reverse the bytes of every `unit`; what is left at the end stays."""
     if unit == 1:
         return data
     code = {2: "H", 4: "I", 8: "Q"}[unit]
-    count = len(data) // unit
-    return struct.pack(f"<{count}{code}", *struct.unpack(f">{count}{code}", data))
+    count, rest = divmod(len(data), unit)
+    whole = struct.unpack(f">{count}{code}", data[: len(data) - rest])
+    return struct.pack(f"<{count}{code}", *whole) + data[len(data) - rest :]

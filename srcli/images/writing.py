@@ -21,6 +21,7 @@ from srcli.images.pixels import over, to_8_bits
 
 _QUALITY = {"jpeg": 95, "webp": 95, "avif": 90}
 _KEEP_EXIF, _KEEP_XMP_ICC = 1, 2 | 8
+_OPTIMIZED_PIXELS = 50_000_000
 _BIG_TIFF = 3_500_000_000  # bytes of pixels above which offsets may pass 2^32
 
 
@@ -235,8 +236,10 @@ def _saver(
         return "pngsave_target", {"compression": 3, "filter": "up", "keep": "none"}
     if fmt.name == "jpeg":
         mode = _subsample(metadata, options)
+        # Optimal codes need two passes over all coefficients: 6 bytes a pixel are held.
+        small = image.width * image.height <= _OPTIMIZED_PIXELS
         return "jpegsave_target", {
-            "Q": quality, "optimize_coding": True, "subsample_mode": mode, "keep": "none",
+            "Q": quality, "optimize_coding": small, "subsample_mode": mode, "keep": "none",
         }  # fmt: skip
     if fmt.name == "webp":
         # Effort 1 takes a third less time than the default 4, for about the same size.
@@ -273,10 +276,10 @@ def _as_image(picture: Picture) -> Any:
     kind = "uchar" if pixels.dtype == np.uint8 else "ushort"
     height, width, bands = pixels.shape
     image = vips.library().Image.new_from_memory(pixels.data, width, height, bands, kind)
-    return interpreted(image)
+    return _interpreted(image)
 
 
-def interpreted(image: Any) -> Any:
+def _interpreted(image: Any) -> Any:
     """The image with libvips told whether it is grey or RGB."""
     wide = image.format == "ushort"
     grey = image.bands < 3
