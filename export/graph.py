@@ -30,8 +30,22 @@ class UnsupportedOperation(Exception):  # noqa: N818  a question's answer, not a
     """The network uses an operation that this writer does not know."""
 
 
-def write_graph(network: nn.Module, *, scale: int, opset: int) -> ModelProto:
-    """The network as ONNX: `input` n x 3 x h x w -> `output` n x 3 x s*h x s*w, float32, dynamic.
+def write_graph(
+    network: nn.Module,
+    *,
+    scale: int,
+    opset: int,
+    half: bool = False,
+    size: tuple[int, int] | None = None,
+) -> ModelProto:
+    """The network as ONNX: `input` n x 3 x h x w -> `output` n x 3 x s*h x s*w, float32.
+
+    Args:
+        network: Fused, in float32, on the CPU.
+        scale: Of the network, to name the sides of the output.
+        opset: Of the file.
+        half: Compute in float16 between input and output; a strongly typed graph.
+        size: Height and width of the input; None leaves both dynamic. The batch always is.
 
     Raises:
         UnsupportedOperation: Use `torch.onnx.export` instead.
@@ -40,39 +54,47 @@ def write_graph(network: nn.Module, *, scale: int, opset: int) -> ModelProto:
         traced = fx.symbolic_trace(network)
     except Exception as error:  # whatever a network's Python does to a symbolic value
         raise UnsupportedOperation(str(error)) from error
-    return _Writer(traced).write(scale, opset)
+    return _Writer(traced, half=half).write(scale, opset, size)
 
 
 class _Writer:
     """Walks a traced network and collects nodes and constants."""
 
-    def __init__(self, traced: fx.GraphModule) -> None:
-        self.traced = traced
+    def __init__(self, traced: fx.GraphModule, *, half: bool) -> None:
+        self.traced, self.half = traced, half
         self.nodes: list[NodeProto] = []
         self.constants: dict[str, NDArray[Any]] = {}
 
-    def write(self, scale: int, opset: int) -> ModelProto:
+    def write(self, scale: int, opset: int, size: tuple[int, int] | None) -> ModelProto:
         for node in self.traced.graph.nodes:
             self._add(node)
-        sides = {1: ["height", "width"]}.get(scale, [f"{scale}*height", f"{scale}*width"])
         graph = helper.make_graph(
             self.nodes,
             "network",
-            [_image("input", ["height", "width"])],
-            [_image("output", sides)],
-            [numpy_helper.from_array(value, name) for name, value in self.constants.items()],
+            [_image("input", 1, size)],
+            [_image("output", scale, size)],
+            [numpy_helper.from_array(self._typed(v), name) for name, v in self.constants.items()],
         )
         return helper.make_model(
             graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=_IR_VERSION
         )
 
+    def _typed(self, value: NDArray[Any]) -> NDArray[Any]:
+        return value.astype(np.float16) if self.half and value.dtype == np.float32 else value
+
     def _add(self, node: fx.Node) -> None:
         if node.op == "placeholder":
             node.name = "input"
+            if self.half:
+                self.emit("Cast", ["input"], "input.half", to=TensorProto.FLOAT16)
+                node.name = "input.half"
         elif node.op == "get_attr":
             self.constants[node.name] = _array(_attribute(self.traced, str(node.target)))
         elif node.op == "output":
-            self.emit("Identity", [node.args[0]], "output")
+            if self.half:
+                self.emit("Cast", [node.args[0]], "output", to=TensorProto.FLOAT)
+            else:
+                self.emit("Identity", [node.args[0]], "output")
         elif node.op == "call_module":
             module = self.traced.get_submodule(str(node.target))
             if not isinstance(module, nn.Conv2d):
@@ -207,7 +229,13 @@ _OPERATIONS: dict[Any, Callable[..., None]] = {
 }
 
 
-def _image(name: str, sides: list[str]) -> Any:
+def _image(name: str, scale: int, size: tuple[int, int] | None) -> Any:
+    if size is not None:
+        sides: list[int | str] = [side * scale for side in size]
+    elif scale == 1:
+        sides = ["height", "width"]
+    else:
+        sides = [f"{scale}*height", f"{scale}*width"]
     return helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", 3, *sides])
 
 

@@ -2,51 +2,97 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from srcli import __version__
+from srcli.errors import UsageError, VerificationError
 from srcli.files import atomic_path
 from srcli.loading import LoadedModel
 
-from .verify import verify_file
+from .limits import unsupported_operators
+from .verify import Comparison, verify_file
 
 if TYPE_CHECKING:
     import onnx
 
 OPSET = 20  # the newest that TensorRT 10.0 reads
+OPSETS = range(18, 24)  # the operators in use mean the same in all of these
 
 
-def export_verified(model: LoadedModel, target: Path) -> None:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OnnxOptions:
+    """How the file is to be."""
+
+    opset: int = OPSET
+    half: bool = False
+    """Compute in float16; input and output stay float32."""
+
+    size: tuple[int, int] | None = None
+    """Height and width of the input; None for any."""
+
+    @property
+    def precision(self) -> Literal["fp32", "fp16"]:
+        return "fp16" if self.half else "fp32"
+
+
+def export_verified(
+    model: LoadedModel, target: Path, options: OnnxOptions | None = None
+) -> list[Comparison]:
     """Export a model to `target`, which appears only after its output was checked.
 
     Raises:
-        VerificationError: The file computes something else than the published network.
+        VerificationError: The file computes something else than the published network, or uses an
+            operator that TensorRT does not know.
         OutputError: The file cannot be written.
     """
+    options = options or OnnxOptions()
+    content = to_onnx(model, options).SerializeToString(deterministic=True)
+    unknown = unsupported_operators(content)
+    if unknown:
+        raise VerificationError(
+            f"{model.label}: TensorRT does not know {'; '.join(unknown)}. No file was written; "
+            "please report this."
+        )
     with atomic_path(target) as partial:
-        partial.write_bytes(to_onnx(model).SerializeToString(deterministic=True))
-        verify_file(model, partial)
+        partial.write_bytes(content)
+        return verify_file(model, partial, options.precision, options.size)
 
 
-def to_onnx(model: LoadedModel, *, opset: int = OPSET) -> onnx.ModelProto:
-    """The fused graph in float32: `input` n x 3 x h x w, `output` n x 3 x s*h x s*w, all dynamic.
+def to_onnx(model: LoadedModel, options: OnnxOptions | None = None) -> onnx.ModelProto:
+    """The fused graph: `input` n x 3 x h x w, `output` n x 3 x s*h x s*w, both float32.
 
     The same weights give the same bytes. Facts about the model are in the file's metadata.
+
+    Raises:
+        UsageError: This opset cannot be written.
     """
     from .graph import write_graph
 
-    proto = write_graph(model.network(), scale=model.scale, opset=opset)
-    _describe(proto, model)
+    options = options or OnnxOptions()
+    if options.opset not in OPSETS:
+        raise UsageError(
+            f"opset {options.opset} cannot be written. Choose {OPSETS[0]} to {OPSETS[-1]}."
+        )
+    proto = write_graph(
+        model.network(),
+        scale=model.scale,
+        opset=options.opset,
+        half=options.half,
+        size=options.size,
+    )
+    _describe(proto, model, options)
     return proto
 
 
-def _describe(proto: onnx.ModelProto, model: LoadedModel) -> None:
+def _describe(proto: onnx.ModelProto, model: LoadedModel, options: OnnxOptions) -> None:
     geometry = model.geometry
     facts: dict[str, object] = {
         "model": model.spec.name,
         "scale": model.scale,
         "task": model.weights.task,
+        "precision": options.precision,
         "licence": model.weights.licence,
         "weights_sha256": model.weights.sha256,
         "version": __version__,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.resources import as_file, files
 from pathlib import Path
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from srcli.backends.base import Batch, SessionOptions
+from srcli.backends.base import Batch, Precision, SessionOptions
 from srcli.backends.ort import OnnxRuntimeSession
 from srcli.errors import VerificationError
 from srcli.loading import LoadedModel
@@ -34,8 +34,19 @@ class Comparison:
     """Largest absolute difference, pictures in [0, 1]."""
 
 
-def verify_file(model: LoadedModel, graph: Path) -> list[Comparison]:
+def verify_file(
+    model: LoadedModel,
+    graph: Path,
+    precision: Precision = "fp32",
+    size: tuple[int, int] | None = None,
+) -> list[Comparison]:
     """Compare published form, fused form and exported graph on crops of a photograph.
+
+    Args:
+        model: What the graph was made from.
+        graph: The file.
+        precision: What the graph computes in.
+        size: Height and width, if the graph takes one size only.
 
     Raises:
         VerificationError: A difference exceeds the model's tolerance.
@@ -45,22 +56,25 @@ def verify_file(model: LoadedModel, graph: Path) -> list[Comparison]:
         "fused": _runner(model.network()),
         "onnx": session,
     }
-    results = list(_compare(_runner(model.published()), forms))
+    limits = {"fused": model.spec.tolerance, "onnx": model.spec.tolerance_for(precision)}
+    results = list(_compare(_runner(model.published()), forms, CROPS if size is None else (size,)))
     for result in results:
         # Written so that a NaN, which compares false with everything, fails as well.
-        if not result.difference <= model.spec.tolerance:
+        if not result.difference <= limits[result.form]:
             raise VerificationError(
                 f"{model.label}: the {result.form} form differs from the published network by "
                 f"{result.difference:.2g} at {result.width} x {result.height}, more than the "
-                f"{model.spec.tolerance:.0e} allowed. No file was written; please report this."
+                f"{limits[result.form]:.0e} allowed. No file was written; please report this."
             )
     return results
 
 
 def _compare(
-    published: Callable[[Batch], Batch], forms: dict[str, Callable[[Batch], Batch]]
+    published: Callable[[Batch], Batch],
+    forms: dict[str, Callable[[Batch], Batch]],
+    sizes: Sequence[tuple[int, int]],
 ) -> Iterator[Comparison]:
-    for crop in sample_crops():
+    for crop in sample_crops(sizes):
         expected = published(crop)
         for name, run in forms.items():
             actual = run(crop)
@@ -70,13 +84,21 @@ def _compare(
             yield Comparison(form=name, height=height, width=width, difference=difference)
 
 
-def sample_crops() -> Iterator[Batch]:
-    """1 x 3 x h x w crops of a photograph (NASA, public domain) in [0, 1]."""
+def sample_crops(sizes: Sequence[tuple[int, int]] = CROPS) -> Iterator[Batch]:
+    """1 x 3 x h x w crops of a photograph (NASA, public domain) in [0, 1].
+
+    Sizes beyond the photograph's own are filled by mirroring it.
+    """
     from PIL import Image
 
     with as_file(files("srcli.export") / "sample.png") as path, Image.open(path) as picture:
         pixels = np.asarray(picture.convert("RGB"), np.float32) / 255
-    for height, width in CROPS:
+    for height, width in sizes:
+        missing = [
+            max(0, side - have)
+            for side, have in zip((height, width), pixels.shape[:2], strict=True)
+        ]
+        pixels = np.pad(pixels, ((0, missing[0]), (0, missing[1]), (0, 0)), mode="symmetric")
         yield np.ascontiguousarray(pixels[:height, :width].transpose(2, 0, 1)[None])
 
 

@@ -22,6 +22,7 @@ COMMANDS: Mapping[str, str] = {
     "deblock": "srcli.commands.deblock:deblock",
     "models": "srcli.commands.models:models",
     "eval": "srcli.commands.eval:evaluate",
+    "export": "srcli.export.cli:export",
     "doctor": "srcli.commands.doctor:doctor",
 }
 

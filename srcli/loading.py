@@ -6,7 +6,7 @@ import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from srcli.errors import WeightsError
 from srcli.registry import DEFAULT_MODEL, check_scale, get_model
@@ -51,14 +51,15 @@ class LoadedModel:
         fuse: Any = self.published().fuse
         return fuse()  # type: ignore[no-any-return]
 
-    def graph(self) -> Path:
+    def graph(self, precision: Literal["fp32", "fp16"] = "fp32") -> Path:
         """The verified ONNX file in the cache; exported on first use, which takes seconds."""
-        path = graph_path(self.weights)
+        path = graph_path(self.weights, precision)
         if not path.exists():
             self.note(f"preparing {self.label} for ONNX Runtime; this happens once")
             # By name: `export` builds on this package, which must not import it in turn.
             exporter = importlib.import_module("srcli.export.to_onnx")
-            exporter.export_verified(self, path)
+            options = exporter.OnnxOptions(half=precision == "fp16")
+            exporter.export_verified(self, path, options)
         return path
 
 

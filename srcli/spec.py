@@ -89,11 +89,15 @@ class ModelSpec:
     tolerance: float = 1e-5
     """Largest difference, in [0, 1], between two ways of computing the model in float32."""
 
-    half_safe: bool = True
-    """Whether float16 arithmetic keeps the result within 1/255."""
+    half_tolerance: float | None = 1 / 255
+    """The same in float16; None where float16 ruins the result."""
 
     published: Mapping[int, Scores] = field(default_factory=dict)
     """The paper's own scores by scale."""
+
+    def tolerance_for(self, precision: str) -> float:
+        """Largest difference allowed in `fp32` or a shorter type."""
+        return self.tolerance if precision == "fp32" else self.half_tolerance or 0.0
 
     def tasks(self) -> tuple[Task, ...]:
         """What the model is for."""

@@ -92,7 +92,8 @@ def cache_folder() -> Path:
     return user_cache_path("srcli", appauthor=False)
 
 
-def graph_path(weights: Weights) -> Path:
+def graph_path(weights: Weights, precision: str = "fp32") -> Path:
     """Where the exported graph of these weights is or will be."""
-    name = f"{weights.model}-x{weights.scale}-{weights.sha256[:16]}-g{GRAPH_FORMAT}.onnx"
+    kind = f"{weights.sha256[:16]}-{precision}-g{GRAPH_FORMAT}"
+    name = f"{weights.model}-x{weights.scale}-{kind}.onnx"
     return cache_folder() / "graphs" / name

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 
 import numpy as np
 import onnx
@@ -11,7 +12,7 @@ import torch
 
 from srcli.backends.base import SessionOptions
 from srcli.backends.ort import OnnxRuntimeSession
-from srcli.errors import VerificationError
+from srcli.errors import SrcliError, VerificationError
 from srcli.loading import load
 from srcli.registry import MODELS, check_scale, get_model
 
@@ -90,8 +91,8 @@ def test_a_wrong_graph_gets_no_name(tmp_path, monkeypatch):
     """One weight of the exported file is off by a little."""
     right = to_onnx.to_onnx
 
-    def spoiled(model):
-        graph = right(model)
+    def spoiled(model, options):
+        graph = right(model, options)
         weights = next(t for t in graph.graph.initializer if t.name == "taps.bias")
         values = onnx.numpy_helper.to_array(weights).copy()
         values[12] += 1e-3
@@ -114,3 +115,109 @@ def test_nan_is_a_difference(tmp_path, monkeypatch):
 def test_check_scale_accepts_all_variants():
     for name, scale in VARIANTS:
         check_scale(get_model(name), scale, "deblock" if scale == 1 else "upscale")
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_export_writes_a_verified_file(srcli, here):
+    code, out, _ = srcli("export", "-m", "lapar-c", "-s", 2, "--report", "report.json", "--json")
+    assert code == 0
+    report = json.loads(out)
+    assert report == json.loads((here / "report.json").read_text())
+    assert {c["form"] for c in report["comparisons"]} == {"fused", "onnx"}
+    assert all(c["difference"] < 1e-5 for c in report["comparisons"])
+    onnx.checker.check_model(here / "lapar-c-x2.onnx", full_check=True)
+
+
+def test_export_of_the_default_model_is_that_of_upscale(srcli, here):
+    assert srcli("export")[0] == 0
+    assert [p.name for p in here.iterdir()] == ["lapar-c-x4.onnx"]
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4])
+def test_half_precision_stays_within_a_grey_level(srcli, here, scale, photograph):
+    assert srcli("export", "-s", scale, "--fp16")[0] == 0
+    file = here / f"lapar-c-x{scale}-fp16.onnx"
+    graph = onnx.load(file)
+    onnx.checker.check_model(graph, full_check=True)
+    kinds = {t.data_type for t in graph.graph.initializer}
+    assert onnx.TensorProto.FLOAT not in kinds
+    batch = np.ascontiguousarray(photograph[:64, :64].transpose(2, 0, 1)[None], np.float32) / 255
+    with torch.inference_mode():
+        expected = load("lapar-c", scale).published()(torch.from_numpy(batch)).numpy()
+    actual = OnnxRuntimeSession(file, SessionOptions())(batch)
+    assert actual.dtype == np.float32
+    assert np.abs(actual - expected).max() < 1 / 255
+
+
+def test_a_static_file_takes_one_size(srcli, here):
+    assert srcli("export", "-s", 2, "--size", "40x24")[0] == 0
+    graph = onnx.load(here / "lapar-c-x2.onnx").graph
+    sides = [d.dim_value for d in graph.output[0].type.tensor_type.shape.dim]
+    assert sides[2:] == [48, 80]
+
+
+@pytest.mark.parametrize("opset", [18, 21])
+def test_other_opsets(srcli, here, opset):
+    assert srcli("export", "-s", 2, "--opset", opset)[0] == 0
+    assert onnx.load(here / "lapar-c-x2.onnx").opset_import[0].version == opset
+
+
+def test_export_mistakes_leave_nothing(srcli, here):
+    for arguments, code, says in [
+        (["--opset", 9], 2, "opset 9"),
+        (["-m", "lapar-b", "-s", 2], 3, "--weights FILE"),
+        (["--onnx", "--trt", "-o", "x.onnx"], 2, "one file"),
+    ]:
+        actual, _, err = srcli("export", *arguments)
+        assert (actual, says in err) == (code, True), err
+        assert list(here.iterdir()) == []
+
+
+def test_export_replaces_nothing_unasked(srcli, here):
+    (here / "lapar-c-x4.onnx").write_text("mine")
+    assert srcli("export")[0] == 2
+    assert (here / "lapar-c-x4.onnx").read_text() == "mine"
+    assert srcli("export", "--overwrite")[0] == 0
+
+
+def test_a_full_disk_leaves_nothing(here, monkeypatch):
+    """Writing fails in the middle."""
+    from pathlib import Path
+
+    def full(self, data):
+        with self.open("wb") as stream:
+            stream.write(data[:1000])
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(SrcliError, match="No space left"):
+        to_onnx.export_verified(load("lapar-c", 2), here / "net.onnx")
+    assert list(here.iterdir()) == []
+
+
+def test_engines_are_built_from_the_command_line(srcli, here):
+    pytest.importorskip("tensorrt_rtx_libs", reason="needs the TensorRT-RTX wheels")
+    code, out, err = srcli("export", "--trt", "--fp16", "-s", 2, "--max-shape", "640x480")
+    assert code == 0, err
+    assert "lapar-c-x2-fp16.engine" in out
+    assert "trtexec" in err or "tensorrt_rtx" in err
+    sidecar = json.loads((here / "lapar-c-x2-fp16.engine.json").read_text())
+    assert sidecar["precision"] == "fp16"
+    assert sidecar["tags"]["weights_sha256"] == load("lapar-c", 2).weights.sha256
+
+
+def test_without_tensorrt_one_line_says_what_to_install(srcli, here, monkeypatch):
+    import sys
+
+    for name in ("tensorrt", "tensorrt_rtx", "tensorrt_rtx_libs", "tensorrt_rtx_bindings"):
+        monkeypatch.setitem(sys.modules, name, None)
+    code, out, err = srcli("export", "--trt")
+    assert (code, out) == (3, "")
+    assert err.startswith("error: ")
+    assert "pip install" in err
+    assert list(here.iterdir()) == []

@@ -39,8 +39,8 @@ class Model(Protocol):
         """The fused network on the CPU, in float32."""
         ...
 
-    def graph(self) -> Path:
-        """The verified ONNX file; made on first use."""
+    def graph(self, precision: Literal["fp32", "fp16"] = "fp32") -> Path:
+        """The verified ONNX file that computes in this precision; made on first use."""
         ...
 
 

@@ -49,7 +49,10 @@ class TensorRtBackend:
             raise BackendError(reason)
         # By name: `export` builds on this package, which must not import it in turn.
         engine_cache = importlib.import_module("srcli.export.engine_cache")
-        return TensorRtSession(engine_cache.cached_engine(model.graph(), options.precision))
+        if options.precision == "bf16":
+            raise BackendError("trt computes in fp32 or fp16, not bf16. Choose one of them.")
+        graph = model.graph(options.precision)
+        return TensorRtSession(engine_cache.cached_engine(graph, options.precision))
 
 
 @dataclass(slots=True)

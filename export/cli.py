@@ -1,0 +1,284 @@
+"""`srcli export`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from srcli import console
+from srcli.commands import options
+from srcli.registry import DEFAULT_SCALE
+
+if TYPE_CHECKING:
+    from srcli.backends.trt_engine import EngineInfo
+    from srcli.loading import LoadedModel
+
+    from .engines import EngineOptions
+    from .to_onnx import OnnxOptions
+    from .verify import Comparison
+
+
+def _size(text: str) -> tuple[int, int]:
+    """`1280x720` (width x height, as people write it) as height and width."""
+    width, _, height = text.lower().partition("x")
+    if not (width.isdigit() and height.isdigit() and int(width) and int(height)):
+        raise click.BadParameter(f"{text!r} is no size. Write 1280x720 (width x height).")
+    return int(height), int(width)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """The options of the command, as parsed."""
+
+    model: str
+    scale: int
+    task: str
+    weights: Path | None
+    onnx: bool
+    trt: bool
+    output: Path | None
+    overwrite: bool
+    opset: int
+    size: tuple[int, int] | None
+    fp16: bool
+    min_shape: tuple[int, int] | None
+    opt_shape: tuple[int, int] | None
+    max_shape: tuple[int, int] | None
+    timing_cache: Path | None
+    builder_optimization_level: int | None
+    hardware_compatible: bool
+    version_compatible: bool
+    workspace: int | None
+    report: Path | None
+    as_json: bool
+
+
+@click.command()
+@options.model
+@click.option(
+    "-s", "--scale", type=int, default=DEFAULT_SCALE, show_default=True, help="Its scale."
+)
+@click.option(
+    "--task",
+    type=click.Choice(("denoise", "deblock")),
+    default=None,
+    help="Which weights, at scale 1.",
+)
+@options.weights
+@click.option("--onnx", is_flag=True, help="Write an ONNX file.  [default]")
+@click.option("--trt", is_flag=True, help="Build a TensorRT engine for this machine's GPU.")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="The ONNX file, or with --trt the engine.  [default: named after the model, here]",
+)
+@click.option("--overwrite", is_flag=True, help="Replace files that exist.")
+@click.option("--fp16", is_flag=True, help="Compute in float16; input and output stay float32.")
+@click.option("--opset", type=int, default=20, show_default=True, help="Of the ONNX file.")
+@click.option(
+    "--size", type=_size, metavar="WxH", help="Of the input, if the file is to take only this one."
+)
+@click.option("--min-shape", type=_size, metavar="WxH", help="Smallest input of the engine.")
+@click.option("--opt-shape", type=_size, metavar="WxH", help="Input that it is tuned for.")
+@click.option("--max-shape", type=_size, metavar="WxH", help="Largest input of the engine.")
+@click.option(
+    "--timing-cache",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Read and written; makes the next build faster.",
+)
+@click.option(
+    "--builder-optimization-level", type=click.IntRange(0, 5), help="Time spent on tuning."
+)
+@click.option("--hardware-compatible", is_flag=True, help="Run on other GPUs too, slower.")
+@click.option("--version-compatible", is_flag=True, help="Run in newer TensorRT too, slower.")
+@click.option(
+    "--workspace", type=options.memory_size, metavar="SIZE", help="GPU memory for tuning."
+)
+@click.option(
+    "--report",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Write the figures of the verification as JSON.",
+)
+@options.as_json
+def export(task: str | None, **given: Any) -> None:
+    """Write a model as an ONNX file or a TensorRT engine that has proved itself.
+
+    The file computes the fused network: the same function as the published one, several times
+    cheaper. It is compared with the published network on a photograph before it gets its name.
+
+    \b
+    Examples:
+        srcli export -m lapar-c -s 4
+        srcli export --trt --fp16 --max-shape 1920x1080
+    """
+    from srcli.loading import load
+    from srcli.registry import check_scale, get_model
+
+    request = Request(task=task or ("upscale" if given["scale"] > 1 else "denoise"), **given)
+    check_scale(get_model(request.model), request.scale, request.task)  # type: ignore[arg-type]
+    model = load(
+        request.model,
+        request.scale,
+        task=request.task,  # type: ignore[arg-type]  # click checked the choice
+        weights=request.weights,
+        note=console.note,
+    )
+    _check_targets(request, model)
+    report: dict[str, Any] = {"model": model.spec.name, "scale": model.scale}
+    if request.trt:
+        report |= _export_engine(request, model)
+    else:
+        report |= _export_onnx(request, model, request.output or _named(model, request, ".onnx"))
+    if request.report is not None:
+        _write_report(request.report, report)
+    if request.as_json:
+        console.print_json(report)
+
+
+def _check_targets(request: Request, model: LoadedModel) -> None:
+    from srcli.errors import OutputExistsError, UsageError
+
+    if request.onnx and request.trt and request.output is not None:
+        raise UsageError("-o names one file. Leave it out, or choose --onnx or --trt.")
+    for target in _targets(request, model):
+        if target.exists() and not request.overwrite:
+            raise OutputExistsError(
+                f"{target}: exists already. Replace it with --overwrite, or choose another -o."
+            )
+
+
+def _targets(request: Request, model: LoadedModel) -> list[Path]:
+    if not request.trt:
+        return [request.output or _named(model, request, ".onnx")]
+    engine = request.output or _named(model, request, ".engine")
+    return [engine, *([_named(model, request, ".onnx")] if request.onnx else [])]
+
+
+def _named(model: LoadedModel, request: Request, suffix: str) -> Path:
+    task = "" if model.scale > 1 else f"-{request.task}"
+    precision = "-fp16" if request.fp16 else ""
+    return Path(f"{model.spec.name}-x{model.scale}{task}{precision}{suffix}")
+
+
+def _export_onnx(request: Request, model: LoadedModel, target: Path) -> dict[str, Any]:
+    from .to_onnx import export_verified
+
+    comparisons = export_verified(model, target, _onnx_options(request))
+    if not request.as_json:
+        _show(comparisons)
+        console.result(f"{target}  {target.stat().st_size:,} bytes")
+    return {"onnx": str(target), "comparisons": [asdict(c) for c in comparisons]}
+
+
+def _export_engine(request: Request, model: LoadedModel) -> dict[str, Any]:
+    """Build from a verified graph; the graph is kept only if it was asked for."""
+    import tempfile
+
+    from srcli.backends.trt_engine import flavour_of
+
+    from .engines import trtexec_line, write_engine
+    from .to_tensorrt import build_engine, load_tensorrt
+
+    load_tensorrt()  # before any work: is there one?
+    engine = request.output or _named(model, request, ".engine")
+    settings = _engine_options(request, model)
+    with tempfile.TemporaryDirectory() as folder:
+        onnx = _named(model, request, ".onnx") if request.onnx else Path(folder, "graph.onnx")
+        report = (
+            _export_onnx(request, model, onnx) if request.onnx else _silent(request, model, onnx)
+        )
+        with console.progress() as bar:
+            advance = bar.start("building the engine")
+            plan, info = build_engine(
+                onnx.read_bytes(),
+                settings,
+                _tags(model),
+                lambda phase, share: advance(round(100 * share), 100),
+            )
+    write_engine(engine, plan, info)
+    line = trtexec_line(
+        _named(model, request, ".onnx"),
+        engine,
+        settings,
+        flavour=flavour_of(load_tensorrt()),
+        version=info.version,
+        dynamic=request.size is None,
+    )
+    if not request.as_json:
+        _show_engine(engine, info)
+        console.note(f"the same with NVIDIA's own tool: {line}")
+    return {**report, "engine": str(engine), "info": asdict(info), "trtexec": line}
+
+
+def _silent(request: Request, model: LoadedModel, onnx: Path) -> dict[str, Any]:
+    from .to_onnx import export_verified
+
+    comparisons = export_verified(model, onnx, _onnx_options(request))
+    return {"comparisons": [asdict(c) for c in comparisons]}
+
+
+def _onnx_options(request: Request) -> OnnxOptions:
+    from .to_onnx import OnnxOptions
+
+    return OnnxOptions(opset=request.opset, half=request.fp16, size=request.size)
+
+
+def _engine_options(request: Request, model: LoadedModel) -> EngineOptions:
+    from .engines import EngineOptions
+
+    shapes = EngineOptions()
+    least = max(8, model.geometry.minimum)
+    smallest = request.size or request.min_shape or (least, least)
+    best = request.size or request.opt_shape or shapes.opt_shape[2:]
+    largest = request.size or request.max_shape or shapes.max_shape[2:]
+    return EngineOptions(
+        min_shape=(1, 3, *smallest),
+        opt_shape=(1, 3, *(min(a, b) for a, b in zip(best, largest, strict=True))),
+        max_shape=(1, 3, *largest),
+        precision="fp16" if request.fp16 else "fp32",
+        timing_cache=request.timing_cache,
+        optimization_level=request.builder_optimization_level,
+        hardware_compatible=request.hardware_compatible,
+        version_compatible=request.version_compatible,
+        workspace_bytes=request.workspace,
+    )
+
+
+def _tags(model: LoadedModel) -> Mapping[str, str | int | float]:
+    return {
+        "model": model.spec.name,
+        "scale": model.scale,
+        "weights_sha256": model.weights.sha256,
+        "licence": model.weights.licence,
+        "margin": model.geometry.margin,
+        "minimum": model.geometry.minimum,
+    }
+
+
+def _show(comparisons: list[Comparison]) -> None:
+    console.table(
+        ("form", "input", "largest difference from the published network (of 1)"),
+        [(c.form, f"{c.width}x{c.height}", f"{c.difference:.1e}") for c in comparisons],
+    )
+
+
+def _show_engine(engine: Path, info: EngineInfo) -> None:
+    console.result(f"{engine}  {engine.stat().st_size:,} bytes  {info.flavour} {info.version}")
+    console.result(f"layers as parsed: {info.network_types}; as built: {info.engine_types}")
+
+
+def _write_report(file: Path, report: dict[str, Any]) -> None:
+    import json
+
+    from srcli.files import atomic_path
+
+    with atomic_path(file) as partial:
+        partial.write_text(json.dumps(report, indent=2, default=str) + "\n", "utf-8")
