@@ -8,7 +8,7 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
@@ -16,6 +16,7 @@ from typing import Any, BinaryIO, TypeVar
 from srcli.errors import InputError, MemoryExhaustedError, MissingPartError, OutputError
 
 _T = TypeVar("_T")
+_PATIENCE = 1.0  # seconds that interrupted work gets to end in
 
 
 @functools.cache
@@ -117,15 +118,25 @@ def interruptible(image: Any, work: Callable[[], _T]) -> _T:
     """
     if threading.current_thread() is not threading.main_thread():
         return work()
-    with ThreadPoolExecutor(1) as pool:
-        future = pool.submit(work)
+    future: Future[_T] = Future()
+
+    def run() -> None:
         try:
-            while not wait([future], 0.1).done:
-                pass
-        except BaseException:
-            image.set_kill(True)
-            raise
-        return future.result()
+            future.set_result(work())
+        except BaseException as error:
+            future.set_exception(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    try:
+        while thread.is_alive():
+            thread.join(0.1)
+    except BaseException:
+        image.set_kill(True)
+        # The AV1 encoder hears nothing while it works: it is left alone then.
+        thread.join(_PATIENCE)
+        raise
+    return future.result()
 
 
 class Sink:
