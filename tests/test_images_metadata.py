@@ -239,7 +239,7 @@ def test_exif_that_points_to_itself():
     assert len(exif.updated(bytes(data), 1, 1)) <= len(data)
 
 
-@settings(max_examples=300, deadline=1000)
+@settings(max_examples=150, deadline=None)
 @given(st.data())
 def test_exif_of_any_bytes(data):
     """Never anything but bytes or None."""
@@ -347,6 +347,17 @@ def test_png_text_and_color_chunks_are_kept():
     assert check_output(*arguments, metadata=plain.metadata) == []
 
 
+def test_wide_colors_of_avif_reach_png():
+    data = pillow_bytes(smooth(), "AVIF")
+    assert read(data).metadata.png_color == ()
+    at = data.index(b"colrnclx") + 8
+    wide = data[:at] + struct.pack(">HH", 9, 16) + data[at + 4 :]  # BT.2020, PQ
+    shown = read(wide)
+    assert (b"cICP", bytes((9, 16, 0, 1))) in png_chunks(encode(shown, SaveOptions(format="png")))
+    arguments = (9, 9, False, 8, "avif", SaveOptions(), "x.avif")
+    assert "colour space" in check_output(*arguments, metadata=shown.metadata)[0]
+
+
 def test_exif_and_xmp_as_old_png_text():
     """ImageMagick's raw profiles: taken over once, not kept beside the corrected data."""
 
@@ -372,6 +383,34 @@ def test_text_after_the_pixels_is_kept():
     text = b"tEXtKey\0value"
     late = struct.pack(">I", len(text) - 4) + text + struct.pack(">I", zlib.crc32(text))
     assert read(data[:-12] + late + data[-12:]).metadata.png_text == ((b"tEXt", b"Key\0value"),)
+
+
+# What is said instead of done ---------------------------------------------------------------------
+
+
+def test_more_pictures_in_a_jpeg_are_noted():
+    data = pillow_bytes(smooth(), "JPEG")
+    index = b"\xff\xe2" + struct.pack(">H", 20) + b"MPF\0" + bytes(14)
+    assert "main picture" in read(data[:2] + index + data[2:], name="x").notes[0]
+    assert read(data).notes == ()
+
+
+def test_map_coordinates_are_noted():
+    file = io.BytesIO()
+    keys = (34735, 3, 4, (1, 1, 0, 0), True)
+    tifffile.imwrite(file, smooth(), photometric="rgb", extratags=[keys])
+    assert "GeoTIFF" in read(file.getvalue(), name="x").notes[0]
+
+
+def test_user_comment_follows_the_byte_order():
+    text = b"UNICODE\0" + "Größe".encode("utf-16-be")
+    value = tags.Value(7, len(text), text)
+    inner = tags.Directory({0x9286: value}, {})
+    blob = b"MM\0*\0\0\0\x08" + tags.serialized(tags.Directory({}, {0x8769: inner}), 8, "big")
+    data = written("tiff", Metadata(exif=blob))
+    assert data[:2] == b"II"
+    stored = exif_of(data).get_ifd(0x8769)[0x9286]
+    assert bytes(stored) == b"UNICODE\0" + "Größe".encode("utf-16-le")
 
 
 # Strip, strips, other readers --------------------------------------------------------------------

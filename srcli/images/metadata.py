@@ -76,7 +76,7 @@ def losses(metadata: Metadata, format: str, channels: int) -> list[str]:
     if format != "png" and metadata.png_text:
         lost.append("PNG text")
     if format != "png" and png.odd_color(metadata):
-        lost.append("PNG gamma or colour space (colours will look different)")
+        lost.append("gamma or colour space (colours will look different)")
     if metadata.icc is not None and not profile_fits(metadata.icc, format, channels):
         lost.append("colour profile (colours may look different)")
     fits = Metadata() if format == "bmp" else metadata
@@ -152,7 +152,13 @@ def _webp(name: str, file: BinaryIO, image: Any, metadata: Metadata) -> Gathered
 
 def _avif(name: str, file: BinaryIO, image: Any, metadata: Metadata) -> Gathered:
     raw = _blob(image, "exif-data")
-    metadata = replace(metadata, exif=raw, dpi=exif.resolution_of(exif.checked(raw)))
+    chunk = avif.color_chunk(file) if metadata.icc is None else None
+    metadata = replace(
+        metadata,
+        exif=raw,
+        dpi=exif.resolution_of(exif.checked(raw)),
+        png_color=() if chunk is None else (chunk,),
+    )
     # The decoder turns the picture as the container says; EXIF's word does not count here.
     frames = max(_field(image, "n-pages", 1), 2 if avif.moves(file) else 1)
     return Gathered(metadata=metadata, orientation=1, frames=frames)

@@ -25,7 +25,7 @@ class Metadata:
     subsampling: str | None = None  # of a JPEG source: "4:4:4", "4:2:0"...
     lossless: bool = True  # of the source; False for JPEG, AVIF and most WebP
     png_text: tuple[tuple[bytes, bytes], ...] = ()  # a PNG's text chunks: type and data
-    png_color: tuple[tuple[bytes, bytes], ...] = ()  # its gAMA, cHRM, sRGB, cICP...
+    png_color: tuple[tuple[bytes, bytes], ...] = ()  # gAMA, cHRM, sRGB, cICP...; an AVIF's too
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
