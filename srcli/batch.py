@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import sys
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -21,7 +22,7 @@ from srcli.journal import Journal, recipe_of
 from srcli.pipeline import Progress, Restorer
 from srcli.store import sha256_of
 
-AHEAD = 2  # groups decoded before, and pictures encoded after, those in the network
+IN_FLIGHT = 2  # groups of pictures beyond those in the network: being decoded or encoded
 IN_MEMORY = 256 << 20  # bytes of output above which a picture is done strip by strip
 
 Status = Literal["done", "failed", "skipped"]
@@ -47,8 +48,11 @@ class Batch:
     restorer: Callable[[int], Restorer]
     """For a network scale."""
 
-    progress: Callable[[str], Progress]
-    """Begins to show a piece of work, by its name."""
+    progress: Callable[[str, int, int], None] = lambda name, done, total: None
+    """Told a picture's name and how many of all pixels are done."""
+
+    lanes: int = 1
+    """How many pictures may be in the network at once."""
 
     size: int = 1
     """How many pictures of one size go through the network together."""
@@ -60,52 +64,62 @@ class Batch:
 
     max_pixels: int | None = images.MAX_PIXELS
     _journals: dict[Path, Journal] = field(default_factory=dict, init=False)
+    _network: threading.Semaphore = field(init=False)
+    _progress: _Progress = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._network = threading.Semaphore(self.lanes)
 
     def run(self, jobs: Sequence[Job]) -> Iterator[Outcome]:
         """Do the jobs; yields what became of each, in order.
 
-        Only the errors of single files are contained. Whatever ends the run early, also Ctrl-C,
-        leaves every finished file whole and nothing half written.
+        Each group of pictures is decoded, restored and encoded by one of a few threads, so that
+        these overlap; only so many are in the network at once. Only the errors of single files are
+        contained. Whatever ends the run early, also Ctrl-C, leaves every finished file whole and
+        nothing half written.
         """
+        self._progress = _Progress(self.progress, sum(_pixels(job) for job in jobs))
         with ExitStack() as stack:
-            decoders = stack.enter_context(_executor("decode"))
-            encoders = stack.enter_context(_executor("encode"))
+            workers = stack.enter_context(_Patient(self.lanes + IN_FLIGHT, "picture"))
             if self.resume:
                 roots = {job.root for job in jobs if str(job.target) != STDIO}
                 self._journals = {r: stack.enter_context(Journal(r)) for r in sorted(roots)}
-            decoding = _ahead(decoders, self._prepare, jobs)
-            yield from _behind(self._restored(decoding, encoders), AHEAD)
+            pending: deque[Future[list[Outcome]]] = deque()
+            for group in _grouped(jobs, self.size):
+                pending.append(workers.submit(self._do, group))
+                while len(pending) > self.lanes + IN_FLIGHT or (pending and pending[0].done()):
+                    yield from pending.popleft().result()
+            for future in pending:
+                yield from future.result()
 
-    def _restored(
-        self, decoding: Iterator[Future[_Prepared]], encoders: ThreadPoolExecutor
-    ) -> Iterator[Future[Outcome]]:
-        """Each job's outcome to be, as soon as its picture has been through the network."""
-        for group in _grouped((future.result() for future in decoding), self.size):
-            first = group[0]
-            if first.outcome is not None:
-                yield _known(first.outcome)
-            elif first.picture is None:
-                yield _known(self._restore_large(first))
-            else:
-                yield from self._restore_group(group, encoders)
+    def _do(self, jobs: Sequence[Job]) -> list[Outcome]:
+        """Decode, restore and encode pictures of one size."""
+        prepared = [self._prepare(job) for job in jobs]
+        ready = [entry for entry in prepared if isinstance(entry, _Prepared)]
+        done = iter(self._restore(ready)) if ready else iter(())
+        outcomes = [entry if isinstance(entry, Outcome) else next(done) for entry in prepared]
+        for outcome in outcomes:
+            if outcome.status != "done":
+                self._progress.advance(outcome.job, 1, 1)
+        return outcomes
 
-    def _prepare(self, job: Job) -> _Prepared:
+    def _prepare(self, job: Job) -> _Prepared | Outcome:
         """Decide whether a job is to be done, and decode its picture if it fits in memory."""
         try:
             if job.error is not None:
                 raise job.error
             if self.skip_existing and str(job.target) != STDIO and job.target.exists():
-                return _Prepared(job, outcome=Outcome(job=job, status="skipped"))
+                return Outcome(job=job, status="skipped")
             digest, recipe = self._identity(job)
             journal = self._journals.get(job.root)
             if journal is not None and journal.is_done(job.target, digest, recipe):
-                return _Prepared(job, outcome=Outcome(job=job, status="skipped"))
-            if _is_large(job):
-                return _Prepared(job, digest=digest, recipe=recipe)
-            picture = images.read(_source(job), max_pixels=self.max_pixels, name=job.name)
-            return _Prepared(job, picture=picture, digest=digest, recipe=recipe)
+                return Outcome(job=job, status="skipped")
+            picture = None
+            if not _is_large(job):
+                picture = images.read(_source(job), max_pixels=self.max_pixels, name=job.name)
+            return _Prepared(job, picture, digest, recipe)
         except (SrcliError, MemoryError) as error:
-            return _Prepared(job, outcome=_failure(job, error))
+            return _failure(job, error)
 
     def _identity(self, job: Job) -> tuple[str, str]:
         """Checksums of the input, and of everything else that the output depends on."""
@@ -119,26 +133,27 @@ class Batch:
         size = None if job.size is None else asdict(job.size)
         return digest, recipe_of({**self.facts, "size": size, "options": asdict(job.options)})
 
-    def _restore_group(
-        self, group: Sequence[_Prepared], encoders: ThreadPoolExecutor
-    ) -> Iterator[Future[Outcome]]:
-        first = group[0].job
-        assert first.size is not None
-        label = first.name if len(group) == 1 else f"{first.name} and {len(group) - 1} more"
-        started = time.monotonic()
+    def _restore(self, group: Sequence[_Prepared]) -> list[Outcome]:
+        first = group[0]
+        if first.picture is None:
+            return [self._restore_large(prepared) for prepared in group]
+        assert first.job.size is not None
+        size = first.job.size
         try:
-            restored = self.restorer(first.size.network_scale).restore_all(
-                [prepared.decoded for prepared in group],
-                self.progress(label),
-                (first.size.height, first.size.width),
-            )
+            with self._network:
+                started = time.monotonic()
+                restored = self.restorer(size.network_scale).restore_all(
+                    [prepared.decoded for prepared in group],
+                    self._progress.of(*(prepared.job for prepared in group)),
+                    (size.height, size.width),
+                )
+                seconds = (time.monotonic() - started) / len(group)
         except (SrcliError, MemoryError) as error:
-            for prepared in group:
-                yield _known(_failure(prepared.job, error))
-            return
-        seconds = (time.monotonic() - started) / len(group)
-        for prepared, picture in zip(group, restored, strict=True):
-            yield encoders.submit(self._encode, prepared, picture, seconds)
+            return [_failure(prepared.job, error) for prepared in group]
+        return [
+            self._encode(prepared, picture, seconds)
+            for prepared, picture in zip(group, restored, strict=True)
+        ]
 
     def _encode(self, prepared: _Prepared, picture: Picture, seconds: float) -> Outcome:
         job = prepared.job
@@ -157,14 +172,15 @@ class Batch:
     def _restore_large(self, prepared: _Prepared) -> Outcome:
         """Read, restore and write a few rows at a time."""
         job = prepared.job
-        started = time.monotonic()
         try:
-            self._announce(prepared)
-            with StripReader(
-                _source(job), max_pixels=self.max_pixels, name=job.name, folder=job.root
-            ) as reader:
-                self._copy_strips(job, reader)
-            self._finish(prepared)
+            with self._network:
+                started = time.monotonic()
+                self._announce(prepared)
+                with StripReader(
+                    _source(job), max_pixels=self.max_pixels, name=job.name, folder=job.root
+                ) as reader:
+                    self._copy_strips(job, reader)
+                self._finish(prepared)
         except (SrcliError, MemoryError) as error:
             return _failure(job, error)
         seconds = time.monotonic() - started
@@ -189,7 +205,7 @@ class Batch:
                 header.height,
                 header.width,
                 has_alpha=header.has_alpha,
-                progress=self.progress(job.name),
+                progress=self._progress.of(job),
                 size=(size.height, size.width),
             ):
                 writer.write(color, alpha)
@@ -210,81 +226,78 @@ class _Prepared:
     """A job on its way to the network."""
 
     job: Job
-    picture: Picture | None = None
-    """None if the job is over, or its picture too large to be held whole."""
+    picture: Picture | None
+    """None if it is too large to be held whole."""
 
-    outcome: Outcome | None = None
-    digest: str = ""
-    recipe: str = ""
+    digest: str
+    recipe: str
 
     @property
     def decoded(self) -> Picture:
-        assert self.picture is not None, "only small pictures are decoded ahead"
+        assert self.picture is not None, "large pictures go another way"
         return self.picture
 
-    def goes_with(self, other: _Prepared) -> bool:
-        """Whether both pictures can be one batch."""
-        if self.picture is None or other.picture is None:
-            return False
-        kinds = [
-            (p.color.shape, p.color.dtype, p.alpha is None) for p in (self.picture, other.picture)
-        ]
-        return kinds[0] == kinds[1] and self.job.size == other.job.size
 
+class _Progress:
+    """Adds up what threads report of their pictures."""
 
-def _executor(name: str) -> _Patient:
-    return _Patient(1, name)
+    def __init__(self, tell: Callable[[str, int, int], None], total: int) -> None:
+        self._tell, self._total = tell, max(1, total)
+        self._done: dict[int, int] = {}
+        self._guard = threading.Lock()
+
+    def of(self, *jobs: Job) -> Progress:
+        """For pictures that go through the network together."""
+
+        def advance(done: int, total: int) -> None:
+            for job in jobs:
+                self.advance(job, done, total)
+
+        return advance
+
+    def advance(self, job: Job, done: int, total: int) -> None:
+        with self._guard:
+            self._done[id(job)] = round(_pixels(job) * done / total)
+            self._tell(job.name, sum(self._done.values()), self._total)
 
 
 class _Patient(ThreadPoolExecutor):
-    """Lets the piece at hand finish, and drops those that wait, when the block is left."""
+    """Lets what is being done finish, and drops what waits, when the block is left."""
 
     def __exit__(self, *details: object) -> None:
         self.shutdown(wait=True, cancel_futures=True)
 
 
-def _ahead(
-    executor: ThreadPoolExecutor, prepare: Callable[[Job], _Prepared], jobs: Iterable[Job]
-) -> Iterator[Future[_Prepared]]:
-    """Futures in order, a bounded number of which are being worked on."""
-    pending: deque[Future[_Prepared]] = deque()
+def _grouped(jobs: Iterable[Job], size: int) -> Iterator[list[Job]]:
+    """Neighbours that can be one batch, at most `size` of them."""
+    group: list[Job] = []
     for job in jobs:
-        pending.append(executor.submit(prepare, job))
-        if len(pending) > AHEAD:
-            yield pending.popleft()
-    yield from pending
-
-
-def _behind(futures: Iterator[Future[Outcome]], bound: int) -> Iterator[Outcome]:
-    """Results in order, while a bounded number of them is still being worked on."""
-    pending: deque[Future[Outcome]] = deque()
-    for future in futures:
-        pending.append(future)
-        while len(pending) > bound or (pending and pending[0].done()):
-            yield pending.popleft().result()
-    for future in pending:
-        yield future.result()
-
-
-def _grouped(prepared: Iterator[_Prepared], size: int) -> Iterator[list[_Prepared]]:
-    """Neighbours that fit together, at most `size` of them."""
-    group: list[_Prepared] = []
-    for entry in prepared:
-        if group and (len(group) == size or not group[-1].goes_with(entry)):
+        if group and (len(group) == size or not _fit_together(group[-1], job)):
             yield group
             group = []
-        group.append(entry)
-        if size == 1:  # nothing to wait for
-            yield group
-            group = []
+        group.append(job)
     if group:
         yield group
 
 
-def _known(outcome: Outcome) -> Future[Outcome]:
-    future: Future[Outcome] = Future()
-    future.set_result(outcome)
-    return future
+def _fit_together(first: Job, second: Job) -> bool:
+    """Whether two pictures agree in size, channels and bits; known from their headers."""
+    kinds = [
+        job.header and (job.header.width, job.header.height, job.header.channels, job.header.bits)
+        for job in (first, second)
+    ]
+    return (
+        first.header is not None
+        and second.header is not None
+        and kinds[0] == kinds[1]
+        and first.header.has_alpha == second.header.has_alpha
+        and first.size == second.size
+        and not _is_large(first)
+    )
+
+
+def _pixels(job: Job) -> int:
+    return job.header.pixels if job.header is not None else 0
 
 
 def _failure(job: Job, error: SrcliError | MemoryError) -> Outcome:

@@ -70,7 +70,7 @@ def _is_number(text: str) -> bool:
 
 
 class Bar:
-    """A progress bar over files, and within each file over its pixels."""
+    """A progress bar over one piece of work after the other."""
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
@@ -80,6 +80,10 @@ class Bar:
         """Begin a piece of work; returns a function to be called with (done, total)."""
         self._progress.reset(self._task, description=description, total=1)
         return lambda done, total: self._progress.update(self._task, completed=done, total=total)
+
+    def show(self, description: str, done: int, total: int) -> None:
+        """Say what is going on and how much of the whole is done."""
+        self._progress.update(self._task, description=description, completed=done, total=total)
 
 
 @contextmanager

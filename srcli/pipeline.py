@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -19,7 +20,7 @@ from srcli.errors import MemoryExhaustedError, SrcliError, UsageError
 from srcli.images import Picture, Pixels, bleed, from_float, to_float
 from srcli.resample import RowResampler
 from srcli.spec import Geometry
-from srcli.tiling import Span, choose_window, halved, plan, spans
+from srcli.tiling import Span, Tile, choose_window, halved, plan, spans
 
 Part = tuple[Pixels, Pixels | None]
 """Some rows of a picture: colour (rows x width x C) and alpha (rows x width)."""
@@ -73,16 +74,23 @@ class Restorer:
     memory: int | None = None
     """Bytes that one tile may take; None chooses by what is free."""
 
+    lanes: int = 1
+    """How many calls of the session may be under way at once, from here or from other threads. The
+    tiles of a picture share them, and so does the memory."""
+
     note: Callable[[str], None] = lambda message: None
     """Told when a tile had to be made smaller."""
 
     _fitting: tuple[int, int] | None = field(default=None, init=False)
     """Height and width of a window that should fit, once a larger one did not."""
 
+    _pool: ThreadPoolExecutor = field(init=False, repr=False)
+
     def __post_init__(self) -> None:
         if self.tile is not None and self.tile < 1:
             raise UsageError(f"a tile of {self.tile} pixels is not possible. Give at least 1.")
-        self.memory = self.memory or automatic_budget()
+        self.memory = (self.memory or automatic_budget()) // self.lanes
+        self._pool = ThreadPoolExecutor(self.lanes, "tile")
 
     def __call__(
         self,
@@ -189,16 +197,27 @@ class Restorer:
         s = self.scale
         tiles = plan(height, width, window, self.margin)
         if len(tiles) == 1:
-            restored = self._run(batch)
+            restored: Batch = self._pool.submit(self._run, batch).result()
             progress(1, 1)
             return restored
         out = np.empty((count, 3, height * s, width * s), np.float32)
-        for done, tile in enumerate(tiles, start=1):
+
+        def restore(tile: Tile) -> None:
             rows, columns = tile.rows, tile.columns
             cut = batch[:, :, rows.start : rows.stop, columns.start : columns.stop]
             result = self._run(cut)[:, :, rows.inner(s), columns.inner(s)]
             out[:, :, rows.outer(s), columns.outer(s)] = result
-            progress(done, len(tiles))
+
+        # In the pool even for one lane: all calls of the session share its threads.
+        futures = [self._pool.submit(restore, tile) for tile in tiles]
+        try:
+            for done, future in enumerate(futures, start=1):
+                future.result()
+                progress(done, len(tiles))
+        finally:
+            for future in futures:
+                future.cancel()
+            wait(futures)
         return out
 
     def _run(self, batch: Batch) -> Batch:

@@ -37,13 +37,16 @@ from torch.func import functional_call
 from srcli.metrics import crop_border, luma, psnr
 from srcli.models.lapar.network import Lapar
 from srcli.registry import get_model
-from srcli.resample import reduce
+from srcli.resample import reduce, resize
 
 Pixels = NDArray[np.uint8]
 log = logging.getLogger("train")
 
 CHARBONNIER = 1e-3  # the loss is quadratic below this difference, linear above
 LUMA = (65.481 / 255, 128.553 / 255, 24.966 / 255)  # what PSNR-Y weighs the planes by
+# Photographs are soft at full size, pictures that people enlarge have mostly been reduced before:
+# the network sees the training pictures at each of these sizes equally often.
+SHRINK = (1.0, 2 / 3, 1 / 2)
 PICTURE_TYPES = {".png", ".webp", ".bmp", ".tif", ".tiff"}  # lossless: JPEG teaches JPEG
 
 
@@ -87,10 +90,13 @@ class Pictures:
         if not files:
             raise SystemExit(f"{folder}: no lossless pictures ({', '.join(sorted(PICTURE_TYPES))})")
         self.scale = scale
-        self.high = [_cropped(_decode(file), scale) for file in files]
+        originals = [_decode(file) for file in files]
+        levels = [[_shrunk(picture, factor) for picture in originals] for factor in SHRINK]
+        self.high = [_cropped(picture, scale) for level in levels for picture in level]
         self.low = [reduce(picture, scale) if scale > 1 else picture for picture in self.high]
         areas = np.array([picture.shape[0] * picture.shape[1] for picture in self.low], float)
-        self.chances = areas / areas.sum()
+        by_level = areas.reshape(len(SHRINK), -1)
+        self.chances = (by_level / by_level.sum(axis=1, keepdims=True)).ravel() / len(SHRINK)
 
     def batch(self, recipe: Recipe, step: int) -> tuple[Tensor, Tensor]:
         """LR (n 3 p p) and HR (n 3 s*p s*p) patches in [0, 1], the same for the same step."""
@@ -111,6 +117,8 @@ class Pictures:
     def _place(self, patch: int, rng: np.random.Generator) -> tuple[int, int, int]:
         index = int(rng.choice(len(self.low), p=self.chances))
         height, width = self.low[index].shape[:2]
+        if min(height, width) < patch:
+            raise SystemExit(f"a picture of {width} x {height} is too small for --patch {patch}.")
         return index, int(rng.integers(height - patch + 1)), int(rng.integers(width - patch + 1))
 
     def _detail(self, place: tuple[int, int, int], patch: int) -> float:
@@ -274,6 +282,15 @@ def _build(recipe: Recipe) -> Lapar:
 def _decode(file: Path) -> Pixels:
     with Image.open(file) as picture:
         return np.asarray(picture.convert("RGB"))
+
+
+def _shrunk(picture: Pixels, factor: float) -> Pixels:
+    if factor == 1.0:
+        return picture
+    height, width = (round(side * factor) for side in picture.shape[:2])
+    small = resize(picture.astype(np.float32), height, width)
+    rounded: Pixels = np.clip(np.rint(small), 0, 255).astype(np.uint8)
+    return rounded
 
 
 def _cropped(picture: Pixels, multiple: int) -> Pixels:

@@ -19,6 +19,7 @@ class TorchBackend:
     """Runs the fused network in PyTorch."""
 
     name = "torch"
+    concurrent = False
 
     def unavailable(self) -> str | None:
         if importlib.util.find_spec("torch") is None:

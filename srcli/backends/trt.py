@@ -33,6 +33,7 @@ class TensorRtBackend:
     """Builds an engine from the exported graph on first use, keeps it, and runs it."""
 
     name = "trt"
+    concurrent = False
 
     def unavailable(self) -> str | None:
         try:

@@ -19,12 +19,13 @@ from srcli.images.picture import Header, Metadata, Picture, Pixels
 MAX_PIXELS = 500_000_000
 
 # What each loader is told. Only these five are ever called, and each on a file that starts with
-# its own magic bytes. JPEG's decoder reports damage as warnings; TIFF's warns of harmless tags.
+# its own magic bytes. "warning" is where libvips counts damaged JPEG data and TIFF tiles; in PNG
+# it would refuse harmless oddities.
 _LOADERS: dict[str, tuple[str, dict[str, Any]]] = {
     "png": ("pngload_source", {"fail_on": "error"}),
     "jpeg": ("jpegload_source", {"fail_on": "warning"}),
     # libtiff's own limit refuses honest pictures stored as one strip; --max-pixels bounds them.
-    "tiff": ("tiffload_source", {"fail_on": "error", "unlimited": True}),
+    "tiff": ("tiffload_source", {"fail_on": "warning", "unlimited": True}),
     "webp": ("webpload_source", {"fail_on": "error"}),
     "avif": ("heifload_source", {"fail_on": "error"}),
 }

@@ -30,7 +30,7 @@ _MAX_ENTRIES = 1000
 _MAX_DEPTH = 3
 # What one walk may read, counting something for each step, so that no file can keep it going:
 # directories may overlap, repeat and point to each other.
-_BUDGET, _STEP = 64 << 20, 64
+_BUDGET, _STEP = 16 << 20, 64
 
 
 class DamagedTagsError(ValueError):

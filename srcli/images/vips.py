@@ -6,6 +6,7 @@ import errno
 import functools
 import logging
 import os
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
@@ -22,8 +23,8 @@ _PATIENCE = 1.0  # seconds that interrupted work gets to end in
 @functools.cache
 def library() -> Any:
     """The pyvips module, imported once; the import takes about 0.1 s."""
-    # Warnings are of no use to the user, and what is wrong arrives as an error. pyvips' own
-    # handler would also run Python code, and there swallow a Ctrl-C, in the middle of libvips.
+    ours = "pyvips" not in sys.modules
+    # Warnings are of no use to the user, and what is wrong arrives as an error.
     os.environ.setdefault("VIPS_WARNING", "off")
     logging.getLogger("pyvips").setLevel(logging.CRITICAL + 1)
     try:
@@ -32,7 +33,9 @@ def library() -> Any:
         raise MissingPartError(
             f"libvips cannot be loaded ({error}); reinstall it: pip install 'pyvips[binary]'"
         ) from error
-    getattr(pyvips, "_remove_log_handler", lambda: None)()
+    if ours:
+        # Their handler runs Python code in the middle of libvips, and swallows a Ctrl-C there.
+        getattr(pyvips, "_remove_log_handler", lambda: None)()
     # Sources are files and buffers that change and go away: nothing may be remembered.
     pyvips.cache_set_max(0)
     return pyvips
