@@ -444,6 +444,24 @@ def test_damaged_png_data_is_an_error():
         read(bytes(data))
 
 
+@pytest.mark.parametrize("options", [{}, {"rowsperstrip": 8}, {"tile": (32, 32)}])
+@pytest.mark.parametrize("compression", [None, "zlib"])
+def test_damaged_tiff_data_is_an_error(options, compression):
+    file = io.BytesIO()
+    color = noise(100, 100, 3)
+    tifffile.imwrite(file, color, photometric="rgb", compression=compression, **options)
+    data, middle = file.getvalue(), len(file.getvalue()) // 2
+    np.testing.assert_array_equal(read(data).color, color)
+    damaged = [data[: len(data) * part // 10] for part in (3, 6, 9)]
+    if compression is not None:  # else nothing can tell
+        damaged.append(data[:middle] + bytes(40) + data[middle + 40 :])
+    for wrong in damaged:
+        with pytest.raises(InputError, match="damaged or incomplete"):
+            read(wrong)
+        with pytest.raises(InputError), StripReader(wrong) as reader:
+            list(reader.strips(7))
+
+
 def test_jpeg_with_junk_at_its_end_is_fine():
     data = pillow_bytes(smooth(), "JPEG")
     np.testing.assert_array_equal(read(data + b"junk").color, read(data).color)
