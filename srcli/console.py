@@ -98,6 +98,9 @@ def progress() -> Iterator[Bar]:
         Remaining(),
         console=_console(stderr=True),
         transient=True,
+        # On a terminal, lines are printed above the bar. A result that goes elsewhere must not be
+        # drawn into it.
+        redirect_stdout=sys.stdout.isatty(),
         disable=not sys.stderr.isatty(),
     ) as shown:
         yield Bar(shown)

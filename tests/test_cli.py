@@ -301,3 +301,24 @@ def test_a_reader_that_leaves_is_no_error():
         f"{sys.executable} -m srcli models --json | head -c 1", shell=True, capture_output=True
     )
     assert done.stderr == b""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")
+def test_results_go_to_stdout_even_while_a_bar_is_shown(picture):
+    """Progress on a terminal, results in a file: neither gets into the other."""
+    import pty
+
+    ours, theirs = pty.openpty()
+    done = subprocess.run(
+        [sys.executable, "-m", "srcli", "upscale", str(picture), "-s", "2"],
+        stdout=subprocess.PIPE,
+        stderr=theirs,
+        text=True,
+    )
+    os.close(theirs)
+    shown = os.read(ours, 100_000).decode()
+    os.close(ours)
+    assert done.stdout.startswith(str(picture.with_name("in_x2.png")))
+    assert "40x30 -> 80x60" in done.stdout
+    assert "━" in shown
+    assert "40x30" not in shown
