@@ -46,10 +46,15 @@ def print_json(value: Any) -> None:
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, title: str = "") -> None:
     """A table on stdout: the first column to the left, numbers to the right."""
     console = _console(stderr=False)
-    if not console.is_terminal:
-        # A pipe has no width: let no line be wrapped or shortened.
-        console.width = 400
-    console.print(_table(columns, rows, title))
+    laid_out = _table(columns, rows, title)
+    if console.is_terminal:
+        console.print(laid_out)
+        return
+    console.width = 1000  # a pipe has no width: let no line be wrapped or shortened
+    with console.capture() as captured:
+        console.print(laid_out)
+    for line in captured.get().splitlines():
+        result(line.rstrip())
 
 
 def _table(columns: Sequence[str], rows: Sequence[Sequence[str]], title: str) -> Table:
