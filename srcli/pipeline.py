@@ -34,7 +34,10 @@ Plane = NDArray[np.floating]
 Progress = Callable[[int, int], None]
 """Called with the number of input pixels done and their total."""
 
-SMALLEST_BUDGET, LARGEST_BUDGET = 256 << 20, 1 << 30  # bytes, of the automatic choice
+SMALLEST_BUDGET, LARGEST_BUDGET = 128 << 20, 512 << 20  # bytes, of the automatic choice
+
+# Rows are turned into pixels so many numbers at a time: each step of that makes a copy.
+BLOCK = 1 << 22
 
 # How far colour is drawn into transparent regions before enlarging, in input pixels. Beyond that
 # nothing visible depends on it.
@@ -48,7 +51,7 @@ ALPHA_REACH = 2
 def automatic_budget() -> int:
     """Bytes that a tile may take when the user does not say: a quarter of what is free.
 
-    At most 1 GiB, because larger tiles are no faster.
+    At most 512 MiB, because larger tiles are no faster.
     """
     try:
         free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
@@ -166,7 +169,8 @@ class Restorer:
         finishers = [_Finisher(own_size, size or own_size) for _ in sources]
         halo = self.margin + (BLEED if has_alpha else 0)
         window = self._window(height, width, len(sources) * (2 if has_alpha else 1))
-        for span in spans(height, max(window[0], 2 * halo + 1), halo):
+        rows = max(min(window[0], self._strip_rows(width, len(sources))), 2 * halo + 1)
+        for span in spans(height, rows, halo):
             stored = [source(span.start, span.stop) for source in sources]
             batch = _planes([layer for part in stored for layer in _layers(part)])
             restored = self.restore(batch, _shifted(progress, span, height, width))
@@ -247,6 +251,11 @@ class Restorer:
         bytes_per_pixel = 4 * self.geometry.floats_per_pixel * self.scale**2 * count
         pixels = (self.memory or LARGEST_BUDGET) // bytes_per_pixel
         return choose_window(height, width, margin=self.margin, pixels=pixels)
+
+    def _strip_rows(self, width: int, count: int) -> int:
+        """How many input rows may be in work at once: their float output takes half the budget."""
+        bytes_per_row = 4 * 3 * width * self.scale**2 * count
+        return (self.memory or LARGEST_BUDGET) // (2 * bytes_per_row)
 
     def _shrink(self, window: tuple[int, int]) -> None:
         smaller = halved(window, self.margin)
@@ -379,8 +388,17 @@ class _Finisher:
             color = self._color.feed(color)
         if self._alpha is not None and alpha is not None:
             alpha = self._alpha.feed(alpha)
-        finished = np.ascontiguousarray(from_float(color, bits))
-        return finished, None if alpha is None else from_float(alpha, bits)[:, :, 0]
+        return _quantised(color, bits), None if alpha is None else _quantised(alpha, bits)[:, :, 0]
+
+
+def _quantised(plane: Plane, bits: int) -> Pixels:
+    """Float in [0, 1] to 8 or 16 bits, a few rows at a time."""
+    height, width, channels = plane.shape
+    out: Pixels = np.empty(plane.shape, np.uint8 if bits == 8 else np.uint16)
+    rows = max(1, BLOCK // max(1, width * channels))
+    for top in range(0, height, rows):
+        out[top : top + rows] = from_float(plane[top : top + rows], bits)
+    return out
 
 
 def _with_pixels(picture: Picture, parts: Sequence[Part]) -> Picture:

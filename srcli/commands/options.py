@@ -80,6 +80,6 @@ running = apply(
         "--memory",
         type=memory_size,
         metavar="SIZE",
-        help="What a tile may take.  [default: a quarter of what is free, at most 1G]",
+        help="What a tile may take.  [default: a quarter of what is free, at most 512M]",
     ),
 )
