@@ -130,7 +130,7 @@ def _runtimes() -> Iterator[Finding]:
         yield Finding(subject="onnxruntime", status="ok", found=found)
         return
     if installed:
-        found += " are both installed, and each has overwritten files of the other"
+        found += " are installed together, and each has overwritten files of the other"
     yield Finding(
         subject="onnxruntime",
         status="problem",
@@ -278,7 +278,7 @@ def _pictures() -> Iterator[Finding]:
 def _providers() -> Iterator[Finding]:
     try:
         import onnxruntime as ort
-    except ImportError as error:
+    except Exception as error:  # a damaged package may raise anything
         if installed_runtimes():
             yield _broken_runtime(first_line(error))
         return
