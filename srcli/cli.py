@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import signal
 import sys
 from collections.abc import Mapping, Sequence
 
@@ -57,7 +58,13 @@ def cli() -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and leave the process with its exit code."""
+    signal.signal(signal.SIGTERM, _terminate)
     sys.exit(run(arguments))
+
+
+def _terminate(number: int, frame: object) -> None:
+    """A polite kill cleans up as Ctrl-C does; by default it would leave temporary files."""
+    sys.exit(128 + number)
 
 
 def run(arguments: Sequence[str] | None = None) -> int:

@@ -363,7 +363,8 @@ def test_killed_at_any_moment_and_resumed(tmp_path, srcli):
     assert tree(tmp_path / "cut") == tree(tmp_path / "whole")
 
 
-def test_ctrl_c_leaves_finished_files_only(tmp_path):
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_interrupting_leaves_finished_files_only(tmp_path, sent, code):
     source = make_pictures(tmp_path / "in", 200, size=(60, 80))
     process = subprocess.Popen(
         command(source), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -371,9 +372,9 @@ def test_ctrl_c_leaves_finished_files_only(tmp_path):
     assert process.stdout is not None
     for _ in range(3):
         process.stdout.readline()
-    process.send_signal(signal.SIGINT)
+    process.send_signal(sent)
     _, err = process.communicate(timeout=60)
-    assert process.returncode == 130
+    assert process.returncode == code
     assert "Traceback" not in err
     outputs = list((tmp_path / "in_x2").iterdir())
     assert 3 <= len(outputs) < 200
