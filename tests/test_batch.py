@@ -367,7 +367,12 @@ def test_killed_at_any_moment_and_resumed(tmp_path, srcli):
 def test_interrupting_leaves_finished_files_only(tmp_path, sent, code):
     source = make_pictures(tmp_path / "in", 200, size=(60, 80))
     process = subprocess.Popen(
-        command(source), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command(source),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # Whoever runs these tests in the background has switched Ctrl-C off for all children.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert process.stdout is not None
     for _ in range(3):

@@ -195,7 +195,7 @@ def test_backend_opens_the_cached_engine(
     engine: Engine, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[tuple[Path, str]] = []
-    model = SimpleNamespace(graph=lambda: Path("graph.onnx"))
+    model = SimpleNamespace(graph=lambda precision: Path("graph.onnx"))
     monkeypatch.setattr(
         "srcli.export.engine_cache.cached_engine", lambda *given: asked.append(given) or path
     )
