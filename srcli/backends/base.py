@@ -59,9 +59,6 @@ class Backend(Protocol):
 
     name: str
 
-    concurrent: bool
-    """Whether one session can be called from several threads at once, and gains by it."""
-
     def unavailable(self) -> str | None:
         """Why this backend cannot be used here, and the remedy; None if it can."""
         ...

@@ -19,7 +19,6 @@ class TorchBackend:
     """Runs the fused network in PyTorch."""
 
     name = "torch"
-    concurrent = False
 
     def unavailable(self) -> str | None:
         if importlib.util.find_spec("torch") is None:

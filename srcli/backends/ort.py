@@ -20,7 +20,6 @@ class OnnxRuntimeBackend:
     """Runs the exported graph; needs no torch once the graph is in the cache."""
 
     name = "ort"
-    concurrent = True
 
     def unavailable(self) -> str | None:
         if importlib.util.find_spec("onnxruntime") is None:

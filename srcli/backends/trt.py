@@ -33,7 +33,6 @@ class TensorRtBackend:
     """Builds an engine from the exported graph on first use, keeps it, and runs it."""
 
     name = "trt"
-    concurrent = False
 
     def unavailable(self) -> str | None:
         try:

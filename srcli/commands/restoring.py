@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
@@ -137,7 +136,7 @@ def restore_files(request: Request, task: Task, size: SizeRequest) -> int:
     jobs = _plan(request, task, size)
     if request.dry_run:
         return _show_plan(jobs, request)
-    runner = _Runner(request, task, alone=len(jobs) == 1)
+    runner = _Runner(request, task)
     if request.check:
         from srcli.commands.checking import check_jobs
 
@@ -190,16 +189,11 @@ def _save_options(request: Request) -> SaveOptions:
 class _Runner:
     """Opens the model at each scale that a picture needs, once."""
 
-    def __init__(self, request: Request, task: Task, *, alone: bool) -> None:
+    def __init__(self, request: Request, task: Task) -> None:
         from srcli.backends import get_backend
 
         self.request, self.task = request, task
         self.backend: Backend = get_backend(request.backend)
-        # A single picture is best computed by all cores together. Several are best computed side by
-        # side, one core each: no core waits for another.
-        cores = request.threads or os.cpu_count() or 1
-        self.lanes = cores if self.backend.concurrent and not alone else 1
-        self.threads = 1 if self.lanes > 1 else request.threads
         self.facts: dict[str, Any] = {
             "model": get_model(request.model).name,
             "task": task,
@@ -226,7 +220,7 @@ class _Runner:
 
         if scale not in self._open:
             model = self.load(scale)
-            session = self.backend.open(model, SessionOptions(threads=self.threads))
+            session = self.backend.open(model, SessionOptions(threads=self.request.threads))
             self._stack.enter_context(closing(session))
             if self.request.backend == "auto":
                 console.note(f"{model.label} with {self.backend.name}")
@@ -236,7 +230,6 @@ class _Runner:
                 scale=scale,
                 tile=self.request.tile,
                 memory=self.request.memory,
-                lanes=self.lanes,
                 note=console.note,
             )
         return self._open[scale]
@@ -263,7 +256,6 @@ def _run(jobs: Sequence[Job], request: Request, runner: _Runner) -> list[Outcome
         batch = Batch(
             restorer=runner.restorer,
             progress=show,
-            lanes=runner.lanes,
             size=request.batch,
             resume=request.resume,
             skip_existing=request.skip_existing,
