@@ -202,6 +202,13 @@ def _getitem(writer: _Writer, node: fx.Node, x: fx.Node, index: Any) -> None:
     if not isinstance(index, tuple) or not all(isinstance(part, slice) for part in index):
         raise UnsupportedOperation(f"index {index}")
     cut = {axis: part for axis, part in enumerate(index) if part != slice(None)}
+    if all(_is_single(part) for part in cut.values()) and len(cut) == 1:
+        ((axis, part),) = cut.items()
+        chosen = writer.integers(f"{node.name}.index", [part.start])
+        # Runtimes melt slices of neighbouring planes into one Split, for which OpenVINO has no
+        # fast kernel; it takes a plane out of a tensor as it lies.
+        writer.emit("Gather", [x, chosen], node.name, axis=axis)
+        return
     starts = [part.start or 0 for part in cut.values()]
     ends = [_LAST if part.stop is None else part.stop for part in cut.values()]
     inputs = [
@@ -210,6 +217,11 @@ def _getitem(writer: _Writer, node: fx.Node, x: fx.Node, index: Any) -> None:
         writer.integers(f"{node.name}.axes", list(cut)),
     ]
     writer.emit("Slice", [x, *inputs], node.name)
+
+
+def _is_single(part: slice) -> bool:
+    """Whether a slice takes one plane, counted from the front."""
+    return part.start is not None and part.start >= 0 and part.stop == part.start + 1
 
 
 _OPERATIONS: dict[Any, Callable[..., None]] = {

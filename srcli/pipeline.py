@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from srcli.backends.base import Batch, OutOfMemory, Session
+from srcli.backends.base import Batch, OutOfMemory, Session, limits_of
 from srcli.errors import MemoryExhaustedError, SrcliError, UsageError
 from srcli.images import Picture, Pixels, bleed, from_float, to_float
 from srcli.resample import RowResampler
@@ -225,7 +225,10 @@ class Restorer:
         return out
 
     def _run(self, batch: Batch) -> Batch:
-        restored = self.session(np.ascontiguousarray(batch))
+        limits = limits_of(self.session)
+        most = limits[1][0] if limits else len(batch)
+        parts = [batch[first : first + most] for first in range(0, len(batch), most)]
+        restored = np.concatenate([self.session(np.ascontiguousarray(part)) for part in parts])
         if not np.isfinite(restored).all():
             raise SrcliError(
                 "the network gave values that are not finite. Try --precision fp32, or another "
@@ -235,14 +238,31 @@ class Restorer:
 
     def _padded(self, batch: Batch) -> Batch:
         """Enlarge to what the network accepts, by repeating the border below and to the right."""
-        least, multiple = self.geometry.minimum, self.geometry.multiple_of
-        missing = [max(least, -(-side // multiple) * multiple) - side for side in batch.shape[2:]]
+        limits = limits_of(self.session)
+        smallest = limits[0][2:] if limits else (1, 1)
+        multiple = self.geometry.multiple_of
+        missing = [
+            max(self.geometry.minimum, least, -(-side // multiple) * multiple) - side
+            for side, least in zip(batch.shape[2:], smallest, strict=True)
+        ]
         if not any(missing):
             return batch
         return np.pad(batch, ((0, 0), (0, 0), (0, missing[0]), (0, missing[1])), mode="edge")
 
     def _window(self, height: int, width: int, count: int) -> tuple[int, int]:
         """The largest (height, width) to be given to the network at once."""
+        wanted = self._affordable(height, width, count)
+        limits = limits_of(self.session)
+        if limits is None:
+            return wanted
+        (_, _, *least), (_, _, *most) = limits
+        rows, columns = (
+            min(max(side, low), high) for side, low, high in zip(wanted, least, most, strict=True)
+        )
+        return rows, columns
+
+    def _affordable(self, height: int, width: int, count: int) -> tuple[int, int]:
+        """The same, as far as memory and the user decide."""
         if self._fitting is not None:
             return self._fitting
         if self.tile is not None:

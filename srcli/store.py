@@ -14,7 +14,7 @@ from pathlib import Path
 from srcli.errors import WeightsError
 from srcli.spec import ModelSpec, Task
 
-GRAPH_FORMAT = 1
+GRAPH_FORMAT = 2
 """Raised whenever the exporter makes another graph from the same weights: old files are left."""
 
 

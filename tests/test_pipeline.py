@@ -204,3 +204,30 @@ def test_sides_are_padded_to_a_multiple(photograph):
     picture = Picture(color=np.ascontiguousarray(photograph[:37, :53]))
     same = Restorer(session=Picky(), geometry=geometry, scale=1)(picture)
     assert np.array_equal(same.color, picture.color)
+
+
+class Narrow:
+    """A session that takes only batches within a profile, as a TensorRT engine does."""
+
+    min_shape, max_shape = (1, 3, 12, 12), (2, 3, 40, 32)
+
+    def __init__(self):
+        self.shapes = set()
+
+    def __call__(self, batch):
+        shape = batch.shape
+        assert all(
+            a <= n <= b for a, n, b in zip(self.min_shape, shape, self.max_shape, strict=True)
+        )
+        self.shapes.add(shape)
+        return batch.repeat(2, axis=2).repeat(2, axis=3)
+
+    def close(self):
+        pass
+
+
+@pytest.mark.parametrize("size", [(5, 7), (12, 12), (40, 33), (90, 200)])
+def test_every_picture_fits_a_session_with_limits(size):
+    restorer = Restorer(session=Narrow(), geometry=Geometry(margin=3), scale=2)
+    batch = np.random.default_rng(0).random((5, 3, *size), np.float32)
+    assert np.array_equal(restorer.restore(batch), batch.repeat(2, axis=2).repeat(2, axis=3))

@@ -32,6 +32,15 @@ class Session(Protocol):
         ...
 
 
+def limits_of(session: Session) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
+    """Smallest and largest batch, NCHW, of a session that was built for a range of shapes.
+
+    Such a session has the attributes `min_shape` and `max_shape`; others take any batch.
+    """
+    low, high = getattr(session, "min_shape", None), getattr(session, "max_shape", None)
+    return None if low is None or high is None else (low, high)
+
+
 class Model(Protocol):
     """A model with its weights, in whichever form a backend asks for."""
 

@@ -41,7 +41,7 @@ backend = click.option(
     default="auto",
     show_default=True,
     metavar="NAME",
-    help="What runs the network: ort, torch, or auto for the fastest that works here.",
+    help="What runs the network: openvino, ort, torch, trt, or auto for the fastest that works.",
 )
 
 threads = click.option(
