@@ -56,6 +56,11 @@ def _filter_norm(weight: Tensor) -> Tensor:
     return norm
 
 
+def same_conv(inputs: int, outputs: int, kernel: int) -> nn.Conv2d:
+    """Convolution with bias, an odd kernel, zero padding and the same size out."""
+    return nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2)
+
+
 def pad_kernel(weight: Tensor, side: int) -> Tensor:
     """Embed a square kernel in the middle of a larger one of zeros (both sides odd)."""
     margin = (side - weight.shape[-1]) // 2

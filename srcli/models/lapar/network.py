@@ -20,15 +20,14 @@ from srcli.models.layers import (
     bicubic_phases,
     gaussian_kernel,
     pad_kernel,
+    same_conv,
 )
+from srcli.models.residual import FusedBlock, LocalFusionBlock, first, named, plain
 
 ATOMS = 72  # filters in the dictionary
 SIDE = 5  # side of each filter
 RGB_MEAN = (0.4488, 0.4371, 0.4040)  # of the papers' training pictures
-UNITS = ("b0", "b1", "b2", "b3")  # names of the residual units of a block
-
-# A skip factor below this is kept as a multiplication: dividing by it would lose digits.
-SMALLEST_FOLDED_SKIP = 1e-2
+UNITS = 4  # residual units in a block
 
 
 class Lapar(nn.Module):
@@ -69,14 +68,14 @@ class Lapar(nn.Module):
         price of the cheap graph.
         """
         net = self.w_conv
-        weights: dict[str, Tensor] = {"mean": net.rgb_mean} | _plain("head", _first(net.head))
+        weights: dict[str, Tensor] = {"mean": net.rgb_mean} | plain("head", first(net.head))
         gain = torch.ones(1, device=net.rgb_mean.device)
         for index, block in enumerate(net.blocks()):
             folded, gain = block.fused_weights(gain)
             weights |= {f"body.{index}.{name}": value for name, value in folded.items()}
         tail = net.tail.fused_weights(self._basis())
         if self.scale > 1:
-            weights |= _plain("up", _first(net.up), gain)
+            weights |= plain("up", first(net.up), gain)
         else:
             tail["mix.weight"] = tail["mix.weight"] * gain
         return weights | tail
@@ -102,7 +101,9 @@ class CoefficientNet(nn.Module):
         super().__init__()
         self.rgb_mean = nn.Parameter(torch.tensor(RGB_MEAN).view(1, 3, 1, 1), requires_grad=False)
         self.head = nn.Sequential(WeightNormConv2d(3, channels, 3), nn.ReLU())
-        self.body = nn.Sequential(*(LocalFusionBlock(channels) for _ in range(blocks)))
+        self.body = nn.Sequential(
+            *(LocalFusionBlock(channels, channels, UNITS) for _ in range(blocks))
+        )
         if scale > 1:
             self.up = nn.Sequential(
                 WeightNormConv2d(channels, channels * scale**2, 3),
@@ -121,87 +122,6 @@ class CoefficientNet(nn.Module):
         features = self.body(features)  # n C h w
         features = self.up(features)  # n C H W
         return self.tail(features)  # type: ignore[no-any-return]  # n 72 H W
-
-
-class LocalFusionBlock(nn.Module):
-    """Four adaptive residual units; their outputs together, reduced, added to the input."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        for name in UNITS:
-            self.add_module(name, AdaptiveResidualUnit(channels))
-        self.reduction = WeightNormConv2d(channels * len(UNITS), channels, 3)
-        self.res_scale = LearnedScale()
-        self.x_scale = LearnedScale()
-
-    def units(self) -> list[AdaptiveResidualUnit]:
-        return [unit for unit in self.children() if isinstance(unit, AdaptiveResidualUnit)]
-
-    def forward(self, x: Tensor) -> Tensor:
-        outputs = []
-        y = x
-        for unit in self.units():
-            y = unit(y)
-            outputs.append(y)
-        reduced = self.reduction(torch.cat(outputs, dim=1))  # n 4C h w -> n C h w
-        return self.res_scale(reduced) + self.x_scale(x)  # type: ignore[no-any-return]
-
-    def fused_skips(self) -> list[float]:
-        """The factor left on each skip connection, units first, then the block: 1 where folded."""
-        skips = [float(unit.x_scale.scale.detach()) for unit in self.units()]
-        return [1.0 if _foldable(s) else s for s in [*skips, float(self.x_scale.scale.detach())]]
-
-    def fused_weights(self, gain: Tensor) -> tuple[dict[str, Tensor], Tensor]:
-        """Fold all scalars into the convolutions.
-
-        A unit computes `y = a*x + b*body(x)`. Keep `z = x / gain` instead of `x`, where `gain` is
-        the product of the skip factors so far: then `z' = z + (b / (gain * a)) * body(gain * z)`,
-        and both new factors move into the two convolutions of the body. The block as a whole is
-        such a unit too.
-
-        Args:
-            gain: What the block's input has been divided by.
-
-        Returns:
-            The weights of `FusedBlock`, and what its output has been divided by.
-        """
-        weights: dict[str, Tensor] = {}
-        inner, gains = gain, []
-        for name, unit in zip(UNITS, self.units(), strict=True):
-            first, second = unit.convolutions()
-            weights |= _plain(f"{name}.first", first, inner)
-            inner = _next_gain(inner, unit.x_scale.scale)
-            residual = unit.res_scale.scale / inner
-            weights |= _named(f"{name}.second", second.weight * residual, second.bias * residual)
-            gains.append(inner.expand(second.weight.shape[0]))
-        factors = torch.cat(gains).view(1, -1, 1, 1)  # one for each channel of the concatenation
-        gain = _next_gain(gain, self.x_scale.scale)
-        residual = self.res_scale.scale / gain
-        kernel = self.reduction.weight * factors * residual
-        return weights | _named("reduction", kernel, self.reduction.bias * residual), gain
-
-
-class AdaptiveResidualUnit(nn.Module):
-    """`x_scale * x + res_scale * body(x)`, both factors learned."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.body = nn.Sequential(
-            WeightNormConv2d(channels, channels, 3),
-            nn.ReLU(),
-            WeightNormConv2d(channels, channels, 3),
-        )
-        self.res_scale = LearnedScale()
-        self.x_scale = LearnedScale()
-
-    def convolutions(self) -> tuple[WeightNormConv2d, WeightNormConv2d]:
-        first, _, second = self.body
-        assert isinstance(first, WeightNormConv2d)
-        assert isinstance(second, WeightNormConv2d)
-        return first, second
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.res_scale(self.body(x)) + self.x_scale(x)  # type: ignore[no-any-return]
 
 
 class CoefficientTail(nn.Module):
@@ -230,9 +150,9 @@ class CoefficientTail(nn.Module):
         taps = torch.einsum("lt,lcyx->tcyx", basis.double(), self.w_conv.weight.double())
         offset = torch.einsum("lt,l->t", basis.double(), self.w_conv.bias.double())
         return (
-            _named("mix", mixed, k3.bias * a + k5.bias * b)
-            | _plain("merge", self.fuse)
-            | _named("taps", taps.to(basis.dtype), offset.to(basis.dtype))
+            named("mix", mixed, k3.bias * a + k5.bias * b)
+            | plain("merge", self.fuse)
+            | named("taps", taps.to(basis.dtype), offset.to(basis.dtype))
         )
 
 
@@ -255,14 +175,14 @@ class FusedLapar(nn.Module):
         super().__init__()
         self.scale = scale
         self.mean = nn.Buffer(torch.tensor(RGB_MEAN).view(1, 3, 1, 1))
-        self.head = _conv(3, channels, 3)
-        self.body = nn.ModuleList(FusedBlock(channels, factors) for factors in skips)
+        self.head = same_conv(3, channels, 3)
+        self.body = nn.ModuleList(FusedBlock(channels, channels, factors) for factors in skips)
         if scale > 1:
-            self.up = _conv(channels, channels * scale**2, 3)
+            self.up = same_conv(channels, channels * scale**2, 3)
             self.phases = nn.Buffer(bicubic_phases(scale).repeat(3, 1, 1, 1))
-        self.mix = _conv(channels, channels, 5)
-        self.merge = _conv(channels, channels, 3)
-        self.taps = _conv(channels, taps, 3)
+        self.mix = same_conv(channels, channels, 5)
+        self.merge = same_conv(channels, channels, 3)
+        self.taps = same_conv(channels, taps, 3)
 
     @classmethod
     def from_weights(
@@ -288,39 +208,6 @@ class FusedLapar(nn.Module):
             return x
         padded = F.pad(x, [2] * 4, mode="replicate")
         return F.pixel_shuffle(F.conv2d(padded, self.phases, groups=3), self.scale)
-
-
-class FusedBlock(nn.Module):
-    """`LocalFusionBlock` with its scalars folded."""
-
-    def __init__(self, channels: int, skips: list[float]) -> None:
-        super().__init__()
-        self.skip = skips[-1]
-        for name, skip in zip(UNITS, skips, strict=False):
-            self.add_module(name, FusedUnit(channels, skip))
-        self.reduction = _conv(channels * len(UNITS), channels, 3)
-
-    def forward(self, x: Tensor) -> Tensor:
-        outputs = []
-        y = x
-        for unit in self.children():
-            if isinstance(unit, FusedUnit):
-                y = unit(y)
-                outputs.append(y)
-        return _scaled(x, self.skip) + self.reduction(torch.cat(outputs, dim=1))  # type: ignore[no-any-return]
-
-
-class FusedUnit(nn.Module):
-    """`AdaptiveResidualUnit` with its scalars folded."""
-
-    def __init__(self, channels: int, skip: float) -> None:
-        super().__init__()
-        self.skip = skip
-        self.first = _conv(channels, channels, 3)
-        self.second = _conv(channels, channels, 3)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return _scaled(x, self.skip) + self.second(F.relu(self.first(x)))  # type: ignore[no-any-return]
 
 
 def apply_filters(picture: Tensor, taps: Tensor, count: int) -> Tensor:
@@ -377,40 +264,6 @@ def _gaussians() -> list[tuple[float, float, float]]:
 
 def _turned(sigma: float, ratios: tuple[float, ...], step: int) -> list[tuple[float, float, float]]:
     return [(ratio * sigma, sigma, angle) for ratio in ratios for angle in range(0, 180, step)]
-
-
-def _named(name: str, weight: Tensor, bias: Tensor) -> dict[str, Tensor]:
-    return {f"{name}.weight": weight, f"{name}.bias": bias}
-
-
-def _plain(
-    name: str, convolution: WeightNormConv2d, gain: Tensor | None = None
-) -> dict[str, Tensor]:
-    weight = convolution.weight if gain is None else convolution.weight * gain
-    return _named(name, weight, convolution.bias)
-
-
-def _first(layers: nn.Sequential) -> WeightNormConv2d:
-    first = layers[0]
-    assert isinstance(first, WeightNormConv2d)
-    return first
-
-
-def _conv(inputs: int, outputs: int, kernel: int) -> nn.Conv2d:
-    return nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2)
-
-
-def _scaled(x: Tensor, factor: float) -> Tensor:
-    """`x * factor`, and no operation at all where the factor was folded away."""
-    return x if factor == 1.0 else x * factor
-
-
-def _foldable(skip: float) -> bool:
-    return abs(skip) >= SMALLEST_FOLDED_SKIP
-
-
-def _next_gain(gain: Tensor, skip: Tensor) -> Tensor:
-    return gain * skip if _foldable(float(skip.detach())) else gain
 
 
 def _shifted(padded: Tensor, tap: int) -> Tensor:
