@@ -7,7 +7,6 @@ process, hang it or write to its stdout, and the rest has to be looked at all th
 from __future__ import annotations
 
 import ctypes
-import functools
 import importlib
 import importlib.util
 import json
@@ -29,6 +28,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from srcli import __version__
+from srcli.cuda import Driver, driver
 from srcli.errors import BackendError, MissingPartError
 
 Status = Literal["ok", "note", "problem"]
@@ -371,35 +371,6 @@ def _compute(session: Any) -> None:
     (result,) = session.run(None, {"x": picture})
     if not np.array_equal(result, picture):
         raise ArithmeticError("it computes wrong results")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Driver:
-    """NVIDIA's driver, as asked without any other library."""
-
-    version: tuple[int, int] | None
-    """The newest CUDA that it runs; None without a driver."""
-
-    devices: int = 0
-    error: int = 0
-    """CUDA's error code if it does not start."""
-
-
-@functools.cache
-def driver() -> Driver:
-    """What the driver says of itself."""
-    name = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
-    try:
-        cuda = ctypes.CDLL(name)
-    except OSError:
-        return Driver(version=None)
-    number, devices = ctypes.c_int(), ctypes.c_int()
-    error = cuda.cuInit(0)
-    cuda.cuDriverGetVersion(ctypes.byref(number))
-    if not error:
-        error = cuda.cuDeviceGetCount(ctypes.byref(devices))
-    version = (number.value // 1000, number.value % 1000 // 10)
-    return Driver(version=version, devices=devices.value, error=error)
 
 
 def _gpu() -> Iterator[Finding]:

@@ -16,7 +16,8 @@ from packaging.requirements import Requirement
 
 from srcli import health, store
 from srcli.backends import BACKENDS
-from srcli.health import Driver, Finding
+from srcli.cuda import Driver
+from srcli.health import Finding
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
-import sys
-from functools import cache
 from importlib import metadata
 
 from srcli.backends.base import Backend
@@ -12,6 +9,7 @@ from srcli.backends.eager import TorchBackend
 from srcli.backends.openvino import OpenVinoBackend
 from srcli.backends.ort import OnnxRuntimeBackend
 from srcli.backends.trt import TensorRtBackend
+from srcli.cuda import driver
 from srcli.errors import BackendError
 
 # Fastest first on a CPU, as measured: see `benchmarks/results`.
@@ -52,25 +50,9 @@ def by_preference() -> tuple[Backend, ...]:
     A GPU is used through PyTorch, which is ready at once; a TensorRT engine takes minutes to build,
     so it must be asked for.
     """
-    if not (has_cuda_device() and _torch_knows_cuda()):
+    if not (driver().devices and _torch_knows_cuda()):
         return BACKENDS
     return tuple(sorted(BACKENDS, key=lambda backend: backend.name != TorchBackend.name))
-
-
-@cache
-def has_cuda_device() -> bool:
-    """Whether NVIDIA's driver is here and sees a device; asks the driver, loads no framework."""
-    library = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
-    count = ctypes.c_int(0)
-    try:
-        driver = ctypes.CDLL(library)
-        return (
-            driver.cuInit(0) == 0
-            and driver.cuDeviceGetCount(ctypes.byref(count)) == 0
-            and count.value > 0
-        )
-    except (OSError, AttributeError):
-        return False
 
 
 def _torch_knows_cuda() -> bool:
