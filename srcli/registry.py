@@ -5,10 +5,10 @@ from __future__ import annotations
 import difflib
 
 from srcli.errors import UnknownModelError, UnsupportedScaleError
-from srcli.models import lapar
+from srcli.models import awsrn, lapar
 from srcli.spec import ModelSpec, Task
 
-MODELS: tuple[ModelSpec, ...] = (*lapar.SPECS,)
+MODELS: tuple[ModelSpec, ...] = (*lapar.SPECS, *awsrn.SPECS)
 DEFAULT_MODEL = "lapar-c"
 DEFAULT_SCALE = 4
 

@@ -1,0 +1,123 @@
+"""AWSRN's facts; the arithmetic is in `network.py`."""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+from typing import TYPE_CHECKING
+
+from srcli.spec import Geometry, ModelSpec, MultiplyAdds, Scores
+
+if TYPE_CHECKING:
+    from torch import nn
+
+PAPER = (
+    "Wang, Li, Shi: Lightweight Image Super-Resolution with Adaptive Weighted Learning Network. "
+    "2019"
+)
+WIDTH = 128  # channels within a residual unit
+BRANCH_TAPS = (9, 25, 49, 81)  # of the reconstruction's kernels
+LARGEST_REACH = 4  # of those kernels, to each side
+
+
+def _build(channels: int, blocks: int, units: int, scale: int) -> nn.Module:
+    from srcli.models.awsrn.network import Awsrn
+
+    return Awsrn(channels, blocks, units, scale)
+
+
+def _geometry(channels: int, blocks: int, units: int, scale: int) -> Geometry:
+    # Every convolution is at input resolution: the head sees 1 pixel to each side, a unit 2, the
+    # reduction that ends a block 1.
+    margin = 1 + blocks * (2 * units + 1) + LARGEST_REACH
+    # While a unit runs its wide middle, the block's input and the outputs of all units are alive,
+    # the latter twice while they are put together; then phases and output. Measured in ONNX
+    # Runtime and PyTorch, rounded up.
+    body = 1.4 * (WIDTH + (2 * units + 2) * channels)
+    floats = math.ceil(body / scale**2) + 12
+    return Geometry(margin=margin, floats_per_pixel=floats)
+
+
+def _body_weights(channels: int, blocks: int, units: int) -> int:
+    block = units * 2 * 9 * channels * WIDTH + 9 * units * channels**2
+    return 27 * channels + blocks * block
+
+
+def _multiply_adds(channels: int, blocks: int, units: int, scale: int) -> MultiplyAdds:
+    body = _body_weights(channels, blocks, units) / scale**2
+    skip = 3 * 27  # nine taps of three planes for each of three planes
+    return MultiplyAdds(
+        published=body + 3 * channels * sum(BRANCH_TAPS) + skip,
+        filtering=0,
+        fused=body + 3 * channels * max(BRANCH_TAPS) + skip,
+    )
+
+
+def _parameters(channels: int, blocks: int, units: int, scale: int) -> int:
+    def conv(inputs: int, outputs: int, taps: int) -> int:
+        return outputs * (inputs * taps + 2)  # one norm and one bias for each output
+
+    unit = conv(channels, WIDTH, 9) + conv(WIDTH, channels, 9) + 2
+    block = units * unit + conv(units * channels, channels, 9) + 2
+    tail = sum(conv(channels, 3 * scale**2, taps) + 1 for taps in BRANCH_TAPS)
+    return conv(3, channels, 9) + blocks * block + tail + conv(3, 3 * scale**2, 9)
+
+
+def _spec(
+    size: str, shape: tuple[int, int, int], scales: tuple[int, ...], published: dict[int, Scores]
+) -> ModelSpec:
+    return ModelSpec(
+        name=f"awsrn-{size}" if size else "awsrn",
+        title=f"AWSRN-{size.upper()}" if size else "AWSRN",
+        scales=scales,
+        build=partial(_build, *shape),
+        geometry=partial(_geometry, *shape),
+        parameters=partial(_parameters, *shape),
+        multiply_adds=partial(_multiply_adds, *shape),
+        paper=PAPER,
+        published=published,
+    )
+
+
+# Shapes are channels, blocks, and residual units in a block.
+SPECS = (
+    _spec(
+        "",
+        (32, 4, 4),
+        (2, 3, 4, 8),
+        {
+            2: Scores(set5=38.11, set14=33.78, b100=32.26),
+            4: Scores(set5=32.27, set14=28.69, b100=27.64),
+            8: Scores(set5=26.97, set14=24.99, b100=24.80),
+        },
+    ),
+    _spec(
+        "m",
+        (32, 3, 4),
+        (2, 3, 4),
+        {
+            2: Scores(set5=38.04, set14=33.66, b100=32.21),
+            4: Scores(set5=32.21, set14=28.65, b100=27.60),
+        },
+    ),
+    _spec(
+        "s",
+        (32, 1, 4),
+        (2, 3, 4),
+        {
+            2: Scores(set5=37.75, set14=33.31, b100=32.00),
+            3: Scores(set5=34.02, set14=30.09, b100=28.92),
+            4: Scores(set5=31.77, set14=28.35, b100=27.41),
+        },
+    ),
+    _spec(
+        "sd",
+        (16, 1, 8),
+        (2, 3, 4),
+        {
+            2: Scores(set5=37.86, set14=33.41, b100=32.07),
+            3: Scores(set5=34.18, set14=30.21, b100=28.99),
+            4: Scores(set5=31.98, set14=28.46, b100=27.48),
+        },
+    ),
+)

@@ -1,0 +1,201 @@
+"""AWSRN: adaptive weighted super-resolution network.
+
+Source: Wang, Li, Shi, "Lightweight Image Super-Resolution with Adaptive Weighted Learning
+Network", 2019.
+
+`Awsrn` is the network in the paper's order, with the tensor names of the published checkpoints.
+`FusedAwsrn` computes the same function with fewer operations; `Awsrn.fuse()` makes it. Everything
+happens at input resolution until the last pixel shuffle. Shapes in comments: n pictures,
+C channels, h x w at input resolution, H x W = s*h x s*w.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from srcli.models.layers import LearnedScale, WeightNormConv2d, pad_kernel, same_conv
+from srcli.models.residual import FusedBlock, LocalFusionBlock, first, named
+
+RGB_MEAN = (0.4488, 0.4371, 0.4040)  # of the paper's training pictures
+RANGE = 255.0  # the published weights are made for pictures from 0 to this
+HALF_RANGE = 127.5  # which become -1 to 1, about
+WIDTH = 128  # channels within a residual unit, in all sizes
+KERNELS = (3, 5, 7, 9)  # of the reconstruction's branches
+
+
+class Branch(NamedTuple):
+    """A branch of the reconstruction."""
+
+    kernel: int
+    """Side of its convolution."""
+
+    weight: float
+    """Its learned factor; it starts as 0.25."""
+
+
+class Awsrn(nn.Module):
+    """The published network: n x 3 x h x w RGB in [0, 1] -> n x 3 x H x W, not clamped.
+
+    Args:
+        channels: Between the blocks (32; 16 in SD).
+        blocks: Number of local fusion blocks (4, 3 or 1).
+        units: Adaptive residual units in a block (4; 8 in SD).
+        scale: 2, 3, 4 or 8.
+    """
+
+    def __init__(self, channels: int, blocks: int, units: int, scale: int) -> None:
+        super().__init__()
+        self.scale = scale
+        self.mean = nn.Buffer(torch.tensor(RGB_MEAN).view(1, 3, 1, 1), persistent=False)
+        self.head = nn.Sequential(WeightNormConv2d(3, channels, 3))
+        self.body = nn.Sequential(
+            *(LocalFusionBlock(channels, WIDTH, units) for _ in range(blocks))
+        )
+        self.tail = MultiScaleReconstruction(channels, scale)
+        self.skip = nn.Sequential(WeightNormConv2d(3, 3 * scale**2, 3), nn.PixelShuffle(scale))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = (x * RANGE - self.mean * RANGE) / HALF_RANGE  # n 3 h w
+        skip = self.skip(x)  # n 3 H W
+        features = self.body(self.head(x))  # n C h w
+        restored = self.tail(features) + skip  # n 3 H W
+        return (restored * HALF_RANGE + self.mean * RANGE) / RANGE  # type: ignore[no-any-return]
+
+    def blocks(self) -> list[LocalFusionBlock]:
+        return [block for block in self.body if isinstance(block, LocalFusionBlock)]
+
+    def prune_branches(self, threshold: float) -> list[Branch]:
+        """Take out the reconstruction's branches of little weight, as the paper does (section 3.3).
+
+        This changes what the network computes. The strongest branch always stays.
+
+        Args:
+            threshold: Branches go whose learned factor is smaller, whatever its sign.
+
+        Returns:
+            The branches that were taken out.
+        """
+        return self.tail.prune(threshold)
+
+    def fuse(self) -> FusedAwsrn:
+        """The cheaper network of the same function; shares no tensors with this one."""
+        weights = {name: value.detach() for name, value in self.fused_weights().items()}
+        skips = [block.fused_skips() for block in self.blocks()]
+        return FusedAwsrn.from_weights(weights, self.scale, skips)
+
+    def fused_weights(self) -> dict[str, Tensor]:
+        """The weights of `FusedAwsrn` as differentiable functions of the published ones."""
+        # These convolutions get pictures in [0, 1] less the mean, and give pictures in [0, 1].
+        into, out = RANGE / HALF_RANGE, HALF_RANGE / RANGE
+        head, skip = first(self.head), first(self.skip)
+        weights = named("head", head.weight * into, head.bias)
+        gain = torch.ones(1, device=self.mean.device)
+        for index, block in enumerate(self.blocks()):
+            folded, gain = block.fused_weights(gain)
+            weights |= {f"body.{index}.{name}": value for name, value in folded.items()}
+        kernel, bias = self.tail.mixed()
+        # The pixel shuffle makes each plane of `scale**2` channels.
+        mean = self.mean.flatten().repeat_interleave(self.scale**2)
+        return (
+            weights
+            | named("tail", kernel * gain * out, (bias + skip.bias) * out + mean)
+            | {"skip.weight": skip.weight * (into * out)}
+        )
+
+
+class MultiScaleReconstruction(nn.Module):
+    """Four kernel sizes side by side, each enlarges by itself; their weighted sum (section 3.3)."""
+
+    def __init__(self, channels: int, scale: int) -> None:
+        super().__init__()
+        self.scale = scale
+        for kernel in KERNELS:
+            self.add_module(f"tail_k{kernel}", WeightNormConv2d(channels, 3 * scale**2, kernel))
+        for kernel in KERNELS:
+            self.add_module(f"scale_k{kernel}", LearnedScale(0.25))
+
+    def branch(self, kernel: int) -> tuple[WeightNormConv2d, LearnedScale]:
+        convolution = self.get_submodule(f"tail_k{kernel}")
+        factor = self.get_submodule(f"scale_k{kernel}")
+        assert isinstance(convolution, WeightNormConv2d)
+        assert isinstance(factor, LearnedScale)
+        return convolution, factor
+
+    def forward(self, x: Tensor) -> Tensor:
+        enlarged = []
+        for kernel in KERNELS:
+            convolution, factor = self.branch(kernel)
+            enlarged.append(factor(F.pixel_shuffle(convolution(x), self.scale)))  # n 3 H W
+        return torch.stack(enlarged).sum(dim=0)
+
+    def branches(self) -> list[Branch]:
+        """Those with any weight: a branch that was taken out has none."""
+        weights = [float(self.branch(kernel)[1].scale.detach()) for kernel in KERNELS]
+        return [Branch(*pair) for pair in zip(KERNELS, weights, strict=True) if pair[1]]
+
+    def prune(self, threshold: float) -> list[Branch]:
+        """Give no weight to weak branches; see `Awsrn.prune_branches`."""
+        branches = self.branches()
+        strongest = max(branches, key=lambda branch: abs(branch.weight))
+        weak = [b for b in branches if abs(b.weight) < threshold and b is not strongest]
+        for branch in weak:
+            with torch.no_grad():
+                self.branch(branch.kernel)[1].scale.zero_()
+        return weak
+
+    def mixed(self) -> tuple[Tensor, Tensor]:
+        """Kernel and bias of the one convolution that does the work of all branches.
+
+        As large as the largest branch that has any weight.
+        """
+        kernels = [branch.kernel for branch in self.branches()] or [KERNELS[0]]
+        pairs = [self.branch(kernel) for kernel in kernels]
+        weights = [pad_kernel(c.weight, max(kernels)) * f.scale for c, f in pairs]
+        biases = [convolution.bias * factor.scale for convolution, factor in pairs]
+        return torch.stack(weights).sum(dim=0), torch.stack(biases).sum(dim=0)
+
+
+class FusedAwsrn(nn.Module):
+    """The same function as `Awsrn`.
+
+    Weight normalisation, learned scalars and the published range of 0 to 255 are folded into the
+    convolutions; the branches of the reconstruction are one convolution (81 taps for 164); it and
+    the skip connection share one pixel shuffle. Only the mean of the pictures is still subtracted:
+    beyond the border the network sees the mean, not black.
+
+    Args:
+        channels: As for `Awsrn`.
+        scale: As for `Awsrn`.
+        kernel: Side of the reconstruction's kernel: 9, or less after pruning.
+        skips: For each block, the factors that remain on its skip connections.
+    """
+
+    def __init__(self, channels: int, scale: int, kernel: int, skips: list[list[float]]) -> None:
+        super().__init__()
+        self.scale = scale
+        self.mean = nn.Buffer(torch.tensor(RGB_MEAN).view(1, 3, 1, 1))
+        self.head = same_conv(3, channels, 3)
+        self.body = nn.ModuleList(FusedBlock(channels, WIDTH, factors) for factors in skips)
+        self.tail = same_conv(channels, 3 * scale**2, kernel)
+        self.skip = nn.Conv2d(3, 3 * scale**2, 3, padding=1, bias=False)
+
+    @classmethod
+    def from_weights(
+        cls, weights: dict[str, Tensor], scale: int, skips: list[list[float]]
+    ) -> FusedAwsrn:
+        kernel = weights["tail.weight"].shape[-1]
+        net = cls(weights["head.weight"].shape[0], scale, kernel, skips)
+        net.load_state_dict(weights, strict=False)
+        return net.eval().requires_grad_(False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        centred = x - self.mean  # n 3 h w
+        features = self.head(centred)  # n C h w
+        for block in self.body:
+            features = block(features)  # n C h w
+        phases = self.tail(features) + self.skip(centred)  # n 3*s*s h w
+        return F.pixel_shuffle(phases, self.scale)  # n 3 H W
