@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from fractions import Fraction
 from typing import TYPE_CHECKING, Literal, get_args
 
 if TYPE_CHECKING:
@@ -60,6 +61,17 @@ class Scores:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AnyScale:
+    """Enlargement by any factor from 1 to `largest`."""
+
+    largest: int
+
+    grid: Callable[[Fraction], Fraction]
+    """What the network's output really is enlarged by for a factor: the same or a little more. The
+    rest is one resampling."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ModelSpec:
     """Everything that is known about a model before any weights are loaded."""
 
@@ -71,6 +83,9 @@ class ModelSpec:
 
     scales: tuple[int, ...]
     """Factors of enlargement; 1 restores at the same size."""
+
+    any_scale: AnyScale | None = None
+    """Set if the model takes fractional factors, and others than `scales`, too."""
 
     build: Callable[[int], nn.Module]
     """The published network for a scale, untrained. The module has a method `fuse()`."""
@@ -94,6 +109,9 @@ class ModelSpec:
 
     published: Mapping[int, Scores] = field(default_factory=dict)
     """The paper's own scores by scale."""
+
+    latency: Mapping[int, float] = field(default_factory=dict)
+    """The paper's own milliseconds for an output of 1280x720, by scale."""
 
     def tolerance_for(self, precision: str) -> float:
         """Largest difference allowed in `fp32` or a shorter type."""

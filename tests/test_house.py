@@ -41,7 +41,10 @@ MAY_IMPORT = {
     "batch": {"errors", "images", "jobs", "journal", "pipeline", "store"},
     "evaluation": {"errors", "images", "metrics", "resample"},
     "health": {"backends", "cuda", "errors", "images", "store"},
-    "benchmark": {"backends", "cuda", "errors", "files", "loading", "registry", "spec", "store", "timing"},
+    "benchmark": {
+        *("backends", "cuda", "errors", "files", "loading", "registry", "resample", "spec"),
+        *("store", "timing"),
+    },
     "api": {"backends", "errors", "images", "loading", "pipeline", "registry", "spec"},
     "commands": None,  # anything but cli
     "cli": {"console", "errors"},

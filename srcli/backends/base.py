@@ -62,6 +62,9 @@ class SessionOptions:
 
     precision: Precision = "fp32"
 
+    cuda_graph: bool = True
+    """On CUDA: replay a network's launches as one graph. Off only to measure what that gains."""
+
 
 class Backend(Protocol):
     """A way to run models."""

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
-from typing import TYPE_CHECKING
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -12,7 +15,9 @@ from srcli.errors import BackendError
 
 if TYPE_CHECKING:
     import torch
-    from torch import nn
+    from torch import Tensor, nn
+
+MAX_CAPTURED = 4  # shapes that keep their buffers and CUDA graphs: the tile, and some room
 
 
 class TorchBackend:
@@ -29,8 +34,22 @@ class TorchBackend:
         return TorchSession(model.network(), options)
 
 
+@dataclass(slots=True)
+class _Captured:
+    """A network's run on one shape, recorded; all addresses stay."""
+
+    input: Tensor
+    output: Tensor
+    graph: torch.cuda.CUDAGraph
+
+
 class TorchSession:
-    """One network on its device."""
+    """One network on its device.
+
+    On CUDA the launches of a network of this size take longer than its kernels, so the run on each
+    shape is recorded once as a CUDA graph and replayed. Networks that cannot be recorded (because
+    the CPU has to look at a result in between) are run kernel by kernel.
+    """
 
     def __init__(self, network: nn.Module, options: SessionOptions) -> None:
         import torch
@@ -38,11 +57,18 @@ class TorchSession:
         if options.threads:
             torch.set_num_threads(options.threads)
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        if options.precision != "fp32" and self._device.type == "cpu":
+        on_cpu = self._device.type == "cpu"
+        if options.precision != "fp32" and on_cpu:
             raise BackendError(
                 f"torch computes in fp32 on the CPU, not {options.precision}. "
                 "Leave out --precision."
             )
+        if not on_cpu:
+            # TF32 keeps ten bits of the mantissa, and fp32 was asked for. Shapes are few here, so
+            # looking for the fastest algorithm of each pays.
+            torch.backends.cudnn.allow_tf32 = False
+            torch.backends.cuda.matmul.allow_tf32 = False
+            torch.backends.cudnn.benchmark = True
         self._dtype: torch.dtype = {
             "fp32": torch.float32,
             "fp16": torch.float16,
@@ -52,24 +78,126 @@ class TorchSession:
         # The stubs of `Module.to` do not know this argument.
         network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._network: nn.Module | None = network
+        self._capturing = options.cuda_graph and not on_cpu
+        self._captured: OrderedDict[tuple[int, ...], _Captured] = OrderedDict()
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """Where and in what precision this session really computes."""
+        import torch
+
+        cuda = self._device.type == "cuda"
+        return {
+            "device": torch.cuda.get_device_name() if cuda else "cpu",
+            "precision": str(self._dtype).removeprefix("torch."),
+            "cuda_graph": self._capturing,
+            "threads": None if cuda else torch.get_num_threads(),
+        }
 
     def __call__(self, batch: Batch) -> Batch:
         import torch
 
-        assert self._network is not None, "the session is closed"
-        try:
+        with _memory_errors(self), torch.inference_mode():
+            x = torch.from_numpy(batch)
+            y = self._replayed(x) if self._capturing else self._run(self._moved(x))
+            return np.asarray(y.float().cpu().contiguous().numpy())
+
+    def stage(self, batch: Batch) -> Callable[[], object]:
+        """Put a batch where the network computes.
+
+        Returns:
+            A function that runs the network on it; on CUDA it returns before the work is done.
+        """
+        import torch
+
+        with _memory_errors(self), torch.inference_mode():
+            x = torch.from_numpy(batch)
+            if self._capturing:
+                self._replayed(x)
+            if self._capturing:  # still, after the first attempt
+                return self._captured[tuple(x.shape)].graph.replay
+            moved = self._moved(x)
+
+        def run() -> object:
             with torch.inference_mode():
-                x = torch.from_numpy(batch).to(
-                    self._device, self._dtype, memory_format=torch.channels_last
-                )
-                y = self._network(x).float().cpu().contiguous()
-        except (torch.OutOfMemoryError, MemoryError) as error:
-            raise OutOfMemory(str(error)) from error
-        except RuntimeError as error:
-            if "not enough memory" in str(error) or "can't allocate" in str(error):
-                raise OutOfMemory(str(error)) from error
-            raise
-        return np.asarray(y.numpy())
+                return self._run(moved)
+
+        return run
 
     def close(self) -> None:
+        self._captured.clear()
         self._network = None
+
+    def free(self) -> None:
+        """Give back the memory of recorded shapes."""
+        import torch
+
+        self._captured.clear()
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    def _run(self, x: Tensor) -> Tensor:
+        assert self._network is not None, "the session is closed"
+        restored: Tensor = self._network(x)
+        return restored
+
+    def _moved(self, x: Tensor) -> Tensor:
+        import torch
+
+        return x.to(self._device, self._dtype, memory_format=torch.channels_last)
+
+    def _replayed(self, x: Tensor) -> Tensor:
+        import torch
+
+        shape = tuple(x.shape)
+        if shape not in self._captured:
+            while len(self._captured) >= MAX_CAPTURED:
+                self._captured.popitem(last=False)
+            try:
+                self._captured[shape] = self._capture(self._moved(x))
+            except torch.OutOfMemoryError:
+                raise
+            except RuntimeError:
+                self._capturing = False
+                torch.cuda.synchronize()
+                return self._run(self._moved(x))
+        self._captured.move_to_end(shape)
+        ready = self._captured[shape]
+        ready.input.copy_(x)
+        ready.graph.replay()
+        return ready.output
+
+    def _capture(self, x: Tensor) -> _Captured:
+        import torch
+
+        # Whatever is initialised on first use must not be recorded, nor run on the default stream.
+        aside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        aside.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(aside):
+            for _ in range(3):
+                self._run(x)
+        torch.cuda.current_stream().wait_stream(aside)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            output = self._run(x)
+        return _Captured(x, output, graph)
+
+
+class _memory_errors:  # noqa: N801  reads as a statement: `with _memory_errors(...)`
+    """Turns PyTorch's ways of saying "out of memory" into `OutOfMemory`."""
+
+    def __init__(self, session: TorchSession) -> None:
+        self._session = session
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        import torch
+
+        if isinstance(error, (torch.OutOfMemoryError, MemoryError)) or (
+            isinstance(error, RuntimeError)
+            and ("not enough memory" in str(error) or "can't allocate" in str(error))
+        ):
+            self._session.free()
+            raise OutOfMemory(str(error)) from error

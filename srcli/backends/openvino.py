@@ -61,6 +61,11 @@ class OpenVinoSession:
             ) from error
         self._compiled: OrderedDict[tuple[int, ...], Any] = OrderedDict()
 
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What really computes."""
+        return {"device": "cpu", "precision": self._settings["INFERENCE_PRECISION_HINT"]}
+
     def __call__(self, batch: Batch) -> Batch:
         try:
             request = self._request(batch.shape)

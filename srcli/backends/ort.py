@@ -56,6 +56,11 @@ class OnnxRuntimeSession:
             ) from error
         self._input: str = self._session.get_inputs()[0].name
 
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What really computes."""
+        return {"device": "cpu", "provider": self._session.get_providers()[0]}
+
     def __call__(self, batch: Batch) -> Batch:
         try:
             (output,) = self._session.run(None, {self._input: batch})

@@ -60,7 +60,9 @@ def _parameters(channels: int, blocks: int, scale: int) -> int:
     return conv(3, channels, 3) + blocks * block + up + tail + conv(channels, ATOMS, 3)
 
 
-def _spec(size: str, channels: int, blocks: int, published: dict[int, Scores]) -> ModelSpec:
+def _spec(
+    size: str, channels: int, blocks: int, latency: float, published: dict[int, Scores]
+) -> ModelSpec:
     return ModelSpec(
         name=f"lapar-{size}",
         title=f"LAPAR-{size.upper()}",
@@ -71,6 +73,7 @@ def _spec(size: str, channels: int, blocks: int, published: dict[int, Scores]) -
         multiply_adds=partial(_multiply_adds, channels, blocks),
         paper=PAPER,
         published=published,
+        latency={4: latency},  # on an RTX 2080 Ti
     )
 
 
@@ -79,6 +82,7 @@ SPECS = (
         "a",
         32,
         4,
+        37.3,
         {
             2: Scores(set5=38.01, set14=33.62, b100=32.19),
             3: Scores(set5=34.36, set14=30.34, b100=29.11),
@@ -89,6 +93,7 @@ SPECS = (
         "b",
         24,
         3,
+        29.1,
         {
             2: Scores(set5=37.87, set14=33.39, b100=32.10),
             3: Scores(set5=34.20, set14=30.17, b100=29.03),
@@ -99,6 +104,7 @@ SPECS = (
         "c",
         16,
         2,
+        22.2,
         {
             2: Scores(set5=37.65, set14=33.20, b100=31.95),
             3: Scores(set5=33.91, set14=30.02, b100=28.90),

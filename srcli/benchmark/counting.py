@@ -1,0 +1,105 @@
+"""Count the work in a network: multiply-adds, and numbers read and written.
+
+The network runs on PyTorch's meta device, where tensors have shapes and no values, so that any size
+is counted in an instant; what is counted is what the graph does, not what a formula says.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+# Operations that look at a tensor in another way and move nothing.
+_VIEWS = frozenset(
+    {
+        "view", "_unsafe_view", "reshape", "slice", "select", "unsqueeze", "squeeze", "permute",
+        "transpose", "t", "expand", "alias", "detach", "unbind", "split", "split_with_sizes",
+        "empty", "lift_fresh", "_to_copy", "unfold", "as_strided",
+    }
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What one run of a network amounts to."""
+
+    multiply_adds: int
+    """In convolutions and matrix products, which is what papers count."""
+
+    elementwise: int
+    """Numbers produced by all other operations."""
+
+    moved: int
+    """Bytes read and written in float32 if every operation goes through memory."""
+
+
+class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.multiply_adds = self.elementwise = self.moved = 0
+
+    def __torch_dispatch__(
+        self,
+        func: Any,
+        types: Sequence[type],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        out = func(*args, **(kwargs or {}))
+        name = func.overloadpacket.__name__
+        if name in _VIEWS:
+            return out
+        results = _tensors([out])
+        numbers = sum(t.numel() for t in results)
+        self.moved += 4 * (numbers + sum(t.numel() for t in _tensors(args)))
+        products = _multiply_adds(name, args, results)
+        self.multiply_adds += products
+        if not products:
+            self.elementwise += numbers
+        return out
+
+
+def count(network: nn.Module, shape: tuple[int, int, int, int]) -> Work:
+    """The work of one run on a batch of this shape, NCHW. The network is moved to `meta`."""
+    network = network.to("meta")
+    with torch.no_grad(), _Counter() as counter:
+        network(torch.empty(shape, device="meta"))
+    return Work(counter.multiply_adds, counter.elementwise, counter.moved)
+
+
+def _multiply_adds(name: str, args: Sequence[Any], results: Sequence[Tensor]) -> int:
+    if name in ("convolution", "_convolution"):
+        weight = args[1]
+        transposed = bool(args[6])
+        # One product for each number of one filter at each place of the finer side: the output, or
+        # the input of a transposed convolution.
+        places = args[0] if transposed else results[0]
+        return int(places.numel() * math.prod(weight.shape[1:]))
+    if name == "mm":
+        return int(results[0].numel() * args[0].shape[-1])
+    if name == "addmm":
+        return int(results[0].numel() * args[1].shape[-1])
+    if name in ("bmm", "baddbmm"):
+        left = args[0] if name == "bmm" else args[1]
+        return int(results[0].numel() * left.shape[-1])
+    if name.startswith("_scaled_dot_product"):
+        query, key, value = args[:3]
+        scores = query.numel() // query.shape[-1] * key.shape[-2]
+        return int(scores * (query.shape[-1] + value.shape[-1]))
+    return 0
+
+
+def _tensors(values: Sequence[Any]) -> list[Tensor]:
+    found: list[Tensor] = []
+    for value in values:
+        if isinstance(value, Tensor):
+            found.append(value)
+        elif isinstance(value, (list, tuple)):
+            found += _tensors(value)
+    return found

@@ -1,0 +1,161 @@
+"""Latency against quality, and latency against size, as pictures."""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from srcli.benchmark.rows import Result
+from srcli.errors import MissingPartError, UsageError
+from srcli.files import atomic_path
+from srcli.registry import get_model
+from srcli.store import find_weights
+
+FORMATS = (".svg", ".png", ".pdf")
+MARKERS = {"published": "s", "fused": "o"}
+INK = "#7a7f87"  # legible on white and on black
+COLORS = ("#1f77b4", "#e07b00", "#2a9d57", "#c2410c", "#8b5cf6", "#0891b2", "#be185d", "#a16207")
+
+
+def check_target(file: Path) -> None:
+    """Raise before anything is measured if no plot could be written.
+
+    Raises:
+        UsageError: The file's name ends in no known format.
+        MissingPartError: The plotting library is not installed.
+    """
+    if file.suffix.lower() not in FORMATS:
+        raise UsageError(f"{file}: a plot is written as {', '.join(FORMATS)}. Rename it.")
+    if importlib.util.find_spec("matplotlib") is None:
+        raise MissingPartError("plots need matplotlib. Run `pip install srcli[plot]`.")
+
+
+def plot(results: Sequence[Result], file: Path) -> str:
+    """Draw rows that were measured: by size if they have several, by quality otherwise.
+
+    Returns:
+        What was drawn, for people.
+    """
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot
+
+    shown = [result for result in results if result.summary is not None]
+    with pyplot.rc_context(_style()):
+        figure, axes = pyplot.subplots(figsize=(7.2, 4.4), layout="constrained")
+        by_size = len({result.row.output for result in shown}) > 1
+        said = _by_size(axes, shown) if by_size else _by_quality(axes, shown)
+        with atomic_path(file) as partial:
+            # The format is told apart from the name, which is a temporary one.
+            pyplot.savefig(
+                partial, format=file.suffix[1:].lower(), dpi=160, transparent=True,
+                metadata={"Date": None} if file.suffix == ".svg" else None,
+            )  # fmt: skip
+        pyplot.close(figure)
+    return said
+
+
+def growth(sizes: Sequence[float], times: Sequence[float]) -> float:
+    """The exponent p of time ~ size**p: 1 is linear in pixels. Least squares on logarithms."""
+    xs, ys = [math.log(size) for size in sizes], [math.log(time) for time in times]
+    middle, mean = sum(xs) / len(xs), sum(ys) / len(ys)
+    spread = sum((x - middle) ** 2 for x in xs)
+    return sum((x - middle) * (y - mean) for x, y in zip(xs, ys, strict=True)) / spread
+
+
+def _by_quality(axes: Any, results: Sequence[Result]) -> str:
+    backends = list(dict.fromkeys(result.row.backend for result in results))
+    marked: dict[str, Any] = {}
+    series: dict[tuple[str, float], list[float]] = defaultdict(list)
+    for result in results:
+        row, summary = result.row, result.summary
+        quality, ours = _psnr(row.model, row.scale)
+        if quality is None or summary is None:
+            continue
+        color = COLORS[backends.index(row.backend) % len(COLORS)]
+        axes.scatter(
+            summary.median, quality, marker=MARKERS[row.graph], s=64, linewidths=2,
+            edgecolors=color, facecolors=color if ours else "none", zorder=3,
+        )  # fmt: skip
+        marked[f"{row.backend} {row.precision}, {row.graph}"] = MARKERS[row.graph], color
+        series[f"{row.model} x{row.scale}", quality].append(summary.median)
+    for (label, quality), times in series.items():
+        # One name for all ways to compute the same model: they lie on one line.
+        axes.plot([min(times), max(times)], [quality] * 2, color=INK, alpha=0.5, linewidth=1)
+        axes.annotate(
+            label, (min(times), quality), xytext=(0, 9), textcoords="offset points",
+            ha="center", fontsize=9, color=INK,
+        )  # fmt: skip
+    for label, (marker, color) in marked.items():
+        axes.scatter([], [], marker=marker, color=color, label=label)
+    axes.set_xscale("log")
+    _plain_numbers(axes.xaxis)
+    axes.margins(0.12, 0.2)
+    width, height = results[0].row.output if results else (0, 0)
+    axes.set_xlabel(f"milliseconds for {width} x {height} (median; further left is faster)")
+    axes.set_ylabel("PSNR-Y on Set5 in dB")
+    axes.set_title("filled: weights that ship, measured; hollow: the paper's score", fontsize=9)
+    if marked:
+        axes.legend(frameon=False, fontsize=8)
+    return f"latency against PSNR of {len(marked)} kinds of row"
+
+
+def _by_size(axes: Any, results: Sequence[Result]) -> str:
+    lines: dict[str, list[tuple[float, float]]] = defaultdict(list)
+    for result in results:
+        row, summary = result.row, result.summary
+        if summary is not None:
+            label = f"{row.model} x{row.scale} {row.graph}, {row.backend} {row.precision}"
+            lines[label].append((row.megapixels, summary.median))
+    for index, (label, points) in enumerate(lines.items()):
+        points.sort()
+        sizes, times = zip(*points, strict=True)
+        exponent = f", ~ pixels^{growth(sizes, times):.2f}" if len(set(sizes)) > 1 else ""
+        axes.plot(sizes, times, "o-", color=COLORS[index % len(COLORS)], label=label + exponent)
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    _plain_numbers(axes.xaxis)
+    _plain_numbers(axes.yaxis)
+    axes.set_xlabel("megapixels of output in one run (size x batch)")
+    axes.set_ylabel("milliseconds (median)")
+    axes.legend(frameon=False, fontsize=8)
+    return f"latency against size of {len(lines)} series"
+
+
+def _psnr(model: str, scale: int) -> tuple[float | None, bool]:
+    """On Set5, in dB, and whether we measured it with weights that ship."""
+    spec = get_model(model)
+    weights = find_weights(spec, scale, "upscale")
+    if weights is not None and "Set5" in weights.scores:
+        return weights.scores["Set5"]["psnr"], True
+    paper = spec.published.get(scale)
+    return (None, False) if paper is None else (paper.set5, False)
+
+
+def _plain_numbers(axis: Any) -> None:
+    """100 and 1000 instead of powers of ten, and numbers between them where there is room."""
+    from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
+
+    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axis.set_major_formatter(ScalarFormatter())
+    axis.set_minor_formatter(NullFormatter())
+
+
+def _style() -> Any:
+    """One ink that reads on light and on dark pages, on a transparent ground."""
+    inked = ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color")
+    return {
+        **dict.fromkeys(inked, INK),
+        "axes.grid": True,
+        "grid.color": INK,
+        "grid.alpha": 0.25,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "font.size": 10,
+        "svg.hashsalt": "srcli",
+    }

@@ -1,0 +1,145 @@
+"""A benchmark as a table, CSV, Markdown or JSON."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from srcli.benchmark.rows import Result
+from srcli.registry import get_model
+
+PAPER_OUTPUT = (1280, 720)
+
+COLUMNS = (
+    "model", "graph", "backend", "precision", "output", "median ms", "p90", "p99", "CV %", "runs",
+    "times faster", "Multi-Adds G", "error", "verdict",
+)  # fmt: skip
+ROOF_COLUMNS = ("fps", "MP/s", "bound by", "of the roof %")
+_NUMBERS = (
+    "median_ms", "p90_ms", "p99_ms", "min_ms", "mean_ms", "std_ms", "cv", "runs", "host_median_ms",
+    "frames_per_second", "megapixels_per_second", "speedup", "multiply_adds", "error", "tolerance",
+)  # fmt: skip
+_NAMES = (
+    "model", "scale", "graph", "backend", "precision", "height", "width", "batch", "scope",
+    "cuda_graph", "cold",
+)  # fmt: skip
+
+
+def as_dict(results: Sequence[Result], facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Everything, samples included."""
+    return {"hardware": dict(facts), "rows": [result.as_dict() for result in results]}
+
+
+def columns(*, paper: bool, roof: bool) -> list[str]:
+    """Headings of `cells`."""
+    shown = list(COLUMNS)
+    if roof:
+        shown[-2:-2] = ROOF_COLUMNS
+    return [*shown, "paper ms"] if paper else shown
+
+
+def cells(result: Result, *, paper: bool, roof: bool) -> list[str]:
+    """One row of the table."""
+    row, summary = result.row, result.summary
+    width, height = row.output
+    backend = (
+        row.backend + (", CUDA graph" if row.cuda_graph else "") + (", cold" if row.cold else "")
+    )
+    size = f"{width}x{height}" + (f" x {row.batch}" if row.batch > 1 else "")
+    times = [""] * 5
+    if summary is not None:
+        times = [
+            _time(summary.median),
+            _time(summary.p90),
+            _time(summary.p99),
+            f"{100 * summary.variation:.0f}",
+            str(summary.runs),
+        ]
+    shown = [
+        f"{row.model} x{row.scale}",
+        row.graph,
+        backend,
+        row.precision,
+        size,
+        *times,
+        "" if result.speedup is None else f"{result.speedup:.2f}",
+        f"{result.multiply_adds / 1e9:.1f}" if result.multiply_adds else "",
+        *(_roof(result) if roof else ()),
+        "" if result.error is None else f"{result.error:.1e}",
+        result.verdict if not result.failure else f"failed: {result.failure}",
+    ]
+    return [*shown, paper_latency(result)] if paper else shown
+
+
+def paper_latency(result: Result) -> str:
+    """The paper's own milliseconds, where it measured this."""
+    row = result.row
+    if row.graph != "published" or row.output != PAPER_OUTPUT or row.batch != 1:
+        return ""
+    latency = get_model(row.model).latency.get(row.scale)
+    return "" if latency is None else f"{latency:.1f}"
+
+
+def to_csv(results: Sequence[Result]) -> str:
+    """One line for each row, numbers unrounded."""
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow([*_NAMES, *_NUMBERS, "verdict"])
+    for result in results:
+        found = result.as_dict()
+        writer.writerow([found.get(name) for name in (*_NAMES, *_NUMBERS, "verdict")])
+    return stream.getvalue()
+
+
+def to_markdown(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table for a README."""
+    lines = [headings, ["---"] * len(headings), *rows]
+    return "".join("| " + " | ".join(line) + " |\n" for line in lines)
+
+
+def conditions(facts: Mapping[str, Any]) -> list[str]:
+    """What the figures were measured on, for people."""
+    gpus = facts["before"]["gpus"]
+    where = ", ".join(gpu["name"] for gpu in gpus) or facts["cpu"]
+    lines = [
+        f"measured on {where}; {facts['cores']} cores; "
+        + ", ".join(f"{name} {version}" for name, version in facts["packages"].items())
+    ]
+    for moment in ("before", "after"):
+        load = facts[moment]["load_average"]
+        told = [] if load is None else [f"load average {load:.1f}"]
+        told += [
+            f"{gpu['clocks.sm']}, {gpu['temperature.gpu']} C, throttling {gpu[_REASONS]}"
+            for gpu in facts[moment]["gpus"]
+        ]
+        lines.append(f"{moment}: {'; '.join(told)}")
+    if not gpus:
+        lines.append("no GPU here: everything was measured on the CPU, by the wall clock")
+        if (facts["before"]["load_average"] or 0) > 0.5 * facts["cores"]:
+            lines.append(
+                "other work shares this machine: trust the column of ratios, not the milliseconds"
+            )
+    return lines
+
+
+_REASONS = "clocks_event_reasons.active"
+
+
+def _roof(result: Result) -> tuple[str, str, str, str]:
+    summary, row = result.summary, result.row
+    if summary is None:
+        return "", "", "", ""
+    seconds = summary.median / 1e3
+    reached = result.roofline.get("reached")
+    return (
+        f"{row.batch / seconds:.1f}",
+        f"{row.megapixels / seconds:.1f}",
+        result.roofline.get("bound", ""),
+        "" if reached is None else f"{100 * reached:.0f}",
+    )
+
+
+def _time(milliseconds: float) -> str:
+    return f"{milliseconds:.0f}" if milliseconds >= 100 else f"{milliseconds:.2f}"

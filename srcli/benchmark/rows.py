@@ -1,0 +1,165 @@
+"""What is measured: one row of the table, before and after."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from srcli.errors import UsageError
+from srcli.timing import Summary, summarise
+
+Graph = Literal["published", "fused"]
+Scope = Literal["network", "host"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One thing to be measured. Two rows are comparable if they differ in nothing but one field."""
+
+    model: str
+    scale: int
+    graph: Graph
+    backend: str
+    precision: str = "fp32"
+    height: int
+    """Of the input; the output is `scale` times as high."""
+
+    width: int
+    batch: int = 1
+    scope: Scope = "network"
+    """`network`: input and output stay on the device that computes. `host`: numpy in, numpy out."""
+
+    cuda_graph: bool = True
+    """On CUDA: launched as one graph instead of kernel by kernel."""
+
+    cold: bool = False
+    """On CUDA: with the L2 cache flushed before every run."""
+
+    @property
+    def output(self) -> tuple[int, int]:
+        """Width and height of the output."""
+        return self.width * self.scale, self.height * self.scale
+
+    @property
+    def subject(self) -> tuple[str, int, int, int, int]:
+        """What is computed, however it is done."""
+        return self.model, self.scale, self.height, self.width, self.batch
+
+    @property
+    def megapixels(self) -> float:
+        """Of output in one run."""
+        width, height = self.output
+        return self.batch * width * height / 1e6
+
+
+@dataclass(slots=True, kw_only=True)
+class Result:
+    """A row and what was measured."""
+
+    row: Row
+    rounds: list[list[float]] = field(default_factory=list)
+    """Milliseconds, by round: the rows took turns."""
+
+    host: list[float] = field(default_factory=list)
+    """On CUDA: wall-clock milliseconds from launch to the end, while the events measured."""
+
+    error: float | None = None
+    """Largest difference from the published float32 network, relative to its largest value."""
+
+    tolerance: float = 0.0
+    failure: str = ""
+    """Why there are no samples."""
+
+    facts: dict[str, Any] = field(default_factory=dict)
+    """What the backend says of itself: device, provider, precision in use, peak of memory."""
+
+    multiply_adds: float = 0.0
+    """Counted, in one run."""
+
+    roofline: dict[str, Any] = field(default_factory=dict)
+    speedup: float | None = None
+    """Against the published network in float32 PyTorch, in the same rounds."""
+
+    @property
+    def samples(self) -> list[float]:
+        return [sample for samples in self.rounds for sample in samples]
+
+    @property
+    def summary(self) -> Summary | None:
+        return summarise(self.samples) if self.rounds else None
+
+    @property
+    def verdict(self) -> Literal["ok", "wrong", "failed"]:
+        if self.failure:
+            return "failed"
+        # Not `error > tolerance`: a value that is not a number must not pass.
+        return "ok" if self.error is not None and self.error <= self.tolerance else "wrong"
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON. Times are milliseconds."""
+        row, summary = self.row, self.summary
+        width, height = row.output
+        measured: dict[str, Any] = {}
+        if summary is not None:
+            seconds = summary.median / 1e3
+            measured = {
+                "median_ms": summary.median,
+                "p50_ms": summary.median,
+                "p90_ms": summary.p90,
+                "p99_ms": summary.p99,
+                "min_ms": summary.least,
+                "mean_ms": summary.mean,
+                "std_ms": summary.deviation,
+                "cv": summary.variation,
+                "runs": summary.runs,
+                "frames_per_second": row.batch / seconds,
+                "megapixels_per_second": row.megapixels / seconds,
+                "host_median_ms": summarise(self.host).median if self.host else None,
+            }
+        return {
+            **asdict(row),
+            "output_size": [width, height],
+            **measured,
+            "speedup": self.speedup,
+            "error": self.error,
+            "tolerance": self.tolerance,
+            "verdict": self.verdict,
+            "failure": self.failure or None,
+            "multiply_adds": self.multiply_adds,
+            "roofline": self.roofline or None,
+            "facts": self.facts,
+            "samples_ms": self.rounds,
+        }
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """`1280x720` as width and height.
+
+    Raises:
+        UsageError: It is no size.
+    """
+    parts = text.lower().split("x")
+    if len(parts) != 2 or not all(part.isdecimal() and int(part) > 0 for part in parts):
+        raise UsageError(f"{text!r} is no size. Write WIDTHxHEIGHT, for example 1280x720.")
+    return int(parts[0]), int(parts[1])
+
+
+def input_size(output: tuple[int, int], scale: int) -> tuple[int, int]:
+    """Width and height of the input that gives this output.
+
+    Raises:
+        UsageError: There is none; the message proposes the nearest output.
+    """
+    if any(side % scale for side in output):
+        near = "x".join(str(max(1, round(side / scale)) * scale) for side in output)
+        raise UsageError(
+            f"an output of {output[0]}x{output[1]} cannot come from a scale of {scale}. "
+            f"The nearest that can is --size {near}."
+        )
+    return output[0] // scale, output[1] // scale
+
+
+def in_order(rows: Sequence[Row]) -> Iterator[Row]:
+    """Without duplicates, as given."""
+    yield from dict.fromkeys(rows)

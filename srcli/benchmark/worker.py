@@ -1,0 +1,336 @@
+"""The process that measures the rows of one backend, and the one that says what is right."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import signal
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from srcli.backends import get_backend
+from srcli.backends.base import Batch, Model, Session, SessionOptions
+from srcli.benchmark.rows import Row
+from srcli.errors import BackendError, SrcliError, WeightsError
+from srcli.loading import LoadedModel, load
+from srcli.registry import get_model
+from srcli.resample import resize
+from srcli.store import weights_from_file
+from srcli.timing import clock, for_a_while
+
+if TYPE_CHECKING:
+    from torch import nn
+
+# Correctness is judged on an input of at most so many output pixels: the published network takes
+# seconds for more, and gigabytes.
+JUDGED_PIXELS = 640 * 360
+WARM_UP = 0.3  # seconds, at least one run
+FLUSH = 256 << 20  # bytes; more than any L2 cache
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Truth:
+    """What the published float32 network makes of a picture."""
+
+    weights: Path | None
+    """None for those that ship; otherwise drawn at random, which times as well."""
+
+    picture: Path
+    restored: Path
+
+
+def serve(connection: Connection) -> None:
+    """Answer requests, each the name of a method of `Worker` and its arguments, until told."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the parent, which ends us
+    with suppress(OSError):  # a library that prints must not print into the parent's result
+        os.dup2(sys.stderr.fileno(), 1)
+    warnings.simplefilter("ignore")
+    worker = Worker()
+    while True:
+        try:
+            method, arguments = connection.recv()
+        except EOFError:
+            worker.end()
+            return
+        try:
+            answer = (True, getattr(worker, method)(*arguments))
+        except Exception as error:
+            text = str(error).strip().splitlines() or [type(error).__name__]
+            known = isinstance(error, SrcliError)
+            answer = (False, text[0] if known else f"{type(error).__name__}: {text[0]}")
+        connection.send(answer)
+
+
+class Worker:
+    """Holds open sessions, and measures them when asked."""
+
+    def __init__(self) -> None:
+        self._open: dict[Row, _Open] = {}
+        self._folder = tempfile.TemporaryDirectory(prefix="srcli-bench-")
+
+    def prepare(self, row: Row, folder: Path) -> tuple[Truth, dict[str, Any]]:
+        """The truth for what `row` computes, and the work in both graphs at its size."""
+        import torch
+
+        from srcli.benchmark.counting import count
+
+        model, drawn = _model_or_random(row.model, row.scale, folder)
+        published = model.published()
+        height, width = _judged_size(row)
+        picture = smooth_noise(1, height, width)
+        with torch.inference_mode():
+            restored = published(torch.from_numpy(picture)).numpy()
+        name = "-".join(str(part) for part in row.subject)
+        truth = Truth(
+            weights=drawn,
+            picture=folder / f"{name}-in.npy",
+            restored=folder / f"{name}-out.npy",
+        )
+        np.save(truth.picture, picture)
+        np.save(truth.restored, restored)
+        shape = (row.batch, 3, row.height, row.width)
+        work = {}
+        for graph, network in (("published", published), ("fused", model.network())):
+            try:
+                found = count(network, shape)
+            except Exception:  # whatever an operation has against tensors without values
+                continue
+            work[graph] = (found.multiply_adds, found.elementwise, found.moved)
+        return truth, work
+
+    def open(self, row: Row, truth: Truth, threads: int | None) -> dict[str, Any]:
+        """Open a row's session, judge and warm it.
+
+        Returns:
+            `error`, `tolerance`, and the session's facts.
+        """
+        model = _model(row, truth)
+        options = SessionOptions(
+            threads=threads,
+            precision=row.precision,  # type: ignore[arg-type]  # checked by the command line
+            cuda_graph=row.cuda_graph,
+        )
+        subject: Model = model if row.graph == "fused" else _Published(model, self._folder.name)
+        _reset_peak()
+        session = get_backend(row.backend).open(subject, options)
+        error = _difference(session(np.load(truth.picture)), np.load(truth.restored))
+        opened = _Open(session, row)
+        self._open[row] = opened
+        for_a_while(opened.sample, WARM_UP)
+        return {
+            "error": error,
+            "tolerance": model.spec.tolerance_for(row.precision),
+            "facts": {**getattr(session, "facts", {}), **_peak(opened.on_cuda)},
+            "weights": "random" if truth.weights else model.weights.sha256,
+        }
+
+    def sample(self, row: Row, seconds: float) -> tuple[list[float], list[float]]:
+        """Milliseconds of runs for a while: by the row's clock, and on CUDA by the host's too."""
+        opened = self._open[row]
+        opened.host.clear()
+        return for_a_while(opened.sample, seconds), list(opened.host)
+
+    def end(self) -> None:
+        """Close all sessions and leave nothing behind."""
+        for opened in self._open.values():
+            opened.session.close()
+        self._folder.cleanup()
+
+    def ceilings(self) -> dict[str, float]:
+        """What the device can do at best: bytes copied per second, multiply-adds per second."""
+        import torch
+
+        cuda = torch.cuda.is_available()
+        device = torch.device("cuda" if cuda else "cpu")
+        rates = {"copy_bytes_per_second": _copy_rate(device)}
+        for precision, dtype in (("fp32", torch.float32), ("fp16", torch.float16)):
+            if cuda or precision == "fp32":
+                rates[f"{precision}_multiply_adds_per_second"] = _matrix_rate(device, dtype)
+        return rates
+
+
+class _Open:
+    """A session, staged for its row, and how a run of it is timed."""
+
+    def __init__(self, session: Session, row: Row) -> None:
+        self.session, self.row = session, row
+        self.host: list[float] = []
+        batch = smooth_noise(row.batch, row.height, row.width)
+        stage = getattr(session, "stage", None)
+        device = str(getattr(session, "facts", {}).get("device", "cpu"))
+        self.on_cuda = device != "cpu" and stage is not None and row.scope == "network"
+        if stage is not None and row.scope == "network":
+            self._step: Callable[[], object] = stage(batch)
+        else:
+            self._step = lambda: session(batch)
+        self._flush: Any = None
+        if self.on_cuda and row.cold:
+            import torch
+
+            self._flush = torch.empty(FLUSH, dtype=torch.uint8, device="cuda")
+
+    def sample(self) -> float:
+        return self._event_time() if self.on_cuda else clock(self._step)
+
+    def _event_time(self) -> float:
+        import torch
+
+        stream = getattr(self.session, "stream", None) or torch.cuda.current_stream()
+        start, end = _event(), _event()
+        with torch.cuda.stream(stream):
+            if self._flush is not None:
+                self._flush.zero_()
+            torch.cuda.synchronize()
+            started = time.perf_counter()
+            start.record(stream)
+            self._step()
+            end.record(stream)
+            end.synchronize()
+        self.host.append(1e3 * (time.perf_counter() - started))
+        return float(start.elapsed_time(end))
+
+
+class _Published:
+    """A model in its published form, in whichever shape a backend asks for."""
+
+    def __init__(self, model: LoadedModel, folder: str) -> None:
+        self._model, self._folder = model, Path(folder)
+
+    def network(self) -> nn.Module:
+        return self._model.published()
+
+    def graph(self, precision: Literal["fp32", "fp16"] = "fp32") -> Path:
+        """As anybody would export it."""
+        import torch
+
+        if precision != "fp32":
+            raise BackendError("the published graph is exported in fp32 only.")
+        file = self._folder / f"{self._model.spec.name}-x{self._model.scale}.onnx"
+        if not file.exists():
+            sides = {0: "batch", 2: "height", 3: "width"}
+            torch.onnx.export(
+                self._model.published(),
+                (torch.rand(2, 3, 40, 41),),
+                file,
+                dynamic_shapes=(sides,),
+                external_data=False,
+                verbose=False,
+            )
+        return file
+
+
+def smooth_noise(batch: int, height: int, width: int) -> Batch:
+    """Pictures n x 3 x h x w in [0, 1] with detail of all sizes, the same on every machine."""
+    rng = np.random.default_rng(0)
+    picture = np.full((height, width, 3), 0.5)
+    cell, share = 64, 0.25
+    while cell >= 1:
+        rows, columns = -(-height // cell) + 1, -(-width // cell) + 1
+        grid = rng.random((rows, columns, 3)) - 0.5
+        grown = resize(grid, rows * cell, columns * cell) if cell > 1 else grid
+        picture += share * grown[:height, :width]
+        cell, share = cell // 4, share / 1.5
+    planes = np.clip(picture, 0, 1).astype(np.float32).transpose(2, 0, 1)
+    return np.ascontiguousarray(np.broadcast_to(planes, (batch, 3, height, width)))
+
+
+def _judged_size(row: Row) -> tuple[int, int]:
+    """Height and width of the input that correctness is judged on."""
+    shrink = (JUDGED_PIXELS / (row.height * row.width * row.scale**2)) ** 0.5
+    if shrink >= 1:
+        return row.height, row.width
+    return max(1, round(row.height * shrink)), max(1, round(row.width * shrink))
+
+
+def _difference(restored: Batch, truth: Batch) -> float:
+    return float(np.abs(restored - truth).max() / max(1.0, float(np.abs(truth).max())))
+
+
+def _model(row: Row, truth: Truth) -> LoadedModel:
+    task: Any = "upscale" if row.scale > 1 else "denoise"
+    return load(row.model, row.scale, task=task, weights=truth.weights)
+
+
+def _model_or_random(name: str, scale: int, folder: Path) -> tuple[LoadedModel, Path | None]:
+    """A model with the weights that ship; where none do, with weights drawn at random."""
+    task: Any = "upscale" if scale > 1 else "denoise"
+    try:
+        return load(name, scale, task=task), None
+    except WeightsError:
+        pass
+    import torch
+    from safetensors.torch import save_file
+
+    spec = get_model(name)
+    torch.manual_seed(0)
+    file = folder / f"{spec.name}-x{scale}.safetensors"
+    state = spec.build(scale).state_dict()
+    save_file({key: value.clone().contiguous() for key, value in state.items()}, file)
+    weights = weights_from_file(spec, scale, task, file)
+    return LoadedModel(spec=spec, scale=scale, weights=weights), file
+
+
+def _event() -> Any:
+    import torch
+
+    return torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+
+
+def _reset_peak() -> None:
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+    torch: Any = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+
+
+def _peak(on_cuda: bool) -> dict[str, Any]:
+    """Largest memory since `_reset_peak`, in MiB."""
+    found: dict[str, Any] = {}
+    with suppress(OSError):
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM"):
+                found["process_peak_mib"] = int(line.split()[1]) // 1024
+    if on_cuda:
+        torch: Any = importlib.import_module("torch")
+        found["device_peak_mib"] = torch.cuda.max_memory_allocated() >> 20
+    return found
+
+
+def _copy_rate(device: Any) -> float:
+    import torch
+
+    source = torch.ones(1 << 26, dtype=torch.uint8, device=device)
+    target = torch.empty_like(source)
+    return 2 * source.numel() / _best(lambda: target.copy_(source), device)
+
+
+def _matrix_rate(device: Any, dtype: Any) -> float:
+    import torch
+
+    side = 4096 if device.type == "cuda" else 1024
+    left = torch.ones(side, side, dtype=dtype, device=device)
+    return float(side**3 / _best(lambda: left @ left, device))
+
+
+def _best(step: Callable[[], object], device: Any) -> float:
+    """Seconds of the fastest of several runs: a ceiling, not a habit."""
+    import torch
+
+    def run() -> None:
+        step()
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+
+    run()
+    return min(for_a_while(lambda: clock(run), 0.3)) / 1e3

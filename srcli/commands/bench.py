@@ -1,0 +1,289 @@
+"""`srcli bench`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from srcli.commands import options
+from srcli.errors import UsageError
+from srcli.registry import DEFAULT_SCALE, check_scale, get_model
+
+if TYPE_CHECKING:
+    from srcli.benchmark.rows import Result, Row
+
+FAILED = 1
+PAPER_MODELS = ("lapar-a", "lapar-b", "lapar-c")
+SWEEP_MODELS = ("lapar-c",)
+SWEEP_SIZES = ("640x360", "960x540", "1280x720", "1920x1080", "3840x2160")
+SWEEP_BATCHES = (1, 2, 4, 8, 16)
+LONGEST = 10.0  # seconds of one run, in a sweep
+
+
+@click.group("bench", invoke_without_command=True)
+@click.option("--size", default=None, metavar="WxH", help="Of the output.  [default: 1280x720]")
+@click.option("--input-size", metavar="WxH", help="Of the input, instead of --size.")
+@click.option(
+    "-m", "--model", "models", multiple=True, help="May be repeated.  [default: lapar-a, -b, -c]"
+)
+@click.option("-s", "--scale", "scales", multiple=True, type=int, help="May be repeated.")
+@click.option(
+    "--backend", "backends", multiple=True, help="May be repeated.  [default: all that work here]"
+)
+@click.option(
+    "--precision", "precisions", multiple=True, type=click.Choice(("fp32", "fp16", "bf16")),
+    help="May be repeated.  [default: fp32, and fp16 on CUDA]",
+)  # fmt: skip
+@click.option(
+    "--graph", "graphs", multiple=True, type=click.Choice(("published", "fused")),
+    help="[default: fused on every backend, published in PyTorch]",
+)  # fmt: skip
+@click.option(
+    "--scope", type=click.Choice(("network", "host")), default="network", show_default=True,
+    help="network: data stays where it is computed; host: from numpy to numpy.",
+)  # fmt: skip
+@click.option(
+    "--batch", "batches", multiple=True, type=click.IntRange(min=1), help="Pictures in one run."
+)
+@click.option("--no-cuda-graph", is_flag=True, help="On CUDA: also without CUDA graphs.")
+@click.option("--cold", is_flag=True, help="On CUDA: also with a cold L2 cache.")
+@click.option("--sweep", is_flag=True, help="360p to 4K, 1 to 16 pictures at once, with roofline.")
+@click.option("--roofline", is_flag=True, help="Show what binds each row.")
+@click.option(
+    "--seconds", type=click.FloatRange(min=0), default=45.0, show_default=True,
+    help="To measure; at least three rounds are done.",
+)  # fmt: skip
+@options.threads
+@click.option("--plot", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE.svg|png")
+@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON, samples included.")
+@click.option("--csv", "as_csv", is_flag=True, help="Print CSV.")
+@click.option("--markdown", "as_markdown", is_flag=True, help="Print a Markdown table.")
+@click.pass_context
+def bench(context: click.Context, /, **wishes: Any) -> int | None:
+    """Measure how long networks take, next to their published form.
+
+    Without options: the table of the LAPAR paper, 1280x720 output from 320x180 input. Rows take
+    turns, each backend in a process of its own; every row's output is compared with the published
+    network in float32, and a row that is wrong makes the command fail.
+
+    \b
+    Example:
+        srcli bench --size 1280x720
+        srcli bench -m lapar-c -s 2 -s 4 --backend ort --json > now.json
+        srcli bench compare before.json now.json
+    """
+    if context.invoked_subcommand is not None:
+        return None
+    return _bench(**wishes)
+
+
+@bench.command("compare")
+@click.argument("first", type=click.Path(path_type=Path))
+@click.argument("second", type=click.Path(path_type=Path))
+@click.option(
+    "--tolerance", type=click.FloatRange(min=0), default=0.05, show_default=True,
+    help="How much slower a row may become.",
+)  # fmt: skip
+@click.option("--anyway", is_flag=True, help="Compare measurements of different hardware.")
+@options.as_json
+def compare_files(
+    first: Path, second: Path, tolerance: float, anyway: bool, as_json: bool
+) -> int | None:
+    """Compare two files written by `srcli bench --json`; fails if a row has become slower.
+
+    A row counts as slower if even the lower end of the 95 % confidence interval of the ratio of
+    its medians exceeds the tolerance.
+    """
+    from dataclasses import asdict
+
+    from srcli import console
+    from srcli.benchmark.compare import compare, read_report
+
+    changes = compare(read_report(first), read_report(second), anyway=anyway)
+    slower = [change for change in changes if change.regressed(tolerance)]
+    if as_json:
+        console.print_json(
+            {"rows": [{**asdict(c), "regressed": c.regressed(tolerance)} for c in changes]}
+        )
+    else:
+        rows = [
+            (
+                change.label,
+                f"{change.before:.2f}",
+                f"{change.after:.2f}",
+                f"{change.ratio:.3f}",
+                f"{change.low:.3f} to {change.high:.3f}",
+                _word(change.regressed(tolerance), change.improved(tolerance)),
+            )
+            for change in changes
+        ]
+        console.table(("row", "before ms", "after ms", "ratio", "95 %", ""), rows)
+    return FAILED if slower else None
+
+
+def _word(regressed: bool, improved: bool) -> str:
+    return "slower" if regressed else "faster" if improved else "same"
+
+
+def _bench(
+    *,
+    plot: Path | None,
+    as_json: bool,
+    as_csv: bool,
+    as_markdown: bool,
+    seconds: float,
+    threads: int | None,
+    sweep: bool,
+    roofline: bool,
+    **wishes: Any,
+) -> int | None:
+    from srcli import console
+    from srcli.benchmark import report
+    from srcli.benchmark.hardware import hardware, state
+    from srcli.benchmark.runner import check, measure
+
+    if as_json + as_csv + as_markdown > 1:
+        raise UsageError("choose one of --json, --csv and --markdown.")
+    if plot is not None:
+        from srcli.benchmark.plot import check_target
+
+        check_target(plot)
+    rows = list(dict.fromkeys(_rows(sweep=sweep, **wishes)))
+    facts = {**hardware(), "before": state()}
+    with console.progress() as bar:
+        measured = measure(
+            rows,
+            seconds=seconds,
+            threads=threads,
+            longest=LONGEST if sweep else None,
+            tell=bar.show,
+        )
+    results = measured.results
+    facts = {**facts, "after": state(), "threads": threads, "ceilings": measured.ceilings}
+    check(results)
+    shown = {"paper": _has_paper_rows(results), "roof": roofline or sweep}
+    headings = report.columns(**shown)
+    cells = [report.cells(result, **shown) for result in results]
+    if as_json:
+        console.print_json(report.as_dict(results, facts))
+    elif as_csv:
+        console.result(report.to_csv(results).rstrip())
+    elif as_markdown:
+        console.result(report.to_markdown(headings, cells).rstrip())
+    else:
+        console.table(headings, cells, title=_title(rows))
+        for line in report.conditions(facts):
+            console.note(line)
+    if plot is not None:
+        from srcli.benchmark.plot import plot as draw
+
+        console.note(f"{plot}: {draw(results, plot)}")
+    return _outcome(results, sweep=sweep)
+
+
+def _outcome(results: Sequence[Result], *, sweep: bool) -> int | None:
+    from srcli import console
+    from srcli.benchmark.runner import describe
+
+    bad = [r for r in results if r.verdict == "wrong" or (r.failure and not sweep)]
+    for result in bad:
+        why = result.failure or f"differs by {result.error:.1e}, allowed {result.tolerance:.1e}"
+        console.error(f"{describe(result.row)}: {why}")
+    return FAILED if bad else None
+
+
+def _rows(
+    *,
+    sweep: bool,
+    size: str | None,
+    input_size: str | None,
+    models: tuple[str, ...],
+    scales: tuple[int, ...],
+    backends: tuple[str, ...],
+    precisions: tuple[str, ...],
+    graphs: tuple[str, ...],
+    scope: Any,
+    batches: tuple[int, ...],
+    no_cuda_graph: bool,
+    cold: bool,
+) -> Iterator[Row]:
+    from srcli.benchmark.rows import Row, parse_size
+    from srcli.benchmark.rows import input_size as smaller
+
+    if size and input_size:
+        raise UsageError("choose one of --size and --input-size.")
+    sizes = SWEEP_SIZES if sweep and not (size or input_size) else (size or "1280x720",)
+    for name in models or (SWEEP_MODELS if sweep else PAPER_MODELS):
+        spec = get_model(name)
+        for scale in scales or (DEFAULT_SCALE,):
+            check_scale(spec, scale, "upscale" if scale > 1 else "denoise")
+            for text in sizes:
+                width, height = (
+                    parse_size(input_size) if input_size else smaller(parse_size(text), scale)
+                )
+                for batch in batches or (SWEEP_BATCHES if sweep else (1,)):
+                    for kind in _kinds(backends, precisions, graphs, sweep=sweep):
+                        for extra in _variants(kind, no_cuda_graph, cold):
+                            yield Row(
+                                model=spec.name,
+                                scale=scale,
+                                height=height,
+                                width=width,
+                                batch=batch,
+                                scope=scope,
+                                **kind,
+                                **extra,
+                            )
+
+
+def _kinds(
+    backends: tuple[str, ...],
+    precisions: tuple[str, ...],
+    graphs: tuple[str, ...],
+    *,
+    sweep: bool,
+) -> Iterator[dict[str, Any]]:
+    """Graph, backend and precision of each row of a model."""
+    from srcli.backends import by_preference, get_backend
+    from srcli.cuda import driver
+
+    usable = [b.name for b in by_preference() if b.unavailable() is None]
+    chosen = [get_backend(name).name for name in backends] or (usable[:1] if sweep else usable)
+    cuda = driver().devices > 0
+    for graph in graphs or (("fused",) if sweep else ("published", "fused")):
+        # Unless asked for, the published graph runs where papers run it.
+        homes = chosen if graph == "fused" or backends else ["torch"]
+        for backend in homes:
+            short = ("fp32", "fp16") if cuda and backend in ("torch", "trt") else ("fp32",)
+            for precision in precisions or short:
+                yield {"graph": graph, "backend": backend, "precision": precision}
+
+
+def _variants(kind: dict[str, Any], no_cuda_graph: bool, cold: bool) -> Iterator[dict[str, Any]]:
+    from srcli.cuda import driver
+
+    published = kind["graph"] == "published"
+    on_cuda = driver().devices > 0 and kind["backend"] in ("torch", "trt")
+    # "Published" means as its authors ran it: launched kernel by kernel.
+    yield {"cuda_graph": on_cuda and not published}
+    if on_cuda and no_cuda_graph and not published:
+        yield {"cuda_graph": False}
+    if on_cuda and cold:
+        yield {"cuda_graph": not published, "cold": True}
+
+
+def _has_paper_rows(results: Sequence[Result]) -> bool:
+    from srcli.benchmark.report import paper_latency
+
+    return any(paper_latency(result) for result in results)
+
+
+def _title(rows: Sequence[Row]) -> str:
+    sizes = {(row.width, row.height, *row.output) for row in rows}
+    if len(sizes) > 1:
+        return f"scope: {rows[0].scope}"
+    width, height, *output = sizes.pop()
+    return f"{width}x{height} -> {output[0]}x{output[1]}; scope: {rows[0].scope}"

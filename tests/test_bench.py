@@ -1,0 +1,270 @@
+"""`srcli bench`: rows, statistics, judgement, reports, plots. Nothing here depends on time."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from srcli import timing
+from srcli.benchmark import report, runner, worker
+from srcli.benchmark.compare import compare, read_report
+from srcli.benchmark.counting import count
+from srcli.benchmark.plot import growth, plot
+from srcli.benchmark.rows import Result, Row, input_size, parse_size
+from srcli.errors import SrcliError, UsageError
+from srcli.registry import get_model
+
+pytest.importorskip("matplotlib")
+
+SMALL = ("--size", "64x48", "--seconds", "0", "--threads", "1")
+MILLISECONDS = st.lists(st.floats(0.01, 1e4), min_size=1, max_size=40)
+
+
+class InProcess:
+    """A worker without a process, so that a test can change what it calls."""
+
+    def __init__(self):
+        self._worker = worker.Worker()
+
+    def ask(self, method, *arguments):
+        try:
+            return getattr(self._worker, method)(*arguments)
+        except SrcliError as error:
+            raise runner.WorkerFailed(str(error)) from error
+
+    def close(self):
+        self._worker.end()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *details):
+        self.close()
+
+
+@pytest.fixture
+def in_process(monkeypatch):
+    monkeypatch.setattr(runner, "Worker", InProcess)
+
+
+@pytest.fixture
+def wrong_backend(monkeypatch, in_process):
+    """ONNX Runtime, but every output is brighter by one hundredth."""
+    right = worker.get_backend
+
+    class Session:
+        def __init__(self, session):
+            self.session = session
+
+        def __call__(self, batch):
+            return self.session(batch) + np.float32(0.01)
+
+        def close(self):
+            self.session.close()
+
+    class Backend:
+        def open(self, model, options):
+            return Session(right("ort").open(model, options))
+
+    monkeypatch.setattr(
+        worker, "get_backend", lambda name: Backend() if name == "ort" else right(name)
+    )
+
+
+@given(MILLISECONDS)
+def test_percentiles_are_numpys(samples):
+    for share in (0, 50, 90, 99, 100):
+        assert timing.percentile(samples, share) == pytest.approx(np.percentile(samples, share))
+    summary = timing.summarise(samples)
+    assert summary.least <= summary.median <= summary.p90 <= summary.p99 <= max(samples)
+
+
+@given(MILLISECONDS, st.floats(0.1, 10))
+def test_the_interval_of_a_ratio_holds_the_ratio(samples, factor):
+    ratio, low, high = timing.ratio_interval(samples, [factor * s for s in samples], draws=50)
+    assert ratio == pytest.approx(factor)
+    assert low <= high
+
+
+def test_processes_measure_and_answer_in_json(srcli):
+    code, out, err = srcli("bench", "-m", "lapar-c", *SMALL, "--json")
+    assert code == 0, err
+    found = json.loads(out)
+    assert {"cpu", "cores", "packages", "before", "after", "ceilings"} <= set(found["hardware"])
+    rows = found["rows"]
+    assert {row["graph"] for row in rows} == {"published", "fused"}
+    assert {row["backend"] for row in rows} >= {"torch", "ort"}
+    for row in rows:
+        assert row["verdict"] == "ok"
+        assert row["error"] <= row["tolerance"]
+        assert len(row["samples_ms"]) == runner.LEAST_ROUNDS
+        assert 0 < row["min_ms"] <= row["median_ms"] <= row["p90_ms"] <= row["p99_ms"]
+        assert row["facts"]["device"] == "cpu"
+    base = next(row for row in rows if row["graph"] == "published")
+    assert base["speedup"] == 1
+
+
+def test_a_wrong_backend_is_found_out(srcli, wrong_backend):
+    code, out, err = srcli("bench", "-m", "lapar-c", "--backend", "ort", *SMALL, "--graph", "fused")
+    assert code == 1
+    assert "wrong" in out
+    assert "differs by" in err
+
+
+def test_a_backend_that_is_not_here_is_an_error(srcli):
+    assert srcli("bench", "--backend", "nonsense", *SMALL)[0] == 3
+
+
+def test_a_process_that_dies_is_told(monkeypatch):
+    with runner.Worker() as process:
+        process._process.kill()
+        with pytest.raises(runner.WorkerFailed, match="died"):
+            process.ask("ceilings")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("--size", "1280x721"), "--size 1280x720"),
+        (("-s", "3", "--size", "1280x720"), "--size 1281x720"),
+        (("--size", "large"), "WIDTHxHEIGHT"),
+        (("--size", "0x4"), "WIDTHxHEIGHT"),
+        (("--size", "8x8", "--input-size", "2x2"), "choose one"),
+        (("--json", "--csv"), "choose one"),
+        (("-m", "lapar-x"), "Did you mean"),
+        (("--plot", "plot.gif"), ".svg"),
+        (("-s", "7"), "cannot upscale by 7"),
+    ],
+)
+def test_what_cannot_be_measured_is_refused(srcli, arguments, says):
+    code, out, err = srcli("bench", *arguments)
+    assert (code, out) == (2, "")
+    assert says in err
+
+
+def test_sizes():
+    assert parse_size("1280x720") == (1280, 720)
+    assert input_size((1280, 720), 4) == (320, 180)
+    with pytest.raises(UsageError, match="--size 1281x720"):
+        input_size((1280, 720), 3)
+
+
+@pytest.mark.parametrize("name", ["lapar-a", "lapar-b", "lapar-c"])
+@pytest.mark.parametrize("scale", [2, 3, 4])
+def test_counted_work_is_what_the_paper_says(name, scale):
+    """Multi-Adds at 1280x720 output; the paper leaves out applying the dictionary's filters."""
+    spec = get_model(name)
+    paper = {
+        "lapar-a": {2: 171, 3: 114, 4: 94},
+        "lapar-b": {2: 85, 3: 61, 4: 53},
+        "lapar-c": {2: 35, 3: 28, 4: 25},
+    }[name][scale]
+    height, width = 720 // scale, round(1280 / scale)
+    pixels = height * width * scale**2
+    network = spec.build(scale)
+    facts = spec.multiply_adds(scale)
+    counted = count(network.fuse(), (1, 3, height, width)).multiply_adds
+    # The filters of the fused graph are applied by additions and multiplications, not counted as
+    # products of a convolution; the bicubic enlargement is.
+    applied = (13 + 25) * 3
+    assert counted == pytest.approx((facts.fused - applied) * pixels, rel=0.05)
+    counted = count(network, (1, 3, height, width)).multiply_adds
+    filtering = 72 * 25 * 3 * pixels
+    assert (counted - filtering) / 1e9 == pytest.approx(paper, rel=0.05)
+
+
+def test_counting_knows_products():
+    class Products(torch.nn.Module):
+        def forward(self, x):
+            return torch.bmm(x[:, 0], x[:, 1].transpose(1, 2))
+
+    work = count(Products(), (2, 3, 5, 7))
+    assert (work.multiply_adds, work.elementwise) == (2 * 5 * 5 * 7, 0)
+    assert count(torch.nn.ConvTranspose2d(3, 4, 2, 2), (1, 3, 5, 5)).multiply_adds == 25 * 3 * 4 * 4
+
+
+def measured(times, **changes):
+    row = {"model": "lapar-c", "scale": 4, "graph": "fused", "backend": "ort", "height": 9}
+    result = Result(row=Row(**{**row, "width": 16, "cuda_graph": False, **changes}))
+    result.rounds, result.error, result.tolerance = [[t] for t in times], 0.0, 1e-5
+    return result
+
+
+def saved(folder, name, results, **hardware):
+    facts = {"cpu": "one", "cores": 2, "gpus": [], **hardware}
+    file = folder / name
+    file.write_text(json.dumps(report.as_dict(results, facts)))
+    return file
+
+
+def test_comparing_finds_what_became_slower(srcli, tmp_path):
+    first = saved(tmp_path, "a.json", [measured([10, 10.1, 9.9, 10, 10.2])])
+    same = saved(tmp_path, "b.json", [measured([10.1, 10, 9.9, 10.1, 10])])
+    slower = saved(tmp_path, "c.json", [measured([12, 12.1, 11.9, 12, 12.2])])
+    assert srcli("bench", "compare", first, same)[0] == 0
+    code, out, _ = srcli("bench", "compare", first, slower)
+    assert (code, "slower" in out) == (1, True)
+    assert srcli("bench", "compare", first, slower, "--tolerance", "0.3")[0] == 0
+    code, out, _ = srcli("bench", "compare", slower, first, "--json")
+    assert code == 0
+    (row,) = json.loads(out)["rows"]
+    assert row["high"] < 0.9
+
+
+def test_comparing_refuses_what_cannot_be_compared(srcli, tmp_path):
+    first = saved(tmp_path, "a.json", [measured([10, 10])])
+    elsewhere = saved(tmp_path, "b.json", [measured([10, 10])], cpu="another")
+    other_scope = saved(tmp_path, "c.json", [measured([10, 10], scope="host")])
+    nothing = saved(tmp_path, "d.json", [measured([10], model="lapar-a")])
+    broken = tmp_path / "e.json"
+    broken.write_text('{"rows": 3}')
+    with pytest.raises(UsageError, match="different hardware"):
+        compare(read_report(first), read_report(elsewhere))
+    assert compare(read_report(first), read_report(elsewhere), anyway=True)
+    assert srcli("bench", "compare", first, other_scope)[0] == 2
+    assert srcli("bench", "compare", first, nothing)[0] == 2
+    assert srcli("bench", "compare", first, broken)[0] == 1
+    assert srcli("bench", "compare", first, tmp_path / "missing.json")[0] == 1
+
+
+def test_a_value_that_is_not_a_number_is_wrong():
+    result = measured([1.0])
+    result.error = float("nan")
+    assert result.verdict == "wrong"
+
+
+def test_reports_agree():
+    results = [measured([1.0, 2.0, 4.0])]
+    (line,) = csv.DictReader(io.StringIO(report.to_csv(results)))
+    assert float(line["median_ms"]) == 2.0
+    headings = report.columns(paper=False, roof=False)
+    row = report.cells(results[0], paper=False, roof=False)
+    assert len(headings) == len(row)
+    assert report.to_markdown(headings, [row]).count("\n") == 3
+
+
+def test_growth_of_a_power():
+    assert growth([1, 2, 8], [3, 6, 24]) == pytest.approx(1)
+    assert growth([1, 2, 8], [3, 12, 192]) == pytest.approx(2)
+
+
+@pytest.mark.parametrize("name", ["plot.svg", "plot.png"])
+@pytest.mark.parametrize("sizes", [(16,), (16, 32)])
+def test_plots_are_drawn(tmp_path, name, sizes):
+    results = [measured([1.0 * width], width=width) for width in sizes]
+    said = plot(results, tmp_path / name)
+    assert ("size" in said) == (len(sizes) > 1)
+    if name.endswith("png"):
+        with Image.open(tmp_path / name) as picture:
+            assert picture.width > 800
+    else:
+        assert "<svg" in (tmp_path / name).read_text()
+    assert [file.name for file in tmp_path.iterdir()] == [name]
