@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from fractions import Fraction
 
 import torch
 from torch import Tensor, nn
@@ -67,23 +68,24 @@ def pad_kernel(weight: Tensor, side: int) -> Tensor:
     return F.pad(weight, [margin] * 4)
 
 
-def bicubic_phases(scale: int, a: float = -0.75) -> Tensor:
-    """The filters of bicubic enlargement by a whole factor, shape (scale^2, 1, 5, 5).
+def bicubic_phases(scale: int | Fraction, a: float = -0.75) -> Tensor:
+    """The filters of bicubic enlargement by p/q (q = 1: a whole factor), (p^2, 1, q+4, q+4).
 
-    With half-pixel centres, output pixel `scale*i + p` lies at input position
-    `i + (p + 0.5) / scale - 0.5`: for each phase `p` the four cubic taps are fixed and lie
-    within two pixels of `i`. Channel `scale*py + px` is the filter of phase (py, px), which is
-    the order that `pixel_shuffle` expects.
+    With half-pixel centres, output pixel `p*i + phase` lies at input position
+    `q*i + (phase + 0.5) * q/p - 0.5`: for each phase the four cubic taps are fixed and lie between
+    two pixels before and two after the q input pixels from `q*i` on. Channel `p*py + px` is the
+    filter of phase (py, px), which is the order that `pixel_shuffle` expects.
 
     Source: Keys, "Cubic Convolution Interpolation", 1981; `a` as in PyTorch's bicubic.
     """
-    taps = torch.zeros(scale, 5, dtype=torch.float64)
-    for phase in range(scale):
-        position = (phase + 0.5) / scale - 0.5
-        for tap in range(5):
+    count, stride = scale.numerator, scale.denominator
+    taps = torch.zeros(count, stride + 4, dtype=torch.float64)
+    for phase in range(count):
+        position = (phase + 0.5) * stride / count - 0.5
+        for tap in range(stride + 4):
             taps[phase, tap] = _cubic(abs(position - (tap - 2)), a)
     phases = torch.einsum("py,qx->pqyx", taps, taps)
-    return phases.reshape(scale * scale, 1, 5, 5).float()
+    return phases.reshape(count * count, 1, stride + 4, stride + 4).float()
 
 
 def _cubic(distance: float, a: float) -> float:

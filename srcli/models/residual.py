@@ -5,7 +5,7 @@ AWSRN introduced them and LAPAR took them over. A unit is `a*x + b*body(x)` with
 (C in LAPAR, wider in AWSRN), h x w pixels.
 
 Source: Wang, Li, Shi, "Lightweight Image Super-Resolution with Adaptive Weighted Learning
-Network", 2019, section 3.2 and figure 3.
+Network", 2019.
 """
 
 from __future__ import annotations

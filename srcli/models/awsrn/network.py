@@ -69,7 +69,7 @@ class Awsrn(nn.Module):
         return [block for block in self.body if isinstance(block, LocalFusionBlock)]
 
     def prune_branches(self, threshold: float) -> list[Branch]:
-        """Take out the reconstruction's branches of little weight, as the paper does (section 3.3).
+        """Take out the reconstruction's branches of little weight, as the paper does.
 
         This changes what the network computes. The strongest branch always stays.
 
@@ -108,7 +108,7 @@ class Awsrn(nn.Module):
 
 
 class MultiScaleReconstruction(nn.Module):
-    """Four kernel sizes side by side, each enlarges by itself; their weighted sum (section 3.3)."""
+    """Four kernel sizes side by side, each enlarges by itself; their weighted sum."""
 
     def __init__(self, channels: int, scale: int) -> None:
         super().__init__()
