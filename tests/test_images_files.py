@@ -3,6 +3,7 @@
 import os
 import signal
 import stat
+import struct
 import subprocess
 import sys
 import threading
@@ -29,6 +30,7 @@ from srcli.images import (
     encode,
     from_float,
     over,
+    probe,
     read,
     to_8_bits,
     to_float,
@@ -501,3 +503,23 @@ def test_every_format_says_what_it_holds():
         assert (grey.color.shape[2] == 1) == fmt.grey
         if fmt.lossless and fmt.bits != 12:
             np.testing.assert_array_equal(stacked(again), stacked(shown))
+
+
+@pytest.mark.parametrize("orientation", [1, 5])
+def test_a_header_that_promises_more_than_the_file_holds(tmp_path, orientation):
+    file = tmp_path / "lying.tif"
+    pixels = np.zeros((24, 18, 3), np.uint8)
+    tifffile.imwrite(file, pixels, photometric="rgb", extratags=[(274, 3, 1, orientation, True)])
+    data = bytearray(file.read_bytes())
+    at = data.index(b"\x00\x01")  # the tag of the width, little-endian
+    width = data.index(struct.pack("<I", 18), at)
+    data[width : width + 4] = struct.pack("<I", 8_388_626)
+    file.write_bytes(data)
+    with pytest.raises(InputError, match="holds only"):
+        read(file)
+
+
+def test_a_blank_page_is_no_lie(tmp_path):
+    file = tmp_path / "blank.png"
+    Image.new("1", (12_000, 9_000)).save(file, optimize=True)
+    assert probe(file).width == 12_000

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import stat
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +18,10 @@ from srcli.images.metadata import Gathered, gather
 from srcli.images.picture import Header, Metadata, Picture, Pixels
 
 MAX_PIXELS = 500_000_000
+
+# Decoded bytes for each byte of a PNG or TIFF. Deflate reaches a thousand, thirty times as much
+# where one bit stands for an RGBA pixel; no lossless compression of a TIFF comes near.
+LARGEST_EXPANSION = 100_000
 
 # What each loader is told. Only these five are ever called, and each on a file that starts with
 # its own magic bytes. "warning" is where libvips counts damaged JPEG data and TIFF tiles; in PNG
@@ -126,6 +131,8 @@ def open_image(
             load = getattr(vips.library().Image, loader)
             image = load(vips.source_of(source), access="sequential", **options)
             _check_size(label, (image.width, image.height), max_pixels)
+            if fmt.name in ("png", "tiff"):
+                _check_content(label, image, file)
             found = gather(label, fmt.name, file, image)
         _check_frames(label, found.frames)
         return _opened(label, fmt, image, found)
@@ -188,6 +195,21 @@ def _stated_size(fmt: Format, file: BinaryIO) -> tuple[int, int] | None:
     readers = {"png": png.size, "tiff": exif.tiff_size, "avif": avif.size, "bmp": bmp.size}
     reader = readers.get(fmt.name)
     return reader(file) if reader else None
+
+
+def _check_content(label: str, image: Any, file: BinaryIO) -> None:
+    """Refuse a header that promises more than the bytes behind it could hold.
+
+    Otherwise a damaged TIFF of 2 kB takes half a minute and gigabytes to be found out.
+    """
+    held = file.seek(0, os.SEEK_END)
+    file.seek(0)
+    promised = image.width * image.height * image.bands * sample_type(image).itemsize
+    if promised > LARGEST_EXPANSION * held:
+        raise InputError(
+            f"{label}: says it has {image.width} x {image.height} pixels, but holds only "
+            f"{held:,} bytes. The file is damaged or incomplete; get it again."
+        )
 
 
 def _check_size(label: str, size: tuple[int, int] | None, max_pixels: int | None) -> None:
