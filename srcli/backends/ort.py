@@ -1,19 +1,22 @@
-"""ONNX Runtime on the CPU."""
+"""ONNX Runtime: on CUDA where the package and the machine have it, on the CPU otherwise."""
 
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from srcli.backends.base import Batch, Model, OutOfMemory, SessionOptions
+from srcli.cuda import driver
 from srcli.errors import BackendError
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 _FATAL_ONLY = 4  # severity; anything lower lets ONNX Runtime write warnings into our stderr
+_CPU, _CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 
 
 class OnnxRuntimeBackend:
@@ -27,17 +30,27 @@ class OnnxRuntimeBackend:
         return None
 
     def open(self, model: Model, options: SessionOptions) -> OnnxRuntimeSession:
-        if options.precision != "fp32":
+        cuda = _has_cuda()
+        if options.precision == "bf16" or (options.precision == "fp16" and not cuda):
+            where = "on CUDA in fp32 or fp16" if cuda else "in fp32 on the CPU"
             raise BackendError(
-                f"ort computes in fp32 on the CPU, not {options.precision}. Leave out --precision."
+                f"ort computes {where}, not {options.precision}. Choose another --precision."
             )
-        return OnnxRuntimeSession(model.graph(), options)
+        graph = model.graph("fp16" if options.precision == "fp16" else "fp32")
+        return OnnxRuntimeSession(graph, options, cuda=cuda)
 
 
 class OnnxRuntimeSession:
-    """One graph, open."""
+    """One graph, open.
 
-    def __init__(self, graph: Path, options: SessionOptions) -> None:
+    Args:
+        graph: An ONNX file with one picture-like input and output.
+        options: How to run it.
+        cuda: On the GPU; that it really runs there is checked, because ONNX Runtime goes on
+            silently on the CPU when a library of CUDA's is missing.
+    """
+
+    def __init__(self, graph: Path, options: SessionOptions, *, cuda: bool = False) -> None:
         import onnxruntime as ort
 
         ort.set_default_logger_severity(_FATAL_ONLY)
@@ -46,20 +59,30 @@ class OnnxRuntimeSession:
         if options.threads:
             settings.intra_op_num_threads = options.threads
         try:
+            if cuda:
+                ort.preload_dlls()
             self._session: Any = ort.InferenceSession(
-                graph.read_bytes(), settings, providers=["CPUExecutionProvider"]
+                graph.read_bytes(), settings, providers=_providers(cuda)
             )
         except Exception as error:  # ONNX Runtime's own exceptions share no base class
             raise BackendError(
                 f"{graph}: ONNX Runtime cannot load this graph ({_first_line(error)}). "
                 "Delete the file and try again; it will be made anew."
             ) from error
+        self._provider: str = self._session.get_providers()[0]
+        if cuda and self._provider != _CUDA:
+            raise BackendError(
+                "ONNX Runtime finds the GPU but cannot use it. Run `srcli doctor` to see what is "
+                "missing, or use --backend torch."
+            )
         self._input: str = self._session.get_inputs()[0].name
+        self._output: str = self._session.get_outputs()[0].name
 
     @property
     def facts(self) -> dict[str, Any]:
         """What really computes."""
-        return {"device": "cpu", "provider": self._session.get_providers()[0]}
+        device = "cuda" if self._provider == _CUDA else "cpu"
+        return {"device": device, "provider": self._provider}
 
     def __call__(self, batch: Batch) -> Batch:
         try:
@@ -70,8 +93,32 @@ class OnnxRuntimeSession:
             raise
         return np.asarray(output)
 
+    def stage(self, batch: Batch) -> Callable[[], object]:
+        """Put a batch where the graph computes; the result runs it there and waits."""
+        if self._provider != _CUDA:
+            return lambda: self(batch)
+        import onnxruntime as ort
+
+        binding = self._session.io_binding()
+        binding.bind_ortvalue_input(self._input, ort.OrtValue.ortvalue_from_numpy(batch, "cuda", 0))
+        binding.bind_output(self._output, "cuda", 0)
+        return lambda: self._session.run_with_iobinding(binding)
+
     def close(self) -> None:
         self._session = None
+
+
+def _has_cuda() -> bool:
+    if not driver().devices:
+        return False
+    import onnxruntime as ort
+
+    return _CUDA in ort.get_available_providers()
+
+
+def _providers(cuda: bool) -> list[Any]:
+    # TF32 keeps ten bits of the mantissa, and fp32 was asked for.
+    return [(_CUDA, {"use_tf32": 0}), _CPU] if cuda else [_CPU]
 
 
 def _is_memory(error: Exception) -> bool:

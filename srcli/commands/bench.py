@@ -29,7 +29,9 @@ LONGEST = 10.0  # seconds of one run, in a sweep
 @click.option(
     "-m", "--model", "models", multiple=True, help="May be repeated.  [default: lapar-a, -b, -c]"
 )
-@click.option("-s", "--scale", "scales", multiple=True, type=int, help="May be repeated.")
+@click.option(
+    "-s", "--scale", "scales", multiple=True, type=int, help="May be repeated.  [default: 4]"
+)
 @click.option(
     "--backend", "backends", multiple=True, help="May be repeated.  [default: all that work here]"
 )
@@ -57,7 +59,10 @@ LONGEST = 10.0  # seconds of one run, in a sweep
     help="To measure; at least three rounds are done.",
 )  # fmt: skip
 @options.threads
-@click.option("--plot", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE.svg|png")
+@click.option(
+    "--plot", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE.svg|png",
+    help="Draw latency against PSNR, or against size if there are several.",
+)  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON, samples included.")
 @click.option("--csv", "as_csv", is_flag=True, help="Print CSV.")
 @click.option("--markdown", "as_markdown", is_flag=True, help="Print a Markdown table.")

@@ -10,6 +10,7 @@ import click
 from srcli.commands import options
 
 if TYPE_CHECKING:
+    from srcli.backends.base import Precision
     from srcli.evaluation import Enlarge, Score
 
 BICUBIC = "bicubic"
@@ -68,6 +69,7 @@ def _enlarger(
     scale: int,
     weights: Path | None,
     backend: str,
+    precision: Precision,
     threads: int | None,
     tile: int | None,
     memory: int | None,
@@ -88,22 +90,27 @@ def _enlarger(
     from srcli.backends.base import SessionOptions
     from srcli.loading import load
     from srcli.pipeline import Restorer
+    from srcli.resample import resize
 
     loaded = load(model, scale, weights=weights, note=console.note)
     runner = get_backend(backend)
-    session = runner.open(loaded, SessionOptions(threads=threads))
+    session = runner.open(loaded, SessionOptions(threads=threads, precision=precision))
     restorer = Restorer(
-        session=session, geometry=loaded.geometry, scale=scale, tile=tile, memory=memory
+        session=session, geometry=loaded.geometry, scale=loaded.grid, tile=tile, memory=memory
     )
 
     def enlarge(low: Any) -> Any:
         batch = np.ascontiguousarray(low.transpose(2, 0, 1)[None], np.float32) / np.float32(255)
-        return restorer.restore(batch)[0].transpose(1, 2, 0)
+        restored = restorer.restore(batch)[0].transpose(1, 2, 0)
+        if loaded.grid == scale:
+            return restored
+        return resize(restored, low.shape[0] * scale, low.shape[1] * scale)
 
     facts = {
         "model": loaded.spec.name,
         "scale": scale,
         "backend": runner.name,
+        "precision": precision,
         "weights_sha256": loaded.weights.sha256,
     }
     return enlarge, facts, session.close

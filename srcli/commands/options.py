@@ -48,6 +48,14 @@ threads = click.option(
     "--threads", type=click.IntRange(min=1), help="CPU threads.  [default: the runtime's choice]"
 )
 
+precision = click.option(
+    "--precision",
+    type=click.Choice(("fp32", "fp16", "bf16")),
+    default="fp32",
+    show_default=True,
+    help="What the network computes in; the short types need hardware that has them.",
+)
+
 as_json = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 
 
@@ -69,6 +77,7 @@ def memory_size(text: str) -> int:
 running = apply(
     weights,
     backend,
+    precision,
     threads,
     click.option(
         "--tile",
