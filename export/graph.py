@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Sequence
+from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,6 +18,9 @@ import torch
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from torch import fx, nn
 from torch.nn import functional as F
+
+from . import graph_tensors
+from .graph_tensors import UnsupportedOperation
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -26,14 +30,10 @@ _PAD_MODES = {"constant": "constant", "reflect": "reflect", "replicate": "edge"}
 _LAST = np.iinfo(np.int64).max  # "to the end" of a slice
 
 
-class UnsupportedOperation(Exception):  # noqa: N818  a question's answer, not a failure
-    """The network uses an operation that this writer does not know."""
-
-
 def write_graph(
     network: nn.Module,
     *,
-    scale: int,
+    scale: int | Fraction,
     opset: int,
     half: bool = False,
     size: tuple[int, int] | None = None,
@@ -54,18 +54,22 @@ def write_graph(
         traced = fx.symbolic_trace(network)
     except Exception as error:  # whatever a network's Python does to a symbolic value
         raise UnsupportedOperation(str(error)) from error
-    return _Writer(traced, half=half).write(scale, opset, size)
+    return Writer(traced, half=half, opset=opset).write(scale, size)
 
 
-class _Writer:
+class Writer:
     """Walks a traced network and collects nodes and constants."""
 
-    def __init__(self, traced: fx.GraphModule, *, half: bool) -> None:
-        self.traced, self.half = traced, half
+    def __init__(self, traced: fx.GraphModule, *, half: bool, opset: int) -> None:
+        self.traced, self.half, self.opset = traced, half, opset
         self.nodes: list[NodeProto] = []
         self.constants: dict[str, NDArray[Any]] = {}
+        self.whole: set[fx.Node] = set()
+        """Whose values are whole numbers; all others are floats or truth values."""
+        self.shapes: set[fx.Node] = set()
+        """That stand for the shape of a tensor."""
 
-    def write(self, scale: int, opset: int, size: tuple[int, int] | None) -> ModelProto:
+    def write(self, scale: int | Fraction, size: tuple[int, int] | None) -> ModelProto:
         for node in self.traced.graph.nodes:
             self._add(node)
         graph = helper.make_graph(
@@ -76,7 +80,7 @@ class _Writer:
             [numpy_helper.from_array(self._typed(v), name) for name, v in self.constants.items()],
         )
         return helper.make_model(
-            graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=_IR_VERSION
+            graph, opset_imports=[helper.make_opsetid("", self.opset)], ir_version=_IR_VERSION
         )
 
     def _typed(self, value: NDArray[Any]) -> NDArray[Any]:
@@ -97,9 +101,12 @@ class _Writer:
                 self.emit("Identity", [node.args[0]], "output")
         elif node.op == "call_module":
             module = self.traced.get_submodule(str(node.target))
-            if not isinstance(module, nn.Conv2d):
+            if isinstance(module, nn.Conv2d):
+                self._module_convolution(node, module)
+            elif type(module) in graph_tensors.MODULES:
+                graph_tensors.MODULES[type(module)](self, node, module)
+            else:
                 raise UnsupportedOperation(type(module).__name__)
-            self._module_convolution(node, module)
         elif node.target in _OPERATIONS:
             _OPERATIONS[node.target](self, node, *node.args, **node.kwargs)
         else:
@@ -112,6 +119,41 @@ class _Writer:
     def integers(self, name: str, values: Sequence[int]) -> str:
         self.constants[name] = np.array(values, np.int64)
         return name
+
+    def split(self, x: fx.Node, outputs: Sequence[str], axis: int) -> None:
+        """Cut a tensor into equal parts."""
+        self.nodes.append(
+            helper.make_node(
+                "Split", [x.name], outputs, name=outputs[0], axis=axis, num_outputs=len(outputs)
+            )
+        )
+
+    def constant(self, name: str, value: NDArray[Any]) -> str:
+        self.constants[name] = np.ascontiguousarray(value)
+        return name
+
+    def number(self, name: str, value: float) -> str:
+        return self.constant(name, np.array(value, np.float32))
+
+    def scalar(self, name: str, value: int) -> str:
+        """A whole number without axes."""
+        self.constants[name] = np.array(value, np.int64)
+        return name
+
+    def operand(self, value: Any, name: str, *, whole: bool) -> Any:
+        """A node as it is; a number as a constant of the type that its partner has."""
+        if isinstance(value, fx.Node):
+            return value
+        return self.integers(name, [value]) if whole else self.number(name, value)
+
+    def is_whole(self, *values: Any) -> bool:
+        """Whether any of these is a node of whole numbers."""
+        return any(isinstance(value, fx.Node) and value in self.whole for value in values)
+
+    def follow(self, node: fx.Node, x: fx.Node) -> None:
+        """What is only moved around keeps its type."""
+        if x in self.whole:
+            self.whole.add(node)
 
     def _name(self, value: Any, consumer: str) -> str:
         if isinstance(value, fx.Node):
@@ -142,7 +184,7 @@ class _Writer:
 
 
 def _convolution(
-    writer: _Writer,
+    writer: Writer,
     node: fx.Node,
     x: fx.Node,
     weight: fx.Node,
@@ -164,23 +206,24 @@ def _convolution(
     )
 
 
-def _binary(kind: str) -> Callable[..., None]:
-    def write(writer: _Writer, node: fx.Node, first: Any, second: Any) -> None:
-        writer.emit(kind, [first, second], node.name)
-
-    return write
-
-
-def _relu(writer: _Writer, node: fx.Node, x: fx.Node, inplace: bool = False) -> None:
+def _relu(writer: Writer, node: fx.Node, x: fx.Node, inplace: bool = False) -> None:
     writer.emit("Relu", [x], node.name)
 
 
-def _pixel_shuffle(writer: _Writer, node: fx.Node, x: fx.Node, factor: int) -> None:
+def _pixel_shuffle(writer: Writer, node: fx.Node, x: fx.Node, factor: int) -> None:
     writer.emit("DepthToSpace", [x], node.name, blocksize=factor, mode="CRD")
 
 
+def _greatest(
+    writer: Writer, node: fx.Node, x: fx.Node, dim: Sequence[int] = (), keepdim: bool = False
+) -> None:
+    if tuple(dim) != (2, 3) or not keepdim:
+        raise UnsupportedOperation(f"amax over {dim}")
+    writer.emit("GlobalMaxPool", [x], node.name)
+
+
 def _pad(
-    writer: _Writer,
+    writer: Writer,
     node: fx.Node,
     x: fx.Node,
     pad: Sequence[int],
@@ -194,11 +237,17 @@ def _pad(
     writer.emit("Pad", [x, pads], node.name, mode=_PAD_MODES[mode])
 
 
-def _concatenate(writer: _Writer, node: fx.Node, tensors: Sequence[fx.Node], dim: int = 0) -> None:
+def _concatenate(writer: Writer, node: fx.Node, tensors: Sequence[fx.Node], dim: int = 0) -> None:
     writer.emit("Concat", list(tensors), node.name, axis=dim)
 
 
-def _getitem(writer: _Writer, node: fx.Node, x: fx.Node, index: Any) -> None:
+def _getitem(writer: Writer, node: fx.Node, x: fx.Node, index: Any) -> None:
+    if x in writer.shapes:
+        graph_tensors.side(writer, node, x, index)
+        return
+    if x.target is torch.chunk:
+        graph_tensors.part(node, x, index)
+        return
     if not isinstance(index, tuple) or not all(isinstance(part, slice) for part in index):
         raise UnsupportedOperation(f"index {index}")
     cut = {axis: part for axis, part in enumerate(index) if part != slice(None)}
@@ -225,6 +274,7 @@ def _is_single(part: slice) -> bool:
 
 
 _OPERATIONS: dict[Any, Callable[..., None]] = {
+    **graph_tensors.OPERATIONS,
     F.conv2d: _convolution,
     torch.conv2d: _convolution,
     F.relu: _relu,
@@ -232,18 +282,15 @@ _OPERATIONS: dict[Any, Callable[..., None]] = {
     F.pad: _pad,
     torch._C._nn.pad: _pad,
     F.pixel_shuffle: _pixel_shuffle,
+    torch.amax: _greatest,
     torch.cat: _concatenate,
     operator.getitem: _getitem,
-    operator.add: _binary("Add"),
-    operator.sub: _binary("Sub"),
-    operator.mul: _binary("Mul"),
-    operator.truediv: _binary("Div"),
 }
 
 
-def _image(name: str, scale: int, size: tuple[int, int] | None) -> Any:
+def _image(name: str, scale: int | Fraction, size: tuple[int, int] | None) -> Any:
     if size is not None:
-        sides: list[int | str] = [side * scale for side in size]
+        sides: list[int | str] = [int(side * scale) for side in size]
     elif scale == 1:
         sides = ["height", "width"]
     else:

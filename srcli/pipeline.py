@@ -35,6 +35,7 @@ Progress = Callable[[int, int], None]
 """Called with the number of input pixels done and their total."""
 
 SMALLEST_BUDGET, LARGEST_BUDGET = 128 << 20, 512 << 20  # bytes, of the automatic choice
+APPROXIMATE_BUDGET = 8 << 30  # where a larger tile is a better one
 
 # Rows are turned into pixels so many numbers at a time: each step of that makes a copy.
 BLOCK = 1 << 22
@@ -48,16 +49,19 @@ BLEED = 8
 ALPHA_REACH = 2
 
 
-def automatic_budget() -> int:
+def automatic_budget(geometry: Geometry | None = None) -> int:
     """Bytes that a tile may take when the user does not say: a quarter of what is free.
 
-    At most 512 MiB, because larger tiles are no faster.
+    At most 512 MiB, because larger tiles are no faster. Where tiles only approximate the whole
+    picture they are better, though: then at most 8 GiB.
     """
+    approximate = geometry is not None and geometry.tiling == "approximate"
+    largest = APPROXIMATE_BUDGET if approximate else LARGEST_BUDGET
     try:
         free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, ValueError, OSError):
         return LARGEST_BUDGET
-    return min(max(free // 4, SMALLEST_BUDGET), LARGEST_BUDGET)
+    return min(max(free // 4, SMALLEST_BUDGET), largest)
 
 
 def ignore_progress(done: int, total: int) -> None:
@@ -82,17 +86,19 @@ class Restorer:
     tiles of a picture share them, and so does the memory."""
 
     note: Callable[[str], None] = lambda message: None
-    """Told when a tile had to be made smaller."""
+    """Told when a tile had to be made smaller, and once where tiles only approximate."""
 
     _fitting: tuple[int, int] | None = field(default=None, init=False)
     """Height and width of a window that should fit, once a larger one did not."""
+
+    _said_approximate: bool = field(default=False, init=False)
 
     _pool: ThreadPoolExecutor = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         if self.tile is not None and self.tile < 1:
             raise UsageError(f"a tile of {self.tile} pixels is not possible. Give at least 1.")
-        self.memory = (self.memory or automatic_budget()) // self.lanes
+        self.memory = (self.memory or automatic_budget(self.geometry)) // self.lanes
         self._pool = ThreadPoolExecutor(self.lanes, "tile")
 
     def __call__(
@@ -170,6 +176,7 @@ class Restorer:
         halo = self.margin + (BLEED if has_alpha else 0)
         window = self._window(height, width, len(sources) * (2 if has_alpha else 1))
         rows = max(min(window[0], self._strip_rows(width, len(sources))), 2 * halo + 1)
+        self._tell_approximate(height, width, (min(rows, window[0]), window[1]))
         for span in spans(height, rows, halo):
             stored = [source(span.start, span.stop) for source in sources]
             batch = _planes([layer for part in stored for layer in _layers(part)])
@@ -200,6 +207,7 @@ class Restorer:
         count, _, height, width = batch.shape
         s = self.scale
         tiles = plan(height, width, window, self.margin)
+        self._tell_approximate(height, width, window)
         if len(tiles) == 1:
             restored: Batch = self._pool.submit(self._run, batch).result()
             progress(1, 1)
@@ -276,6 +284,18 @@ class Restorer:
         """How many input rows may be in work at once: their float output takes half the budget."""
         bytes_per_row = 4 * 3 * width * self.scale**2 * count
         return (self.memory or LARGEST_BUDGET) // (2 * bytes_per_row)
+
+    def _tell_approximate(self, height: int, width: int, window: tuple[int, int]) -> None:
+        """Say once that tiles change the result, for networks that look at the whole picture."""
+        whole = height <= window[0] and width <= window[1]
+        if whole or self.geometry.tiling == "exact" or self._said_approximate:
+            return
+        self._said_approximate = True
+        self.note(
+            f"this model looks at the whole picture; {width} x {height} goes in tiles of "
+            f"{min(width, window[1])} x {min(height, window[0])}, so the result is approximate. "
+            "More --memory makes larger tiles."
+        )
 
     def _shrink(self, window: tuple[int, int]) -> None:
         smaller = halved(window, self.margin)

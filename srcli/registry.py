@@ -5,10 +5,10 @@ from __future__ import annotations
 import difflib
 
 from srcli.errors import UnknownModelError, UnsupportedScaleError
-from srcli.models import awsrn, lapar
+from srcli.models import awsrn, hpinet, lapar
 from srcli.spec import ModelSpec, Task
 
-MODELS: tuple[ModelSpec, ...] = (*lapar.SPECS, *awsrn.SPECS)
+MODELS: tuple[ModelSpec, ...] = (*lapar.SPECS, *awsrn.SPECS, *hpinet.SPECS)
 DEFAULT_MODEL = "lapar-c"
 DEFAULT_SCALE = 4
 

@@ -6,7 +6,7 @@ import math
 from fractions import Fraction
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
 
@@ -88,6 +88,20 @@ def bicubic_phases(scale: int | Fraction, a: float = -0.75) -> Tensor:
     return phases.reshape(count * count, 1, stride + 4, stride + 4).float()
 
 
+def bilinear_phases(scale: int) -> Tensor:
+    """The filters of bilinear enlargement by a whole factor, shape (scale^2, 1, 3, 3).
+
+    As `bicubic_phases`, but each phase has two taps along an axis, within one pixel of `i`.
+    """
+    taps = torch.zeros(scale, 3, dtype=torch.float64)
+    for phase in range(scale):
+        position = (phase + 0.5) / scale - 0.5
+        for tap in range(3):
+            taps[phase, tap] = max(0.0, 1.0 - abs(position - (tap - 1)))
+    phases = torch.einsum("py,qx->pqyx", taps, taps)
+    return phases.reshape(scale * scale, 1, 3, 3).float()
+
+
 def _cubic(distance: float, a: float) -> float:
     if distance <= 1:
         return (a + 2) * distance**3 - (a + 3) * distance**2 + 1
@@ -113,3 +127,13 @@ def gaussian_kernel(side: int, sigma1: float, sigma2: float, angle: float = 0.0)
     across = -math.sin(turn) * x + math.cos(turn) * y
     kernel = torch.exp(-0.5 * ((along / sigma1) ** 2 + (across / sigma2) ** 2))
     return kernel / kernel.sum()
+
+
+@fx.wrap
+def count_up(count: int, like: Tensor) -> Tensor:
+    """0, 1, ... count - 1 as int64, on the device of `like`.
+
+    A function of its own because `torch.arange` cannot be traced where `count` depends on the size
+    of the picture; the exporter knows this one.
+    """
+    return torch.arange(count, device=like.device)

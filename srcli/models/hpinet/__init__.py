@@ -1,0 +1,132 @@
+"""HPINet's facts; the arithmetic is in `network.py`."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+from srcli.spec import Geometry, ModelSpec, MultiplyAdds, Scores
+
+if TYPE_CHECKING:
+    from torch import nn
+
+PAPER = (
+    "Liu, Chen, Tang, Wu: From Coarse to Fine: Hierarchical Pixel Integration for Lightweight "
+    "Image Super-Resolution. AAAI 2023"
+)
+LAYERS = 3  # transformer layers of a block
+Sides = tuple[int, ...]
+
+
+def _build(channels: int, keys: int, hidden: int, sides: Sides, scale: int) -> nn.Module:
+    from srcli.models.hpinet.network import HpiNet
+
+    return HpiNet(channels, keys, hidden, sides, scale)
+
+
+def _geometry(channels: int, sides: Sides, scale: int) -> Geometry:
+    # Every patch is compared with every other, so no finite margin is exact. What a pixel owes to
+    # its own neighbourhood comes from a few patches around it; the rest is one matched patch,
+    # which a tile replaces by the best that it holds. The margin is two of the largest patches.
+    # In ONNX Runtime the scores of attention (T for each of the T tokens of a patch, twice: before
+    # and after the softmax) are the worst moment; patches overlap, most at the smallest tiles.
+    largest = max(sides)
+    scores = 2 * 1.5 * largest**2 + 12 * channels
+    return Geometry(
+        margin=2 * largest,
+        minimum=largest,
+        floats_per_pixel=round(scores / scale**2) + 3 * channels,
+        tiling="approximate",
+    )
+
+
+def _multiply_adds(channels: int, keys: int, hidden: int, sides: Sides, scale: int) -> MultiplyAdds:
+    """Without the matching, whose share grows with the picture: below 1% at 1280x720 output."""
+    body = 27.0 * channels
+    for side in sides:
+        width = keys + channels
+        token = width * channels + keys * channels + width * side**2 + 2 * channels * hidden
+        body += LAYERS * token * _overlap(side) + 9 * channels**2
+    up = 36 * channels**2 * 5 if scale == 4 else 9 * channels**2 * scale**2
+    total = (body + up) / scale**2 + 27 * channels
+    # The fused form has queries and keys as wide as values.
+    padding = sum(
+        LAYERS * (channels - keys) * (2 * channels + side**2) * _overlap(side) for side in sides
+    )
+    return MultiplyAdds(published=total, filtering=0, fused=total + padding / scale**2 + 27)
+
+
+def _overlap(side: int) -> float:
+    """Tokens for each pixel: patches of `side` begin every `side - 2` pixels."""
+    return (side / (side - 2)) ** 2
+
+
+def _parameters(channels: int, keys: int, hidden: int, sides: Sides, scale: int) -> int:
+    norm = 2 * channels
+    attention = norm + (2 * keys + channels) * channels
+    feed_forward = norm + 2 * channels * hidden + hidden + channels
+    block = norm + LAYERS * (attention + feed_forward) + _conv(channels, channels)
+    ups = 2 * _conv(channels, 4 * channels) if scale == 4 else _conv(channels, channels * scale**2)
+    return _conv(3, channels) + len(sides) * block + ups + _conv(channels, 3)
+
+
+def _conv(inputs: int, outputs: int) -> int:
+    return outputs * (9 * inputs + 1)
+
+
+def _spec(
+    size: str,
+    channels: int,
+    keys: int,
+    hidden: int,
+    sides: Sides,
+    published: dict[int, Scores],
+) -> ModelSpec:
+    widths = (channels, keys, hidden, sides)
+    return ModelSpec(
+        name=f"hpinet-{size}",
+        title=f"HPINet-{size.upper()}",
+        scales=(2, 3, 4),
+        build=partial(_build, *widths),
+        geometry=partial(_geometry, channels, sides),
+        parameters=partial(_parameters, *widths),
+        multiply_adds=partial(_multiply_adds, *widths),
+        paper=PAPER,
+        # Rounding is amplified from block to block, and a patch with two nearly equal candidates
+        # may get the other one.
+        tolerance=1e-3,
+        half_tolerance=None,
+        published=published,
+    )
+
+
+SPECS = (
+    _spec(
+        "s",
+        40,
+        24,
+        72,
+        (12, 16, 20, 24) * 2,
+        {4: Scores(set5=32.47, set14=28.80, b100=27.69)},
+    ),
+    _spec(
+        "m",
+        56,
+        32,
+        100,
+        (12, 16, 20, 24) * 2,
+        {
+            2: Scores(set5=38.12, set14=33.94, b100=32.31),
+            3: Scores(set5=34.70, set14=30.63, b100=29.26),
+            4: Scores(set5=32.60, set14=28.87, b100=27.73),
+        },
+    ),
+    _spec(
+        "l",
+        64,
+        36,
+        128,
+        (12, 14, 16, 20, 24) * 2,
+        {4: Scores(set5=32.72, set14=28.97, b100=27.79)},
+    ),
+)
