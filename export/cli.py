@@ -12,6 +12,7 @@ import click
 from srcli import console
 from srcli.commands import options
 from srcli.registry import DEFAULT_SCALE
+from srcli.spec import Scale, number, whole
 
 if TYPE_CHECKING:
     from srcli.backends.trt_engine import EngineInfo
@@ -30,12 +31,21 @@ def _size(text: str) -> tuple[int, int]:
     return int(height), int(width)
 
 
+def _scale(text: str) -> Scale:
+    from fractions import Fraction
+
+    try:
+        return whole(Fraction(text))
+    except (ValueError, ZeroDivisionError):
+        raise click.BadParameter(f"{text!r} is no number. Write 4 or 2.5.") from None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
     """The options of the command, as parsed."""
 
     model: str
-    scale: int
+    scale: Scale
     task: str
     weights: Path | None
     onnx: bool
@@ -60,7 +70,7 @@ class Request:
 @click.command()
 @options.model
 @click.option(
-    "-s", "--scale", type=int, default=DEFAULT_SCALE, show_default=True, help="Its scale."
+    "-s", "--scale", type=_scale, default=str(DEFAULT_SCALE), show_default=True, help="Its scale."
 )
 @click.option(
     "--task",
@@ -132,7 +142,7 @@ def export(task: str | None, **given: Any) -> None:
         note=console.note,
     )
     _check_targets(request, model)
-    report: dict[str, Any] = {"model": model.spec.name, "scale": model.scale}
+    report: dict[str, Any] = {"model": model.spec.name, "scale": number(model.scale)}
     if request.trt:
         report |= _export_engine(request, model)
     else:
@@ -165,7 +175,7 @@ def _targets(request: Request, model: LoadedModel) -> list[Path]:
 def _named(model: LoadedModel, request: Request, suffix: str) -> Path:
     task = "" if model.scale > 1 else f"-{request.task}"
     precision = "-fp16" if request.fp16 else ""
-    return Path(f"{model.spec.name}-x{model.scale}{task}{precision}{suffix}")
+    return Path(f"{model.spec.name}-x{float(model.scale):g}{task}{precision}{suffix}")
 
 
 def _export_onnx(request: Request, model: LoadedModel, target: Path) -> dict[str, Any]:
@@ -255,7 +265,7 @@ def _engine_options(request: Request, model: LoadedModel) -> EngineOptions:
 def _tags(model: LoadedModel) -> Mapping[str, str | int | float]:
     return {
         "model": model.spec.name,
-        "scale": model.scale,
+        "scale": number(model.scale),
         "weights_sha256": model.weights.sha256,
         "licence": model.weights.licence,
         "margin": model.geometry.margin,

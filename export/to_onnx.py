@@ -75,9 +75,14 @@ def to_onnx(model: LoadedModel, options: OnnxOptions | None = None) -> onnx.Mode
         raise UsageError(
             f"opset {options.opset} cannot be written. Choose {OPSETS[0]} to {OPSETS[-1]}."
         )
+    multiple = model.geometry.multiple_of
+    if options.size is not None and any(side % multiple for side in options.size):
+        raise UsageError(
+            f"{model.label} takes sides that are multiples of {multiple}. Choose another --size."
+        )
     proto = write_graph(
         model.network(),
-        scale=model.scale,
+        scale=model.grid,
         opset=options.opset,
         half=options.half,
         size=options.size,
@@ -90,7 +95,7 @@ def _describe(proto: onnx.ModelProto, model: LoadedModel, options: OnnxOptions) 
     geometry = model.geometry
     facts: dict[str, object] = {
         "model": model.spec.name,
-        "scale": model.scale,
+        "scale": f"{float(model.scale):g}",
         "task": model.weights.task,
         "precision": options.precision,
         "licence": model.weights.licence,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.resources import as_file, files
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 # (height, width) of the crops: a small one, an odd one, and one that is large enough to show
 # what accumulates.
 CROPS = ((24, 24), (37, 53), (96, 128))
+AFFORDABLE = 60e9  # multiply-adds of the published network on one crop
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +59,8 @@ def verify_file(
         "onnx": session,
     }
     limits = {"fused": model.spec.tolerance, "onnx": model.spec.tolerance_for(precision)}
-    results = list(_compare(_runner(model.published()), forms, CROPS if size is None else (size,)))
+    sizes = crops_for(model) if size is None else (size,)
+    results = list(_compare(_runner(model.published()), forms, sizes))
     for result in results:
         # Written so that a NaN, which compares false with everything, fails as well.
         if not result.difference <= limits[result.form]:
@@ -82,6 +85,20 @@ def _compare(
             difference = np.inf if wrong_shape else float(np.abs(actual - expected).max())
             height, width = crop.shape[2:]
             yield Comparison(form=name, height=height, width=width, difference=difference)
+
+
+def crops_for(model: LoadedModel) -> tuple[tuple[int, int], ...]:
+    """Those of `CROPS` that take seconds, in sizes that the model takes; at least a small one."""
+    geometry, scale = model.geometry, model.scale
+    per_pixel = model.spec.multiply_adds(scale).published * float(model.grid) ** 2
+    pixels = AFFORDABLE / per_pixel
+    affordable = [crop for crop in CROPS if math.prod(crop) <= pixels]
+    side = max(8, geometry.minimum, math.isqrt(int(pixels)))
+    step = geometry.multiple_of
+    return tuple(
+        (-(-height // step) * step, -(-width // step) * step)
+        for height, width in affordable or [(side, side)]
+    )
 
 
 def sample_crops(sizes: Sequence[tuple[int, int]] = CROPS) -> Iterator[Batch]:

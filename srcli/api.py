@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from srcli.registry import DEFAULT_MODEL, DEFAULT_SCALE, MODELS
-from srcli.spec import ModelSpec, Task
+from srcli.spec import ModelSpec, Scale, Task
 
 if TYPE_CHECKING:
     import numpy as np
@@ -27,13 +27,14 @@ def list_models() -> tuple[ModelSpec, ...]:
 class OpenModel:
     """A model that is ready to restore pictures. Use it as a context manager, or close it."""
 
-    def __init__(self, restorer: Restorer) -> None:
+    def __init__(self, restorer: Restorer, scale: Scale) -> None:
         self._restorer = restorer
+        self._scale = scale
 
     @property
-    def scale(self) -> int:
+    def scale(self) -> Scale:
         """Factor of enlargement."""
-        return self._restorer.scale
+        return self._scale
 
     def __call__(self, pixels: Pixels) -> Pixels:
         """Restore an array: H x W, or H x W x C with C = 1 (grey), 2, 3 (RGB) or 4.
@@ -49,7 +50,8 @@ class OpenModel:
 
     def picture(self, picture: Picture) -> Picture:
         """Restore what `srcli.images.read` gives."""
-        return self._restorer(picture)
+        height, width = (max(1, round(s * self._scale)) for s in (picture.height, picture.width))
+        return self._restorer(picture, size=(height, width))
 
     def close(self) -> None:
         """Free the model."""
@@ -69,7 +71,7 @@ class OpenModel:
 
 def load(
     model: str = DEFAULT_MODEL,
-    scale: int = DEFAULT_SCALE,
+    scale: Scale = DEFAULT_SCALE,
     *,
     task: Task = "upscale",
     weights: str | Path | None = None,
@@ -80,7 +82,8 @@ def load(
 
     Args:
         model: Its name; see `list_models`.
-        scale: Factor of enlargement; 1 to denoise and deblock.
+        scale: Factor of enlargement; 1 to denoise and deblock. A `Fraction` for models of any
+            scale.
         task: Which of the model's weights.
         weights: Your own checkpoint instead of what srcli ships.
         backend: `ort`, `torch`, or `auto` for the fastest that works here.
@@ -97,10 +100,11 @@ def load(
     file = None if weights is None else Path(weights)
     loaded = loading.load(model, scale, task=task, weights=file)
     session = get_backend(backend).open(loaded, SessionOptions(threads=threads))
-    return OpenModel(Restorer(session=session, geometry=loaded.geometry, scale=scale))
+    restorer = Restorer(session=session, geometry=loaded.geometry, scale=loaded.grid)
+    return OpenModel(restorer, scale)
 
 
-def upscale(pixels: Pixels, model: str = DEFAULT_MODEL, scale: int = DEFAULT_SCALE) -> Pixels:
+def upscale(pixels: Pixels, model: str = DEFAULT_MODEL, scale: Scale = DEFAULT_SCALE) -> Pixels:
     """Enlarge one array; see `OpenModel.__call__`. For many, `load` the model once."""
     with load(model, scale) as network:
         return network(pixels)

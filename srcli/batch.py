@@ -20,6 +20,7 @@ from srcli.images import Picture, StripReader, StripWriter
 from srcli.jobs import STDIO, Job
 from srcli.journal import Journal, recipe_of
 from srcli.pipeline import Progress, Restorer
+from srcli.spec import Scale
 from srcli.store import sha256_of
 
 IN_FLIGHT = 2  # groups of pictures beyond those in the network: being decoded or encoded
@@ -45,7 +46,7 @@ class Outcome:
 class Batch:
     """Jobs, and how they are to be done."""
 
-    restorer: Callable[[int], Restorer]
+    restorer: Callable[[Scale], Restorer]
     """For a network scale."""
 
     progress: Callable[[str, int, int], None] = lambda name, done, total: None

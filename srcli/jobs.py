@@ -20,7 +20,7 @@ from srcli.images import (
     has_picture_suffix,
     probe,
 )
-from srcli.sizes import Size, SizeRequest
+from srcli.sizes import Grid, Size, SizeRequest
 
 STDIO = "-"
 _STDIN_NAME = "standard input"
@@ -67,7 +67,10 @@ class Wishes:
 
     size: SizeRequest
     scales: tuple[int, ...]
-    """Those that the network has."""
+    """Those that the network has; for one of any scale, the largest at least."""
+
+    grid: Grid | None = None
+    """Set if the network takes any scale."""
 
     options: SaveOptions
     recursive: bool = False
@@ -224,7 +227,7 @@ def _examined(job: Job, wishes: Wishes) -> Job:
     try:
         source = job.source if job.content is None else job.content
         header = probe(source, max_pixels=wishes.max_pixels, name=job.name)
-        size = wishes.size.resolve(header.width, header.height, wishes.scales)
+        size = wishes.size.resolve(header.width, header.height, wishes.scales, wishes.grid)
         options = job.options
         if str(job.target) == STDIO:
             options = replace(options, format=options.format or header.format)

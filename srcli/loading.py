@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from srcli.errors import WeightsError
 from srcli.registry import DEFAULT_MODEL, check_scale, get_model
-from srcli.spec import Geometry, ModelSpec, Task
+from srcli.spec import Geometry, ModelSpec, Scale, Task
 from srcli.store import Weights, find_weights, graph_path, shipped_weights, weights_from_file
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ class LoadedModel:
     """A model, a scale and its weights; the network itself is built when asked for."""
 
     spec: ModelSpec
-    scale: int
+    scale: Scale
     weights: Weights
     note: Note = lambda message: None
     """Told what takes long."""
@@ -34,9 +34,14 @@ class LoadedModel:
         return self.spec.geometry(self.scale)
 
     @property
+    def grid(self) -> Scale:
+        """What the network's output is really enlarged by; see `ModelSpec.grid`."""
+        return self.spec.grid(self.scale)
+
+    @property
     def label(self) -> str:
         """For people: `lapar-c x4`."""
-        return f"{self.spec.name} x{self.scale}"
+        return f"{self.spec.name} x{float(self.scale):g}"
 
     def published(self) -> nn.Module:
         """The network in its paper's form, with its weights, on the CPU."""
@@ -65,7 +70,7 @@ class LoadedModel:
 
 def load(
     name: str = DEFAULT_MODEL,
-    scale: int = 4,
+    scale: Scale = 4,
     *,
     task: Task = "upscale",
     weights: Path | None = None,
@@ -97,10 +102,10 @@ def load(
     return LoadedModel(spec=spec, scale=scale, weights=found, note=note)
 
 
-def _no_weights(spec: ModelSpec, scale: int, task: Task) -> str:
+def _no_weights(spec: ModelSpec, scale: Scale, task: Task) -> str:
     others = sorted({w.model for w in shipped_weights() if (w.scale, w.task) == (scale, task)})
     instead = f", or use -m {others[0]}" if others else ""
-    purpose = f"to {task} by {scale}" if scale > 1 else f"to {task}"
+    purpose = f"to {task} by {float(scale):g}" if scale > 1 else f"to {task}"
     return (
         f"srcli ships no weights for {spec.name} {purpose}. "
         f"Give your own with --weights FILE{instead}."

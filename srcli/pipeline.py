@@ -19,8 +19,8 @@ from srcli.backends.base import Batch, OutOfMemory, Session, limits_of
 from srcli.errors import MemoryExhaustedError, SrcliError, UsageError
 from srcli.images import Picture, Pixels, bleed, from_float, to_float
 from srcli.resample import RowResampler
-from srcli.spec import Geometry
-from srcli.tiling import Span, Tile, choose_window, halved, plan, spans
+from srcli.spec import Geometry, Scale
+from srcli.tiling import Span, Tile, choose_window, enlarged, halved, plan, spans
 
 Part = tuple[Pixels, Pixels | None]
 """Some rows of a picture: colour (rows x width x C) and alpha (rows x width)."""
@@ -74,7 +74,9 @@ class Restorer:
 
     session: Session
     geometry: Geometry
-    scale: int
+    scale: Scale
+    """What the session's output is enlarged by."""
+
     tile: int | None = None
     """Side of a tile in input pixels, without its halo; None chooses by `memory`."""
 
@@ -171,13 +173,13 @@ class Restorer:
     ) -> Iterator[list[Part]]:
         """For each strip from top to bottom, the output of every source."""
         s = self.scale
-        own_size = (height * s, width * s)
+        own_size = (enlarged(height, s), enlarged(width, s))
         finishers = [_Finisher(own_size, size or own_size) for _ in sources]
         halo = self.margin + (BLEED if has_alpha else 0)
         window = self._window(height, width, len(sources) * (2 if has_alpha else 1))
         rows = max(min(window[0], self._strip_rows(width, len(sources))), 2 * halo + 1)
         self._tell_approximate(height, width, (min(rows, window[0]), window[1]))
-        for span in spans(height, rows, halo):
+        for span in spans(height, rows, halo, self.geometry.multiple_of):
             stored = [source(span.start, span.stop) for source in sources]
             batch = _planes([layer for part in stored for layer in _layers(part)])
             restored = self.restore(batch, _shifted(progress, span, height, width))
@@ -201,18 +203,18 @@ class Restorer:
                 break
             except OutOfMemory:
                 self._shrink(window)
-        return restored[:, :, : height * self.scale, : width * self.scale]
+        return restored[:, :, : enlarged(height, self.scale), : enlarged(width, self.scale)]
 
     def _run_tiles(self, batch: Batch, window: tuple[int, int], progress: Progress) -> Batch:
         count, _, height, width = batch.shape
         s = self.scale
-        tiles = plan(height, width, window, self.margin)
+        tiles = plan(height, width, window, self.margin, self.geometry.multiple_of)
         self._tell_approximate(height, width, window)
         if len(tiles) == 1:
             restored: Batch = self._pool.submit(self._run, batch).result()
             progress(1, 1)
             return restored
-        out = np.empty((count, 3, height * s, width * s), np.float32)
+        out = np.empty((count, 3, enlarged(height, s), enlarged(width, s)), np.float32)
 
         def restore(tile: Tile) -> None:
             rows, columns = tile.rows, tile.columns
@@ -277,13 +279,13 @@ class Restorer:
             side = max(self.tile + 2 * self.margin, self.geometry.minimum)
             return side, side
         bytes_per_pixel = 4 * self.geometry.floats_per_pixel * self.scale**2 * count
-        pixels = (self.memory or LARGEST_BUDGET) // bytes_per_pixel
+        pixels = int((self.memory or LARGEST_BUDGET) // bytes_per_pixel)
         return choose_window(height, width, margin=self.margin, pixels=pixels)
 
     def _strip_rows(self, width: int, count: int) -> int:
         """How many input rows may be in work at once: their float output takes half the budget."""
         bytes_per_row = 4 * 3 * width * self.scale**2 * count
-        return (self.memory or LARGEST_BUDGET) // (2 * bytes_per_row)
+        return int((self.memory or LARGEST_BUDGET) // (2 * bytes_per_row))
 
     def _tell_approximate(self, height: int, width: int, window: tuple[int, int]) -> None:
         """Say once that tiles change the result, for networks that look at the whole picture."""
@@ -363,7 +365,7 @@ def _planes(layers: Sequence[Plane]) -> Batch:
 
 
 def _unlayered(
-    restored: Batch, stored: Sequence[Part], rows: slice, scale: int
+    restored: Batch, stored: Sequence[Part], rows: slice, scale: Scale
 ) -> list[tuple[Plane, Plane | None, int]]:
     """The reverse of `_layers` and `_planes`, on the output; `rows` of it have been cut out.
 
@@ -389,16 +391,16 @@ def _picture(planes: Plane, *, grey: bool) -> Plane:
     return (planes.mean(axis=0, keepdims=True) if grey else planes).transpose(1, 2, 0)
 
 
-def _held(plane: Plane | None, alpha: Pixels, rows: slice, scale: int) -> Plane:
+def _held(plane: Plane | None, alpha: Pixels, rows: slice, scale: Scale) -> Plane:
     """Enlarged alpha, held between the least and the greatest alpha nearby.
 
     So what is opaque stays opaque and what is transparent stays transparent, whatever the network
     makes of the edge between them.
     """
-    least = _enlarged(_extreme(alpha, np.minimum), scale)[rows]
+    least = _repeated(_extreme(alpha, np.minimum), scale)[rows]
     if plane is None:
         return least
-    return np.clip(plane, least, _enlarged(_extreme(alpha, np.maximum), scale)[rows])
+    return np.clip(plane, least, _repeated(_extreme(alpha, np.maximum), scale)[rows])
 
 
 def _extreme(plane: Pixels, choose: np.ufunc) -> Pixels:
@@ -412,8 +414,17 @@ def _extreme(plane: Pixels, choose: np.ufunc) -> Pixels:
     return plane
 
 
-def _enlarged(plane: Pixels, scale: int) -> Plane:
-    return to_float(plane).repeat(scale, axis=0).repeat(scale, axis=1)[:, :, None]
+def _repeated(plane: Pixels, scale: Scale) -> Plane:
+    """Every output pixel as the input pixel that its centre lies in."""
+    rows, columns = (
+        np.minimum(
+            (2 * np.arange(enlarged(side, scale)) + 1) * scale.denominator // (2 * scale.numerator),
+            side - 1,
+        )
+        for side in plane.shape
+    )
+    repeated: Plane = to_float(plane)[rows][:, columns, None]
+    return repeated
 
 
 class _Finisher:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import difflib
 
 from srcli.errors import UnknownModelError, UnsupportedScaleError
-from srcli.models import awsrn, hpinet, lapar
-from srcli.spec import ModelSpec, Task
+from srcli.models import asdn, awsrn, hpinet, lapar
+from srcli.spec import ModelSpec, Scale, Task, number
 
-MODELS: tuple[ModelSpec, ...] = (*lapar.SPECS, *awsrn.SPECS, *hpinet.SPECS)
+MODELS: tuple[ModelSpec, ...] = (*lapar.SPECS, *awsrn.SPECS, *asdn.SPECS, *hpinet.SPECS)
 DEFAULT_MODEL = "lapar-c"
 DEFAULT_SCALE = 4
 
@@ -33,10 +33,12 @@ def get_model(name: str) -> ModelSpec:
     raise UnknownModelError(f"no model is called {name!r}. {guess}")
 
 
-def check_scale(spec: ModelSpec, scale: int, task: Task = "upscale") -> None:
+def check_scale(spec: ModelSpec, scale: Scale, task: Task = "upscale") -> None:
     """Raise `UnsupportedScaleError` unless the model has this scale for the task."""
-    scales = spec.scales_for(task)
-    if scale not in scales:
-        offered = ", ".join(str(s) for s in scales)
-        remedy = f"Choose one of its scales: {offered}." if scales else "Choose another model."
-        raise UnsupportedScaleError(f"{spec.name} cannot {task} by {scale}. {remedy}")
+    if spec.takes(scale, task):
+        return
+    offered = ", ".join(str(s) for s in spec.scales_for(task))
+    remedy = f"Choose one of its scales: {offered}." if offered else "Choose another model."
+    if offered and spec.any_scale is not None:
+        remedy = f"Choose a scale from 1 to {spec.any_scale.largest}."
+    raise UnsupportedScaleError(f"{spec.name} cannot {task} by {number(scale)}. {remedy}")

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 
 from srcli.errors import UsageError
+
+Grid = Callable[[Fraction], Fraction]
+"""For a factor of enlargement, the least one that a network really makes and is no less."""
 
 
 @dataclass(frozen=True, slots=True)
 class Size:
     """What becomes of a picture of a certain size."""
 
-    network_scale: int
-    """The network enlarges by this whole factor."""
+    network_scale: int | Fraction
+    """The scale that the network is asked for; whole unless it takes any."""
 
     width: int
     height: int
@@ -41,16 +45,22 @@ class SizeRequest:
         if self.scale is not None and self.scale <= 0:
             raise UsageError(f"a scale of {float(self.scale):g} is not possible.")
 
-    def resolve(self, width: int, height: int, scales: tuple[int, ...]) -> Size:
+    def resolve(
+        self, width: int, height: int, scales: tuple[int, ...], grid: Grid | None = None
+    ) -> Size:
         """The output size for an input, and the network scale that reaches it.
 
         That is the smallest scale that is not smaller than what is wanted, so that the network's
-        result is resampled downwards; if there is none, the largest.
+        result is resampled downwards; if there is none, the largest. A network of any scale (it has
+        a `grid`) takes a factor as it is; for a size, the nearest factor of its grid above.
         """
         wanted = self._size(width, height)
         factor = max(Fraction(wanted[0], width), Fraction(wanted[1], height))
         if self.scale is not None:
             factor = self.scale  # not blurred by rounding to whole pixels
+        if grid is not None and 1 <= factor <= max(scales):
+            exact = factor if self.scale is not None else grid(factor)
+            return Size(int(exact) if exact.denominator == 1 else exact, *wanted)
         network = min((s for s in scales if s >= factor), default=max(scales))
         return Size(network, *wanted)
 

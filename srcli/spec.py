@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 if TYPE_CHECKING:
     from torch import nn
 
 Task = Literal["upscale", "denoise", "deblock"]
 TASKS: tuple[Task, ...] = get_args(Task)
+
+Scale = int | Fraction
+"""A factor of enlargement; whole ones are always `int`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,16 +90,17 @@ class ModelSpec:
     any_scale: AnyScale | None = None
     """Set if the model takes fractional factors, and others than `scales`, too."""
 
-    build: Callable[[int], nn.Module]
+    # Scales are `int` for all models; those of any scale take a `Fraction` too.
+    build: Callable[[Any], nn.Module]
     """The published network for a scale, untrained. The module has a method `fuse()`."""
 
-    geometry: Callable[[int], Geometry]
+    geometry: Callable[[Any], Geometry]
     """By scale."""
 
-    parameters: Callable[[int], int]
+    parameters: Callable[[Any], int]
     """Number of trained parameters by scale."""
 
-    multiply_adds: Callable[[int], MultiplyAdds]
+    multiply_adds: Callable[[Any], MultiplyAdds]
     """Multiply-adds by scale."""
 
     paper: str
@@ -113,6 +117,21 @@ class ModelSpec:
     latency: Mapping[int, float] = field(default_factory=dict)
     """The paper's own milliseconds for an output of 1280x720, by scale."""
 
+    def grid(self, scale: Scale) -> Scale:
+        """What the network's output is enlarged by: `scale`, or for fractions a little more."""
+        return whole(self.any_scale.grid(Fraction(scale))) if self.any_scale else scale
+
+    def takes(self, scale: Scale, task: Task = "upscale") -> bool:
+        """Whether the model has this scale for the task."""
+        fits = self.any_scale is not None and task == "upscale"
+        return scale in self.scales_for(task) or (fits and 1 <= scale <= self.largest_scale(task))
+
+    def largest_scale(self, task: Task) -> int:
+        """The most that the model can enlarge by; 0 if it does not do the task."""
+        if self.any_scale is not None and task == "upscale":
+            return self.any_scale.largest
+        return max(self.scales_for(task), default=0)
+
     def tolerance_for(self, precision: str) -> float:
         """Largest difference allowed in `fp32` or a shorter type."""
         return self.tolerance if precision == "fp32" else self.half_tolerance or 0.0
@@ -125,3 +144,13 @@ class ModelSpec:
     def scales_for(self, task: Task) -> tuple[int, ...]:
         """The factors that serve a task."""
         return tuple(scale for scale in self.scales if (scale > 1) == (task == "upscale"))
+
+
+def whole(scale: Scale) -> Scale:
+    """The same number, as `int` where it is whole."""
+    return int(scale) if scale.denominator == 1 else scale
+
+
+def number(scale: Scale) -> int | float:
+    """The same for JSON and for people."""
+    return scale if isinstance(scale, int) else float(scale)

@@ -12,7 +12,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from srcli.errors import WeightsError
-from srcli.spec import ModelSpec, Task
+from srcli.spec import ModelSpec, Scale, Task
 
 GRAPH_FORMAT = 2
 """Raised whenever the exporter makes another graph from the same weights: old files are left."""
@@ -23,7 +23,7 @@ class Weights:
     """A file of weights, and where it comes from."""
 
     model: str
-    scale: int
+    scale: Scale
     task: Task
     path: Path
     sha256: str
@@ -55,13 +55,13 @@ def shipped_weights() -> tuple[Weights, ...]:
     )
 
 
-def find_weights(spec: ModelSpec, scale: int, task: Task) -> Weights | None:
+def find_weights(spec: ModelSpec, scale: Scale, task: Task) -> Weights | None:
     """The shipped weights for a model, scale and task, if there are any."""
     wanted = (spec.name, scale, task)
     return next((w for w in shipped_weights() if (w.model, w.scale, w.task) == wanted), None)
 
 
-def weights_from_file(spec: ModelSpec, scale: int, task: Task, file: Path) -> Weights:
+def weights_from_file(spec: ModelSpec, scale: Scale, task: Task, file: Path) -> Weights:
     """A user's own checkpoint.
 
     Raises:
@@ -94,6 +94,7 @@ def cache_folder() -> Path:
 
 def graph_path(weights: Weights, precision: str = "fp32") -> Path:
     """Where the exported graph of these weights is or will be."""
+    scale = str(weights.scale).replace("/", "_")
     kind = f"{weights.sha256[:16]}-{precision}-g{GRAPH_FORMAT}"
-    name = f"{weights.model}-x{weights.scale}-{kind}.onnx"
+    name = f"{weights.model}-x{scale}-{kind}.onnx"
     return cache_folder() / "graphs" / name

@@ -12,6 +12,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from fractions import Fraction
+
+
+def enlarged(length: int, scale: int | Fraction) -> int:
+    """How many output pixels `length` input pixels make, halves rounded up."""
+    return math.floor(length * scale + Fraction(1, 2))
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,13 +33,19 @@ class Span:
     last: int
     """Where the tile ends."""
 
-    def inner(self, scale: int) -> slice:
+    def inner(self, scale: int | Fraction) -> slice:
         """The tile within the window's output."""
-        return slice((self.first - self.start) * scale, (self.last - self.start) * scale)
+        first, last = self.first - self.start, self.last - self.start
+        return slice(enlarged(first, scale), enlarged(last, scale))
 
-    def outer(self, scale: int) -> slice:
+    def outer(self, scale: int | Fraction) -> slice:
         """The tile within the picture's output."""
-        return slice(self.first * scale, self.last * scale)
+        return slice(enlarged(self.first, scale), enlarged(self.last, scale))
+
+    def magnified(self, multiple: int, length: int) -> Span:
+        """The same in pixels, where this counts cells of `multiple`; the last may be cut off."""
+        edges = (self.start, self.stop, self.first, self.last)
+        return Span(*(min(edge * multiple, length) for edge in edges))
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,16 +56,21 @@ class Tile:
     columns: Span
 
 
-def spans(length: int, window: int, margin: int) -> list[Span]:
+def spans(length: int, window: int, margin: int, multiple: int = 1) -> list[Span]:
     """Cover `length` pixels by windows of `window` pixels with a halo of `margin`.
 
-    The tiles `[first, last)` are a partition of `[0, length)`.
+    The tiles `[first, last)` are a partition of `[0, length)`. All edges but the picture's own lie
+    at multiples of `multiple`: there a fractional scale meets whole output pixels, and begins anew.
 
     Raises:
         ValueError: The window is no larger than its two halos.
     """
     if length <= window:
         return [Span(0, length, 0, length)]
+    if multiple > 1:
+        halo = -(-margin // multiple)
+        cells = spans(-(-length // multiple), max(-(-window // multiple), 2 * halo + 1), halo)
+        return [cell.magnified(multiple, length) for cell in cells]
     stride = window - 2 * margin
     if stride < 1:
         raise ValueError(f"a window of {window} has no room inside two halos of {margin}")
@@ -66,7 +83,9 @@ def spans(length: int, window: int, margin: int) -> list[Span]:
     ]
 
 
-def plan(height: int, width: int, window: tuple[int, int], margin: int) -> list[Tile]:
+def plan(
+    height: int, width: int, window: tuple[int, int], margin: int, multiple: int = 1
+) -> list[Tile]:
     """The tiles of a picture, row by row.
 
     Args:
@@ -74,9 +93,10 @@ def plan(height: int, width: int, window: tuple[int, int], margin: int) -> list[
         width: Of the picture, in input pixels.
         window: Largest (height, width) that the network may be given at once.
         margin: The network's receptive field, in input pixels.
+        multiple: Of which tiles' edges are; see `spans`.
     """
-    rows = spans(height, window[0], margin)
-    columns = spans(width, window[1], margin)
+    rows = spans(height, window[0], margin, multiple)
+    columns = spans(width, window[1], margin, multiple)
     return [Tile(row, column) for row in rows for column in columns]
 
 

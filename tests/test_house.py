@@ -38,7 +38,7 @@ MAY_IMPORT = {
     "pipeline": {"backends", "errors", "images", "resample", "spec", "tiling"},
     "jobs": {"errors", "images", "sizes"},
     "journal": {"errors", "files", "store"},
-    "batch": {"errors", "images", "jobs", "journal", "pipeline", "store"},
+    "batch": {"errors", "images", "jobs", "journal", "pipeline", "spec", "store"},
     "evaluation": {"errors", "images", "metrics", "resample"},
     "health": {"backends", "cuda", "errors", "images", "store"},
     "benchmark": {

@@ -15,13 +15,14 @@ if TYPE_CHECKING:
     from srcli.commands.restoring import Request
     from srcli.jobs import Job
     from srcli.loading import LoadedModel
+    from srcli.spec import Scale
 
 FAILED = 1
 AGAINST_WHOLE, TOO_LARGE = "against the whole", "too large"
 LARGEST = 512  # pixels of a side that is checked; the middle of larger pictures
 
 
-def check_jobs(jobs: Sequence[Job], request: Request, load: Callable[[int], LoadedModel]) -> int:
+def check_jobs(jobs: Sequence[Job], request: Request, load: Callable[[Scale], LoadedModel]) -> int:
     """Compare tiled with untiled results, and backends with each other, on each input."""
     rows, failed = [], False
     for job in jobs:
@@ -64,7 +65,7 @@ def _differences(job: Job, request: Request, model: LoadedModel) -> Iterator[tup
     for backend in chosen:
         with closing(backend.open(model, SessionOptions(threads=request.threads))) as session:
             whole, tiled = (
-                Restorer(session=session, geometry=model.geometry, scale=model.scale, tile=side)
+                Restorer(session=session, geometry=model.geometry, scale=model.grid, tile=side)
                 for side in (max(batch.shape[2:]), tile)
             )
             untiled = whole.restore(batch)

@@ -15,7 +15,7 @@ from srcli import __version__, console
 from srcli.commands import options
 from srcli.errors import UsageError
 from srcli.registry import check_scale, get_model
-from srcli.spec import Task
+from srcli.spec import Scale, Task, number
 
 if TYPE_CHECKING:
     from srcli.backends.base import Backend
@@ -153,13 +153,14 @@ def _plan(request: Request, task: Task, size: SizeRequest) -> list[Job]:
     if request.overwrite + request.skip_existing + request.resume > 1:
         raise UsageError("choose one of --overwrite, --skip-existing and --resume.")
     spec = get_model(request.model)
-    if size.scale is not None and not 0 < size.scale <= max(spec.scales_for(task), default=0):
+    if size.scale is not None and not 0 < size.scale <= spec.largest_scale(task):
         check_scale(spec, ceil(size.scale), task)
     wishes = Wishes(
         output=request.output,
         suffix=SUFFIXES.get(task, f"_{size.label}"),
         size=size,
-        scales=spec.scales_for(task),
+        scales=(*spec.scales_for(task), *((spec.any_scale.largest,) if spec.any_scale else ())),
+        grid=spec.any_scale.grid if spec.any_scale else None,
         options=_save_options(request),
         recursive=request.recursive,
         max_pixels=request.max_pixels,
@@ -201,20 +202,20 @@ class _Runner:
             "version": __version__,
             "weights_sha256": {},
         }
-        self._open: dict[int, Restorer] = {}
+        self._open: dict[Scale, Restorer] = {}
         self._stack = ExitStack()
 
-    def load(self, scale: int) -> LoadedModel:
+    def load(self, scale: Scale) -> LoadedModel:
         from srcli.loading import load
 
         request = self.request
         model = load(
             request.model, scale, task=self.task, weights=request.weights, note=console.note
         )
-        self.facts["weights_sha256"][f"x{scale}"] = model.weights.sha256
+        self.facts["weights_sha256"][f"x{float(scale):g}"] = model.weights.sha256
         return model
 
-    def restorer(self, scale: int) -> Restorer:
+    def restorer(self, scale: Scale) -> Restorer:
         from srcli.backends.base import SessionOptions
         from srcli.pipeline import Restorer
 
@@ -227,7 +228,7 @@ class _Runner:
             self._open[scale] = Restorer(
                 session=session,
                 geometry=model.geometry,
-                scale=scale,
+                scale=model.grid,
                 tile=self.request.tile,
                 memory=self.request.memory,
                 note=console.note,
@@ -310,7 +311,7 @@ def _planned(job: Job) -> dict[str, Any]:
         "output": str(job.target),
         "input_size": None if header is None else [header.width, header.height],
         "output_size": None if size is None else [size.width, size.height],
-        "scale": None if size is None else size.network_scale,
+        "scale": None if size is None else number(size.network_scale),
         "error": None if job.error is None else str(job.error),
         "notes": list(job.notes),
     }
