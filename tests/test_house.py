@@ -22,6 +22,7 @@ MAY_IMPORT = {
     "spec": set(),
     "files": {"errors"},
     "cuda": set(),
+    "degradations": set(),
     "metrics": set(),
     "resample": set(),
     "tiling": set(),
@@ -39,7 +40,7 @@ MAY_IMPORT = {
     "jobs": {"errors", "images", "sizes"},
     "journal": {"errors", "files", "store"},
     "batch": {"errors", "images", "jobs", "journal", "pipeline", "spec", "store"},
-    "evaluation": {"errors", "images", "metrics", "resample"},
+    "evaluation": {"degradations", "errors", "images", "metrics", "resample"},
     "health": {"backends", "cuda", "errors", "images", "store"},
     "benchmark": {
         *("backends", "cuda", "errors", "files", "loading", "registry", "resample", "spec"),

@@ -11,7 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from srcli.metrics import luma, psnr, ssim
+from srcli.evaluation import compressed
+from srcli.evaluation import noisy as noisy_pictures
+from srcli.metrics import luma, psnr, psnr_b, ssim
 from srcli.resample import contributions, reduce, resize
 
 # PSNR-Y of bicubic enlargement on these very pictures (they come with the reference data).
@@ -134,3 +136,38 @@ def test_eval_needs_pictures(srcli, tmp_path):
     assert code == 1
     assert "no pictures" in err
     assert out == ""
+
+
+def test_psnr_b_is_psnr_where_blocks_do_not_show(photograph):
+    plane = luma(photograph)
+    noisy = plane + np.random.default_rng(0).normal(0, 20, plane.shape)
+    assert psnr_b(plane, noisy) == pytest.approx(psnr(plane, noisy), abs=0.2)
+
+
+def test_psnr_b_punishes_steps_between_blocks():
+    plane = np.full((80, 96), 100.0)
+    blocky = plane + 6.0 * ((np.indices(plane.shape) // 8).sum(axis=0) % 2)
+    shifted = np.roll(blocky - plane, 4, axis=(0, 1)) + plane  # the same error, off the grid
+    assert psnr_b(plane, blocky) < psnr_b(plane, shifted) - 0.5
+    assert psnr_b(plane, plane) > 40
+
+
+def test_damage_is_the_same_every_time(photograph):
+    for damage in (noisy_pictures(25), compressed(10)):
+        assert np.array_equal(damage(photograph, 3), damage(photograph, 3))
+        assert not np.array_equal(damage(photograph, 3), photograph)
+
+
+@pytest.mark.parametrize("option", [("--sigma", 25), ("--quality", 10)])
+def test_doing_nothing_is_measured_too(srcli, tmp_path, photograph, option):
+    Image.fromarray(photograph).save(tmp_path / "a.png")
+    code, out, _ = srcli("eval", "-m", "none", *option, tmp_path, "--json")
+    assert code == 0
+    (row,) = json.loads(out)["datasets"]
+    assert 15 < row["psnr_rgb"] < 40
+    assert row["psnr_b"] <= row["psnr"]
+
+
+def test_eval_wants_to_know_what_is_undone(srcli, tmp_path):
+    assert srcli("eval", tmp_path)[0] == 2
+    assert srcli("eval", "-s", 2, "--sigma", 5, tmp_path)[0] == 2

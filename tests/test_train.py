@@ -41,10 +41,19 @@ def run_for(recipe, folder, data, until):
     return run
 
 
-def test_resuming_gives_the_same_weights(tmp_path, data):
-    whole = run_for(recipe(), tmp_path / "whole", data, 6)
-    run_for(recipe(), tmp_path / "halves", data, 3)
-    halves = run_for(recipe(), tmp_path / "halves", data, 6)
+TASKS = {
+    "upscale": {},
+    "denoise": {"scale": 1, "task": "denoise", "loss": "psnr-rgb"},
+    "deblock": {"scale": 1, "task": "deblock", "loss": "psnr"},
+}
+
+
+@pytest.mark.parametrize("changes", TASKS.values(), ids=TASKS)
+def test_resuming_gives_the_same_weights(tmp_path, data, changes):
+    wanted = recipe(**changes)
+    whole = run_for(wanted, tmp_path / "whole", data, 6)
+    run_for(wanted, tmp_path / "halves", data, 3)
+    halves = run_for(wanted, tmp_path / "halves", data, 6)
     for name, value in whole.net.state_dict().items():
         assert torch.equal(value, halves.net.state_dict()[name]), name
         assert torch.equal(whole.average[name], halves.average[name]), name

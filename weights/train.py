@@ -1,6 +1,7 @@
 """Train one of srcli's own models on a folder of pictures.
 
     python -m srcli.weights.train lapar-c -s 4 --data PICTURES --minutes 60 --out runs/lapar-c-x4
+    python -m srcli.weights.train lapar-c --task denoise --data PICTURES --minutes 60 --out runs/d
 
 The run can be stopped at any time and goes on where it stopped when the same command is given
 again. `--out` receives `checkpoint.pt` (everything needed to go on), `weights.safetensors` (the
@@ -34,10 +35,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from srcli.degradations import Subsampling, add_noise, compress
 from srcli.metrics import crop_border, luma, psnr
 from srcli.models.lapar.network import Lapar
 from srcli.registry import get_model
 from srcli.resample import reduce, resize
+from srcli.spec import TASKS
 
 Pixels = NDArray[np.uint8]
 log = logging.getLogger("train")
@@ -47,6 +50,9 @@ LUMA = (65.481 / 255, 128.553 / 255, 24.966 / 255)  # what PSNR-Y weighs the pla
 # Photographs are soft at full size, pictures that people enlarge have mostly been reduced before:
 # the network sees the training pictures at each of these sizes equally often.
 SHRINK = (1.0, 2 / 3, 1 / 2)
+MOST_NOISE = 55.0  # standard deviation, of 255
+QUALITIES = range(10, 51)  # of JPEG
+JPEG_GRID = 16  # side of the blocks in which JPEG repeats itself, with halved colour planes
 PICTURE_TYPES = {".png", ".webp", ".bmp", ".tif", ".tiff"}  # lossless: JPEG teaches JPEG
 
 
@@ -56,6 +62,7 @@ class Recipe:
 
     model: str
     scale: int
+    task: str = "upscale"  # or "denoise", "deblock", at scale 1
     batch: int = 8
     patch: int = 48
     learning_rate: float = 1e-3
@@ -63,7 +70,7 @@ class Recipe:
     candidates: int = 2  # patches drawn for each one kept: the one with the most detail
     average: float = 0.999  # decay of the moving average of the weights
     clip: float = 0.5  # largest norm of the gradient
-    loss: str = "charbonnier"  # or "mse" or "psnr", to finish with
+    loss: str = "charbonnier"  # or another of LOSSES
     seed: int = 0
     steps: int | None = None
     minutes: float | None = None
@@ -108,11 +115,31 @@ class Pictures:
     def _patch(self, recipe: Recipe, rng: np.random.Generator) -> tuple[Pixels, Pixels]:
         drawn = [self._place(recipe.patch, rng) for _ in range(recipe.candidates)]
         index, top, left = max(drawn, key=lambda place: self._detail(place, recipe.patch))
-        low = _window(self.low[index], top, left, recipe.patch)
+        low = self._damaged(recipe, index, top, left, rng)
         s = self.scale
         high = _window(self.high[index], top * s, left * s, recipe.patch * s)
         turns, mirror = int(rng.integers(4)), bool(rng.integers(2))
         return _turned(low, turns, mirror), _turned(high, turns, mirror)
+
+    def _damaged(
+        self, recipe: Recipe, index: int, top: int, left: int, rng: np.random.Generator
+    ) -> Pixels:
+        """What the network gets: the reduced, noisy or compressed patch."""
+        picture, side = self.low[index], recipe.patch
+        if recipe.task == "denoise":
+            patch = _window(picture, top, left, side)
+            return add_noise(patch, float(rng.uniform(0, MOST_NOISE)), rng)
+        if recipe.task == "deblock":
+            # JPEG's blocks begin at the corner of the picture, so compress from one of them: the
+            # network must not learn where in a patch they lie.
+            y, x = top - top % JPEG_GRID, left - left % JPEG_GRID
+            around = picture[y : top + side + JPEG_GRID, x : left + side + JPEG_GRID]
+            subsampling: Subsampling = "420" if rng.integers(2) else "444"
+            decoded = compress(
+                np.ascontiguousarray(around), int(rng.choice(QUALITIES)), subsampling
+            )
+            return _window(decoded, top - y, left - x, side)
+        return _window(picture, top, left, side)
 
     def _place(self, patch: int, rng: np.random.Generator) -> tuple[int, int, int]:
         index = int(rng.choice(len(self.low), p=self.chances))
@@ -149,7 +176,17 @@ def decibels(difference: Tensor) -> Tensor:
     return 0.015 * torch.log(luma_error + 0.1 * colour_error + 1e-7).mean()
 
 
-LOSSES = {"charbonnier": charbonnier, "mse": squared, "psnr": decibels}
+def decibels_rgb(difference: Tensor) -> Tensor:
+    """As `decibels`, all planes alike: for noise, which is scored on them."""
+    return 0.015 * torch.log((difference**2).mean(dim=(1, 2, 3)) + 1e-7).mean()
+
+
+LOSSES = {
+    "charbonnier": charbonnier,
+    "mse": squared,
+    "psnr": decibels,
+    "psnr-rgb": decibels_rgb,
+}
 
 
 class Run:
@@ -250,7 +287,7 @@ def train(run: Run, pictures: Pictures, test: Path | None, every: float) -> None
 
 def _report(run: Run, loss: float, test: Path | None) -> None:
     run.save()
-    score = validate(run.averaged(), test, run.recipe.scale) if test else math.nan
+    score = validate(run.averaged(), test, run.recipe) if test else math.nan
     progress = run.recipe.progress(run.step, run.seconds)
     row = [run.step, f"{run.seconds / 60:.1f}", f"{run.recipe.rate(progress):.2e}", f"{loss:.6f}"]
     file = run.folder / "log.csv"
@@ -264,22 +301,31 @@ def _report(run: Run, loss: float, test: Path | None) -> None:
 
 
 @torch.no_grad()
-def validate(net: Lapar, dataset: Path, scale: int) -> float:
-    """Mean PSNR-Y of the fused network on a test set with folders `HR` and `LRx<scale>`, in dB."""
+def validate(net: Lapar, dataset: Path, recipe: Recipe) -> float:
+    """Mean PSNR of the fused network on a test set, in dB; of all planes for noise, else of Y."""
     fused = net.fuse()
     scores = []
-    for low, high in _test_pairs(dataset, scale):
+    for low, high in _test_pairs(dataset, recipe):
         restored = fused(_tensor([low]))[0].permute(1, 2, 0).numpy()
-        rounded = np.clip(np.rint(restored * 255), 0, 255)
-        planes = (crop_border(luma(picture), scale) for picture in (rounded, high))
-        scores.append(psnr(*planes))
+        pair: list[Any] = [np.clip(np.rint(restored * 255), 0, 255), high]
+        if recipe.task != "denoise":
+            pair = [luma(picture) for picture in pair]
+        border = recipe.scale if recipe.scale > 1 else 0
+        scores.append(psnr(*(crop_border(picture, border) for picture in pair)))
     return float(np.mean(scores))
 
 
-def _test_pairs(dataset: Path, scale: int) -> Iterator[tuple[Pixels, Pixels]]:
+def _test_pairs(dataset: Path, recipe: Recipe) -> Iterator[tuple[Pixels, Pixels]]:
     for file in sorted((dataset / "HR").iterdir()):
-        low = _decode(dataset / f"LRx{scale}" / file.name)
-        yield low, _decode(file)[: low.shape[0] * scale, : low.shape[1] * scale]
+        high = _decode(file)
+        if recipe.task == "denoise":
+            yield add_noise(high, 25, np.random.default_rng(0)), high
+        elif recipe.task == "deblock":
+            yield compress(high, 20), high
+        else:
+            low = _decode(dataset / f"LRx{recipe.scale}" / file.name)
+            height, width = (side * recipe.scale for side in low.shape[:2])
+            yield low, high[:height, :width]
 
 
 def _build(recipe: Recipe) -> Lapar:
@@ -329,7 +375,8 @@ def _arguments() -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("model", help="name in the registry, for example lapar-c")
-    parser.add_argument("-s", "--scale", type=int, required=True)
+    parser.add_argument("-s", "--scale", type=int, default=1)
+    parser.add_argument("--task", choices=TASKS, default="upscale")
     parser.add_argument("--data", type=Path, required=True, help="folder of lossless pictures")
     parser.add_argument("--out", type=Path, required=True, help="folder of this run")
     parser.add_argument("--init", type=Path, help="safetensors to start from, of any scale")
@@ -347,6 +394,8 @@ def _arguments() -> argparse.Namespace:
     arguments = parser.parse_args()
     if arguments.minutes is None and arguments.steps is None:
         parser.error("say how long: --minutes M or --steps N")
+    if (arguments.task == "upscale") != (arguments.scale > 1):
+        parser.error("upscale needs a --scale above 1; denoise and deblock have none")
     return arguments
 
 

@@ -2,18 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from srcli.commands import options
+from srcli.errors import UsageError
+from srcli.spec import Task
 
 if TYPE_CHECKING:
     from srcli.backends.base import Precision
-    from srcli.evaluation import Enlarge, Score
+    from srcli.evaluation import Damage, Enlarge, Score
 
-BICUBIC = "bicubic"
+BICUBIC, NONE = "bicubic", "none"
+TITLES = {
+    "psnr": "PSNR-Y (dB)",
+    "ssim": "SSIM-Y",
+    "psnr_rgb": "PSNR-RGB (dB)",
+    "psnr_b": "PSNR-B (dB)",
+}
+# What papers on each task print; JSON holds all.
+COLUMNS: dict[Task, tuple[str, ...]] = {
+    "upscale": ("psnr", "ssim"),
+    "denoise": ("psnr_rgb", "psnr", "ssim"),
+    "deblock": ("psnr", "ssim", "psnr_b", "psnr_rgb"),
+}
 
 
 @click.command("eval")
@@ -21,52 +36,107 @@ BICUBIC = "bicubic"
     "datasets", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="DATASET..."
 )
 @options.model
-@click.option("-s", "--scale", type=int, required=True, help="Enlargement.")
+@click.option("-s", "--scale", type=int, help="Enlargement.")
+@click.option(
+    "--sigma",
+    "sigmas",
+    multiple=True,
+    type=click.FloatRange(0, 255),
+    help="Denoise pictures with noise of this deviation, of 255. May be repeated.",
+)
+@click.option(
+    "--quality",
+    "qualities",
+    multiple=True,
+    type=click.IntRange(1, 100),
+    help="Deblock JPEG pictures of this quality. May be repeated.",
+)
 @options.running
+@click.option(
+    "--y-rounded",
+    is_flag=True,
+    help="Round Y to 8 bits before comparing, as some papers do (HPINet's among them).",
+)
 @click.option("--each", is_flag=True, help="Show every picture, not only the mean.")
 @options.as_json
 def evaluate(
-    datasets: tuple[Path, ...], model: str, scale: int, each: bool, as_json: bool, **running: Any
+    datasets: tuple[Path, ...],
+    model: str,
+    scale: int | None,
+    sigmas: tuple[float, ...],
+    qualities: tuple[int, ...],
+    y_rounded: bool,
+    each: bool,
+    as_json: bool,
+    **running: Any,
 ) -> None:
     """Measure PSNR and SSIM on test sets.
 
     A DATASET is a folder of pictures, or a folder with HR and LRx<scale> in it. The model
-    `bicubic` is plain bicubic enlargement.
+    `bicubic` is plain bicubic enlargement; `none` leaves noise and JPEG blocks as they are.
 
     \b
-    Example:
+    Examples:
         srcli eval -m lapar-c -s 4 Set5 Set14
+        srcli eval -m lapar-c --sigma 15 --sigma 25 B100
+        srcli eval -m lapar-c --quality 10 LIVE1
     """
     from srcli import console
     from srcli.evaluation import dataset_files
     from srcli.evaluation import evaluate as scores_of
 
+    task = _task(scale, sigmas, qualities)
     files = {folder.name or str(folder): dataset_files(folder) for folder in datasets}
-    enlarge, facts, close = _enlarger(model, scale, **running)
-    results: dict[str, list[Score]] = {}
+    enlarge, facts, close = _enlarger(model, scale or 1, task, **running)
+    results: dict[tuple[str, str], list[Score]] = {}
     try:
         with console.progress() as bar:
             for name, originals in files.items():
-                advance = bar.start(name)
-                results[name] = []
-                for score in scores_of(originals, scale, enlarge):
-                    results[name].append(score)
-                    advance(len(results[name]), len(originals))
+                for level, damage in _levels(sigmas, qualities):
+                    advance = bar.start(f"{name} {level}")
+                    scores = results[name, level] = []
+                    for score in scores_of(
+                        originals, scale or 1, enlarge, y_rounded=y_rounded, damage=damage
+                    ):
+                        scores.append(score)
+                        advance(len(scores), len(originals))
     finally:
         close()
     if as_json:
-        console.print_json({**facts, "datasets": [_as_dict(n, s) for n, s in results.items()]})
+        facts |= {"task": task, "y_rounded": y_rounded}
+        console.print_json({**facts, "datasets": [_as_dict(*k, s) for k, s in results.items()]})
     else:
         console.table(
-            ("data set", "pictures", "PSNR-Y (dB)", "SSIM-Y"),
-            [row for name, scores in results.items() for row in _rows(name, scores, each)],
-            title=f"{model} x{scale}",
+            ("data set", "pictures", *(TITLES[name] for name in COLUMNS[task])),
+            [r for key, scores in results.items() for r in _rows(*key, scores, each, task)],
+            title=f"{model} x{scale}" if scale else f"{model} {task}",
         )
+
+
+def _task(scale: int | None, sigmas: tuple[float, ...], qualities: tuple[int, ...]) -> Task:
+    if bool(scale) + bool(sigmas) + bool(qualities) != 1:
+        raise UsageError("give one of --scale, --sigma and --quality: what is to be undone.")
+    return "denoise" if sigmas else "deblock" if qualities else "upscale"
+
+
+def _levels(
+    sigmas: tuple[float, ...], qualities: tuple[int, ...]
+) -> Iterator[tuple[str, Damage | None]]:
+    """What is measured on each data set: a name, and what is done to the originals."""
+    from srcli.evaluation import compressed, noisy
+
+    if not (sigmas or qualities):
+        yield "", None
+    for sigma in sigmas:
+        yield f"sigma {sigma:g}", noisy(sigma)
+    for quality in qualities:
+        yield f"quality {quality}", compressed(quality)
 
 
 def _enlarger(
     model: str,
     scale: int,
+    task: Task,
     weights: Path | None,
     backend: str,
     precision: Precision,
@@ -76,9 +146,10 @@ def _enlarger(
 ) -> tuple[Enlarge, dict[str, Any], Any]:
     """What enlarges, what is known of it, and how to close it."""
     from srcli import console
-    from srcli.errors import UsageError
     from srcli.evaluation import bicubic
 
+    if model == NONE and task != "upscale":
+        return _as_it_is, {"model": model}, lambda: None
     if model == BICUBIC:
         if scale < 2:
             raise UsageError(f"bicubic enlarges by 2 or more, not by {scale}.")
@@ -92,7 +163,7 @@ def _enlarger(
     from srcli.pipeline import Restorer
     from srcli.resample import resize
 
-    loaded = load(model, scale, weights=weights, note=console.note)
+    loaded = load(model, scale, task=task, weights=weights, note=console.note)
     runner = get_backend(backend)
     session = runner.open(loaded, SessionOptions(threads=threads, precision=precision))
     restorer = Restorer(
@@ -116,18 +187,32 @@ def _enlarger(
     return enlarge, facts, session.close
 
 
-def _mean(scores: list[Score]) -> tuple[float, float]:
-    count = len(scores)
-    return sum(s.psnr for s in scores) / count, sum(s.ssim for s in scores) / count
+def _as_it_is(low: Any) -> Any:
+    return low / 255
 
 
-def _rows(name: str, scores: list[Score], each: bool) -> list[tuple[str, str, str, str]]:
-    shown = [(f"  {s.name}", "", f"{s.psnr:.2f}", f"{s.ssim:.4f}") for s in scores if each]
-    psnr, ssim = _mean(scores)
-    return [*shown, (name, str(len(scores)), f"{psnr:.2f}", f"{ssim:.4f}")]
+def _measured(score: Score) -> dict[str, float]:
+    return {name: getattr(score, name) for name in TITLES}
 
 
-def _as_dict(name: str, scores: list[Score]) -> dict[str, Any]:
-    psnr, ssim = _mean(scores)
-    pictures = [{"name": s.name, "psnr": s.psnr, "ssim": s.ssim} for s in scores]
-    return {"name": name, "psnr": psnr, "ssim": ssim, "pictures": pictures}
+def _mean(scores: list[Score]) -> dict[str, float]:
+    every = [_measured(score) for score in scores]
+    return {name: sum(one[name] for one in every) / len(every) for name in every[0]}
+
+
+def _cells(found: dict[str, float], task: Task) -> tuple[str, ...]:
+    return tuple(
+        f"{found[name]:.4f}" if name == "ssim" else f"{found[name]:.2f}" for name in COLUMNS[task]
+    )
+
+
+def _rows(
+    name: str, level: str, scores: list[Score], each: bool, task: Task
+) -> list[tuple[str, ...]]:
+    shown = [(f"  {s.name}", "", *_cells(_measured(s), task)) for s in scores if each]
+    return [*shown, (f"{name} {level}".rstrip(), str(len(scores)), *_cells(_mean(scores), task))]
+
+
+def _as_dict(name: str, level: str, scores: list[Score]) -> dict[str, Any]:
+    pictures = [{"name": score.name, **_measured(score)} for score in scores]
+    return {"name": name, "level": level or None, **_mean(scores), "pictures": pictures}
