@@ -67,6 +67,8 @@ def _card(spec: ModelSpec) -> None:
             f"x{scale}: sees {geometry.margin} pixels to each side; tiling {geometry.tiling}; "
             f"smallest side {geometry.minimum}"
         )
+    if spec.any_scale is not None:
+        console.result(f"any other scale from 1 to {spec.any_scale.largest} too")
     rows = []
     for task, scale in _variants(spec):
         weights = _weights(spec, scale, task)
@@ -87,6 +89,7 @@ def _as_dict(spec: ModelSpec) -> dict[str, Any]:
         "name": spec.name,
         "title": spec.title,
         "paper": spec.paper,
+        "any_scale": [1, spec.any_scale.largest] if spec.any_scale else None,
         "variants": [_variant(spec, task, scale) for task, scale in _variants(spec)],
     }
 
