@@ -48,6 +48,7 @@ class Request:
     scale: Scale
     task: str
     weights: Path | None
+    prune_below: float | None
     onnx: bool
     trt: bool
     output: Path | None
@@ -79,6 +80,7 @@ class Request:
     help="Which weights, at scale 1.",
 )
 @options.weights
+@options.prune_branches
 @click.option("--onnx", is_flag=True, help="Write an ONNX file.  [default]")
 @click.option("--trt", is_flag=True, help="Build a TensorRT engine for this machine's GPU.")
 @click.option(
@@ -140,7 +142,10 @@ def export(task: str | None, **given: Any) -> None:
         task=request.task,  # type: ignore[arg-type]  # click checked the choice
         weights=request.weights,
         note=console.note,
+        prune_below=request.prune_below,
     )
+    for line in model.removed() if request.prune_below is not None else ():
+        console.note(line)
     _check_targets(request, model)
     report: dict[str, Any] = {"model": model.spec.name, "scale": number(model.scale)}
     if request.trt:

@@ -106,6 +106,8 @@ def _describe(proto: onnx.ModelProto, model: LoadedModel, options: OnnxOptions) 
         "multiple_of": geometry.multiple_of,
         "range": "RGB, NCHW, 0 to 1",
     }
+    if model.prune_below is not None:
+        facts["pruned_below"] = model.prune_below
     proto.producer_name, proto.producer_version = "srcli", __version__
     del proto.metadata_props[:]
     for key, value in facts.items():

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from srcli.errors import WeightsError
+from srcli.errors import UsageError, WeightsError
 from srcli.registry import DEFAULT_MODEL, check_scale, get_model
 from srcli.spec import Geometry, ModelSpec, Scale, Task
 from srcli.store import Weights, find_weights, graph_path, shipped_weights, weights_from_file
@@ -29,6 +30,9 @@ class LoadedModel:
     note: Note = lambda message: None
     """Told what takes long."""
 
+    prune_below: float | None = None
+    """Branches of less learned weight are taken out; None leaves the network as it is."""
+
     @property
     def geometry(self) -> Geometry:
         return self.spec.geometry(self.scale)
@@ -45,11 +49,30 @@ class LoadedModel:
 
     def published(self) -> nn.Module:
         """The network in its paper's form, with its weights, on the CPU."""
+        network = self._filled()
+        self._prune(network)
+        return network
+
+    def removed(self) -> list[str]:
+        """What `prune_below` takes out, for people."""
+        return [
+            f"{self.label}: without the {branch.kernel}x{branch.kernel} branch of weight "
+            f"{branch.weight:.3g}"
+            for branch in self._prune(self._filled())
+        ] or [f"{self.label}: no branch has a weight below {self.prune_below:g}"]
+
+    def _filled(self) -> nn.Module:
         from srcli.checkpoints import load_weights
 
         network = self.spec.build(self.scale)
         load_weights(network, self.weights.path)
         return network.eval().requires_grad_(False)
+
+    def _prune(self, network: Any) -> list[Any]:
+        if self.prune_below is None:
+            return []
+        removed: list[Any] = network.prune_branches(self.prune_below)
+        return removed
 
     def network(self) -> nn.Module:
         """The cheaper network of the same function."""
@@ -75,6 +98,7 @@ def load(
     task: Task = "upscale",
     weights: Path | None = None,
     note: Note = lambda message: None,
+    prune_below: float | None = None,
 ) -> LoadedModel:
     """Find a model and its weights; nothing heavy is imported yet.
 
@@ -84,14 +108,18 @@ def load(
         task: Which weights, for models that have several.
         weights: The user's own checkpoint; None takes what is shipped.
         note: Told what takes long.
+        prune_below: Take out branches of less learned weight, for models that have such branches.
 
     Raises:
         UnknownModelError: No such model.
         UnsupportedScaleError: The model does not have this scale for the task.
+        UsageError: The model has no branches to take out.
         WeightsError: There are no weights, or the checkpoint cannot be read.
     """
     spec = get_model(name)
     check_scale(spec, scale, task)
+    if prune_below is not None and not spec.prunable:
+        raise UsageError(f"{spec.name} has no branches to prune. Leave out --prune-branches.")
     found = (
         weights_from_file(spec, scale, task, weights)
         if weights is not None
@@ -99,7 +127,15 @@ def load(
     )
     if found is None:
         raise WeightsError(_no_weights(spec, scale, task))
-    return LoadedModel(spec=spec, scale=scale, weights=found, note=note)
+    if prune_below is not None:
+        found = _pruned(found, prune_below)
+    return LoadedModel(spec=spec, scale=scale, weights=found, note=note, prune_below=prune_below)
+
+
+def _pruned(weights: Weights, threshold: float) -> Weights:
+    """The same file under another checksum: caches must not take the one for the other."""
+    name = f"{weights.sha256} without branches below {threshold!r}"
+    return replace(weights, sha256=hashlib.sha256(name.encode()).hexdigest())
 
 
 def _no_weights(spec: ModelSpec, scale: Scale, task: Task) -> str:

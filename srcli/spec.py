@@ -105,6 +105,9 @@ class ModelSpec:
 
     paper: str
 
+    prunable: bool = False
+    """Whether the network has a method `prune_branches(threshold)`."""
+
     tolerance: float = 1e-5
     """Largest difference, in [0, 1], between two ways of computing the model in float32."""
 

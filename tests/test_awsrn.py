@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 
 import numpy as np
+import onnx
 import pytest
 import torch
+from PIL import Image
 from reference import fill
 
+from srcli.loading import load
 from srcli.models.awsrn import SPECS
 from srcli.models.awsrn.network import Awsrn
 from srcli.registry import get_model
@@ -161,3 +164,41 @@ def test_tiles_give_what_the_whole_picture_gives():
         inner = part[:, :, rows.inner(scale), columns.inner(scale)]
         outer = whole[:, :, rows.outer(scale), columns.outer(scale)]
         assert (inner - outer).abs().max() < 1e-5
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    """AWSRN-S x2 whose 5x5 and 9x9 branches hardly count."""
+    network = build("awsrn-s-x2")
+    weigh(network, 0.3, -0.02, 0.25, 0.04)
+    file = tmp_path / "weights.pth"
+    torch.save(network.state_dict(), file)
+    return file
+
+
+def test_pruned_networks_are_told_apart(checkpoint):
+    whole, pruned = (
+        load("awsrn-s", 2, weights=checkpoint, prune_below=threshold) for threshold in (None, 0.1)
+    )
+    assert whole.weights.sha256 != pruned.weights.sha256
+    assert whole.network().tail.kernel_size == (9, 9)
+    assert pruned.network().tail.kernel_size == (7, 7)
+
+
+def test_pruning_from_the_command_line(srcli, tmp_path, checkpoint):
+    Image.new("RGB", (9, 7), "teal").save(tmp_path / "a.png")
+    arguments = ["-m", "awsrn-s", "-s", 2, "--weights", checkpoint, "--prune-branches", 0.1]
+    code, _, err = srcli("upscale", tmp_path / "a.png", *arguments, "--backend", "torch")
+    assert code == 0, err
+    assert "5x5 branch of weight -0.02" in err
+    assert "9x9 branch of weight 0.04" in err
+    code, _, err = srcli("export", *arguments, "-o", tmp_path / "net.onnx")
+    assert (code, "without the 9x9 branch" in err) == (0, True), err
+    sides = {t.dims[-1] for t in onnx.load(tmp_path / "net.onnx").graph.initializer if t.dims}
+    assert max(side for side in sides if side % 2) == 7
+
+
+def test_other_models_have_no_branches(srcli, tmp_path):
+    Image.new("RGB", (9, 7)).save(tmp_path / "a.png")
+    code, _, err = srcli("upscale", tmp_path / "a.png", "--prune-branches", 0.1)
+    assert (code, "lapar-c has no branches" in err) == (2, True), err

@@ -56,6 +56,14 @@ precision = click.option(
     help="What the network computes in; the short types need hardware that has them.",
 )
 
+prune_branches = click.option(
+    "--prune-branches",
+    "prune_below",
+    type=click.FloatRange(min=0),
+    metavar="T",
+    help="Take out reconstruction branches of less learned weight (AWSRN); changes the result.",
+)
+
 as_json = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 
 

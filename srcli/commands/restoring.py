@@ -58,6 +58,7 @@ class Request:
     strip: bool
     max_pixels: int
     as_json: bool
+    prune_below: float | None = None
 
 
 def color(text: str) -> tuple[int, int, int]:
@@ -210,8 +211,15 @@ class _Runner:
 
         request = self.request
         model = load(
-            request.model, scale, task=self.task, weights=request.weights, note=console.note
+            request.model,
+            scale,
+            task=self.task,
+            weights=request.weights,
+            note=console.note,
+            prune_below=request.prune_below,
         )
+        for line in model.removed() if request.prune_below is not None else ():
+            console.note(line)
         self.facts["weights_sha256"][f"x{float(scale):g}"] = model.weights.sha256
         return model
 

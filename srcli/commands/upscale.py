@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from srcli.commands import options
 from srcli.commands.restoring import Request, restore_files, restoring_options
 from srcli.registry import DEFAULT_SCALE
 
@@ -41,6 +42,7 @@ def _box(text: str) -> tuple[int, int]:
 @click.option("--width", type=click.IntRange(min=1), help="Width of the output, in pixels.")
 @click.option("--height", type=click.IntRange(min=1), help="Height of the output, in pixels.")
 @click.option("--fit", type=_box, metavar="WxH", help="As large as fits into a box.")
+@options.prune_branches
 def upscale(
     scale: Fraction | None,
     width: int | None,
@@ -52,7 +54,8 @@ def upscale(
 
     An INPUT is a file, a folder, a pattern, or - for standard input. Where the output is no whole
     multiple of the input, the network enlarges by the next larger factor that it has, and the
-    result is reduced by antialiased bicubic resampling.
+    result is reduced by antialiased bicubic resampling. Models of any scale (ASDN) run at the
+    wanted factor itself; of their output at most a tenth is resampled away.
 
     \b
     Examples:

@@ -75,6 +75,7 @@ def _spec(
         parameters=partial(_parameters, *shape),
         multiply_adds=partial(_multiply_adds, *shape),
         paper=PAPER,
+        prunable=True,
         published=published,
     )
 
