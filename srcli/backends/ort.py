@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,6 +15,8 @@ from srcli.errors import BackendError
 if TYPE_CHECKING:
     from pathlib import Path
 
+Shape = tuple[int, ...]
+MANY = 64  # pictures in a batch, where the graph does not limit them
 _FATAL_ONLY = 4  # severity; anything lower lets ONNX Runtime write warnings into our stderr
 _CPU, _CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 
@@ -76,6 +78,9 @@ class OnnxRuntimeSession:
                 "missing, or use --backend torch."
             )
         self._input: str = self._session.get_inputs()[0].name
+        limits = _limits(self._session.get_inputs()[0].shape)
+        self.min_shape: Shape | None = limits[0]
+        self.max_shape: Shape | None = limits[1]
         self._output: str = self._session.get_outputs()[0].name
 
     @property
@@ -106,6 +111,15 @@ class OnnxRuntimeSession:
 
     def close(self) -> None:
         self._session = None
+
+
+def _limits(shape: Sequence[Any]) -> tuple[Shape, Shape] | tuple[None, None]:
+    """Smallest and largest batch of a graph for one size of pictures; None where any size fits."""
+    batch, planes, *sides = shape
+    if not all(isinstance(side, int) for side in sides):
+        return None, None
+    most = batch if isinstance(batch, int) else MANY
+    return (1, planes, *sides), (most, planes, *sides)
 
 
 def _has_cuda() -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
+from functools import cache
 from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,11 +16,12 @@ from srcli import __version__, console
 from srcli.commands import options
 from srcli.errors import UsageError
 from srcli.registry import check_scale, get_model
-from srcli.spec import Scale, Task, number
+from srcli.spec import ModelSpec, Scale, Task, number
 
 if TYPE_CHECKING:
-    from srcli.backends.base import Backend
+    from srcli.backends.base import Backend, Precision, SessionOptions
     from srcli.batch import Outcome
+    from srcli.foreign import ForeignModel
     from srcli.images import SaveOptions
     from srcli.jobs import Job
     from srcli.loading import LoadedModel
@@ -38,8 +40,10 @@ class Request:
     inputs: tuple[str, ...]
     output: str | None
     model: str
+    model_file: Path | None
     weights: Path | None
     backend: str
+    precision: Precision
     threads: int | None
     tile: int | None
     memory: int | None
@@ -59,6 +63,24 @@ class Request:
     max_pixels: int
     as_json: bool
     prune_below: float | None = None
+
+    @property
+    def spec(self) -> ModelSpec:
+        """Facts about the model that is meant."""
+        return get_model(self.model) if self.model_file is None else foreign(self.model_file).spec
+
+    def session_options(self) -> SessionOptions:
+        from srcli.backends.base import SessionOptions
+
+        return SessionOptions(threads=self.threads, precision=self.precision)
+
+
+@cache
+def foreign(file: Path) -> ForeignModel:
+    """A network that is not ours; opening it means running it."""
+    from srcli.foreign import load_foreign
+
+    return load_foreign(file, note=console.note)
 
 
 def color(text: str) -> tuple[int, int, int]:
@@ -82,6 +104,12 @@ restoring_options = options.apply(
         "[default: beside the input]",
     ),
     options.model,
+    click.option(
+        "--model-file",
+        type=click.Path(path_type=Path, dir_okay=False),
+        metavar="FILE",
+        help="Another network instead of --model: an .onnx file, or with spandrel a checkpoint.",
+    ),
     options.running,
     click.option("-r", "--recursive", is_flag=True, help="Folders with all that is below them."),
     click.option(
@@ -153,7 +181,7 @@ def _plan(request: Request, task: Task, size: SizeRequest) -> list[Job]:
 
     if request.overwrite + request.skip_existing + request.resume > 1:
         raise UsageError("choose one of --overwrite, --skip-existing and --resume.")
-    spec = get_model(request.model)
+    spec = request.spec
     if size.scale is not None and not 0 < size.scale <= spec.largest_scale(task):
         check_scale(spec, ceil(size.scale), task)
     wishes = Wishes(
@@ -197,9 +225,10 @@ class _Runner:
         self.request, self.task = request, task
         self.backend: Backend = get_backend(request.backend)
         self.facts: dict[str, Any] = {
-            "model": get_model(request.model).name,
+            "model": request.spec.name,
             "task": task,
             "backend": self.backend.name,
+            "precision": request.precision,
             "version": __version__,
             "weights_sha256": {},
         }
@@ -210,6 +239,10 @@ class _Runner:
         from srcli.loading import load
 
         request = self.request
+        if request.model_file is not None:
+            model: LoadedModel = foreign(request.model_file)
+            self.facts["weights_sha256"][f"x{float(scale):g}"] = model.weights.sha256
+            return model
         model = load(
             request.model,
             scale,
@@ -224,12 +257,11 @@ class _Runner:
         return model
 
     def restorer(self, scale: Scale) -> Restorer:
-        from srcli.backends.base import SessionOptions
         from srcli.pipeline import Restorer
 
         if scale not in self._open:
             model = self.load(scale)
-            session = self.backend.open(model, SessionOptions(threads=self.request.threads))
+            session = self.backend.open(model, self.request.session_options())
             self._stack.enter_context(closing(session))
             if self.request.backend == "auto":
                 console.note(f"{model.label} with {self.backend.name}")

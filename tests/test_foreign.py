@@ -1,0 +1,204 @@
+"""Networks that are not ours: ONNX files of any making, and checkpoints that spandrel knows."""
+
+from __future__ import annotations
+
+import sys
+import types
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import TensorProto, helper, numpy_helper
+from PIL import Image
+
+from srcli.backends.base import SessionOptions
+from srcli.backends.eager import TorchSession
+from srcli.backends.ort import OnnxRuntimeSession
+from srcli.errors import BackendError, WeightsError
+from srcli.foreign import load_foreign
+from srcli.pipeline import Restorer
+
+
+def doubling(path, *, planes=3, channels_last=False, kind=TensorProto.FLOAT, size=None, batch="n"):
+    """An ONNX file that blurs by 3x3 and doubles each pixel, as somebody else might write it."""
+    height, width = size or ("h", "w")
+    out_size = [2 * side if size else f"2{side}" for side in (height, width)]
+    dtype = np.float32 if kind == TensorProto.FLOAT else np.float16
+    weight = np.zeros((planes, planes, 3, 3), dtype)
+    weight[range(planes), range(planes)] = 1 / 9
+    nodes = [
+        helper.make_node("Pad", ["x", "pads"], ["padded"], mode="edge"),
+        helper.make_node("Conv", ["padded", "weight"], ["soft"]),
+        helper.make_node(
+            "Resize", ["soft", "", "scales"], ["y"], mode="nearest",
+            coordinate_transformation_mode="asymmetric", nearest_mode="floor",
+        ),
+    ]  # fmt: skip
+    source, target = "input", "output"
+    if channels_last:
+        nodes.insert(0, helper.make_node("Transpose", ["input"], ["x"], perm=[0, 3, 1, 2]))
+        nodes.append(helper.make_node("Transpose", ["y"], ["output"], perm=[0, 2, 3, 1]))
+        shapes = [[batch, height, width, planes], [batch, *out_size, planes]]
+    else:
+        for node in nodes:
+            node.input[:] = ["input" if name == "x" else name for name in node.input]
+            node.output[:] = ["output" if name == "y" else name for name in node.output]
+        shapes = [[batch, planes, height, width], [batch, planes, *out_size]]
+    graph = helper.make_graph(
+        nodes,
+        "theirs",
+        [helper.make_tensor_value_info(source, kind, shapes[0])],
+        [helper.make_tensor_value_info(target, kind, shapes[1])],
+        [
+            numpy_helper.from_array(weight, "weight"),
+            numpy_helper.from_array(np.array([0, 0, 1, 1, 0, 0, 1, 1], np.int64), "pads"),
+            numpy_helper.from_array(np.array([1, 1, 2, 2], np.float32), "scales"),
+        ],
+    )
+    onnx.save(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9), path
+    )
+    return path
+
+
+def blurred(photograph):
+    planes = photograph.transpose(2, 0, 1)[None].astype(np.float32) / 255
+    padded = np.pad(planes, ((0, 0), (0, 0), (1, 1), (1, 1)), mode="edge")
+    height, width = planes.shape[2:]
+    soft = sum(
+        padded[:, :, dy : dy + height, dx : dx + width] for dy in range(3) for dx in range(3)
+    )
+    return (soft / 9).repeat(2, axis=2).repeat(2, axis=3)
+
+
+KINDS = {
+    "as ours": {},
+    "one plane": {"planes": 1},
+    "channels last": {"channels_last": True},
+    "half": {"kind": TensorProto.FLOAT16},
+    "one size": {"size": (48, 40), "batch": 1},
+    "one size, one plane": {"size": (48, 40), "planes": 1},
+}
+
+
+@pytest.mark.parametrize("changes", KINDS.values(), ids=KINDS)
+def test_any_graph_of_pictures_runs(tmp_path, photograph, changes):
+    model = load_foreign(doubling(tmp_path / "theirs.onnx", **changes))
+    assert model.scale == 2
+    picture = photograph[:90, :70]
+    session = OnnxRuntimeSession(model.graph(), SessionOptions())
+    restorer = Restorer(session=session, geometry=model.geometry, scale=2, tile=24)
+    batch = np.ascontiguousarray(picture.transpose(2, 0, 1)[None], np.float32) / np.float32(255)
+    allowed = 2e-3 if "kind" in changes else 1e-6
+    restored, expected = restorer.restore(batch), blurred(picture)
+    inside = (slice(None), slice(None), slice(None, -4), slice(None, -4))
+    assert np.abs(restored - expected)[inside].max() < allowed
+
+
+def test_upscale_with_a_foreign_graph(srcli, tmp_path, photograph):
+    model = doubling(tmp_path / "theirs.onnx")
+    Image.fromarray(photograph).save(tmp_path / "in.png")
+    code, _, err = srcli("upscale", tmp_path / "in.png", "--model-file", model)
+    assert code == 0, err
+    with Image.open(tmp_path / "in_x2.png") as result:
+        expected = np.rint(blurred(photograph)[0].transpose(1, 2, 0) * 255)
+        assert np.abs(np.asarray(result, int) - expected).max() <= 1
+    code, _, err = srcli("upscale", tmp_path / "in.png", "--model-file", model, "-s", 4)
+    assert code == 2
+
+
+def no_graph(path):
+    path.write_bytes(b"not a graph")
+
+
+def two_inputs(path):
+    values = [helper.make_tensor_value_info(n, TensorProto.FLOAT, [1, 3, 8, 8]) for n in "abc"]
+    graph = helper.make_graph(
+        [helper.make_node("Add", ["a", "b"], ["c"])], "g", values[:2], values[2:]
+    )
+    onnx.save(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9), path
+    )
+
+
+def no_picture(path):
+    values = [helper.make_tensor_value_info(n, TensorProto.FLOAT, [1, 8]) for n in "ab"]
+    graph = helper.make_graph([helper.make_node("Relu", ["a"], ["b"])], "g", values[:1], values[1:])
+    onnx.save(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9), path
+    )
+
+
+@pytest.mark.parametrize("write", [no_graph, two_inputs, no_picture])
+def test_what_is_no_network_for_pictures_is_refused(srcli, tmp_path, photograph, write):
+    write(tmp_path / "odd.onnx")
+    Image.fromarray(photograph).save(tmp_path / "in.png")
+    code, out, err = srcli("upscale", tmp_path / "in.png", "--model-file", tmp_path / "odd.onnx")
+    assert (code, out) == (3, "")
+    assert "odd.onnx" in err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.png", "odd.onnx"]
+
+
+def test_a_missing_file_is_told(tmp_path):
+    with pytest.raises(WeightsError, match="no such file"):
+        load_foreign(tmp_path / "none.onnx")
+
+
+@pytest.fixture
+def spandrel(monkeypatch):
+    """spandrel, on a PyTorch for which there may be no torchvision: two of its networks want it."""
+    try:
+        import torchvision  # noqa: F401
+    except (ImportError, RuntimeError):
+        for name in list(sys.modules):
+            if name.partition(".")[0] == "torchvision":
+                monkeypatch.delitem(sys.modules, name)
+        functional = types.ModuleType("torchvision.transforms.functional")
+        functional.InterpolationMode = functional.rotate = functional.normalize = None
+        for name in ("torchvision", "torchvision.transforms"):
+            monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
+        monkeypatch.setitem(sys.modules, functional.__name__, functional)
+    return pytest.importorskip("spandrel", reason="needs srcli[spandrel]")
+
+
+@pytest.fixture
+def compact(tmp_path, spandrel):
+    """Real-ESRGAN's compact architecture, filled with random weights, as a checkpoint."""
+    from spandrel.architectures.Compact import Compact
+
+    torch.manual_seed(0)
+    network = Compact(num_in_ch=3, num_out_ch=3, num_feat=8, num_conv=2, upscale=2)
+    file = tmp_path / "compact.pth"
+    torch.save({"params": network.state_dict()}, file)
+    return file
+
+
+def test_a_checkpoint_that_spandrel_knows(compact, photograph):
+    model = load_foreign(compact)
+    assert model.scale == 2
+    assert model.geometry.tiling == "approximate"
+    batch = np.ascontiguousarray(photograph.transpose(2, 0, 1)[None], np.float32) / np.float32(255)
+    eager = TorchSession(model.network(), SessionOptions())
+    whole = eager(batch)
+    tiled = Restorer(session=eager, geometry=model.geometry, scale=2, tile=40).restore(batch)
+    exported = OnnxRuntimeSession(model.graph(), SessionOptions())(batch)
+    assert np.abs(tiled - whole).max() < 1e-5
+    assert np.abs(exported - whole).max() < 1e-5
+    with pytest.raises(BackendError, match="fp32"):
+        model.graph("fp16")
+
+
+def test_upscale_with_a_foreign_checkpoint(srcli, compact, photograph):
+    picture = compact.with_name("in.png")
+    Image.fromarray(photograph).save(picture)
+    code, _, err = srcli("upscale", picture, "--model-file", compact)
+    assert code == 0, err
+    with Image.open(compact.with_name("in_x2.png")) as result:
+        assert result.size == (320, 320)
+
+
+def test_a_checkpoint_of_nothing_known(tmp_path, spandrel):
+    torch.save({"weight": torch.zeros(3)}, tmp_path / "odd.pth")
+    with pytest.raises(WeightsError, match="spandrel knows no network"):
+        load_foreign(tmp_path / "odd.pth")
