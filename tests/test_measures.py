@@ -22,8 +22,8 @@ BICUBIC = {
     "Set14": {2: 30.33, 3: 27.63, 4: 26.09},
     "B100": {2: 29.56, 3: 27.21, 4: 25.96},
 }
-# LAPAR-C on Set5: what is shipped, less a hundredth. The goals are the paper's 37.65, 33.91, 31.72.
-AT_LEAST = {2: 37.32, 3: 33.50, 4: 31.38}
+# LAPAR-C on Set5: what must ship at least. The goals are the paper's 37.65, 33.91, 31.72.
+AT_LEAST = {2: 37.35, 3: 33.50, 4: 31.40}
 
 
 def test_luma_is_that_of_bt601():

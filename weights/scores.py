@@ -22,16 +22,38 @@ from srcli.store import sha256_of
 
 FOLDER = Path(__file__).parent
 TEST_SETS = ("Set5", "Set14", "B100")
+# What is undone when the picture keeps its size: the test set, the option, its values.
+LEVELS = {
+    "denoise": ("B100", "--sigma", (15, 25, 35, 50)),
+    "deblock": ("LIVE1", "--quality", (10, 20, 30, 40)),
+}
+FIGURES = {
+    "upscale": ("psnr", "ssim"),
+    "denoise": ("psnr_rgb", "ssim"),
+    "deblock": ("psnr", "ssim", "psnr_b"),
+}
+DIGITS = {"ssim": 4}
 Entry = dict[str, Any]
 
 
 def measure(entry: Entry, test: Path) -> dict[str, dict[str, float]]:
     """PSNR and SSIM by test set, by the command that users have."""
-    command = [sys.executable, "-m", "srcli", "eval", "-m", entry["model"], "--json"]
-    command += ["-s", str(entry["scale"]), *(str(test / name) for name in TEST_SETS)]
+    return evaluated(entry["model"], entry["task"], entry["scale"], test)
+
+
+def evaluated(model: str, task: str, scale: int, test: Path) -> dict[str, dict[str, float]]:
+    """What `srcli eval` says of a model; of `none`, the pictures as they are before."""
+    command = [sys.executable, "-m", "srcli", "eval", "-m", model, "--json"]
+    if task == "upscale":
+        command += ["-s", str(scale), *(str(test / name) for name in TEST_SETS)]
+    else:
+        name, option, values = LEVELS[task]
+        command += [*(part for value in values for part in (option, str(value))), str(test / name)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     return {
-        row["name"]: {"psnr": round(row["psnr"], 3), "ssim": round(row["ssim"], 4)}
+        " ".join(filter(None, (row["name"], row["level"]))): {
+            figure: round(row[figure], DIGITS.get(figure, 3)) for figure in FIGURES[task]
+        }
         for row in json.loads(done.stdout)["datasets"]
     }
 
@@ -43,7 +65,7 @@ def write_manifest(table: dict[str, Entry]) -> None:
         lines += [f"{k} = {json.dumps(v)}" for k, v in entry.items() if not isinstance(v, dict)]
         for dataset, score in entry.get("scores", {}).items():
             values = ", ".join(f"{k} = {v}" for k, v in score.items())
-            lines.append(f"scores.{dataset} = {{ {values} }}")
+            lines.append(f"scores.{json.dumps(dataset)} = {{ {values} }}")
     (FOLDER / "manifest.toml").write_text("\n".join(lines) + "\n")
 
 
@@ -51,6 +73,8 @@ def score_rows(table: dict[str, Entry]) -> list[str]:
     """For the README: ours, with the paper's in brackets."""
     rows = ["| model | scale | " + " | ".join(TEST_SETS) + " |", "|---|---|---|---|---|"]
     for entry in table.values():
+        if entry["task"] != "upscale":
+            continue
         published = get_model(entry["model"]).published.get(entry["scale"])
         cells = []
         for name in TEST_SETS:
@@ -60,14 +84,35 @@ def score_rows(table: dict[str, Entry]) -> list[str]:
     return rows
 
 
+def restoration_rows(table: dict[str, Entry], task: str, test: Path) -> list[str]:
+    """For the README: what denoising or deblocking gains over leaving the picture alone."""
+    name, _, values = LEVELS[task]
+    before = evaluated("none", task, 1, test)
+    rows = [
+        f"| {name} | " + " | ".join(key.removeprefix(name + " ") for key in before) + " |",
+        "|---|" + "---|" * len(values),
+        "| as it comes | " + " | ".join(_cell(score) for score in before.values()) + " |",
+    ]
+    for entry in table.values():
+        if entry["task"] == task:
+            cells = (_cell(score) for score in entry["scores"].values())
+            rows.append(f"| {entry['model']} | " + " | ".join(cells) + " |")
+    return rows
+
+
+def _cell(score: dict[str, float]) -> str:
+    return " / ".join(f"{v:.{DIGITS.get(figure, 2)}f}" for figure, v in score.items())
+
+
 def provenance_rows(table: dict[str, Entry]) -> list[str]:
     """For `weights/README.md`: everything."""
     rows = [
-        "| weights | PSNR / SSIM Set5 | Set14 | B100 | steps | hours | hardware | sha256 |",
-        "|---|---|---|---|---|---|---|---|",
+        "| weights | PSNR / SSIM | | | | steps | hours | hardware | sha256 |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for name, entry in table.items():
-        cells = [f"{s['psnr']:.2f} / {s['ssim']:.4f}" for s in entry["scores"].values()]
+        cells = [f"{key}: {_cell(score)}" for key, score in entry["scores"].items()]
+        cells += [""] * (4 - len(cells))
         facts = [str(entry[key]) for key in ("steps", "hours", "hardware")]
         rows.append(
             f"| {name} | " + " | ".join([*cells, *facts, f"`{entry['sha256'][:12]}…`"]) + " |"
@@ -95,7 +140,10 @@ def main() -> None:
     for entry in table.values():
         entry["scores"] = measure(entry, arguments.test)
     write_manifest(table)
-    replace_between(FOLDER.parent / "README.md", "scores", score_rows(table))
+    readme = FOLDER.parent / "README.md"
+    replace_between(readme, "scores", score_rows(table))
+    for task in LEVELS:
+        replace_between(readme, task, restoration_rows(table, task, arguments.test))
     replace_between(FOLDER / "README.md", "scores", provenance_rows(table))
 
 

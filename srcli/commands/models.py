@@ -124,7 +124,8 @@ def _weights(spec: ModelSpec, scale: int, task: Task) -> Any:
 
 def _measured(spec: ModelSpec, scale: int, task: Task) -> dict[str, float]:
     weights = _weights(spec, scale, task)
-    return {name: score["psnr"] for name, score in weights.scores.items()} if weights else {}
+    scores = weights.scores if weights and weights.task == "upscale" else {}
+    return {name: score["psnr"] for name, score in scores.items()}
 
 
 def _scores(scores: Scores | None) -> dict[str, float]:
