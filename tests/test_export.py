@@ -19,7 +19,7 @@ from srcli.registry import MODELS, check_scale, get_model
 to_onnx = importlib.import_module("srcli.export.to_onnx")
 verify = importlib.import_module("srcli.export.verify")
 SIZES = [(1, 24, 24), (2, 17, 11), (1, 31, 45), (1, 2, 7)]
-COST = 3e9  # multiply-adds of a published network that a test may spend on one picture
+COST = 1e9  # multiply-adds of a published network that a test may spend on one picture
 
 
 def cost(spec, scale, pixels):
