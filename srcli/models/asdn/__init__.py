@@ -232,6 +232,9 @@ def _spec(size: str, shape: Shape) -> ModelSpec:
         parameters=partial(_parameters, shape),
         multiply_adds=partial(_multiply_adds, shape),
         paper=PAPER,
+        # Measured: 5e-7 between all forms in float32, 5e-4 in float16, untrained weights; relative
+        # to the largest value 2e-6 with the reference weights.
+        tolerance=1e-5,
     )
 
 
@@ -245,6 +248,9 @@ def _spec_fixed(size: str, shape: Shape) -> ModelSpec:
         parameters=partial(_parameters_fixed, shape),
         multiply_adds=partial(_multiply_adds_fixed, shape),
         paper=PAPER,
+        # Measured: 5e-7 between all forms in float32, 5e-4 in float16, untrained weights; relative
+        # to the largest value 2e-6 with the reference weights.
+        tolerance=1e-5,
     )
 
 

@@ -75,6 +75,9 @@ def _spec(
         parameters=partial(_parameters, *shape),
         multiply_adds=partial(_multiply_adds, *shape),
         paper=PAPER,
+        # Measured: 1e-6 between all forms in float32, 4e-4 in float16, untrained weights; relative
+        # to the largest value 2e-6 with the reference weights.
+        tolerance=1e-5,
         prunable=True,
         published=published,
     )
