@@ -65,6 +65,18 @@ def load_weights(network: nn.Module, file: Path) -> None:
     network.load_state_dict(tensors, strict=False)
 
 
+def fits(network: nn.Module, tensors: Mapping[str, Tensor]) -> bool:
+    """Whether these are the network's tensors: the names and the shapes; values do not matter."""
+    own = network.state_dict()
+    optional = {name for name, p in network.named_parameters() if not p.requires_grad}
+    found = _without_prefix(dict(tensors), set(own) - optional)
+    return (
+        set(own) - optional <= set(found)
+        and set(found) <= set(own)
+        and all(value.shape == own[name].shape for name, value in found.items())
+    )
+
+
 def _check_values(file: Path, own: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> None:
     for name, value in tensors.items():
         if name not in own:

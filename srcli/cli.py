@@ -24,6 +24,7 @@ COMMANDS: Mapping[str, str] = {
     "models": "srcli.commands.models:models",
     "eval": "srcli.commands.eval:evaluate",
     "export": "srcli.export.cli:export",
+    "weights": "srcli.commands.weights:weights",
     "bench": "srcli.commands.bench:bench",
     "doctor": "srcli.commands.doctor:doctor",
 }

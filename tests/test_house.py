@@ -40,6 +40,7 @@ MAY_IMPORT = {
     "jobs": {"errors", "images", "sizes"},
     "journal": {"errors", "files", "store"},
     "batch": {"errors", "images", "jobs", "journal", "pipeline", "spec", "store"},
+    "artifacts": {"backends", "checkpoints", "errors", "files", "registry", "spec", "store"},
     "foreign": {"backends", "errors", "files", "loading", "spec", "store"},
     "evaluation": {"degradations", "errors", "images", "metrics", "resample"},
     "health": {"backends", "cuda", "errors", "images", "store"},

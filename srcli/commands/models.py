@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import click
@@ -15,10 +16,12 @@ TEST_SETS = ("Set5", "Set14", "B100")
 
 
 @click.command()
-@click.argument("name", required=False)
+@click.argument("name", required=False, metavar="[NAME|FILE]")
 @options.as_json
 def models(name: str | None, as_json: bool) -> None:
-    """List the models, or show everything known about one.
+    """List the models, or show everything known about one, or about a file.
+
+    A FILE is an exported graph (.onnx), an engine (.engine) or a checkpoint.
 
     Multiply-adds are for an output of 1280 x 720: of the published network as its paper counts
     them, and of the network that srcli runs, which computes the same.
@@ -26,6 +29,9 @@ def models(name: str | None, as_json: bool) -> None:
     from srcli import console
     from srcli.registry import MODELS, get_model
 
+    if name and ("." in name or "/" in name):
+        _file(Path(name), as_json)
+        return
     specs = [get_model(name)] if name else list(MODELS)
     if as_json:
         console.print_json([_as_dict(spec) for spec in specs])
@@ -39,6 +45,19 @@ def models(name: str | None, as_json: bool) -> None:
         console.note(
             "published, fused: multiply-adds at 1280x720 output; Set5...: PSNR-Y in dB, measured"
         )
+
+
+def _file(file: Path, as_json: bool) -> None:
+    from srcli import console
+    from srcli.artifacts import describe
+
+    facts = describe(file)
+    if as_json:
+        console.print_json(facts)
+        return
+    for key, value in facts.items():
+        shown = ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else value
+        console.result(f"{key + ':':16} {shown}")
 
 
 def _rows(spec: ModelSpec) -> list[tuple[str, ...]]:

@@ -10,6 +10,8 @@ Shapes in comments: n pictures, C channels, h x w at input resolution, H x W = s
 
 from __future__ import annotations
 
+from functools import cache
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -44,7 +46,7 @@ class Lapar(nn.Module):
         self.scale = scale
         self.w_conv = CoefficientNet(channels, blocks, scale)
         self.decom_conv = nn.Conv2d(1, ATOMS, SIDE, bias=False)
-        self.decom_conv.weight = nn.Parameter(dictionary(), requires_grad=False)
+        self.decom_conv.weight = nn.Parameter(dictionary().clone(), requires_grad=False)
 
     def forward(self, x: Tensor) -> Tensor:
         coefficients = self.w_conv(x)  # n 72 H W
@@ -236,6 +238,7 @@ def apply_filters(picture: Tensor, taps: Tensor, count: int) -> Tensor:
     return filtered
 
 
+@cache
 def dictionary() -> Tensor:
     """Our own dictionary of 72 filters by the paper's formulas, shape (72, 1, 5, 5).
 
@@ -244,15 +247,17 @@ def dictionary() -> Tensor:
 
     Source: section 3.3 of the paper; the parameters are read off the published dictionary.
     """
-    kernels = [gaussian_kernel(SIDE, *shape) for shape in _gaussians()]
-    wide, middle, narrow = (gaussian_kernel(SIDE, s, s) for s in (2.0, 1.2, 0.4))
-    kernels += [2 * wide - middle, 2 * wide - narrow, 2 * middle - narrow]
-    ratios = (0.8, 0.6, 0.4)
-    for outer, inner in zip(
-        _turned(2.0, ratios, step=30), _turned(1.2, ratios, step=30), strict=True
-    ):
-        kernels.append(2 * gaussian_kernel(SIDE, *outer) - gaussian_kernel(SIDE, *inner))
-    return torch.stack(kernels).unsqueeze(1).float()
+    # On the CPU whatever the caller's default is: what is kept must have values.
+    with torch.device("cpu"):
+        kernels = [gaussian_kernel(SIDE, *shape) for shape in _gaussians()]
+        wide, middle, narrow = (gaussian_kernel(SIDE, s, s) for s in (2.0, 1.2, 0.4))
+        kernels += [2 * wide - middle, 2 * wide - narrow, 2 * middle - narrow]
+        ratios = (0.8, 0.6, 0.4)
+        for outer, inner in zip(
+            _turned(2.0, ratios, step=30), _turned(1.2, ratios, step=30), strict=True
+        ):
+            kernels.append(2 * gaussian_kernel(SIDE, *outer) - gaussian_kernel(SIDE, *inner))
+        return torch.stack(kernels).unsqueeze(1).float()
 
 
 def _gaussians() -> list[tuple[float, float, float]]:

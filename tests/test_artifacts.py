@@ -1,0 +1,90 @@
+"""What files say of themselves, and published checkpoints as safetensors."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from safetensors import safe_open
+
+from srcli.artifacts import identify
+from srcli.registry import get_model
+from srcli.store import find_weights, sha256_of
+
+OURS = find_weights(get_model("lapar-c"), 2, "upscale")
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    """LAPAR-B x3 as a training program would leave it."""
+    torch.manual_seed(0)
+    state = get_model("lapar-b").build(3).state_dict()
+    file = tmp_path / "theirs.pth"
+    torch.save({"params": {f"module.{name}": value for name, value in state.items()}}, file)
+    return file
+
+
+def test_models_are_known_by_their_tensors():
+    for name, scale in (("lapar-a", 4), ("lapar-c", 2)):
+        found = identify(get_model(name).build(scale).state_dict())
+        assert [(one.spec.name, one.scale) for one in found] == [(name, scale)]
+    assert identify({"weight": torch.zeros(3)}) == []
+
+
+def test_a_checkpoint_is_converted(srcli, checkpoint, photograph):
+    code, out, _ = srcli("weights", "convert", checkpoint)
+    target = checkpoint.with_suffix(".safetensors")
+    assert code == 0
+    assert out.strip() == f"{target}  lapar-b x3"
+    with safe_open(target, "pt") as opened:
+        provenance = json.loads(opened.metadata()["srcli"])
+    assert provenance["source_sha256"] == sha256_of(checkpoint)
+    assert provenance["model"] == "lapar-b"
+    theirs = torch.load(checkpoint)["params"]
+    with safe_open(target, "pt") as opened:
+        for name, value in theirs.items():
+            assert torch.equal(opened.get_tensor(name.removeprefix("module.")), value)
+    before = target.read_bytes()
+    assert srcli("weights", "convert", checkpoint)[0] == 2
+    assert srcli("weights", "convert", checkpoint, "--overwrite")[0] == 0
+    assert target.read_bytes() == before
+
+
+def test_foreign_weights_are_not_converted(srcli, tmp_path):
+    torch.save({"weight": torch.zeros(3)}, tmp_path / "odd.pth")
+    code, _, err = srcli("weights", "convert", tmp_path / "odd.pth")
+    assert code == 3
+    assert "belong to no model" in err
+    assert [path.name for path in tmp_path.iterdir()] == ["odd.pth"]
+
+
+def test_a_graph_tells_what_it_is(srcli, tmp_path):
+    target = tmp_path / "graph.onnx"
+    assert srcli("export", "-m", "lapar-c", "-s", 2, "-o", target)[0] == 0
+    code, out, _ = srcli("models", target, "--json")
+    facts = json.loads(out)
+    assert code == 0
+    assert (facts["model"], facts["scale"], facts["task"]) == ("lapar-c", "2", "upscale")
+    assert facts["weights_sha256"] == OURS.sha256
+    assert facts["opset"] == 20
+    code, out, _ = srcli("models", target)
+    assert "lapar-c" in out
+
+
+def test_weights_tell_what_they_are(srcli):
+    code, out, _ = srcli("models", OURS.path, "--json")
+    facts = json.loads(out)
+    assert code == 0
+    assert facts["model"] == ["lapar-c x2"]
+    assert facts["sha256"] == OURS.sha256
+
+
+@pytest.mark.parametrize("name", ["missing.onnx", "text.onnx", "text.txt", "text.engine"])
+def test_other_files_are_refused(srcli, tmp_path, name):
+    if "text" in name:
+        (tmp_path / name).write_text("some text")
+    code, out, err = srcli("models", tmp_path / name)
+    assert code in (1, 3)
+    assert out == ""
+    assert name in err
