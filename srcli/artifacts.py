@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from srcli.checkpoints import SUFFIXES, fits, read_tensors
 from srcli.errors import InputError, UsageError, WeightsError
 from srcli.files import atomic_path
-from srcli.registry import MODELS
+from srcli.registry import MODELS, get_model
 from srcli.spec import ModelSpec
 from srcli.store import sha256_of
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
 HEADER = "srcli"
 ENGINES = (".engine", ".plan")
@@ -56,7 +57,7 @@ def identify(tensors: Mapping[str, Tensor]) -> list[Identity]:
     return [
         Identity(spec=spec, scale=scale)
         for spec in MODELS
-        for scale, network in _empty_networks(spec)
+        for scale, network in _empty_networks(spec.name)
         if fits(network, tensors)
     ]
 
@@ -112,16 +113,14 @@ def convert(
     return one
 
 
-def _empty_networks(spec: ModelSpec) -> Iterator[tuple[int, Any]]:
+@cache
+def _empty_networks(name: str) -> list[tuple[int, nn.Module]]:
+    """A model at each of its scales, with shapes and without values."""
     import torch
 
-    for scale in spec.scales:
-        with torch.device("meta"):
-            try:
-                yield scale, spec.build(scale)
-            except (NotImplementedError, RuntimeError):  # a network that computes while built
-                with torch.device("cpu"):
-                    yield scale, spec.build(scale)
+    spec = get_model(name)
+    with torch.device("meta"):
+        return [(scale, spec.build(scale)) for scale in spec.scales]
 
 
 def _graph(file: Path) -> dict[str, Any]:
