@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from srcli.commands import options
-from srcli.spec import ModelSpec, Scores, Task
+from srcli.spec import Geometry, ModelSpec, Scores, Task
 
 PIXELS_720P = 1280 * 720
 GIGA = 1e9
@@ -80,22 +80,43 @@ def _card(spec: ModelSpec) -> None:
     from srcli import console
 
     console.result(f"{spec.title} ({spec.name})\n{spec.paper}\n")
-    for scale in spec.scales:
-        geometry = spec.geometry(scale)
-        console.result(
-            f"x{scale}: sees {geometry.margin} pixels to each side; tiling {geometry.tiling}; "
-            f"smallest side {geometry.minimum}"
-        )
+    console.table(
+        ("scale", "params", "published", "fused", "sees to each side", "tiling", "least side"),
+        [
+            (
+                f"x{scale}",
+                f"{spec.parameters(scale) / 1e3:.0f} k",
+                f"{_giga(spec.multiply_adds(scale).published):.1f} G",
+                f"{_giga(spec.multiply_adds(scale).fused):.1f} G",
+                _sight(spec.geometry(scale)),
+                spec.geometry(scale).tiling,
+                str(spec.geometry(scale).minimum),
+            )
+            for scale in spec.scales
+        ],
+        title="multiply-adds at 1280x720 output",
+    )
     if spec.any_scale is not None:
-        console.result(f"any other scale from 1 to {spec.any_scale.largest} too")
+        console.result(f"any other scale from 1 to {spec.any_scale.largest} too\n")
     rows = []
     for task, scale in _variants(spec):
         weights = _weights(spec, scale, task)
         licence = weights.licence if weights else "give --weights FILE"
         own = _measured(spec, scale, task)
-        paper = spec.published.get(scale)
+        paper = spec.published.get(scale) if task == "upscale" else None
         rows.append((f"{task} x{scale}", licence, *_pairs(own, paper)))
-    console.table(("", "weights", *(f"{name}: own / paper" for name in TEST_SETS)), rows)
+    console.table(
+        ("task", "weights", *(f"{name}: own / paper" for name in TEST_SETS)),
+        rows,
+        title="PSNR-Y in dB",
+    )
+
+
+def _sight(geometry: Geometry) -> str:
+    """How far away an input pixel can be and still matter."""
+    if geometry.tiling == "approximate":
+        return f"the whole picture; tiles see {geometry.margin} px"
+    return f"{geometry.margin} px"
 
 
 def _pairs(own: dict[str, float], paper: Scores | None) -> list[str]:
