@@ -40,7 +40,7 @@ def engine(monkeypatch: pytest.MonkeyPatch) -> Engine:
     monkeypatch.setitem(sys.modules, "tensorrt", library)
     monkeypatch.setattr(trt, "current_gpu", lambda: GPU)
     monkeypatch.setattr(trt, "_DEVICE", "cpu")
-    stream = SimpleNamespace(cuda_stream=1)
+    stream = SimpleNamespace(cuda_stream=1, synchronize=lambda: None)
     for name, pretended in {
         "init": lambda: None,
         "Stream": lambda: stream,
@@ -202,3 +202,15 @@ def test_backend_opens_the_cached_engine(
     session = TensorRtBackend().open(model, SessionOptions(precision="fp16"))
     np.testing.assert_array_equal(session(_batch(24)), _enlarged(_batch(24)))
     assert asked == [(Path("graph.onnx"), "fp16")]
+
+
+def test_a_staged_batch_is_run_without_copies(path: Path, engine: Engine) -> None:
+    session = TensorRtSession(path)
+    batch = _batch(16)
+    step = session.stage(batch)
+    for _ in range(3):
+        step()
+    ready = session._prepared[batch.shape]
+    assert np.array_equal(ready.output.numpy(), session(batch))
+    assert session.facts["device"] == GPU.name
+    assert session.stream.cuda_stream == 1

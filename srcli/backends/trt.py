@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -119,6 +120,35 @@ class TensorRtSession:
             self._prepared.clear()
             raise OutOfMemory(str(error)) from error
         return np.asarray(result.numpy())
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """Where and in what precision the engine computes."""
+        return {
+            "device": self.info.gpu or _DEVICE,
+            "precision": self.info.precision,
+            "tensorrt": f"{self.info.flavour} {self.info.version}",
+        }
+
+    @property
+    def stream(self) -> Any:
+        """The CUDA stream that everything is enqueued on: who measures must wait for it."""
+        return self._stream
+
+    def stage(self, batch: Batch) -> Callable[[], object]:
+        """Put a batch on the device.
+
+        Returns:
+            A function that runs the engine on it, and returns before the work is done.
+        """
+        import torch
+
+        self._check(batch.shape)
+        with torch.cuda.stream(self._stream), torch.inference_mode():
+            ready = self._prepare(batch.shape)
+            ready.input.copy_(torch.from_numpy(np.require(batch, np.float32, ["C", "W"])))
+        self._stream.synchronize()
+        return lambda: self._run(ready)
 
     def close(self) -> None:
         self._prepared.clear()
