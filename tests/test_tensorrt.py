@@ -13,6 +13,7 @@ from types import ModuleType, SimpleNamespace
 import numpy as np
 import onnx
 import pytest
+import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from srcli.backends.trt_engine import EngineInfo, collecting_logger
@@ -27,6 +28,7 @@ from srcli.export.to_tensorrt import (
     unsupported_operators,
 )
 from srcli.loading import load
+from srcli.registry import get_model
 
 Graphs = Callable[..., bytes]
 with_rtx = pytest.mark.usefixtures("rtx")
@@ -115,6 +117,25 @@ def test_lapar_builds(lapar: Graphs, scale: int, precision: str) -> None:
     assert b'{"model": "lapar-c"' in plan  # the engine's name
     assert seen == sorted(seen) and seen[-1] == 1
     assert EngineInfo.from_json(info.to_json()) == info
+
+
+@with_rtx
+@pytest.mark.parametrize(
+    ("name", "scale"), [("awsrn-sd", 2), ("asdn-base", 2), ("fsdn-base", 4), ("hpinet-s", 4)]
+)
+def test_every_architecture_builds(tmp_path: Path, name: str, scale: int) -> None:
+    """The smallest of each, with random weights: what counts is that all its operators build."""
+    torch.manual_seed(0)
+    file = tmp_path / "random.pth"
+    torch.save(get_model(name).build(scale).state_dict(), file)
+    model = load(name, scale, weights=file)
+    least, most = max(8, model.geometry.minimum), 64
+    options = EngineOptions(
+        min_shape=(1, 3, least, least), opt_shape=(1, 3, most, most), max_shape=(1, 3, most, most)
+    )
+    plan, info = build_engine(to_onnx(model).SerializeToString(), options)
+    assert info.engine_sha256 == hashlib.sha256(plan).hexdigest()
+    assert info.profile["max"] == (1, 3, most, most)
 
 
 @with_rtx
