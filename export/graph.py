@@ -50,8 +50,10 @@ def write_graph(
     Raises:
         UnsupportedOperation: Use `torch.onnx.export` instead.
     """
+    # A network may have a form of itself for runtimes that know fewer operations.
+    for_export: Callable[[], nn.Module] = getattr(network, "for_export", lambda: network)
     try:
-        traced = fx.symbolic_trace(network)
+        traced = fx.symbolic_trace(for_export())
     except Exception as error:  # whatever a network's Python does to a symbolic value
         raise UnsupportedOperation(str(error)) from error
     return Writer(traced, half=half, opset=opset).write(scale, size)

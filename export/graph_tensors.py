@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from onnx import TensorProto
 from torch import fx, nn
 from torch.nn import functional as F
 
-from srcli.models.layers import count_up
+from srcli.models.layers import count_up, quotient
 
 if TYPE_CHECKING:
     from .graph import Writer
@@ -86,6 +87,20 @@ def _count_up(writer: Writer, node: fx.Node, count: Any, like: fx.Node) -> None:
     writer.emit("Squeeze", [count, axes], f"{node.name}.count")
     start, step = (writer.scalar(f"{node.name}.{name}", i) for i, name in enumerate(("from", "by")))
     writer.emit("Range", [start, f"{node.name}.count", step], node.name)
+
+
+def _quotient(writer: Writer, node: fx.Node, values: Any, divisor: Any) -> None:
+    """Whole numbers divided as floats."""
+    floats = []
+    for value, place in ((values, "over"), (divisor, "under")):
+        if isinstance(value, int):
+            floats.append(writer.number(f"{node.name}.{place}", value))
+        elif value in writer.whole:
+            writer.emit("Cast", [value], f"{node.name}.{place}", to=TensorProto.FLOAT)
+            floats.append(f"{node.name}.{place}")
+        else:
+            floats.append(value)
+    writer.emit("Div", floats, node.name)
 
 
 def _clamp(writer: Writer, node: fx.Node, x: fx.Node, min: Any = None, max: Any = None) -> None:
@@ -251,7 +266,27 @@ def layer_norm(writer: Writer, node: fx.Node, module: nn.LayerNorm) -> None:
     writer.emit("LayerNormalization", inputs, node.name, axis=-1, epsilon=module.eps)
 
 
+def _leaky_relu_module(writer: Writer, node: fx.Node, module: nn.LeakyReLU) -> None:
+    writer.emit("LeakyRelu", [node.args[0]], node.name, alpha=module.negative_slope)
+
+
+def _pixel_shuffle(writer: Writer, node: fx.Node, module: nn.PixelShuffle) -> None:
+    factor = module.upscale_factor
+    writer.emit("DepthToSpace", [node.args[0]], node.name, blocksize=factor, mode="CRD")
+
+
+def _module(kind: str) -> Callable[..., None]:
+    def write(writer: Writer, node: fx.Node, module: nn.Module) -> None:
+        writer.emit(kind, [node.args[0]], node.name)
+
+    return write
+
+
 MODULES: dict[type[nn.Module], Callable[..., None]] = {
+    nn.LeakyReLU: _leaky_relu_module,
+    nn.ReLU: _module("Relu"),
+    nn.Sigmoid: _module("Sigmoid"),
+    nn.PixelShuffle: _pixel_shuffle,
     nn.Linear: linear,
     nn.LayerNorm: layer_norm,
 }
@@ -259,6 +294,7 @@ MODULES: dict[type[nn.Module], Callable[..., None]] = {
 OPERATIONS: dict[Any, Callable[..., None]] = {
     builtins.getattr: _attribute,
     count_up: _count_up,
+    quotient: _quotient,
     operator.add: _arithmetic("Add"),
     operator.sub: _arithmetic("Sub"),
     operator.mul: _arithmetic("Mul"),

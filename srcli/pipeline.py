@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from srcli.backends.base import Batch, OutOfMemory, Session, limits_of
+from srcli.backends.base import Batch, OutOfMemory, Session, as_blind, limits_of
 from srcli.errors import MemoryExhaustedError, SrcliError, UsageError
 from srcli.images import Picture, Pixels, bleed, from_float, to_float
 from srcli.resample import RowResampler
@@ -89,6 +89,9 @@ class Restorer:
 
     note: Callable[[str], None] = lambda message: None
     """Told when a tile had to be made smaller, and once where tiles only approximate."""
+
+    kernel: Batch | None = field(default=None, init=False)
+    """Of blind networks: the blur kernels, n x 1 x K x K, of what was restored last."""
 
     _fitting: tuple[int, int] | None = field(default=None, init=False)
     """Height and width of a window that should fit, once a larger one did not."""
@@ -179,16 +182,50 @@ class Restorer:
         window = self._window(height, width, len(sources) * (2 if has_alpha else 1))
         rows = max(min(window[0], self._strip_rows(width, len(sources))), 2 * halo + 1)
         self._tell_approximate(height, width, (min(rows, window[0]), window[1]))
+        kernel: Batch | None = None
         for span in spans(height, rows, halo, self.geometry.multiple_of):
             stored = [source(span.start, span.stop) for source in sources]
             batch = _planes([layer for part in stored for layer in _layers(part)])
-            restored = self.restore(batch, _shifted(progress, span, height, width))
+            if kernel is None or len(kernel) != len(batch):
+                kernel = self.estimate_kernel(batch)
+            restored = self.restore(batch, _shifted(progress, span, height, width), kernel)
             inner = span.inner(s)
             parts = _unlayered(restored[:, :, inner], stored, inner, s)
             yield [finish(*part) for finish, part in zip(finishers, parts, strict=True)]
 
-    def restore(self, batch: Batch, progress: Progress = ignore_progress) -> Batch:
+    def estimate_kernel(self, batch: Batch) -> Batch | None:
+        """The blur kernels of n pictures, n x 1 x K x K; None if the network is not blind.
+
+        Where a picture takes more memory than there is for a tile, its middle stands for it.
+
+        Raises:
+            MemoryExhaustedError: Not even the smallest tile fits.
+        """
+        session = as_blind(self.session)
+        if session is None:
+            return None
+        padded = self._padded(batch)
+        while True:
+            window = self._window(padded.shape[2], padded.shape[3], len(batch))
+            middle = np.ascontiguousarray(_middle(padded, window))
+            try:
+                self.kernel = self._pool.submit(session.estimate_kernel, middle).result()
+                return self.kernel
+            except OutOfMemory:
+                self._shrink(window)
+
+    def restore(
+        self,
+        batch: Batch,
+        progress: Progress = ignore_progress,
+        kernel: Batch | None = None,
+    ) -> Batch:
         """Restore n x 3 x h x w in [0, 1] to n x 3 x s*h x s*w, not clamped, tile by tile.
+
+        Args:
+            batch: In any size.
+            progress: Told how far it is.
+            kernel: Blur kernels for blind networks, n x 1 x K x K; None estimates them.
 
         Raises:
             MemoryExhaustedError: Not even the smallest tile fits.
@@ -196,22 +233,26 @@ class Restorer:
         """
         height, width = batch.shape[2:]
         padded = self._padded(batch)
+        if kernel is None:
+            kernel = self.estimate_kernel(batch)
         while True:
             window = self._window(padded.shape[2], padded.shape[3], len(batch))
             try:
-                restored = self._run_tiles(padded, window, progress)
+                restored = self._run_tiles(padded, window, progress, kernel)
                 break
             except OutOfMemory:
                 self._shrink(window)
         return restored[:, :, : enlarged(height, self.scale), : enlarged(width, self.scale)]
 
-    def _run_tiles(self, batch: Batch, window: tuple[int, int], progress: Progress) -> Batch:
+    def _run_tiles(
+        self, batch: Batch, window: tuple[int, int], progress: Progress, kernel: Batch | None
+    ) -> Batch:
         count, _, height, width = batch.shape
         s = self.scale
         tiles = plan(height, width, window, self.margin, self.geometry.multiple_of)
         self._tell_approximate(height, width, window)
         if len(tiles) == 1:
-            restored: Batch = self._pool.submit(self._run, batch).result()
+            restored: Batch = self._pool.submit(self._run, batch, kernel).result()
             progress(1, 1)
             return restored
         out = np.empty((count, 3, enlarged(height, s), enlarged(width, s)), np.float32)
@@ -219,7 +260,7 @@ class Restorer:
         def restore(tile: Tile) -> None:
             rows, columns = tile.rows, tile.columns
             cut = batch[:, :, rows.start : rows.stop, columns.start : columns.stop]
-            result = self._run(cut)[:, :, rows.inner(s), columns.inner(s)]
+            result = self._run(cut, kernel)[:, :, rows.inner(s), columns.inner(s)]
             out[:, :, rows.outer(s), columns.outer(s)] = result
 
         # In the pool even for one lane: all calls of the session share its threads.
@@ -234,17 +275,24 @@ class Restorer:
             wait(futures)
         return out
 
-    def _run(self, batch: Batch) -> Batch:
+    def _run(self, batch: Batch, kernel: Batch | None) -> Batch:
         limits = limits_of(self.session)
         most = limits[1][0] if limits else len(batch)
-        parts = [batch[first : first + most] for first in range(0, len(batch), most)]
-        restored = np.concatenate([self.session(np.ascontiguousarray(part)) for part in parts])
+        parts = [slice(first, first + most) for first in range(0, len(batch), most)]
+        restored = np.concatenate([self._call(batch, kernel, part) for part in parts])
         if not np.isfinite(restored).all():
             raise SrcliError(
                 "the network gave values that are not finite. Try --precision fp32, or another "
                 "backend; if the weights are your own, check them."
             )
         return restored
+
+    def _call(self, batch: Batch, kernel: Batch | None, part: slice) -> Batch:
+        session = as_blind(self.session)
+        pictures = np.ascontiguousarray(batch[part])
+        if session is None or kernel is None:
+            return self.session(pictures)
+        return session.restore(pictures, kernel[part])
 
     def _padded(self, batch: Batch) -> Batch:
         """Enlarge to what the network accepts, by repeating the border below and to the right."""
@@ -313,6 +361,14 @@ class Restorer:
     def margin(self) -> int:
         """Receptive field in input pixels."""
         return self.geometry.margin
+
+
+def _middle(batch: Batch, window: tuple[int, int]) -> Batch:
+    """The part of at most `window` in the middle of n x 3 x h x w."""
+    top, left = (
+        max(0, (side - most) // 2) for side, most in zip(batch.shape[2:], window, strict=True)
+    )
+    return batch[:, :, top : top + window[0], left : left + window[1]]
 
 
 class _Sliding:

@@ -5,10 +5,16 @@ from __future__ import annotations
 import difflib
 
 from srcli.errors import UnknownModelError, UnsupportedScaleError
-from srcli.models import asdn, awsrn, hpinet, lapar
+from srcli.models import asdn, awsrn, dcls, hpinet, lapar
 from srcli.spec import ModelSpec, Scale, Task, number
 
-MODELS: tuple[ModelSpec, ...] = (*lapar.SPECS, *awsrn.SPECS, *asdn.SPECS, *hpinet.SPECS)
+MODELS: tuple[ModelSpec, ...] = (
+    *lapar.SPECS,
+    *awsrn.SPECS,
+    *asdn.SPECS,
+    *hpinet.SPECS,
+    *dcls.SPECS,
+)
 DEFAULT_MODEL = "lapar-c"
 DEFAULT_SCALE = 4
 

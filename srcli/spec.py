@@ -108,6 +108,9 @@ class ModelSpec:
     prunable: bool = False
     """Whether the network has a method `prune_branches(threshold)`."""
 
+    blind: bool = False
+    """Whether the network estimates the picture's blur: it has `estimate_kernel` and `restore`."""
+
     tolerance: float = 1e-5
     """Largest difference, in [0, 1], between two ways of computing the model in float32."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +30,26 @@ class Session(Protocol):
     def close(self) -> None:
         """Free what the session holds."""
         ...
+
+
+class BlindSession(Session, Protocol):
+    """A session of a network that estimates a picture's blur, and restores with that.
+
+    Called as any session it does both.
+    """
+
+    def estimate_kernel(self, batch: Batch) -> Batch:
+        """The blur kernels of n pictures, n x 1 x K x K, each of sum 1."""
+        ...
+
+    def restore(self, batch: Batch, kernel: Batch) -> Batch:
+        """Restore with known kernels."""
+        ...
+
+
+def as_blind(session: Session) -> BlindSession | None:
+    """The session, if it gives out its kernel; such a session has a true `is_blind`."""
+    return cast("BlindSession", session) if getattr(session, "is_blind", False) else None
 
 
 def limits_of(session: Session) -> tuple[tuple[int, ...], tuple[int, ...]] | None:

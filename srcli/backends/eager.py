@@ -102,6 +102,27 @@ class TorchSession:
             y = self._replayed(x) if self._capturing else self._run(self._moved(x))
             return np.asarray(y.float().cpu().contiguous().numpy())
 
+    @property
+    def is_blind(self) -> bool:
+        """Whether the network estimates a kernel first."""
+        return hasattr(self._network, "estimate_kernel")
+
+    def estimate_kernel(self, batch: Batch) -> Batch:
+        """Blur kernels, n x 1 x K x K, of n pictures; of blind networks only."""
+        return self._ask("estimate_kernel", batch)
+
+    def restore(self, batch: Batch, kernel: Batch) -> Batch:
+        """Restore with known blur kernels; of blind networks only."""
+        return self._ask("restore", batch, kernel)
+
+    def _ask(self, method: str, *batches: Batch) -> Batch:
+        import torch
+
+        with _memory_errors(self), torch.inference_mode():
+            tensors = [self._moved(torch.from_numpy(batch)) for batch in batches]
+            answer: Tensor = getattr(self._network, method)(*tensors)
+            return np.asarray(answer.float().cpu().contiguous().numpy())
+
     def stage(self, batch: Batch) -> Callable[[], object]:
         """Put a batch where the network computes.
 

@@ -64,6 +64,13 @@ prune_branches = click.option(
     help="Take out reconstruction branches of less learned weight (AWSRN); changes the result.",
 )
 
+save_kernel = click.option(
+    "--save-kernel",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Write the blur that a blind model (DCLS) sees: a picture, .png, and its numbers, .npy.",
+)
+
 as_json = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 
 

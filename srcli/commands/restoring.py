@@ -14,12 +14,13 @@ import click
 
 from srcli import __version__, console
 from srcli.commands import options
+from srcli.commands.kernels import check_kernel_file, save_kernel
 from srcli.errors import UsageError
 from srcli.registry import check_scale, get_model
 from srcli.spec import ModelSpec, Scale, Task, number
 
 if TYPE_CHECKING:
-    from srcli.backends.base import Backend, Precision, SessionOptions
+    from srcli.backends.base import Backend, Batch, Precision, SessionOptions
     from srcli.batch import Outcome
     from srcli.foreign import ForeignModel
     from srcli.images import SaveOptions
@@ -63,6 +64,7 @@ class Request:
     max_pixels: int
     as_json: bool
     prune_below: float | None = None
+    save_kernel: Path | None = None
 
     @property
     def spec(self) -> ModelSpec:
@@ -163,6 +165,8 @@ restoring_options = options.apply(
 def restore_files(request: Request, task: Task, size: SizeRequest) -> int:
     """Do what a restoring command asks for; returns the exit code."""
     jobs = _plan(request, task, size)
+    if request.save_kernel is not None:
+        check_kernel_file(request.save_kernel, request.spec, jobs, overwrite=request.overwrite)
     if request.dry_run:
         return _show_plan(jobs, request)
     runner = _Runner(request, task)
@@ -171,9 +175,16 @@ def restore_files(request: Request, task: Task, size: SizeRequest) -> int:
 
         return check_jobs(jobs, request, runner.load)
     outcomes = list(_run(jobs, request, runner))
+    if request.save_kernel is not None and runner.kernel is not None:
+        save_kernel(runner.kernel[0, 0], request.save_kernel)
     if request.as_json:
         console.print_json({**runner.facts, "files": [_as_dict(o) for o in outcomes]})
     return _summary(outcomes)
+
+
+def _backend(request: Request) -> str:
+    # In PyTorch a blind network gives out its kernel, so that all tiles share one.
+    return "torch" if request.backend == "auto" and request.spec.blind else request.backend
 
 
 def _plan(request: Request, task: Task, size: SizeRequest) -> list[Job]:
@@ -223,7 +234,7 @@ class _Runner:
         from srcli.backends import get_backend
 
         self.request, self.task = request, task
-        self.backend: Backend = get_backend(request.backend)
+        self.backend: Backend = get_backend(_backend(request))
         self.facts: dict[str, Any] = {
             "model": request.spec.name,
             "task": task,
@@ -274,6 +285,11 @@ class _Runner:
                 note=console.note,
             )
         return self._open[scale]
+
+    @property
+    def kernel(self) -> Batch | None:
+        """The blur that a blind network saw in the picture that was restored last."""
+        return next((r.kernel for r in self._open.values() if r.kernel is not None), None)
 
     def __enter__(self) -> _Runner:
         return self

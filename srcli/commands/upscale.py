@@ -43,6 +43,7 @@ def _box(text: str) -> tuple[int, int]:
 @click.option("--height", type=click.IntRange(min=1), help="Height of the output, in pixels.")
 @click.option("--fit", type=_box, metavar="WxH", help="As large as fits into a box.")
 @options.prune_branches
+@options.save_kernel
 def upscale(
     scale: Fraction | None,
     width: int | None,
@@ -62,6 +63,7 @@ def upscale(
         srcli upscale photo.png -m lapar-c -s 4
         srcli upscale holiday/ -r -s 2 --resume
         srcli upscale photo.jpg --width 3840 -o large.jpg
+        srcli upscale blurred.png -m dcls-iso -s 4 --save-kernel kernel.png
     """
     from fractions import Fraction
 

@@ -137,3 +137,12 @@ def count_up(count: int, like: Tensor) -> Tensor:
     of the picture; the exporter knows this one.
     """
     return torch.arange(count, device=like.device)
+
+
+@fx.wrap
+def quotient(values: Tensor, divisor: int) -> Tensor:
+    """Numbers, whole or not, divided as floats.
+
+    A function of its own for the same reason as `count_up`.
+    """
+    return values / divisor

@@ -83,7 +83,7 @@ class HpiNet(nn.Module):
 
 
 class PatchMatch(nn.Module):
-    """Finds for every patch the most similar other one (section 3.2 of the paper)."""
+    """Finds for every patch the most similar other one, whose pixels it may then read."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()

@@ -1,0 +1,65 @@
+"""The blur kernel that a blind network sees, as a picture and as numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from srcli.errors import OutputExistsError, UsageError
+from srcli.spec import ModelSpec
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from srcli.jobs import Job
+
+SHOWN = 420  # least side of the picture, in pixels
+
+
+def check_kernel_file(file: Path, spec: ModelSpec, jobs: Sequence[Job], *, overwrite: bool) -> None:
+    """Refuse, before any work, what cannot be saved.
+
+    Raises:
+        UsageError: The model sees no kernel, there are several inputs, or the file is no PNG.
+        OutputExistsError: One of the two files is there already.
+    """
+    if not spec.blind:
+        raise UsageError(f"{spec.name} estimates no blur. Choose -m dcls-iso or -m dcls-aniso.")
+    if len(jobs) != 1:
+        raise UsageError("--save-kernel names one file. Give one input.")
+    if file.suffix.lower() != ".png":
+        raise UsageError(f"{file}: the kernel is written as PNG. Choose a name that ends in .png.")
+    for target in (file, file.with_suffix(".npy")):
+        if target.exists() and not overwrite:
+            raise OutputExistsError(
+                f"{target}: exists already. Replace it with --overwrite, or choose another name."
+            )
+
+
+def save_kernel(kernel: NDArray[np.float32], file: Path) -> None:
+    """Write K x K numbers to `file` as a picture, and beside it as `.npy`."""
+    import numpy as np
+
+    from srcli.files import atomic_path
+    from srcli.images import Picture, write
+
+    write(Picture(color=kernel_picture(kernel)[:, :, None]), file)
+    with (
+        atomic_path(file.with_suffix(".npy")) as partial,
+        partial.open("wb") as stream,
+    ):
+        np.save(stream, kernel)
+
+
+def kernel_picture(kernel: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """K x K numbers as grey squares: 0 or what is less is black, the greatest is white."""
+    import numpy as np
+
+    least = min(0.0, float(kernel.min()))
+    extent = float(kernel.max()) - least
+    grey = (kernel - least) / (extent or 1.0)
+    square = -(-SHOWN // len(kernel))
+    pixels: NDArray[np.uint8] = np.rint(255 * grey).astype(np.uint8)
+    return pixels.repeat(square, axis=0).repeat(square, axis=1)

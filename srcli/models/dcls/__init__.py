@@ -1,0 +1,115 @@
+"""DCLS's facts; the arithmetic is in `network.py`."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+from srcli.spec import Geometry, ModelSpec, MultiplyAdds
+
+if TYPE_CHECKING:
+    from torch import nn
+
+PAPER = (
+    "Luo, Huang, Yu, Li, Fan, Liu: Deep Constrained Least Squares for Blind Image "
+    "Super-Resolution. CVPR 2022"
+)
+FEATURES, DEBLURRED, CODE = 64, 16, 256  # channels of both paths; numbers that describe a blur
+UNITS = 50  # dual-path blocks
+
+Sides = dict[int, tuple[int, ...]]
+ISOTROPIC: Sides = dict.fromkeys((2, 3, 4), (11, 7, 5, 1))  # kernels of 21x21
+ANISOTROPIC: Sides = {2: (7, 3, 3, 1), 4: (11, 9, 7, 5, 3)}  # 11x11 and 31x31
+
+
+def _build(sides: Sides, scale: int) -> nn.Module:
+    from srcli.models.dcls.network import Dcls
+
+    return Dcls(sides[scale], scale)
+
+
+def _geometry(sides: Sides, scale: int) -> Geometry:
+    # The filtering reaches over the whole picture, and so do the means that scale channels; both
+    # change little with what is far away. The halo holds what a kernel spreads, and the
+    # convolutions that matter most.
+    kernel = sum(sides[scale]) - len(sides[scale]) + 1
+    # Both paths of a block at input resolution and the spectra; in front of the last convolution
+    # 64 channels at output resolution, before and after they are shuffled.
+    at_input = 8 * FEATURES + 16 * DEBLURRED
+    return Geometry(
+        margin=2 * kernel + 22,
+        minimum=8,  # three convolutions without padding
+        floats_per_pixel=at_input // scale**2 + 3 * FEATURES,
+        tiling="approximate",
+    )
+
+
+def _multiply_adds(sides: Sides, scale: int) -> MultiplyAdds:
+    wide, narrow = FEATURES, DEBLURRED
+    block = 9 * (2 * wide**2 + 2 * narrow**2 + (wide + narrow) * wide)
+    residual = 3 * 2 * 9 * wide**2
+    filtering = 2 * wide * narrow + 3 * 9 * narrow**2
+    restorer = 27 * wide + residual + 9 * wide * narrow + filtering + UNITS * block
+    restorer += 9 * (wide + narrow) * wide
+    estimator = 3 * 49 * wide + residual + 2 * 9 * wide**2
+    up = 36 * wide**2 * 5 if scale == 4 else 9 * wide**2 * scale**2
+    total = (restorer + estimator + up) / scale**2 + 27 * wide
+    # A transform of N pixels takes about 2.5 N log2 N; there are three for each of 16 channels.
+    # Half of each is spared in real arithmetic.
+    transforms = 3 * narrow * 2.5 * 16 / scale**2
+    return MultiplyAdds(published=total, filtering=transforms, fused=total + transforms / 2)
+
+
+def _parameters(sides: Sides, scale: int) -> int:
+    wide, narrow = FEATURES, DEBLURRED
+
+    def attention(channels: int) -> int:
+        inner = channels // 4
+        return _conv(channels, inner, 1) + _conv(inner, channels, 1)
+
+    block = 2 * _conv(wide, wide) + 2 * _conv(narrow, narrow) + _conv(wide + narrow, wide)
+    block += attention(wide) + attention(narrow)
+    residual = 6 * _conv(wide, wide)
+    filtering = _conv(wide, narrow, 1) + 3 * _conv(narrow, narrow)
+    filtering += _conv(narrow, narrow, 1) + _conv(narrow, wide, 1)
+    ups = 2 * _conv(wide, 4 * wide) if scale == 4 else _conv(wide, wide * scale**2)
+    restorer = _conv(3, wide) + residual + _conv(wide, narrow) + filtering + UNITS * block
+    restorer += _conv(wide + narrow, wide) + ups + _conv(wide, 3)
+    estimator = _conv(3, wide, 7) + residual + 2 * _conv(wide, wide) + _conv(wide, CODE, 1)
+    return restorer + estimator + sum(size * (CODE + 1) for size in _filters(sides[scale]))
+
+
+def _filters(sides: tuple[int, ...]) -> list[int]:
+    """How many numbers each predicted filter has."""
+    widths = [3, *[DEBLURRED] * (len(sides) - 1), 3]
+    return [
+        inputs * outputs * side**2
+        for inputs, outputs, side in zip(widths, widths[1:], sides, strict=False)
+    ]
+
+
+def _conv(inputs: int, outputs: int, kernel: int = 3) -> int:
+    return outputs * (kernel**2 * inputs + 1)
+
+
+def _spec(kind: str, title: str, sides: Sides) -> ModelSpec:
+    return ModelSpec(
+        name=f"dcls-{kind}",
+        title=title,
+        scales=tuple(sides),
+        build=partial(_build, sides),
+        geometry=partial(_geometry, sides),
+        parameters=partial(_parameters, sides),
+        multiply_adds=partial(_multiply_adds, sides),
+        paper=PAPER,
+        blind=True,
+        # The division amplifies rounding where a kernel's spectrum is small.
+        tolerance=1e-3,
+        half_tolerance=None,
+    )
+
+
+SPECS = (
+    _spec("iso", "DCLS (isotropic blur)", ISOTROPIC),
+    _spec("aniso", "DCLS (anisotropic blur)", ANISOTROPIC),
+)
