@@ -133,7 +133,7 @@ def test_every_architecture_builds(tmp_path: Path, name: str, scale: int) -> Non
     options = EngineOptions(
         min_shape=(1, 3, least, least), opt_shape=(1, 3, most, most), max_shape=(1, 3, most, most)
     )
-    plan, info = build_engine(to_onnx(model).SerializeToString(), options)
+    plan, info = build_engine(to_onnx(model).SerializeToString(), options, {"model": name})
     assert info.engine_sha256 == hashlib.sha256(plan).hexdigest()
     assert info.profile["max"] == (1, 3, most, most)
 
