@@ -25,6 +25,7 @@ COMMANDS: Mapping[str, str] = {
     "eval": "srcli.commands.eval:evaluate",
     "export": "srcli.export.cli:export",
     "weights": "srcli.commands.weights:weights",
+    "filters": "srcli.commands.filters:filters",
     "bench": "srcli.commands.bench:bench",
     "doctor": "srcli.commands.doctor:doctor",
 }

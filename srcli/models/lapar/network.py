@@ -195,14 +195,21 @@ class FusedLapar(nn.Module):
         return net.eval().requires_grad_(False)
 
     def forward(self, x: Tensor) -> Tensor:
+        taps = self.filters(x)  # n 13 H W
+        return apply_filters(self._enlarge(x), taps, self.taps.out_channels)  # n 3 H W
+
+    def filters(self, x: Tensor) -> Tensor:
+        """The taps of every output pixel's filter, n x 13 x H x W or n x 25 x H x W.
+
+        Row by row; 13 are the first half of a filter that equals its own half-turn, and its centre.
+        """
         features = F.relu(self.head(x - self.mean))  # n C h w
         for block in self.body:
             features = block(features)  # n C h w
         if self.scale > 1:
             features = F.pixel_shuffle(F.relu(self.up(features)), self.scale)  # n C H W
         features = F.relu(self.merge(self.mix(features)))  # n C H W
-        taps = self.taps(features)  # n 13 H W
-        return apply_filters(self._enlarge(x), taps, self.taps.out_channels)  # n 3 H W
+        return self.taps(features)  # type: ignore[no-any-return]
 
     def _enlarge(self, x: Tensor) -> Tensor:
         """Bicubic enlargement, n x 3 x h x w -> n x 3 x H x W."""
