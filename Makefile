@@ -23,12 +23,17 @@ bench:
 DATA ?= ../shared/data/train
 TEST ?= ../shared/data/eval
 MINUTES ?= 60
+TRAIN = $(PYTHON) -m srcli.weights.train lapar-c --data $(DATA) --test $(TEST)/Set5 \
+	--candidates 1 --minutes $(MINUTES)
 weights:
 	for scale in 2 3 4; do \
-		$(PYTHON) -m srcli.weights.train lapar-c -s $$scale --data $(DATA) --test $(TEST)/Set5 \
-			--init weights/lapar-c-x$$scale.safetensors --minutes $(MINUTES) \
+		$(TRAIN) -s $$scale --loss psnr --init weights/lapar-c-x$$scale.safetensors \
 			--out runs/lapar-c-x$$scale || exit 1; \
 	done
+	$(TRAIN) --task denoise --loss psnr-rgb --patch 80 --batch 4 \
+		--init weights/lapar-c-denoise.safetensors --out runs/lapar-c-denoise
+	$(TRAIN) --task deblock --loss psnr --patch 80 --batch 4 \
+		--init weights/lapar-c-deblock.safetensors --out runs/lapar-c-deblock
 
 # Measure the shipped weights again and write the figures into the manifest and the tables.
 scores:
