@@ -191,6 +191,7 @@ def test_a_full_disk_leaves_nothing(tmp_path):
 
 
 @posix
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize(
     ("suffix", "side"), [("png", 2000), ("jpg", 2500), ("tif", 2000), ("webp", 1500), ("avif", 400)]
 )
@@ -203,12 +204,20 @@ def test_interrupted_writing_leaves_nothing(suffix, side, tmp_path, capfd):
     def interrupt(*_):
         raise KeyboardInterrupt
 
+    def interrupted(delay):
+        try:
+            signal.setitimer(signal.ITIMER_REAL, delay)
+            write(shown, path)
+        except KeyboardInterrupt:
+            return True
+        path.write_bytes(b"the old one")
+        return False
+
     before = signal.signal(signal.SIGALRM, interrupt)
     try:
         for delay in (0.01, 0.06):
-            with pytest.raises(KeyboardInterrupt):
-                signal.setitimer(signal.ITIMER_REAL, delay)
-                write(shown, path)
+            # Python itself drops what is raised in a weak reference's callback, which may just run.
+            assert any(interrupted(delay) for _ in range(3))
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
