@@ -11,51 +11,30 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import statistics
 import tempfile
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from srcli.backends.base import SessionOptions
 from srcli.backends.eager import TorchSession
 from srcli.backends.openvino import OpenVinoBackend
 from srcli.backends.ort import OnnxRuntimeSession
+from srcli.benchmark.hardware import hardware
+from srcli.benchmark.worker import Published
 from srcli.loading import LoadedModel, load
 
 RESULTS = Path(__file__).parent / "results"
-
-
-def published_graph(model: LoadedModel, folder: Path) -> Path:
-    """The published network as anybody would export it."""
-    import warnings
-
-    file = folder / "published.onnx"
-    dynamic = {0: "batch", 2: "height", 3: "width"}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        torch.onnx.export(
-            model.published(),
-            (torch.rand(2, 3, 40, 41),),
-            file,
-            dynamic_shapes=(dynamic,),
-            external_data=False,
-            verbose=False,
-        )
-    return file
 
 
 def contestants(model: LoadedModel, folder: Path) -> dict[str, Callable[[np.ndarray], np.ndarray]]:
     options = SessionOptions()
     ways: dict[str, Callable[[np.ndarray], np.ndarray]] = {
         "published, PyTorch": TorchSession(model.published(), options),
-        "published, ONNX Runtime": OnnxRuntimeSession(published_graph(model, folder), options),
+        "published, ONNX Runtime": OnnxRuntimeSession(Published(model, folder).graph(), options),
         "fused, PyTorch": TorchSession(model.network(), options),
         "fused, ONNX Runtime": OnnxRuntimeSession(model.graph(), options),
     }
@@ -99,9 +78,7 @@ def main() -> None:
 def save(arguments: argparse.Namespace, rows: list, samples: dict) -> None:
     RESULTS.mkdir(exist_ok=True)
     report = {
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "hardware": {"cpu": _cpu(), "cores": os.cpu_count(), "system": platform.platform()},
-        "versions": {"torch": torch.__version__, "python": platform.python_version()},
+        "hardware": hardware(),
         "model": arguments.model,
         "scale": arguments.scale,
         "output_size": arguments.size,
@@ -110,13 +87,6 @@ def save(arguments: argparse.Namespace, rows: list, samples: dict) -> None:
     }
     name = f"fused-vs-published-{arguments.model}-x{arguments.scale}-cpu.json"
     (RESULTS / name).write_text(json.dumps(report, indent=1) + "\n")
-
-
-def _cpu() -> str:
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return line.split(":")[1].strip()
-    return platform.processor()
 
 
 if __name__ == "__main__":

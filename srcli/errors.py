@@ -76,3 +76,9 @@ class MemoryExhaustedError(SrcliError):
     """Even the smallest tile did not fit in memory."""
 
     exit_code = 4
+
+
+def first_line(error: object) -> str:
+    """The first line of an exception's text that says something, for use in a sentence."""
+    lines = [line.strip(" .") for line in str(error).splitlines()]
+    return next((line for line in lines if line), type(error).__name__)

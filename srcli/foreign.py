@@ -20,7 +20,13 @@ import numpy as np
 
 from srcli.backends.base import Batch, SessionOptions
 from srcli.backends.ort import OnnxRuntimeSession
-from srcli.errors import BackendError, MissingPartError, VerificationError, WeightsError
+from srcli.errors import (
+    BackendError,
+    MissingPartError,
+    VerificationError,
+    WeightsError,
+    first_line,
+)
 from srcli.files import atomic_path
 from srcli.loading import LoadedModel, Note
 from srcli.spec import Geometry, ModelSpec, MultiplyAdds, Task
@@ -196,7 +202,7 @@ def _described(file: Path) -> Any:
             f"{file}: spandrel knows no network with these weights. For ours, use --weights."
         ) from None
     except Exception as error:  # pickles can raise anything
-        raise WeightsError(f"{file}: cannot be read ({_first_line(error)}).") from error
+        raise WeightsError(f"{file}: cannot be read ({first_line(error)}).") from error
     if not isinstance(found, spandrel.ImageModelDescriptor):
         raise WeightsError(f"{file}: needs more than a picture (it is for inpainting).")
     return found
@@ -217,7 +223,7 @@ def _adapted(file: Path) -> onnx.ModelProto:
         model = onnx.load(file)
         onnx.checker.check_model(model)
     except Exception as error:  # protobuf's and onnx's own, which share no base class
-        raise WeightsError(f"{file}: is no ONNX model ({_first_line(error)}).") from error
+        raise WeightsError(f"{file}: is no ONNX model ({first_line(error)}).") from error
     graph = model.graph
     constants = {tensor.name for tensor in graph.initializer}
     inputs = [value for value in graph.input if value.name not in constants]
@@ -288,7 +294,7 @@ def _scale_of(run: Run, file: Path, fixed: tuple[int, int] | None) -> int:
         restored = run(np.full((1, 3, height, width), 0.5, np.float32))
     except Exception as error:
         raise WeightsError(
-            f"{file}: does not run on a picture of {width} x {height} ({_first_line(error)})."
+            f"{file}: does not run on a picture of {width} x {height} ({first_line(error)})."
         ) from error
     enlarged: int = restored.shape[2]
     scale, rest = divmod(enlarged, height)
@@ -353,7 +359,3 @@ def _export(model: ForeignModel, target: Path) -> None:
                 "Use --backend torch; no file was written."
             )
     session.close()
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

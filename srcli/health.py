@@ -29,7 +29,7 @@ from typing import Any, Literal
 
 from srcli import __version__
 from srcli.cuda import Driver, driver
-from srcli.errors import BackendError, MissingPartError
+from srcli.errors import BackendError, MissingPartError, first_line
 
 Status = Literal["ok", "note", "problem"]
 
@@ -555,12 +555,6 @@ def told(subject: str, status: Status, error: Exception) -> Finding:
     if not found:
         found, _, remedy = str(error).rpartition("; ")
     return Finding(subject=subject, status=status, found=found, remedy=remedy)
-
-
-def first_line(error: object) -> str:
-    """The first line of an exception's text that says something, for use in a sentence."""
-    lines = [line.strip(" .") for line in str(error).splitlines()]
-    return next((line for line in lines if line), type(error).__name__)
 
 
 def _numbers(version: str) -> tuple[int, ...]:

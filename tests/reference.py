@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import math
 import zlib
+from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
+
+from srcli.registry import get_model
 
 RGB_MEAN = (0.4488, 0.4371, 0.4040)
 
@@ -15,6 +20,24 @@ def fill(network: torch.nn.Module) -> None:
     """Give every tensor the numbers that its name and shape stand for."""
     tensors = {name: _draw(name, value.shape) for name, value in network.state_dict().items()}
     network.load_state_dict(tensors)
+
+
+def golden(shared: Path, name: str, *keys: str) -> list[torch.Tensor]:
+    """Tensors of a reference vector; the test is skipped where there is none."""
+    file = shared / "reference" / "golden" / f"{name}.npz"
+    if not file.exists():
+        pytest.skip(f"no reference vector for {name}")
+    with np.load(file) as arrays:
+        return [torch.from_numpy(arrays[key]) for key in keys]
+
+
+def check_published_tensors(shared: Path, name: str, network: torch.nn.Module) -> None:
+    """The tensors of `model-x<scale>` have the published names and shapes, and are as many."""
+    manifest = json.loads((shared / "reference" / "manifest.json").read_text())[name]
+    own = {key: list(value.shape) for key, value in network.state_dict().items()}
+    assert own == manifest["tensors"]
+    model, _, scale = name.rpartition("-x")
+    assert get_model(model).parameters(int(scale)) == manifest["parameters"]
 
 
 def _draw(name: str, shape: torch.Size) -> torch.Tensor:

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import json
-
-import numpy as np
 import onnx
 import pytest
 import torch
 from PIL import Image
-from reference import fill
+from reference import check_published_tensors, fill, golden
 
 from srcli.loading import load
 from srcli.models.awsrn import SPECS
@@ -36,13 +33,9 @@ def weigh(network: Awsrn, *weights: float) -> None:
 
 @pytest.mark.parametrize("name", VARIANTS)
 def test_matches_the_published_network(name, shared):
-    file = shared / "reference" / "golden" / f"{name}.npz"
-    if not file.exists():
-        pytest.skip(f"no reference vector for {name}")
+    x, expected = (values / 255 for values in golden(shared, name, "input", "output"))
     network = build(name)
     fill(network)
-    with np.load(file) as golden:
-        x, expected = (torch.from_numpy(golden[key]) / 255 for key in ("input", "output"))
     limit = 1e-5 * expected.abs().max()
     assert (network(x) - expected).abs().max() < limit
     assert (network.fuse()(x) - expected).abs().max() < limit
@@ -50,11 +43,7 @@ def test_matches_the_published_network(name, shared):
 
 @pytest.mark.parametrize("name", VARIANTS)
 def test_has_the_published_tensors(name, shared):
-    manifest = json.loads((shared / "reference" / "manifest.json").read_text())[name]
-    own = {key: list(value.shape) for key, value in build(name).state_dict().items()}
-    assert own == manifest["tensors"]
-    model, _, scale = name.rpartition("-x")
-    assert get_model(model).parameters(int(scale)) == manifest["parameters"]
+    check_published_tensors(shared, name, build(name))
 
 
 @pytest.mark.parametrize(

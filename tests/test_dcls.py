@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import json
 
 import numpy as np
 import onnx
@@ -11,7 +10,7 @@ import onnxruntime
 import pytest
 import torch
 from PIL import Image
-from reference import fill
+from reference import check_published_tensors, fill, golden
 from torch.nn import functional as F
 
 from srcli.backends.base import SessionOptions, as_blind
@@ -55,15 +54,9 @@ def test_matches_the_published_network(name, shared):
     999 of 1000 numbers of the vectors are 0 or 1 for that reason; the others hold rounding errors
     of the values before the clamp, which are what the limit is relative to.
     """
-    file = shared / "reference" / "golden" / f"{name}.npz"
-    if not file.exists():
-        pytest.skip(f"no reference vector for {name}")
+    x, expected, kernel = golden(shared, name, "input", "output", "kernel")
     published = build(name).requires_grad_(False)
     fill(published)
-    with np.load(file) as golden:
-        x, expected, kernel = (
-            torch.from_numpy(golden[key]) for key in ("input", "output", "kernel")
-        )
     largest = published.Restorer(x, kernel).abs().max()
     assert largest > 1000
     for form in (published, published.fuse()):
@@ -74,11 +67,7 @@ def test_matches_the_published_network(name, shared):
 
 @pytest.mark.parametrize("name", CONFIGURATIONS)
 def test_has_the_published_tensors(name, shared):
-    manifest = json.loads((shared / "reference" / "manifest.json").read_text())[name]
-    own = {key: list(value.shape) for key, value in build(name).state_dict().items()}
-    assert own == manifest["tensors"]
-    model, _, scale = name.rpartition("-x")
-    assert get_model(model).parameters(int(scale)) == manifest["parameters"]
+    check_published_tensors(shared, name, build(name))
 
 
 @pytest.mark.parametrize("scale", [2, 3, 4])

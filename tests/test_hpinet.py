@@ -10,7 +10,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from reference import fill
+from reference import check_published_tensors, fill, golden
 
 from srcli.checkpoints import load_weights
 from srcli.models.hpinet import SPECS, network
@@ -55,12 +55,8 @@ def small(scale: int = 2, sides: tuple[int, ...] = (12, 16)) -> HpiNet:
 
 @pytest.mark.parametrize("name", CONFIGURATIONS)
 def test_matches_the_published_network(name, shared):
-    file = shared / "reference" / "golden" / f"{name}.npz"
-    if not file.exists():
-        pytest.skip(f"no reference vector for {name}")
+    x, expected = golden(shared, name, "input", "output")
     published = with_reference_weights(name, shared)
-    with np.load(file) as golden:
-        x, expected = (torch.from_numpy(golden[key]) for key in ("input", "output"))
     limit = 1e-3 * expected.abs().max()
     assert (published(x) - expected).abs().max() < limit
     assert (published.fuse()(x) - expected).abs().max() < limit
@@ -68,11 +64,7 @@ def test_matches_the_published_network(name, shared):
 
 @pytest.mark.parametrize("name", CONFIGURATIONS)
 def test_has_the_published_tensors(name, shared):
-    manifest = json.loads((shared / "reference" / "manifest.json").read_text())[name]
-    own = {key: list(value.shape) for key, value in build(name).state_dict().items()}
-    assert own == manifest["tensors"]
-    model, _, scale = name.rpartition("-x")
-    assert get_model(model).parameters(int(scale)) == manifest["parameters"]
+    check_published_tensors(shared, name, build(name))
 
 
 @pytest.mark.parametrize("scale", [2, 3, 4])

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
-
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from reference import fill
+from reference import check_published_tensors, fill, golden
 
 from srcli.backends.base import SessionOptions
 from srcli.backends.ort import OnnxRuntimeBackend
@@ -29,13 +27,9 @@ def build(name: str) -> Lapar:
 
 @pytest.mark.parametrize("name", GOLDENS)
 def test_matches_the_published_network(name, shared):
-    file = shared / "reference" / "golden" / f"{name}.npz"
-    if not file.exists():
-        pytest.skip(f"no reference vector for {name}")
+    x, expected = golden(shared, name, "input", "output")
     network = build(name)
     fill(network)
-    with np.load(file) as golden:
-        x, expected = (torch.from_numpy(golden[key]) for key in ("input", "output"))
     limit = 1e-4 * expected.abs().max()
     assert (network(x) - expected).abs().max() < limit
     assert (network.fuse()(x) - expected).abs().max() < limit
@@ -43,11 +37,7 @@ def test_matches_the_published_network(name, shared):
 
 @pytest.mark.parametrize("name", GOLDENS)
 def test_has_the_published_tensors(name, shared):
-    manifest = json.loads((shared / "reference" / "manifest.json").read_text())[name]
-    own = {key: list(value.shape) for key, value in build(name).state_dict().items()}
-    assert own == manifest["tensors"]
-    model, _, scale = name.rpartition("-x")
-    assert get_model(model).parameters(int(scale)) == manifest["parameters"]
+    check_published_tensors(shared, name, build(name))
 
 
 @pytest.mark.parametrize("spec", MODELS, ids=lambda spec: spec.name)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol, cast
+from typing import TYPE_CHECKING, Literal, Protocol, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +15,8 @@ if TYPE_CHECKING:
     from torch import nn
 
 Batch = NDArray[np.float32]
+Key = TypeVar("Key")
+Value = TypeVar("Value")
 Precision = Literal["fp32", "fp16", "bf16"]
 
 
@@ -61,6 +65,16 @@ def limits_of(session: Session) -> tuple[tuple[int, ...], tuple[int, ...]] | Non
     return None if low is None or high is None else (low, high)
 
 
+def recent(kept: OrderedDict[Key, Value], key: Key, most: int, make: Callable[[], Value]) -> Value:
+    """What is kept under a key, or made now; what was not asked for longest makes room for it."""
+    if key not in kept:
+        while len(kept) >= most:
+            kept.popitem(last=False)
+        kept[key] = make()
+    kept.move_to_end(key)
+    return kept[key]
+
+
 class Model(Protocol):
     """A model with its weights, in whichever form a backend asks for."""
 
@@ -102,6 +116,12 @@ class Backend(Protocol):
             BackendError: The backend is not available or refuses the model.
         """
         ...
+
+
+def says_out_of_memory(error: Exception, *signs: str) -> bool:
+    """Whether a runtime's error means that memory ran out: by its type, or by words in its text."""
+    text = str(error).lower()
+    return isinstance(error, MemoryError) or any(sign in text for sign in signs)
 
 
 class OutOfMemory(Exception):  # noqa: N818  a condition that the pipeline handles, not a failure

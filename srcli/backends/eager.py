@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from srcli.backends.base import Batch, Model, OutOfMemory, SessionOptions
+from srcli.backends.base import Batch, Model, OutOfMemory, SessionOptions, recent
 from srcli.errors import BackendError
 
 if TYPE_CHECKING:
@@ -170,20 +170,19 @@ class TorchSession:
     def _replayed(self, x: Tensor) -> Tensor:
         import torch
 
-        shape = tuple(x.shape)
-        if shape not in self._captured:
-            while len(self._captured) >= MAX_CAPTURED:
-                self._captured.popitem(last=False)
-            try:
-                self._captured[shape] = self._capture(self._moved(x))
-            except torch.OutOfMemoryError:
-                raise
-            except RuntimeError:
-                self._capturing = False
-                torch.cuda.synchronize()
-                return self._run(self._moved(x))
-        self._captured.move_to_end(shape)
-        ready = self._captured[shape]
+        try:
+            ready = recent(
+                self._captured,
+                tuple(x.shape),
+                MAX_CAPTURED,
+                lambda: self._capture(self._moved(x)),
+            )
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError:
+            self._capturing = False
+            torch.cuda.synchronize()
+            return self._run(self._moved(x))
         ready.input.copy_(x)
         ready.graph.replay()
         return ready.output

@@ -11,8 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from srcli.backends.base import Batch, Model, OutOfMemory, SessionOptions
-from srcli.errors import BackendError
+from srcli.backends.base import (
+    Batch,
+    Model,
+    OutOfMemory,
+    SessionOptions,
+    recent,
+    says_out_of_memory,
+)
+from srcli.errors import BackendError, first_line
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -56,7 +63,7 @@ class OpenVinoSession:
             self._model: Any = self._core.read_model(str(graph))
         except RuntimeError as error:
             raise BackendError(
-                f"{graph}: OpenVINO cannot load this graph ({_first_line(error)}). "
+                f"{graph}: OpenVINO cannot load this graph ({first_line(error)}). "
                 "Delete the file and try again, or choose another --backend."
             ) from error
         self._compiled: OrderedDict[tuple[int, ...], Any] = OrderedDict()
@@ -71,11 +78,11 @@ class OpenVinoSession:
             request = self._request(batch.shape)
             result = request.infer({0: batch}, share_inputs=True)
         except (MemoryError, RuntimeError) as error:
-            if _is_memory(error):
+            if says_out_of_memory(error, "allocat", "bad_alloc"):
                 self._compiled.clear()
-                raise OutOfMemory(_first_line(error)) from error
+                raise OutOfMemory(first_line(error)) from error
             raise BackendError(
-                f"OpenVINO cannot run this model ({_first_line(error)}). Choose another --backend."
+                f"OpenVINO cannot run this model ({first_line(error)}). Choose another --backend."
             ) from error
         return np.asarray(result[0])
 
@@ -84,22 +91,11 @@ class OpenVinoSession:
         self._model = self._core = None
 
     def _request(self, shape: tuple[int, ...]) -> Any:
-        """What runs batches of this shape; the shape that was not met for longest makes room."""
-        if shape not in self._compiled:
-            while len(self._compiled) >= MAX_COMPILED:
-                self._compiled.popitem(last=False)
+        """What runs batches of this shape."""
+
+        def compile_for_shape() -> Any:
             model = self._model.clone()
             model.reshape(list(shape))
-            compiled = self._core.compile_model(model, "CPU", self._settings)
-            self._compiled[shape] = compiled.create_infer_request()
-        self._compiled.move_to_end(shape)
-        return self._compiled[shape]
+            return self._core.compile_model(model, "CPU", self._settings).create_infer_request()
 
-
-def _is_memory(error: Exception) -> bool:
-    text = str(error).lower()
-    return isinstance(error, MemoryError) or "allocat" in text or "bad_alloc" in text
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+        return recent(self._compiled, shape, MAX_COMPILED, compile_for_shape)

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from srcli.backends.base import Batch, Model, OutOfMemory, SessionOptions
+from srcli.backends.base import Batch, Model, OutOfMemory, SessionOptions, says_out_of_memory
 from srcli.cuda import driver
-from srcli.errors import BackendError
+from srcli.errors import BackendError, first_line
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -68,7 +68,7 @@ class OnnxRuntimeSession:
             )
         except Exception as error:  # ONNX Runtime's own exceptions share no base class
             raise BackendError(
-                f"{graph}: ONNX Runtime cannot load this graph ({_first_line(error)}). "
+                f"{graph}: ONNX Runtime cannot load this graph ({first_line(error)}). "
                 "Delete the file and try again; it will be made anew."
             ) from error
         self._provider: str = self._session.get_providers()[0]
@@ -93,8 +93,8 @@ class OnnxRuntimeSession:
         try:
             (output,) = self._session.run(None, {self._input: batch})
         except Exception as error:
-            if _is_memory(error):
-                raise OutOfMemory(_first_line(error)) from error
+            if says_out_of_memory(error, "allocate", "bad_alloc"):
+                raise OutOfMemory(first_line(error)) from error
             raise
         return np.asarray(output)
 
@@ -133,12 +133,3 @@ def _has_cuda() -> bool:
 def _providers(cuda: bool) -> list[Any]:
     # TF32 keeps ten bits of the mantissa, and fp32 was asked for.
     return [(_CUDA, {"use_tf32": 0}), _CPU] if cuda else [_CPU]
-
-
-def _is_memory(error: Exception) -> bool:
-    text = str(error).lower()
-    return isinstance(error, MemoryError) or "allocate" in text or "bad_alloc" in text
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

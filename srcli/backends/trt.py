@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from srcli.backends.base import Batch, Model, OutOfMemory, SessionOptions
+from srcli.backends.base import Batch, Model, OutOfMemory, SessionOptions, recent
 from srcli.backends.trt_engine import (
     Shape,
     current_gpu,
@@ -156,13 +156,8 @@ class TensorRtSession:
             vars(self).pop(name, None)
 
     def _prepare(self, shape: Shape) -> _Prepared:
-        """What `shape` needs; the shape that has not been seen for longest makes room."""
-        if shape not in self._prepared:
-            while len(self._prepared) >= MAX_PREPARED:
-                self._prepared.popitem(last=False)
-            self._prepared[shape] = self._allocate(shape)
-        self._prepared.move_to_end(shape)
-        return self._prepared[shape]
+        """What `shape` needs."""
+        return recent(self._prepared, shape, MAX_PREPARED, lambda: self._allocate(shape))
 
     def _allocate(self, shape: Shape) -> _Prepared:
         import torch

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -158,8 +157,3 @@ def input_size(output: tuple[int, int], scale: int) -> tuple[int, int]:
             f"The nearest that can is --size {near}."
         )
     return output[0] // scale, output[1] // scale
-
-
-def in_order(rows: Sequence[Row]) -> Iterator[Row]:
-    """Without duplicates, as given."""
-    yield from dict.fromkeys(rows)

@@ -21,7 +21,7 @@ import numpy as np
 from srcli.backends import get_backend
 from srcli.backends.base import Batch, Model, Session, SessionOptions
 from srcli.benchmark.rows import Row
-from srcli.errors import BackendError, SrcliError, WeightsError
+from srcli.errors import BackendError, SrcliError, WeightsError, first_line
 from srcli.loading import LoadedModel, load
 from srcli.registry import get_model
 from srcli.resample import resize
@@ -65,9 +65,9 @@ def serve(connection: Connection) -> None:
         try:
             answer = (True, getattr(worker, method)(*arguments))
         except Exception as error:
-            text = str(error).strip().splitlines() or [type(error).__name__]
+            text = first_line(error)
             known = isinstance(error, SrcliError)
-            answer = (False, text[0] if known else f"{type(error).__name__}: {text[0]}")
+            answer = (False, text if known else f"{type(error).__name__}: {text}")
         connection.send(answer)
 
 
@@ -120,7 +120,9 @@ class Worker:
             precision=row.precision,  # type: ignore[arg-type]  # checked by the command line
             cuda_graph=row.cuda_graph,
         )
-        subject: Model = model if row.graph == "fused" else _Published(model, self._folder.name)
+        subject: Model = (
+            model if row.graph == "fused" else Published(model, Path(self._folder.name))
+        )
         _reset_peak()
         session = get_backend(row.backend).open(subject, options)
         error = _difference(session(np.load(truth.picture)), np.load(truth.restored))
@@ -200,11 +202,11 @@ class _Open:
         return float(start.elapsed_time(end))
 
 
-class _Published:
+class Published:
     """A model in its published form, in whichever shape a backend asks for."""
 
-    def __init__(self, model: LoadedModel, folder: str) -> None:
-        self._model, self._folder = model, Path(folder)
+    def __init__(self, model: LoadedModel, folder: Path) -> None:
+        self._model, self._folder = model, folder
 
     def network(self) -> nn.Module:
         return self._model.published()

@@ -104,6 +104,7 @@ running = apply(
         "--memory",
         type=memory_size,
         metavar="SIZE",
-        help="What a tile may take.  [default: a quarter of what is free, at most 512M]",
+        help="What a tile may take.  [default: a quarter of what is free, at most 512M; 8G for "
+        "models whose tiles are approximate]",
     ),
 )

@@ -250,19 +250,19 @@ class _Runner:
         from srcli.loading import load
 
         request = self.request
+        model: LoadedModel
         if request.model_file is not None:
-            model: LoadedModel = foreign(request.model_file)
-            self.facts["weights_sha256"][f"x{float(scale):g}"] = model.weights.sha256
-            return model
-        model = load(
-            request.model,
-            scale,
-            task=self.task,
-            weights=request.weights,
-            note=console.note,
-            prune_below=request.prune_below,
-        )
-        for line in model.removed() if request.prune_below is not None else ():
+            model = foreign(request.model_file)
+        else:
+            model = load(
+                request.model,
+                scale,
+                task=self.task,
+                weights=request.weights,
+                note=console.note,
+                prune_below=request.prune_below,
+            )
+        for line in model.removed() if model.prune_below is not None else ():
             console.note(line)
         self.facts["weights_sha256"][f"x{float(scale):g}"] = model.weights.sha256
         return model
