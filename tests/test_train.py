@@ -9,7 +9,10 @@ import sys
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
+
+from srcli.registry import get_model
+from srcli.weights.growth import grown
 
 train = importlib.import_module("srcli.weights.train")
 
@@ -83,7 +86,6 @@ def test_pairs_belong_together(data):
 
 
 def test_other_scales_start_from_a_sibling(tmp_path):
-    from srcli.registry import get_model
     from srcli.store import find_weights
 
     sibling = find_weights(get_model("lapar-c"), 2, "upscale")
@@ -91,6 +93,42 @@ def test_other_scales_start_from_a_sibling(tmp_path):
     run.start_from(sibling.path)
     body = load_file(sibling.path)["w_conv.body.0.reduction.weight_v"]
     assert torch.equal(run.net.state_dict()["w_conv.body.0.reduction.weight_v"], body)
+
+
+@pytest.mark.parametrize("scale", [1, 2, 3, 4])
+@pytest.mark.parametrize(("small", "large"), [("c", "b"), ("b", "a"), ("c", "a")])
+def test_a_larger_network_starts_as_its_smaller_sibling(tmp_path, small, large, scale):
+    torch.manual_seed(3)
+    sibling = get_model(f"lapar-{small}").build(scale)
+    save_file(sibling.state_dict(), tmp_path / "small.safetensors")
+    task = "denoise" if scale == 1 else "upscale"
+    wanted = recipe(model=f"lapar-{large}", scale=scale, task=task)
+    run = train.Run(wanted, tmp_path, torch.device("cpu"))
+    run.start_from(tmp_path / "small.safetensors")
+    picture = torch.rand(1, 3, 13, 11)
+    with torch.no_grad():
+        torch.testing.assert_close(run.net(picture), sibling(picture), atol=1e-5, rtol=0)
+    run.update(picture, torch.rand(1, 3, 13 * scale, 11 * scale))
+    run.update(picture, torch.rand(1, 3, 13 * scale, 11 * scale))
+    channels = sibling.state_dict()["w_conv.head.0.bias"].shape[0]
+    old_from_new = run.net.state_dict()["w_conv.body.0.b0.body.0.weight_v"][:channels, channels:]
+    assert old_from_new.abs().max() > 0
+
+
+def test_growth_refuses_another_scale():
+    tensors = [
+        get_model(name).build(s).state_dict() for name, s in [("lapar-c", 2), ("lapar-b", 4)]
+    ]
+    with pytest.raises(ValueError, match="scales differ"):
+        grown(*tensors)
+    with pytest.raises(ValueError, match="no LAPAR"):
+        grown({}, tensors[1])
+
+
+def test_growth_refuses_a_larger_one():
+    tensors = [get_model(name).build(2).state_dict() for name in ("lapar-b", "lapar-c")]
+    with pytest.raises(ValueError, match=r"does not fit|has no"):
+        grown(*tensors)
 
 
 def test_rate_rises_and_falls():

@@ -41,6 +41,7 @@ from srcli.models.lapar.network import Lapar
 from srcli.registry import get_model
 from srcli.resample import reduce, resize
 from srcli.spec import TASKS
+from srcli.weights.growth import grown
 
 Pixels = NDArray[np.uint8]
 log = logging.getLogger("train")
@@ -207,9 +208,15 @@ class Run:
         return self.folder / "checkpoint.pt"
 
     def start_from(self, file: Path) -> None:
-        """Take every tensor of the same name and shape: a sibling's body serves another scale."""
+        """Take what serves: a smaller sibling of the same scale whole, and of any other file
+        every tensor of the same name and shape, such as a sibling's body for another scale.
+        """
         state = self.net.state_dict()
         tensors = load_file(file)
+        try:
+            tensors = grown(tensors, state)
+        except ValueError:
+            log.info("%s is no smaller sibling; taking what fits", file)
         fitting = {k: v for k, v in tensors.items() if k in state and v.shape == state[k].shape}
         self.net.load_state_dict(fitting, strict=False)
         self.average = {k: v.detach().clone() for k, v in self.net.state_dict().items()}
