@@ -76,6 +76,7 @@ def _widened(name: str, value: Tensor, drawn: Tensor) -> Tensor:
     wide[:old] = 0
     # A reduction reads its units' outputs one after another; each has grown.
     groups = UNITS if ".reduction." in name else 1
-    source = value.unflatten(1, (groups, -1))
-    wide[:old].unflatten(1, (groups, -1))[:, :, : source.shape[2]] = source
+    sources, targets = value.chunk(groups, dim=1), wide[:old].chunk(groups, dim=1)
+    for source, target in zip(sources, targets, strict=True):
+        target[:, : source.shape[1]] = source
     return wide

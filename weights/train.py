@@ -41,7 +41,8 @@ from srcli.models.lapar.network import Lapar
 from srcli.registry import get_model
 from srcli.resample import reduce, resize
 from srcli.spec import TASKS
-from srcli.weights.growth import grown
+
+from .growth import grown
 
 Pixels = NDArray[np.uint8]
 log = logging.getLogger("train")
