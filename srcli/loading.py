@@ -106,7 +106,7 @@ def load(
         name: In the registry.
         scale: Factor of enlargement.
         task: Which weights, for models that have several.
-        weights: The user's own checkpoint; None takes what is shipped.
+        weights: The user's own checkpoint; None takes what is shipped, else what was fetched.
         note: Told what takes long.
         prune_below: Take out branches of less learned weight, for models that have such branches.
 
@@ -140,9 +140,11 @@ def _pruned(weights: Weights, threshold: float) -> Weights:
 
 def _no_weights(spec: ModelSpec, scale: Scale, task: Task) -> str:
     others = sorted({w.model for w in shipped_weights() if (w.scale, w.task) == (scale, task)})
-    instead = f", or use -m {others[0]}" if others else ""
     purpose = f"to {task} by {float(scale):g}" if scale > 1 else f"to {task}"
-    return (
-        f"srcli ships no weights for {spec.name} {purpose}. "
-        f"Give your own with --weights FILE{instead}."
-    )
+    ways = ["give your own with --weights FILE"]
+    if task == "upscale" and scale in spec.weights:
+        ways.insert(0, f"run `srcli weights fetch {spec.name} -s {scale}` for its authors'")
+    if others:
+        ways.append(f"use -m {others[0]}")
+    remedy = ", or ".join(ways)
+    return f"srcli ships no weights for {spec.name} {purpose}. {remedy[0].upper()}{remedy[1:]}."

@@ -64,6 +64,29 @@ class Scores:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Publication:
+    """Where a model's authors publish trained weights."""
+
+    page: str
+    """For people: what to open in a browser."""
+
+    file: str | None = None
+    """What the checkpoint is called there, if known; with folders."""
+
+    address: str | None = None
+    """Of the checkpoint itself, http or https; None where no program can fetch it."""
+
+    sha256: str | None = None
+    """Of the checkpoint, in hexadecimal; known wherever `address` is."""
+
+    size: int | None = None
+    """Of the checkpoint in bytes, if known."""
+
+    licence: str | None = None
+    """As stated beside the weights; None if none is."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AnyScale:
     """Enlargement by any factor from 1 to `largest`."""
 
@@ -122,6 +145,9 @@ class ModelSpec:
 
     latency: Mapping[int, float] = field(default_factory=dict)
     """The paper's own milliseconds for an output of 1280x720, by scale."""
+
+    weights: Mapping[int, Publication] = field(default_factory=dict)
+    """The authors' own weights by scale of enlargement, where they publish them."""
 
     def grid(self, scale: Scale) -> Scale:
         """What the network's output is enlarged by: `scale`, or for fractions a little more."""

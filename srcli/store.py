@@ -6,7 +6,7 @@ import hashlib
 import os
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -56,9 +56,31 @@ def shipped_weights() -> tuple[Weights, ...]:
 
 
 def find_weights(spec: ModelSpec, scale: Scale, task: Task) -> Weights | None:
-    """The shipped weights for a model, scale and task, if there are any."""
+    """The weights for a model, scale and task, if there are any: shipped, else fetched."""
     wanted = (spec.name, scale, task)
-    return next((w for w in shipped_weights() if (w.model, w.scale, w.task) == wanted), None)
+    shipped = next((w for w in shipped_weights() if (w.model, w.scale, w.task) == wanted), None)
+    return shipped or (fetched_weights(spec, scale) if task == "upscale" else None)
+
+
+def fetched_weights(spec: ModelSpec, scale: Scale) -> Weights | None:
+    """What `srcli weights fetch` has put into the cache for a model and scale, if it has."""
+    path = fetched_path(spec, scale)
+    if path is None or not path.exists():
+        return None
+    licence = spec.weights[int(scale)].licence or "none stated"
+    return replace(weights_from_file(spec, scale, "upscale", path), licence=licence)
+
+
+def fetched_path(spec: ModelSpec, scale: Scale) -> Path | None:
+    """Where fetched weights are or will be; None if nothing can be fetched.
+
+    The name holds the published checksum: a new publication is another file.
+    """
+    published = spec.weights.get(int(scale)) if scale == int(scale) else None
+    if published is None or published.sha256 is None:
+        return None
+    name = f"{spec.name}-x{scale}-{published.sha256[:16]}.safetensors"
+    return cache_folder() / "weights" / name
 
 
 def weights_from_file(spec: ModelSpec, scale: Scale, task: Task, file: Path) -> Weights:

@@ -101,7 +101,7 @@ def _card(spec: ModelSpec) -> None:
     rows = []
     for task, scale in _variants(spec):
         weights = _weights(spec, scale, task)
-        licence = weights.licence if weights else "give --weights FILE"
+        licence = weights.licence if weights else _remedy(spec, scale, task)
         own = _measured(spec, scale, task)
         paper = spec.published.get(scale) if task == "upscale" else None
         rows.append((f"{task} x{scale}", licence, *_pairs(own, paper)))
@@ -110,6 +110,16 @@ def _card(spec: ModelSpec) -> None:
         rows,
         title="PSNR-Y in dB",
     )
+    for page in dict.fromkeys(published.page for published in spec.weights.values()):
+        console.result(f"its authors' weights: {page}")
+
+
+def _remedy(spec: ModelSpec, scale: int, task: Task) -> str:
+    """How to get weights that are not here."""
+    published = spec.weights.get(scale) if task == "upscale" else None
+    if published is None or published.address is None:
+        return "give --weights FILE"
+    return f"srcli weights fetch {spec.name} -s {scale}"
 
 
 def _sight(geometry: Geometry) -> str:
@@ -137,6 +147,7 @@ def _as_dict(spec: ModelSpec) -> dict[str, Any]:
 def _variant(spec: ModelSpec, task: Task, scale: int) -> dict[str, Any]:
     weights = _weights(spec, scale, task)
     operations = spec.multiply_adds(scale)
+    published = spec.weights.get(scale) if task == "upscale" else None
     return {
         "task": task,
         "scale": scale,
@@ -147,6 +158,7 @@ def _variant(spec: ModelSpec, task: Task, scale: int) -> dict[str, Any]:
         },
         "margin": spec.geometry(scale).margin,
         "weights_sha256": weights.sha256 if weights else None,
+        "weights_published_at": published.page if published else None,
         "psnr": _measured(spec, scale, task),
         "psnr_published": _scores(spec.published.get(scale)),
     }

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from srcli.commands import options
 from srcli.errors import OutputExistsError, UsageError
+from srcli.registry import DEFAULT_SCALE
+
+if TYPE_CHECKING:
+    from srcli.spec import ModelSpec, Publication
+
+DECLINED = 1
+MEGA = 1e6
 
 
 @click.group()
@@ -50,3 +60,118 @@ def convert(
         raise OutputExistsError(f"{target}: exists already. Give -o, or --overwrite to replace it.")
     found = write(file, target, model=get_model(model).name if model else None, scale=scale)
     console.result(f"{target}  {found.spec.name} x{found.scale}")
+
+
+@weights.command()
+@click.argument("name")
+@click.option(
+    "-s", "--scale", type=int, default=DEFAULT_SCALE, show_default=True, help="Enlargement."
+)
+@click.option("-y", "--yes", is_flag=True, help="Do not ask; you have read the licence.")
+def fetch(name: str, scale: int, yes: bool) -> None:
+    """Download the weights that a model's authors publish.
+
+    They are checked against the published checksum, converted to safetensors, and kept in the cache
+    (SRCLI_CACHE); every command finds them there by itself. srcli does not own them: their licence
+    is shown first. A download that was interrupted goes on where it stopped.
+
+    Some authors publish in places where only a browser gets the file; then this says where.
+
+    \b
+    Example:
+        srcli weights fetch hpinet-s -s 4
+        srcli upscale photo.png -m hpinet-s -s 4
+    """
+    from srcli import console
+    from srcli.downloads import fetch as download
+    from srcli.downloads import publication
+    from srcli.registry import check_scale, get_model
+    from srcli.store import fetched_weights
+
+    spec = get_model(name)
+    check_scale(spec, scale)
+    published = publication(spec, scale)
+    here = fetched_weights(spec, scale)
+    if here is None:
+        _show_terms(spec, scale, published)
+        _ask_leave(yes)
+        with console.progress() as bar:
+            path = download(spec, scale, bar.start(f"{spec.name} x{scale}"))
+    else:
+        path = here.path
+    console.result(f"{path}  {spec.name} x{scale}")
+    console.note(f"now: srcli upscale photo.png -m {spec.name} -s {scale}")
+
+
+@weights.command("list")
+@options.as_json
+def listing(as_json: bool) -> None:
+    """List the weights that models' authors publish, and whether they are here."""
+    from srcli import console
+    from srcli.registry import MODELS
+
+    rows = [
+        _published(spec, scale, published)
+        for spec in MODELS
+        for scale, published in spec.weights.items()
+    ]
+    if as_json:
+        console.print_json(rows)
+        return
+    console.table(
+        ("model", "scale", "get it", "here", "licence", "published at"),
+        [
+            (
+                row["model"],
+                f"x{row['scale']}",
+                "fetch" if row["address"] else "by hand",
+                "shipped: our own" if row["shipped"] else "fetched" if row["path"] else "no",
+                row["licence"] or "none stated",
+                row["page"],
+            )
+            for row in rows
+        ],
+    )
+
+
+def _published(spec: ModelSpec, scale: int, published: Publication) -> dict[str, Any]:
+    from srcli.store import fetched_weights, find_weights
+
+    fetched = fetched_weights(spec, scale)
+    return {
+        "model": spec.name,
+        "scale": scale,
+        "page": published.page,
+        "file": published.file,
+        "address": published.address,
+        "sha256": published.sha256,
+        "bytes": published.size,
+        "licence": published.licence,
+        "path": str(fetched.path) if fetched else None,
+        "shipped": fetched is None and find_weights(spec, scale, "upscale") is not None,
+    }
+
+
+def _show_terms(spec: ModelSpec, scale: int, published: Publication) -> None:
+    from srcli import console
+
+    size = f", {published.size / MEGA:.1f} MB" if published.size else ""
+    console.note(f"{spec.title} x{scale}: {published.file}{size}, published at {published.page}")
+    console.note(
+        f"licence: {published.licence}"
+        if published.licence
+        else "licence: none is stated. Without one you may not be allowed to use or pass on the "
+        "weights; ask their authors."
+    )
+
+
+def _ask_leave(yes: bool) -> None:
+    from srcli import console
+
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise UsageError("nobody is here to be asked. Read the licence above and give --yes.")
+    if not click.confirm("Download it?", err=True):
+        console.note("nothing was downloaded")
+        raise click.exceptions.Exit(DECLINED)

@@ -6,7 +6,7 @@ import math
 from functools import partial
 from typing import TYPE_CHECKING
 
-from srcli.spec import Geometry, ModelSpec, MultiplyAdds, Scores
+from srcli.spec import Geometry, ModelSpec, MultiplyAdds, Publication, Scores
 
 if TYPE_CHECKING:
     from torch import nn
@@ -15,6 +15,7 @@ PAPER = (
     "Wang, Li, Shi: Lightweight Image Super-Resolution with Adaptive Weighted Learning Network. "
     "2019"
 )
+FOLDER = "https://drive.google.com/drive/folders/1R3cqoXU7bstcaNrf76-Tg_AtHPj-JOU2"
 WIDTH = 128  # channels within a residual unit
 BRANCH_TAPS = (9, 25, 49, 81)  # of the reconstruction's kernels
 LARGEST_REACH = 4  # of those kernels, to each side
@@ -63,6 +64,13 @@ def _parameters(channels: int, blocks: int, units: int, scale: int) -> int:
     return conv(3, channels, 9) + blocks * block + tail + conv(3, 3 * scale**2, 9)
 
 
+def _publication(size: str, scale: int) -> Publication:
+    name = f"AWSRN_{size.upper()}x{scale}" if size else f"AWSRNx{scale}"
+    # Trained once more by its authors, who lost the one of the paper.
+    again = "_retrain" if (size, scale) == ("s", 3) else ""
+    return Publication(page=FOLDER, file=f"{name}{again}/model/model_latest.pt")
+
+
 def _spec(
     size: str, shape: tuple[int, int, int], scales: tuple[int, ...], published: dict[int, Scores]
 ) -> ModelSpec:
@@ -80,6 +88,7 @@ def _spec(
         tolerance=1e-5,
         prunable=True,
         published=published,
+        weights={scale: _publication(size, scale) for scale in scales},
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from srcli.spec import Geometry, ModelSpec, MultiplyAdds
+from srcli.spec import Geometry, ModelSpec, MultiplyAdds, Publication
 
 if TYPE_CHECKING:
     from torch import nn
@@ -13,6 +13,10 @@ if TYPE_CHECKING:
 PAPER = (
     "Luo, Huang, Yu, Li, Fan, Liu: Deep Constrained Least Squares for Blind Image "
     "Super-Resolution. CVPR 2022"
+)
+PUBLICATION = Publication(
+    page="https://drive.google.com/drive/folders/135xCCLWSylBaNxh6B3I_UnCeox8AkVzC",
+    licence="MIT, of the authors' repository (megvii-research/DCLS-SR)",
 )
 FEATURES, DEBLURRED, CODE = 64, 16, 256  # channels of both paths; numbers that describe a blur
 UNITS = 50  # dual-path blocks
@@ -106,6 +110,7 @@ def _spec(kind: str, title: str, sides: Sides) -> ModelSpec:
         # The division amplifies rounding where a kernel's spectrum is small.
         tolerance=1e-3,
         half_tolerance=None,
+        weights=dict.fromkeys(sides, PUBLICATION),
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from srcli.spec import Geometry, ModelSpec, MultiplyAdds, Scores
+from srcli.spec import Geometry, ModelSpec, MultiplyAdds, Publication, Scores
 
 if TYPE_CHECKING:
     from torch import nn
@@ -15,6 +15,8 @@ PAPER = (
     "Image Super-Resolution. AAAI 2023"
 )
 LAYERS = 3  # transformer layers of a block
+REPOSITORY = "passerer/HPINet"
+COMMIT = "eb34123c0670fffb56b47e0c30f985831b78a339"  # that added the checkpoints
 Sides = tuple[int, ...]
 
 
@@ -75,6 +77,17 @@ def _conv(inputs: int, outputs: int) -> int:
     return outputs * (9 * inputs + 1)
 
 
+def _publication(name: str, sha256: str, size: int | None = None) -> Publication:
+    path = f"checkpoints/{name}.pth"
+    return Publication(
+        page=f"https://github.com/{REPOSITORY}",
+        file=path,
+        address=f"https://raw.githubusercontent.com/{REPOSITORY}/{COMMIT}/{path}",
+        sha256=sha256,
+        size=size,
+    )
+
+
 def _spec(
     size: str,
     channels: int,
@@ -82,6 +95,7 @@ def _spec(
     hidden: int,
     sides: Sides,
     published: dict[int, Scores],
+    weights: dict[int, Publication] | None = None,
 ) -> ModelSpec:
     widths = (channels, keys, hidden, sides)
     return ModelSpec(
@@ -98,6 +112,7 @@ def _spec(
         tolerance=1e-3,
         half_tolerance=None,
         published=published,
+        weights=weights or {},
     )
 
 
@@ -109,6 +124,13 @@ SPECS = (
         72,
         (12, 16, 20, 24) * 2,
         {4: Scores(set5=32.47, set14=28.80, b100=27.69)},
+        {
+            4: _publication(
+                "HPINet-S-x4",
+                "675abc363c9a2ea92a42d54d546bbdd19118cab10bb35b3fa1eeaa18158d0f58",
+                1_974_687,
+            ),
+        },
     ),
     _spec(
         "m",
@@ -120,6 +142,22 @@ SPECS = (
             2: Scores(set5=38.12, set14=33.94, b100=32.31),
             3: Scores(set5=34.70, set14=30.63, b100=29.26),
             4: Scores(set5=32.60, set14=28.87, b100=27.73),
+        },
+        {
+            2: _publication(
+                "HPINet-M-x2",
+                "d2c6b13f459de9cf0c30877b7e7a28e78fa8b42b31e08fb30bb03d791b08b448",
+                3_244_837,
+            ),
+            3: _publication(
+                "HPINet-M-x3",
+                "b15f30423e115edf031da2ca280f3f3e4897c8a4e80fa416441dd5004876fb8b",
+            ),
+            4: _publication(
+                "HPINet-M-x4",
+                "567043542711fb3171ac0c4487a1d867698df46613cdb49e8d0b7de936d9b223",
+                3_698_017,
+            ),
         },
     ),
     _spec(

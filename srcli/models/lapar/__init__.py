@@ -6,7 +6,7 @@ import math
 from functools import partial
 from typing import TYPE_CHECKING
 
-from srcli.spec import Geometry, ModelSpec, MultiplyAdds, Scores
+from srcli.spec import Geometry, ModelSpec, MultiplyAdds, Publication, Scores
 
 if TYPE_CHECKING:
     from torch import nn
@@ -15,6 +15,8 @@ PAPER = (
     "Li, Zhou, Qi, Jiang, Lu, Jia: LAPAR: Linearly-Assembled Pixel-Adaptive Regression Network "
     "for Single Image Super-resolution and Beyond. NeurIPS 2020"
 )
+FOLDER = "https://drive.google.com/drive/folders/1c-KUEPJl7pHs9btqHYoUJkcMPKViObgJ"
+LICENCE = "MIT, of the authors' repository (dvlab-research/Simple-SR)"
 ATOMS, TAPS, PLANES = 72, 25, 3
 DISTINCT_TAPS = TAPS // 2 + 1  # of a filter that equals its own half-turn
 
@@ -60,6 +62,10 @@ def _parameters(channels: int, blocks: int, scale: int) -> int:
     return conv(3, channels, 3) + blocks * block + up + tail + conv(channels, ATOMS, 3)
 
 
+def _publication(size: str, scale: int) -> Publication:
+    return Publication(page=FOLDER, file=f"LAPAR_{size.upper()}_x{scale}.pth", licence=LICENCE)
+
+
 def _spec(
     size: str, channels: int, blocks: int, latency: float, published: dict[int, Scores]
 ) -> ModelSpec:
@@ -74,6 +80,7 @@ def _spec(
         paper=PAPER,
         published=published,
         latency={4: latency},  # on an RTX 2080 Ti
+        weights={scale: _publication(size, scale) for scale in (2, 3, 4)},
     )
 
 
