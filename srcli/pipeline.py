@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from srcli.backends.base import Batch, OutOfMemory, Session, as_blind, limits_of
+from srcli.backends.base import Batch, OutOfMemory, Session, as_blind, limits_of, memory_share_of
 from srcli.errors import MemoryExhaustedError, SrcliError, UsageError
 from srcli.images import Picture, Pixels, bleed, from_float, to_float
 from srcli.resample import RowResampler
@@ -326,7 +326,8 @@ class Restorer:
         if self.tile is not None:
             side = max(self.tile + 2 * self.margin, self.geometry.minimum)
             return side, side
-        bytes_per_pixel = 4 * self.geometry.floats_per_pixel * self.scale**2 * count
+        floats = self.geometry.floats_per_pixel * memory_share_of(self.session)
+        bytes_per_pixel = 4 * floats * self.scale**2 * count
         pixels = int((self.memory or LARGEST_BUDGET) // bytes_per_pixel)
         return choose_window(height, width, margin=self.margin, pixels=pixels)
 

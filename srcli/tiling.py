@@ -103,18 +103,31 @@ def plan(
 def choose_window(height: int, width: int, *, margin: int, pixels: int) -> tuple[int, int]:
     """The window (height, width) of at most `pixels` input pixels that wastes least on halos.
 
-    Wide windows are preferred to tall ones: rows are contiguous in memory. Where even the smallest
-    sensible tile (as large as its halo) exceeds `pixels`, that tile is taken.
+    Of windows that compute equally much, those that cut the picture across fewest are preferred:
+    rows are contiguous in memory. Where even the smallest sensible tile (as large as its halo)
+    exceeds `pixels`, that tile is taken.
     """
-    if height * width <= pixels:
-        return height, width
     smallest = 4 * margin + 1
-    side = max(math.isqrt(pixels), smallest)
-    if width <= side:
-        return min(height, max(pixels // width, smallest)), width
-    if height <= side:
-        return height, min(width, max(pixels // height, smallest))
-    return side, side
+    best = min(height, smallest), min(width, smallest)
+    least = math.inf
+    for across in range(1, max(1, math.ceil((width - 2 * margin) / (2 * margin + 1))) + 1):
+        columns = _window_side(width, across, margin)
+        most_rows = pixels // columns
+        if most_rows >= height:
+            down = 1
+        elif most_rows >= min(height, smallest):
+            down = math.ceil((height - 2 * margin) / (most_rows - 2 * margin))
+        else:
+            continue
+        rows = _window_side(height, down, margin)
+        if (computed := across * down * rows * columns) < least:
+            least, best = computed, (rows, columns)
+    return best
+
+
+def _window_side(length: int, count: int, margin: int) -> int:
+    """The smallest window with which `count` tiles cover `length` pixels."""
+    return length if count == 1 else math.ceil((length - 2 * margin) / count) + 2 * margin
 
 
 def halved(window: tuple[int, int], margin: int) -> tuple[int, int] | None:

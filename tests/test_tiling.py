@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -42,6 +43,24 @@ def test_chosen_windows_can_be_planned(height, width, margin, pixels):
     assert window[0] <= height
     assert window[1] <= width
     assert plan(height, width, window, margin)
+
+
+@given(lengths, lengths, margins, st.integers(1, 100_000))
+def test_chosen_windows_fit(height, width, margin, pixels):
+    window = choose_window(height, width, margin=margin, pixels=pixels)
+    smallest = 4 * margin + 1
+    assert window[0] * window[1] <= max(pixels, min(height, smallest) * min(width, smallest))
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "pixels", "most"),
+    [(320, 480, 67_000, 1.45), (320, 480, 153_600, 1.0), (8000, 12000, 270_000, 1.2)],
+)
+def test_little_is_computed_twice(height, width, pixels, most):
+    """Square windows of those pixels would compute 2.6, 1 and 1.2 times the picture."""
+    window = choose_window(height, width, margin=21, pixels=pixels)
+    tiles = plan(height, width, window, 21)
+    assert len(tiles) * window[0] * window[1] <= most * height * width
 
 
 @given(lengths, lengths, margins)

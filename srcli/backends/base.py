@@ -65,6 +65,14 @@ def limits_of(session: Session) -> tuple[tuple[int, ...], tuple[int, ...]] | Non
     return None if low is None or high is None else (low, high)
 
 
+def memory_share_of(session: Session) -> float:
+    """How much of a geometry's `floats_per_pixel` the session needs.
+
+    Those are of the backend that needs most; one that needs less says so in `memory_share`.
+    """
+    return float(getattr(session, "memory_share", 1.0))
+
+
 def recent(kept: OrderedDict[Key, Value], key: Key, most: int, make: Callable[[], Value]) -> Value:
     """What is kept under a key, or made now; what was not asked for longest makes room for it."""
     if key not in kept:
