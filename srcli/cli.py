@@ -26,6 +26,7 @@ COMMANDS: Mapping[str, str] = {
     "export": "srcli.export.cli:export",
     "weights": "srcli.commands.weights:weights",
     "filters": "srcli.commands.filters:filters",
+    "attribute": "srcli.commands.attribute:attribute",
     "bench": "srcli.commands.bench:bench",
     "doctor": "srcli.commands.doctor:doctor",
 }

@@ -41,6 +41,7 @@ MAY_IMPORT = {
     "journal": {"errors", "files", "store"},
     "batch": {"errors", "images", "jobs", "journal", "pipeline", "spec", "store"},
     "artifacts": {"backends", "checkpoints", "errors", "files", "registry", "spec", "store"},
+    "attribution": {"errors", "loading", "spec"},
     "downloads": {"artifacts", "errors", "spec", "store"},
     "foreign": {"backends", "errors", "files", "loading", "spec", "store"},
     "evaluation": {"degradations", "errors", "images", "metrics", "resample"},
