@@ -5,6 +5,10 @@ from __future__ import annotations
 import csv
 import io
 import json
+import subprocess
+import sys
+from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,14 +17,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from srcli import timing
+from srcli import images, timing
 from srcli.benchmark import report, runner, worker
 from srcli.benchmark.compare import compare, read_report
-from srcli.benchmark.counting import count
+from srcli.benchmark.counting import Work, count
 from srcli.benchmark.plot import growth, plot
 from srcli.benchmark.rows import Result, Row, input_size, parse_size
+from srcli.commands import bench
 from srcli.errors import SrcliError, UsageError
 from srcli.registry import get_model
+from srcli.spec import Geometry
 
 pytest.importorskip("matplotlib")
 
@@ -31,8 +37,9 @@ MILLISECONDS = st.lists(st.floats(0.01, 1e4), min_size=1, max_size=40)
 class InProcess:
     """A worker without a process, so that a test can change what it calls."""
 
-    def __init__(self):
-        self._worker = worker.Worker()
+    def __init__(self, habits):
+        # How malloc behaves cannot be changed back, and this process has other tests to run.
+        self._worker = worker.Worker(replace(habits, keep_memory=False))
 
     def ask(self, method, *arguments):
         try:
@@ -108,8 +115,11 @@ def test_processes_measure_and_answer_in_json(srcli):
         assert len(row["samples_ms"]) == runner.LEAST_ROUNDS
         assert 0 < row["min_ms"] <= row["median_ms"] <= row["p90_ms"] <= row["p99_ms"]
         assert row["facts"]["device"] == "cpu"
+        assert row["facts"]["allocator"] in ("keep", "default")
+        assert len(row["speedup_by_round"]) == runner.LEAST_ROUNDS
     base = next(row for row in rows if row["graph"] == "published")
     assert base["speedup"] == 1
+    assert "median" in found["definitions"]["speedup"]
 
 
 def test_a_wrong_backend_is_found_out(srcli, wrong_backend):
@@ -123,8 +133,54 @@ def test_a_backend_that_is_not_here_is_an_error(srcli):
     assert srcli("bench", "--backend", "nonsense", *SMALL)[0] == 3
 
 
+@pytest.mark.parametrize(("graph", "batch"), [("published", "1"), ("fused", "2")])
+def test_from_file_to_file(srcli, graph, batch):
+    code, out, err = srcli(
+        *("bench", "-m", "lapar-c", "--backend", "torch", "--graph", graph, "--batch", batch),
+        *("--scope", "network", "--scope", "file", *SMALL, "--markdown"),
+    )
+    assert code == 0, err
+    assert [line.split(" | ")[4] for line in out.splitlines()[2:]] == ["network", "file"]
+
+
+def test_a_file_is_restored_as_upscale_does(tmp_path):
+    class Session:
+        def __call__(self, batch):
+            return np.repeat(np.repeat(batch, 2, 2), 2, 3)
+
+    pictures = [np.full((8, 9, 3), value, np.uint8) for value in (7, 200)]
+    bench.restore_files(Session(), Geometry(margin=1), 2, pictures, tmp_path)()
+    for number, pixels in enumerate(pictures):
+        restored = images.read(tmp_path / f"{number}.out.png").color
+        assert np.array_equal(restored, np.repeat(np.repeat(pixels, 2, 0), 2, 1))
+
+
+def test_without_a_way_to_files_a_row_of_files_is_refused():
+    row = Row(
+        model="lapar-c", scale=4, graph="fused", backend="torch", height=4, width=4, scope="file"
+    )
+    idle = worker.Worker(worker.Habits(keep_memory=False))
+    with pytest.raises(SrcliError, match="files of pictures"):
+        idle._step(object(), row, Geometry(margin=1))
+    idle.end()
+
+
+def test_kept_memory_is_not_fetched_again():
+    """In a process of its own: how malloc behaves cannot be changed back."""
+    code = (
+        "from srcli.benchmark.worker import keep_freed_memory, page_faults\n"
+        "import numpy as np, sys\n"
+        "if not keep_freed_memory(): sys.exit()\n"
+        "def touch(): np.ones(64 << 20, np.uint8)\n"
+        "touch(); before = page_faults(); touch()\n"
+        "print(page_faults() - before)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert int(done.stdout or 0) < 1000  # of the 16384 that it takes afresh
+
+
 def test_a_process_that_dies_is_told(monkeypatch):
-    with runner.Worker() as process:
+    with runner.Worker(worker.Habits()) as process:
         process._process.kill()
         with pytest.raises(runner.WorkerFailed, match="died"):
             process.ask("ceilings")
@@ -205,6 +261,57 @@ def saved(folder, name, results, **hardware):
     return file
 
 
+def times(by_round, **changes):
+    result = measured([], **changes)
+    result.rounds = [list(samples) for samples in by_round]
+    return result
+
+
+def test_times_faster_is_the_median_over_rounds_of_ratios_within_a_round():
+    """The machine was three times slower in the last rounds, and hiccuped in the second."""
+    published = times([[20, 22, 21], [40], [60], [66], [63]], graph="published", backend="torch")
+    fused = times([[10, 11, 10.5], [10], [30], [33], [90]])
+    runner._compare([published, fused])
+    assert fused.speedups == pytest.approx([2, 4, 2, 2, 0.7])
+    assert fused.speedup == 2
+    assert fused.speedup_quartiles == (2, 2)
+    assert published.speedup == 1
+
+
+def test_rows_of_other_scopes_and_sizes_have_no_part_in_a_ratio():
+    published = times([[20]], graph="published", backend="torch")
+    others = [times([[10]], scope="file"), times([[10]], width=17), times([[10]], batch=2)]
+    runner._compare([published, *others])
+    assert [result.speedup for result in others] == [None] * 3
+
+
+def foreseen(result, before=(), *, peak=0, longest=None):
+    work = Work(multiply_adds=0, elementwise=0, moved=0, peak=peak)
+    truths = {result.row.subject: (None, {"fused": work})}
+    runner._foresee(result, truths, [*before, result], longest)
+    return result.failure
+
+
+def test_what_would_not_fit_or_take_too_long_is_left_out(monkeypatch):
+    monkeypatch.setattr(runner, "free_memory", lambda: 8 << 30)
+    monkeypatch.setattr(runner, "driver", lambda: SimpleNamespace(devices=0))
+    before = [measured([1000, 1100], batch=batch) for batch in (2, 1)]
+    assert not foreseen(measured([], batch=8), before, peak=1 << 30, longest=10)
+    assert "9 GB are free" in foreseen(measured([]), peak=8 << 30)
+    assert "about 16 s, more than 10 s" in foreseen(measured([], batch=32), before, longest=10)
+    assert not foreseen(measured([], batch=32, backend="torch"), before, longest=10)
+
+
+def test_counting_knows_what_is_held_at_once():
+    class Chain(torch.nn.Module):
+        def forward(self, x):
+            for _ in range(5):
+                x = (x + 1).view(-1) * 2  # three of them at once: before, between and after
+            return x
+
+    assert count(Chain(), (1, 1, 10, 10)).peak == pytest.approx(3 * 400, abs=400)
+
+
 def test_comparing_finds_what_became_slower(srcli, tmp_path):
     first = saved(tmp_path, "a.json", [measured([10, 10.1, 9.9, 10, 10.2])])
     same = saved(tmp_path, "b.json", [measured([10.1, 10, 9.9, 10.1, 10])])
@@ -224,12 +331,23 @@ def test_comparing_refuses_what_cannot_be_compared(srcli, tmp_path):
     elsewhere = saved(tmp_path, "b.json", [measured([10, 10])], cpu="another")
     other_scope = saved(tmp_path, "c.json", [measured([10, 10], scope="host")])
     nothing = saved(tmp_path, "d.json", [measured([10], model="lapar-a")])
+    several = saved(
+        tmp_path, "f.json", [measured([t, t], scope=s) for t, s in ((30, "file"), (10, "network"))]
+    )
+    kept = measured([10, 10])
+    kept.facts = {"allocator": "keep"}
+    kept = saved(tmp_path, "g.json", [kept])
     broken = tmp_path / "e.json"
     broken.write_text('{"rows": 3}')
     with pytest.raises(UsageError, match="different hardware"):
         compare(read_report(first), read_report(elsewhere))
     assert compare(read_report(first), read_report(elsewhere), anyway=True)
-    assert srcli("bench", "compare", first, other_scope)[0] == 2
+    code, _, err = srcli("bench", "compare", first, other_scope)
+    assert (code, "--scope network, the other with --scope host" in err) == (2, True)
+    assert srcli("bench", "compare", first, other_scope, "--anyway")[0] == 0
+    assert "--allocator default" in srcli("bench", "compare", first, kept)[2]
+    (change,) = compare(read_report(several), read_report(first))
+    assert change.ratio == 1
     assert srcli("bench", "compare", first, nothing)[0] == 2
     assert srcli("bench", "compare", first, broken)[0] == 1
     assert srcli("bench", "compare", first, tmp_path / "missing.json")[0] == 1

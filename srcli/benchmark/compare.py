@@ -11,8 +11,8 @@ from typing import Any
 from srcli.errors import InputError, UsageError
 from srcli.timing import ratio_interval
 
-# What makes two rows the same measurement. The scope is one of them, but rows that differ in it
-# alone are told apart from rows that are missing.
+# What makes two rows the same measurement, besides scope and allocator: rows that differ in those
+# are told apart from rows that are missing.
 KEY = (
     "model",
     "scale",
@@ -78,10 +78,10 @@ def compare(
     Args:
         first: As read by `read_report`.
         second: The later one.
-        anyway: Compare different hardware too.
+        anyway: Compare different hardware, scopes and allocators too.
 
     Raises:
-        UsageError: Different hardware or scopes, or nothing in common.
+        UsageError: Different hardware, scopes or allocators, or nothing in common.
     """
     if not anyway:
         for name in HARDWARE:
@@ -91,21 +91,41 @@ def compare(
                     f"measured on different hardware ({name}: {one} and {other}). "
                     "Give --anyway to compare all the same."
                 )
-    earlier = {_key(row): row for row in first["rows"] if row["samples_ms"]}
+    earlier: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
+    for row in first["rows"]:
+        if row["samples_ms"]:
+            earlier.setdefault(_key(row), []).append(row)
     changes = []
     for row in second["rows"]:
-        before = earlier.get(_key(row))
-        if before is None or not row["samples_ms"]:
+        candidates = earlier.get(_key(row))
+        if not candidates or not row["samples_ms"]:
             continue
-        if before["scope"] != row["scope"]:
-            raise UsageError(
-                f"{_label(row)}: one was measured as {before['scope']}, the other as "
-                f"{row['scope']}. Measure both with the same --scope."
-            )
+        # Of several scopes in one file the same one is meant.
+        before = min(candidates, key=lambda other: other["scope"] != row["scope"])
+        if not anyway:
+            _check_manner(before, row)
         changes.append(_change(before, row))
     if not changes:
         raise UsageError("the two benchmarks have no row in common. Measure the same models.")
     return changes
+
+
+def _check_manner(before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
+    """Raise UsageError if the same work was timed in different ways."""
+    for name, one, other in (
+        ("scope", before["scope"], after["scope"]),
+        ("allocator", _allocator(before), _allocator(after)),
+    ):
+        if one != other:
+            raise UsageError(
+                f"{_label(after)}: one was measured with --{name} {one}, the other with "
+                f"--{name} {other}. Measure both alike, or give --anyway."
+            )
+
+
+def _allocator(row: Mapping[str, Any]) -> str:
+    """Files of before there was a choice hold what is now the default of malloc."""
+    return str(row.get("facts", {}).get("allocator", "default"))
 
 
 def _change(before: Mapping[str, Any], after: Mapping[str, Any]) -> Change:

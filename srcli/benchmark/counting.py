@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 
 # Operations that look at a tensor in another way and move nothing.
@@ -38,11 +39,16 @@ class Work:
     moved: int
     """Bytes read and written in float32 if every operation goes through memory."""
 
+    peak: int
+    """Most bytes in float32 that intermediate results, input and output hold at once."""
+
 
 class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.multiply_adds = self.elementwise = self.moved = 0
+        self.multiply_adds = self.elementwise = self.moved = self.peak = 0
+        self._alive: dict[int, StorageWeakRef] = {}
+        self._sizes: dict[int, int] = {}
 
     def __torch_dispatch__(
         self,
@@ -53,9 +59,10 @@ class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
     ) -> Any:
         out = func(*args, **(kwargs or {}))
         name = func.overloadpacket.__name__
+        results = _tensors([out])
+        self._hold(results)
         if name in _VIEWS:
             return out
-        results = _tensors([out])
         numbers = sum(t.numel() for t in results)
         self.moved += 4 * (numbers + sum(t.numel() for t in _tensors(args)))
         products = _multiply_adds(name, args, results)
@@ -64,13 +71,24 @@ class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self.elementwise += numbers
         return out
 
+    def _hold(self, results: Sequence[Tensor]) -> None:
+        """Note which memory is in use after an operation."""
+        for result in results:
+            storage = result.untyped_storage()
+            reference = StorageWeakRef(storage)  # type: ignore[no-untyped-call]
+            self._alive[reference.cdata], self._sizes[reference.cdata] = reference, storage.nbytes()
+        gone = [key for key, ref in self._alive.items() if ref.expired()]  # type: ignore[no-untyped-call]
+        for key in gone:
+            del self._alive[key], self._sizes[key]
+        self.peak = max(self.peak, sum(self._sizes.values()))
+
 
 def count(network: nn.Module, shape: tuple[int, int, int, int]) -> Work:
     """The work of one run on a batch of this shape, NCHW. The network is moved to `meta`."""
     network = network.to("meta")
     with torch.no_grad(), _Counter() as counter:
         network(torch.empty(shape, device="meta"))
-    return Work(counter.multiply_adds, counter.elementwise, counter.moved)
+    return Work(counter.multiply_adds, counter.elementwise, counter.moved, counter.peak)
 
 
 def _multiply_adds(name: str, args: Sequence[Any], results: Sequence[Tensor]) -> int:

@@ -13,13 +13,19 @@ from srcli.registry import get_model
 PAPER_OUTPUT = (1280, 720)
 
 COLUMNS = (
-    "model", "graph", "backend", "precision", "output", "median ms", "p90", "p99", "CV %", "runs",
-    "times faster", "Multi-Adds G", "error", "verdict",
+    "model", "graph", "backend", "precision", "scope", "output", "median ms", "p90", "p99", "CV %",
+    "runs", "times faster", "quartiles", "Multi-Adds G", "error", "verdict",
 )  # fmt: skip
+# How "times faster" is computed: said wherever it is shown.
+SPEEDUP = (
+    "times faster: in each round, the median time of the published network in float32 PyTorch over "
+    "the row's own; of these ratios the median over all rounds, and their quartiles"
+)
 ROOF_COLUMNS = ("fps", "MP/s", "bound by", "of the roof %")
 _NUMBERS = (
     "median_ms", "p90_ms", "p99_ms", "min_ms", "mean_ms", "std_ms", "cv", "runs", "host_median_ms",
-    "frames_per_second", "megapixels_per_second", "speedup", "multiply_adds", "error", "tolerance",
+    "frames_per_second", "megapixels_per_second", "speedup", "page_faults_per_run", "multiply_adds",
+    "error", "tolerance",
 )  # fmt: skip
 _NAMES = (
     "model", "scale", "graph", "backend", "precision", "height", "width", "batch", "scope",
@@ -29,7 +35,11 @@ _NAMES = (
 
 def as_dict(results: Sequence[Result], facts: Mapping[str, Any]) -> dict[str, Any]:
     """Everything, samples included."""
-    return {"hardware": dict(facts), "rows": [result.as_dict() for result in results]}
+    return {
+        "hardware": dict(facts),
+        "definitions": {"speedup": SPEEDUP},
+        "rows": [result.as_dict() for result in results],
+    }
 
 
 def columns(*, paper: bool, roof: bool) -> list[str]:
@@ -62,15 +72,22 @@ def cells(result: Result, *, paper: bool, roof: bool) -> list[str]:
         row.graph,
         backend,
         row.precision,
+        row.scope,
         size,
         *times,
         "" if result.speedup is None else f"{result.speedup:.2f}",
+        _quartiles(result),
         f"{result.multiply_adds / 1e9:.1f}" if result.multiply_adds else "",
         *(_roof(result) if roof else ()),
         "" if result.error is None else f"{result.error:.1e}",
         result.verdict if not result.failure else f"failed: {result.failure}",
     ]
     return [*shown, paper_latency(result)] if paper else shown
+
+
+def _quartiles(result: Result) -> str:
+    found = result.speedup_quartiles
+    return "" if found is None else f"{found[0]:.2f} to {found[1]:.2f}"
 
 
 def paper_latency(result: Result) -> str:
@@ -107,6 +124,8 @@ def conditions(facts: Mapping[str, Any]) -> list[str]:
         f"measured on {where}; {facts['cores']} cores; "
         + ", ".join(f"{name} {version}" for name, version in facts["packages"].items())
     ]
+    lines.append(SPEEDUP)
+    lines.append(_ALLOCATORS[facts["allocator"]])
     for moment in ("before", "after"):
         load = facts[moment]["load_average"]
         told = [] if load is None else [f"load average {load:.1f}"]
@@ -124,6 +143,10 @@ def conditions(facts: Mapping[str, Any]) -> list[str]:
     return lines
 
 
+_ALLOCATORS = {
+    "keep": "memory that a run frees stays with the process for the next run (--allocator keep)",
+    "default": "memory that a run frees goes back as malloc decides (--allocator default)",
+}
 _REASONS = "clocks_event_reasons.active"
 
 

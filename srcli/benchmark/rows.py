@@ -6,10 +6,10 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from srcli.errors import UsageError
-from srcli.timing import Summary, summarise
+from srcli.timing import Summary, percentile, summarise
 
 Graph = Literal["published", "fused"]
-Scope = Literal["network", "host"]
+Scope = Literal["network", "host", "file"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,7 +27,8 @@ class Row:
     width: int
     batch: int = 1
     scope: Scope = "network"
-    """`network`: input and output stay on the device that computes. `host`: numpy in, numpy out."""
+    """`network`: input and output stay on the device that computes. `host`: numpy in, numpy out.
+    `file`: from a PNG on disk to a PNG on disk."""
 
     cuda_graph: bool = True
     """On CUDA: launched as one graph instead of kernel by kernel."""
@@ -77,8 +78,23 @@ class Result:
     """Counted, in one run."""
 
     roofline: dict[str, Any] = field(default_factory=dict)
-    speedup: float | None = None
-    """Against the published network in float32 PyTorch, in the same rounds."""
+    speedups: list[float] = field(default_factory=list)
+    """By round: median time of the published network in float32 PyTorch over the row's own."""
+
+    faults: list[float] = field(default_factory=list)
+    """By round: pages of memory, in one run, that the system had to provide first."""
+
+    @property
+    def speedup(self) -> float | None:
+        """Median over rounds."""
+        return percentile(self.speedups, 50) if self.speedups else None
+
+    @property
+    def speedup_quartiles(self) -> tuple[float, float] | None:
+        """Between them lie the middle half of the rounds."""
+        if not self.speedups:
+            return None
+        return percentile(self.speedups, 25), percentile(self.speedups, 75)
 
     @property
     def samples(self) -> list[float]:
@@ -121,6 +137,9 @@ class Result:
             "output_size": [width, height],
             **measured,
             "speedup": self.speedup,
+            "speedup_quartiles": self.speedup_quartiles,
+            "speedup_by_round": self.speedups,
+            "page_faults_per_run": percentile(self.faults, 50) if self.faults else None,
             "error": self.error,
             "tolerance": self.tolerance,
             "verdict": self.verdict,

@@ -1,4 +1,8 @@
-"""Measure rows in turn, each backend in a process of its own."""
+"""Measure rows in turn, each backend in a process of its own.
+
+A turn is short, and the rows of one round follow each other within seconds: what disturbs the
+machine for longer disturbs all of them, and the ratios within a round stay true.
+"""
 
 from __future__ import annotations
 
@@ -7,22 +11,26 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from srcli.benchmark.rows import Result, Row
-from srcli.benchmark.worker import Truth, serve
+from srcli.benchmark.worker import Habits, Truth, serve
+from srcli.cuda import driver
 from srcli.errors import SrcliError
 
 if TYPE_CHECKING:
     from multiprocessing.process import BaseProcess
 
+    from srcli.benchmark.counting import Work
+
 LEAST_ROUNDS = 3
 MOST_ROUNDS = 200
 TURN = 0.25  # seconds that a row may take in one turn, at least one run
-REFERENCE = "reference"  # the process that runs the published network
+
+RESERVE = 1 << 30  # bytes of memory that are left to everybody else
 
 Tell = Callable[[str, int, int], None]
 
@@ -44,42 +52,47 @@ def measure(
     *,
     seconds: float,
     threads: int | None = None,
+    apart: bool = False,
     longest: float | None = None,
+    habits: Habits | None = None,
     tell: Tell = lambda text, done, total: None,
+    finished: Callable[[Result], None] = lambda result: None,
 ) -> Measurement:
     """Judge and time rows.
 
     Args:
         rows: In the order of the table; they are measured in turn, round by round.
-        seconds: To spend on timing; at least three rounds are done however long they take.
+        seconds: To spend on rounds, a last one for warming up included; at least three are timed
+            however long they take.
         threads: CPU threads of every backend; None for each one's own choice.
-        longest: Leave out rows of which one run takes more seconds than this.
+        apart: Only rows that compute the same take turns; the next ones get new processes, and
+            `seconds` is divided among them. For sweeps: so no size holds another's memory.
+        longest: Leave out rows of which one run takes more seconds than this, or would at the
+            pace of the largest one before.
+        habits: Of the workers.
         tell: Told what goes on, and how much of it is done.
+        finished: Told each result when it is known.
 
     Returns:
         A result for every row; rows that could not be run say why.
     """
-    with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="srcli-bench-")))
-        processes: dict[str, Worker] = {}
-
-        def worker(name: str) -> Worker:
-            if name not in processes:
-                processes[name] = stack.enter_context(Worker())
-            return processes[name]
-
-        results = [Result(row=row) for row in rows]
-        truths = _truths(rows, worker(REFERENCE), folder, tell)
-        ceilings: dict[str, float] = worker(REFERENCE).ask("ceilings")
-        worker(REFERENCE).close()
-        for done, result in enumerate(results):
-            row = result.row
-            tell(f"opening {describe(row)}", done, len(results))
-            _open(result, worker(row.backend), truths, threads)
-        running = [result for result in results if not result.failure]
-        _take_turns(running, worker, seconds, longest, tell)
-    _compare(results)
-    _roof(results, truths, ceilings)
+    habits = habits or Habits()
+    results = [Result(row=row) for row in rows]
+    groups = _by_subject(results) if apart else [results]
+    with tempfile.TemporaryDirectory(prefix="srcli-bench-") as name:
+        with Worker(habits) as reference:
+            truths = _truths(rows, reference, Path(name), tell)
+            ceilings: dict[str, float] = reference.ask("ceilings")
+        for group in groups:
+            for result in group:
+                _foresee(result, truths, results, longest)
+            with _Workers(habits) as workers:
+                _open_all(group, workers, truths, threads, tell)
+                _take_turns(group, workers, seconds / len(groups), longest, tell)
+            _compare(group)
+            _roof(group, truths, ceilings)
+            for result in group:
+                finished(result)
     return Measurement(results=results, ceilings=ceilings)
 
 
@@ -91,13 +104,59 @@ def describe(row: Row) -> str:
     return f"{what} {row.backend} {row.precision} {width}x{height}{extra}"
 
 
-Truths = Mapping[tuple[Any, ...], tuple[Truth, dict[str, Any]] | str]
+def free_memory() -> int | None:
+    """Bytes that could be had without pushing anything out; None where this is not known."""
+    with suppress(OSError):
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable"):
+                return int(line.split()[1]) << 10
+    return None
+
+
+def _by_subject(results: Sequence[Result]) -> list[list[Result]]:
+    groups: dict[tuple[Any, ...], list[Result]] = {}
+    for result in results:
+        groups.setdefault(result.row.subject, []).append(result)
+    return list(groups.values())
+
+
+Truths = Mapping[tuple[Any, ...], "tuple[Truth, dict[str, Work]] | str"]
 """By subject; a text says why there is none."""
+
+
+def _foresee(
+    result: Result, truths: Truths, results: Sequence[Result], longest: float | None
+) -> None:
+    """Leave out a row that would need more memory than there is, or too much time."""
+    truth, row = truths[result.row.subject], result.row
+    if isinstance(truth, str) or driver().devices:  # a GPU has memory of its own, and says so
+        return
+    free, work = free_memory(), truth[1].get(row.graph)
+    if free is not None and work is not None and work.peak > free - RESERVE:
+        result.failure = (
+            f"would take {work.peak / 1e9:.0f} GB of memory; {free / 1e9:.0f} GB are free"
+        )
+        return
+    alike = [r for r in results if _alike(r.row, row) and r.summary and not r.failure]
+    if longest is None or not alike:
+        return
+    last = max(alike, key=lambda r: r.row.megapixels)
+    summary = last.summary
+    assert summary is not None
+    expected = summary.least / 1e3 * row.megapixels / last.row.megapixels
+    if expected > longest:
+        result.failure = f"one run would take about {expected:.0f} s, more than {longest:.0f} s"
+
+
+def _alike(first: Row, second: Row) -> bool:
+    """Whether two rows differ in nothing but size and batch."""
+    size = {"height": 0, "width": 0, "batch": 0}
+    return replace(first, **size) == replace(second, **size)  # type: ignore[arg-type]
 
 
 def _truths(rows: Sequence[Row], reference: Worker, folder: Path, tell: Tell) -> Truths:
     subjects = {row.subject: row for row in rows}
-    truths: dict[tuple[Any, ...], tuple[Truth, dict[str, Any]] | str] = {}
+    truths: dict[tuple[Any, ...], tuple[Truth, dict[str, Work]] | str] = {}
     for done, (subject, row) in enumerate(subjects.items()):
         tell(f"reference for {row.model} x{row.scale}", done, len(subjects))
         try:
@@ -105,6 +164,20 @@ def _truths(rows: Sequence[Row], reference: Worker, folder: Path, tell: Tell) ->
         except WorkerFailed as error:
             truths[subject] = str(error)
     return truths
+
+
+def _open_all(
+    results: Sequence[Result],
+    workers: _Workers,
+    truths: Truths,
+    threads: int | None,
+    tell: Tell,
+) -> None:
+    for done, result in enumerate(results):
+        if result.failure:
+            continue
+        tell(f"opening {describe(result.row)}", done, len(results))
+        _open(result, workers.of(result.row), truths, threads)
 
 
 def _open(result: Result, worker: Worker, truths: Truths, threads: int | None) -> None:
@@ -123,12 +196,18 @@ def _open(result: Result, worker: Worker, truths: Truths, threads: int | None) -
 
 def _take_turns(
     results: Sequence[Result],
-    worker: Callable[[str], Worker],
+    workers: _Workers,
     seconds: float,
     longest: float | None,
     tell: Tell,
 ) -> None:
     started = time.monotonic()
+    # Opening one session disturbs the memory and caches of those before it, so each row runs once
+    # more before any is timed.
+    for result in results:
+        if not result.failure:
+            tell(f"warming up {describe(result.row)}", 0, int(seconds))
+            _sample(result, workers, 0)
     for number in range(MOST_ROUNDS):
         spent = time.monotonic() - started
         if number >= LEAST_ROUNDS and spent > seconds:
@@ -141,15 +220,28 @@ def _take_turns(
                 min(int(spent), int(seconds)),
                 int(seconds),
             )
-            try:
-                samples, host = worker(result.row.backend).ask("sample", result.row, TURN)
-            except WorkerFailed as error:
-                result.failure = str(error)
+            taken = _sample(result, workers, TURN)
+            if taken is None:
                 continue
+            samples, host, faults = taken
             if longest is not None and min(samples) > 1e3 * longest:
                 result.failure = f"one run takes {min(samples) / 1e3:.0f} s"
             result.rounds.append(samples)
             result.host += host
+            if faults is not None:
+                result.faults.append(faults)
+
+
+def _sample(
+    result: Result, workers: _Workers, seconds: float
+) -> tuple[list[float], list[float], float | None] | None:
+    """What the worker measured in one turn; None if it failed, which the result then says."""
+    try:
+        taken = workers.of(result.row).ask("sample", result.row, seconds)
+    except WorkerFailed as error:
+        result.failure = str(error)
+        return None
+    return cast("tuple[list[float], list[float], float | None]", taken)
 
 
 def _compare(results: Sequence[Result]) -> None:
@@ -158,11 +250,10 @@ def _compare(results: Sequence[Result]) -> None:
         base = next((r for r in results if _is_base(r.row) and _same(r.row, result.row)), None)
         if base is None or not base.rounds or not result.rounds:
             continue
-        ratios = [
+        result.speedups = [
             statistics.median(theirs) / statistics.median(ours)
             for theirs, ours in zip(base.rounds, result.rounds, strict=False)
         ]
-        result.speedup = statistics.median(ratios)
 
 
 def _is_base(row: Row) -> bool:
@@ -184,17 +275,18 @@ def _roof(results: Sequence[Result], truths: Truths, ceilings: Mapping[str, floa
         truth = truths[result.row.subject]
         if isinstance(truth, str) or result.row.graph not in truth[1]:
             continue
-        products, elementwise, moved = truth[1][result.row.graph]
-        result.multiply_adds = products
+        work = truth[1][result.row.graph]
+        result.multiply_adds = work.multiply_adds
         rate = ceilings.get(f"{result.row.precision}_multiply_adds_per_second")
         rate = rate or ceilings["fp32_multiply_adds_per_second"]
         half = 2 if result.row.precision != "fp32" else 1
-        computing = 1e3 * (products + elementwise / 2) / rate
-        moving = 1e3 * moved / half / ceilings["copy_bytes_per_second"]
+        computing = 1e3 * (work.multiply_adds + work.elementwise / 2) / rate
+        moving = 1e3 * work.moved / half / ceilings["copy_bytes_per_second"]
         attainable = max(computing, moving)
         summary = result.summary
         result.roofline = {
-            "bytes_moved": moved // half,
+            "bytes_moved": work.moved // half,
+            "bytes_at_once": work.peak // half,
             "compute_ms": computing,
             "memory_ms": moving,
             "bound": "compute" if computing >= moving else "memory",
@@ -205,10 +297,12 @@ def _roof(results: Sequence[Result], truths: Truths, ceilings: Mapping[str, floa
 class Worker:
     """A process that serves requests. Closed, it is gone."""
 
-    def __init__(self) -> None:
+    def __init__(self, habits: Habits) -> None:
         context = multiprocessing.get_context("spawn")
         self._connection, theirs = context.Pipe()
-        self._process: BaseProcess = context.Process(target=serve, args=(theirs,), daemon=True)
+        self._process: BaseProcess = context.Process(
+            target=serve, args=(theirs, habits), daemon=True
+        )
         self._process.start()
         theirs.close()
 
@@ -243,6 +337,26 @@ class Worker:
         if kind is not None:  # it may be in the middle of something long
             self._process.kill()
         self.close()
+
+
+class _Workers:
+    """One process for each backend, started when it is first needed."""
+
+    def __init__(self, habits: Habits) -> None:
+        self._habits = habits
+        self._stack = ExitStack()
+        self._processes: dict[str, Worker] = {}
+
+    def of(self, row: Row) -> Worker:
+        if row.backend not in self._processes:
+            self._processes[row.backend] = self._stack.enter_context(Worker(self._habits))
+        return self._processes[row.backend]
+
+    def __enter__(self) -> _Workers:
+        return self
+
+    def __exit__(self, *details: Any) -> None:
+        self._stack.__exit__(*details)
 
 
 def check(results: Sequence[Result]) -> None:

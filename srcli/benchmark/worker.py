@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import importlib
 import os
 import signal
@@ -9,14 +10,15 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
+from numpy.typing import NDArray
 
 from srcli.backends import get_backend
 from srcli.backends.base import Batch, Model, Session, SessionOptions
@@ -25,17 +27,35 @@ from srcli.errors import BackendError, SrcliError, WeightsError, first_line
 from srcli.loading import LoadedModel, load
 from srcli.registry import get_model
 from srcli.resample import resize
+from srcli.spec import Geometry, Scale
 from srcli.store import weights_from_file
-from srcli.timing import clock, for_a_while
+from srcli.timing import Step, clock, for_a_while
 
 if TYPE_CHECKING:
     from torch import nn
+
+    from srcli.benchmark.counting import Work
 
 # Correctness is judged on an input of at most so many output pixels: the published network takes
 # seconds for more, and gigabytes.
 JUDGED_PIXELS = 640 * 360
 WARM_UP = 0.3  # seconds, at least one run
 FLUSH = 256 << 20  # bytes; more than any L2 cache
+TRIM_THRESHOLD, MMAP_MAX = -1, -4  # numbers of options in glibc's malloc.h
+
+FileRoute = Callable[[Session, Geometry, Scale, Sequence[NDArray[np.uint8]], Path], Step]
+"""Writes pictures (H x W x 3) into a folder, and returns what restores them from file to file."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Habits:
+    """How a worker goes about it, whatever the row."""
+
+    keep_memory: bool = True
+    """Whether memory that a run frees stays with the process for the next run."""
+
+    files: FileRoute | None = None
+    """For rows of scope `file`. This package knows nothing of files of pictures."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,13 +69,15 @@ class Truth:
     restored: Path
 
 
-def serve(connection: Connection) -> None:
+def serve(connection: Connection, habits: Habits) -> None:
     """Answer requests, each the name of a method of `Worker` and its arguments, until told."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the parent, which ends us
     with suppress(OSError):  # a library that prints must not print into the parent's result
         os.dup2(sys.stderr.fileno(), 1)
+    with suppress(OSError):  # if memory runs out after all, let it be us and nobody else
+        Path("/proc/self/oom_score_adj").write_text("1000")
     warnings.simplefilter("ignore")
-    worker = Worker()
+    worker = Worker(habits)
     while True:
         try:
             method, arguments = connection.recv()
@@ -74,11 +96,14 @@ def serve(connection: Connection) -> None:
 class Worker:
     """Holds open sessions, and measures them when asked."""
 
-    def __init__(self) -> None:
+    def __init__(self, habits: Habits) -> None:
+        self._habits = habits
+        kept = habits.keep_memory and keep_freed_memory()
+        self._allocator = "keep" if kept else "default"
         self._open: dict[Row, _Open] = {}
         self._folder = tempfile.TemporaryDirectory(prefix="srcli-bench-")
 
-    def prepare(self, row: Row, folder: Path) -> tuple[Truth, dict[str, Any]]:
+    def prepare(self, row: Row, folder: Path) -> tuple[Truth, dict[str, Work]]:
         """The truth for what `row` computes, and the work in both graphs at its size."""
         import torch
 
@@ -105,7 +130,7 @@ class Worker:
                 found = count(network, shape)
             except Exception:  # whatever an operation has against tensors without values
                 continue
-            work[graph] = (found.multiply_adds, found.elementwise, found.moved)
+            work[graph] = found
         return truth, work
 
     def open(self, row: Row, truth: Truth, threads: int | None) -> dict[str, Any]:
@@ -126,21 +151,48 @@ class Worker:
         _reset_peak()
         session = get_backend(row.backend).open(subject, options)
         error = _difference(session(np.load(truth.picture)), np.load(truth.restored))
-        opened = _Open(session, row)
+        opened = _Open(session, row, self._step(session, row, model.geometry))
         self._open[row] = opened
         for_a_while(opened.sample, WARM_UP)
         return {
             "error": error,
             "tolerance": model.spec.tolerance_for(row.precision),
-            "facts": {**getattr(session, "facts", {}), **_peak(opened.on_cuda)},
+            "facts": {
+                **getattr(session, "facts", {}),
+                "allocator": self._allocator,
+                **_peak(opened.on_cuda),
+            },
             "weights": "random" if truth.weights else model.weights.sha256,
         }
 
-    def sample(self, row: Row, seconds: float) -> tuple[list[float], list[float]]:
-        """Milliseconds of runs for a while: by the row's clock, and on CUDA by the host's too."""
+    def _step(self, session: Session, row: Row, geometry: Geometry) -> Step:
+        """What a run of the row does; on CUDA it may return before it is done."""
+        batch = smooth_noise(row.batch, row.height, row.width)
+        stage = getattr(session, "stage", None)
+        if row.scope == "network" and stage is not None:
+            return cast("Step", stage(batch))
+        if row.scope != "file":
+            return lambda: session(batch)
+        if self._habits.files is None:
+            raise BackendError("nothing here can read and write files of pictures.")
+        pictures = np.ascontiguousarray(np.round(255 * batch.transpose(0, 2, 3, 1)), np.uint8)
+        folder = Path(tempfile.mkdtemp(dir=self._folder.name))
+        return self._habits.files(session, geometry, row.scale, list(pictures), folder)
+
+    def sample(self, row: Row, seconds: float) -> tuple[list[float], list[float], float | None]:
+        """Run a row for a while.
+
+        Returns:
+            Milliseconds by the row's clock; on CUDA by the host's too; and page faults in one run,
+            None where the system does not count them.
+        """
         opened = self._open[row]
         opened.host.clear()
-        return for_a_while(opened.sample, seconds), list(opened.host)
+        before = page_faults()
+        samples = for_a_while(opened.sample, seconds)
+        after = page_faults()
+        faults = None if before is None or after is None else (after - before) / len(samples)
+        return samples, list(opened.host), faults
 
     def end(self) -> None:
         """Close all sessions and leave nothing behind."""
@@ -164,17 +216,12 @@ class Worker:
 class _Open:
     """A session, staged for its row, and how a run of it is timed."""
 
-    def __init__(self, session: Session, row: Row) -> None:
-        self.session, self.row = session, row
+    def __init__(self, session: Session, row: Row, step: Step) -> None:
+        self.session, self._step = session, step
         self.host: list[float] = []
-        batch = smooth_noise(row.batch, row.height, row.width)
-        stage = getattr(session, "stage", None)
         device = str(getattr(session, "facts", {}).get("device", "cpu"))
-        self.on_cuda = device != "cpu" and stage is not None and row.scope == "network"
-        if stage is not None and row.scope == "network":
-            self._step: Callable[[], object] = stage(batch)
-        else:
-            self._step = lambda: session(batch)
+        staged = hasattr(session, "stage") and row.scope == "network"
+        self.on_cuda = device != "cpu" and staged
         self._flush: Any = None
         if self.on_cuda and row.cold:
             import torch
@@ -229,6 +276,33 @@ class Published:
                 verbose=False,
             )
         return file
+
+
+def keep_freed_memory() -> bool:
+    """Let malloc keep what is freed instead of giving it back to the system; glibc only.
+
+    A network that is run operation by operation frees gigabytes in every run. What is given back
+    must be provided and zeroed again page by page, which takes as long as the network or several
+    times as long, and on a virtual machine whatever its host makes of it.
+
+    Returns:
+        Whether it does.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError, TypeError):  # no glibc; TypeError on Windows
+        return False
+    # No block of memory is mapped for itself, and the end of the heap is never cut off.
+    return bool(mallopt(MMAP_MAX, 0) and mallopt(TRIM_THRESHOLD, -1))
+
+
+def page_faults() -> int | None:
+    """Pages that the system has provided to this process so far, without reading a disk."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 
 
 def smooth_noise(batch: int, height: int, width: int) -> Batch:
@@ -289,6 +363,9 @@ def _event() -> Any:
 
 
 def _reset_peak() -> None:
+    # What earlier rows left over is not this row's.
+    with suppress(OSError, AttributeError, TypeError):
+        ctypes.CDLL(None).malloc_trim(0)
     with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
     torch: Any = sys.modules.get("torch")

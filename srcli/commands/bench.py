@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +15,12 @@ from srcli.errors import UsageError
 from srcli.registry import DEFAULT_SCALE, check_scale, get_model
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from srcli.backends.base import Session
     from srcli.benchmark.rows import Result, Row
+    from srcli.spec import Geometry, Scale
 
 FAILED = 1
 PAPER_MODELS = ("lapar-a", "lapar-b", "lapar-c")
@@ -44,8 +51,9 @@ LONGEST = 10.0  # seconds of one run, in a sweep
     help="[default: fused on every backend, published in PyTorch]",
 )  # fmt: skip
 @click.option(
-    "--scope", type=click.Choice(("network", "host")), default="network", show_default=True,
-    help="network: data stays where it is computed; host: from numpy to numpy.",
+    "--scope", "scopes", multiple=True, type=click.Choice(("network", "host", "file")),
+    help="network: data stays where it is computed; host: from numpy to numpy; file: from PNG to "
+    "PNG, as `srcli upscale` does it. May be repeated.  [default: network]",
 )  # fmt: skip
 @click.option(
     "--batch", "batches", multiple=True, type=click.IntRange(min=1), help="Pictures in one run."
@@ -56,7 +64,12 @@ LONGEST = 10.0  # seconds of one run, in a sweep
 @click.option("--roofline", is_flag=True, help="Show what binds each row.")
 @click.option(
     "--seconds", type=click.FloatRange(min=0), default=45.0, show_default=True,
-    help="To measure; at least three rounds are done.",
+    help="To measure, warm; at least three rounds are done.",
+)  # fmt: skip
+@click.option(
+    "--allocator", type=click.Choice(("keep", "default")), default="keep", show_default=True,
+    help="keep: memory that a run frees stays with the process; default: as malloc does it, most "
+    "goes back to the system and has to be fetched again in the next run.",
 )  # fmt: skip
 @options.threads
 @click.option(
@@ -92,7 +105,9 @@ def bench(context: click.Context, /, **wishes: Any) -> int | None:
     "--tolerance", type=click.FloatRange(min=0), default=0.05, show_default=True,
     help="How much slower a row may become.",
 )  # fmt: skip
-@click.option("--anyway", is_flag=True, help="Compare measurements of different hardware.")
+@click.option(
+    "--anyway", is_flag=True, help="Compare across different hardware, scopes and allocators."
+)
 @options.as_json
 def compare_files(
     first: Path, second: Path, tolerance: float, anyway: bool, as_json: bool
@@ -141,6 +156,7 @@ def _bench(
     as_markdown: bool,
     seconds: float,
     threads: int | None,
+    allocator: str,
     sweep: bool,
     roofline: bool,
     **wishes: Any,
@@ -149,6 +165,7 @@ def _bench(
     from srcli.benchmark import report
     from srcli.benchmark.hardware import hardware, state
     from srcli.benchmark.runner import check, measure
+    from srcli.benchmark.worker import Habits
 
     if as_json + as_csv + as_markdown > 1:
         raise UsageError("choose one of --json, --csv and --markdown.")
@@ -157,14 +174,18 @@ def _bench(
 
         check_target(plot)
     rows = list(dict.fromkeys(_rows(sweep=sweep, **wishes)))
-    facts = {**hardware(), "before": state()}
+    facts = {**hardware(), "allocator": allocator, "before": state()}
     with console.progress() as bar:
         measured = measure(
             rows,
             seconds=seconds,
             threads=threads,
+            apart=sweep,
             longest=LONGEST if sweep else None,
+            habits=Habits(keep_memory=allocator == "keep", files=restore_files),
             tell=bar.show,
+            # A sweep takes minutes: where there is no bar, lines say how far it is.
+            finished=_tell_row if sweep and not sys.stderr.isatty() else lambda result: None,
         )
     results = measured.results
     facts = {**facts, "after": state(), "threads": threads, "ceilings": measured.ceilings}
@@ -189,6 +210,50 @@ def _bench(
     return _outcome(results, sweep=sweep)
 
 
+def _tell_row(result: Result) -> None:
+    from srcli import console
+    from srcli.benchmark.runner import describe
+
+    summary = result.summary
+    said = result.failure or (f"{summary.median:.0f} ms" if summary else "nothing")
+    console.note(f"{describe(result.row)}: {said}")
+
+
+def restore_files(
+    session: Session,
+    geometry: Geometry,
+    scale: Scale,
+    pictures: Sequence[NDArray[np.uint8]],
+    folder: Path,
+) -> Callable[[], object]:
+    """The way of `srcli upscale` from PNG to PNG, one step after the other.
+
+    Args:
+        session: An open network.
+        geometry: Of the network.
+        scale: Of the network.
+        pictures: H x W x 3, of one size; they are written into the folder.
+        folder: An empty one.
+
+    Returns:
+        A function that decodes the pictures, restores them together and encodes the results.
+    """
+    from srcli import images
+    from srcli.pipeline import Restorer
+
+    sources = [folder / f"{number}.png" for number in range(len(pictures))]
+    for source, pixels in zip(sources, pictures, strict=True):
+        images.write(images.Picture(color=pixels), source, images.SaveOptions())
+    restorer = Restorer(session=session, geometry=geometry, scale=scale)
+
+    def run() -> None:
+        restored = restorer.restore_all([images.read(source) for source in sources])
+        for source, picture in zip(sources, restored, strict=True):
+            images.write(picture, source.with_suffix(".out.png"), images.SaveOptions())
+
+    return run
+
+
 def _outcome(results: Sequence[Result], *, sweep: bool) -> int | None:
     from srcli import console
     from srcli.benchmark.runner import describe
@@ -210,7 +275,7 @@ def _rows(
     backends: tuple[str, ...],
     precisions: tuple[str, ...],
     graphs: tuple[str, ...],
-    scope: Any,
+    scopes: tuple[Any, ...],
     batches: tuple[int, ...],
     no_cuda_graph: bool,
     cold: bool,
@@ -231,7 +296,9 @@ def _rows(
                 )
                 for batch in batches or (SWEEP_BATCHES if sweep else (1,)):
                     for kind in _kinds(backends, precisions, graphs, sweep=sweep):
-                        for extra in _variants(kind, no_cuda_graph, cold):
+                        for scope, extra in product(
+                            scopes or ("network",), _variants(kind, no_cuda_graph, cold)
+                        ):
                             yield Row(
                                 model=spec.name,
                                 scale=scale,
@@ -289,6 +356,6 @@ def _has_paper_rows(results: Sequence[Result]) -> bool:
 def _title(rows: Sequence[Row]) -> str:
     sizes = {(row.width, row.height, *row.output) for row in rows}
     if len(sizes) > 1:
-        return f"scope: {rows[0].scope}"
+        return ""
     width, height, *output = sizes.pop()
-    return f"{width}x{height} -> {output[0]}x{output[1]}; scope: {rows[0].scope}"
+    return f"{width}x{height} -> {output[0]}x{output[1]}"
