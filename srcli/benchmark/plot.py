@@ -17,6 +17,7 @@ from srcli.store import find_weights
 
 FORMATS = (".svg", ".png", ".pdf")
 MARKERS = {"published": "s", "fused": "o"}
+BATCH_MARKERS = "os^Dvp*"
 INK = "#7a7f87"  # legible on white and on black
 COLORS = ("#1f77b4", "#e07b00", "#2a9d57", "#c2410c", "#8b5cf6", "#0891b2", "#be185d", "#a16207")
 
@@ -106,17 +107,27 @@ def _by_quality(axes: Any, results: Sequence[Result]) -> str:
 
 
 def _by_size(axes: Any, results: Sequence[Result]) -> str:
-    lines: dict[str, list[tuple[float, float]]] = defaultdict(list)
+    lines: dict[str, dict[int, list[tuple[float, float]]]] = defaultdict(lambda: defaultdict(list))
     for result in results:
         row, summary = result.row, result.summary
         if summary is not None:
             label = f"{row.model} x{row.scale} {row.graph}, {row.backend} {row.precision}"
-            lines[label].append((row.megapixels, summary.median))
-    for index, (label, points) in enumerate(lines.items()):
-        points.sort()
-        sizes, times = zip(*points, strict=True)
+            label += "" if row.scope == "network" else f", {row.scope}"
+            lines[label][row.batch].append((row.megapixels, summary.median))
+    batches = sorted({batch for of_label in lines.values() for batch in of_label})
+    for index, (label, by_batch) in enumerate(lines.items()):
+        sizes, times = zip(*(p for points in by_batch.values() for p in points), strict=True)
         exponent = f", ~ pixels^{growth(sizes, times):.2f}" if len(set(sizes)) > 1 else ""
-        axes.plot(sizes, times, "o-", color=COLORS[index % len(COLORS)], label=label + exponent)
+        color = COLORS[index % len(COLORS)]
+        axes.plot([], [], color=color, label=label + exponent)
+        # Joined are pictures of several sizes in batches of one: two that hold as many pixels in
+        # all need not take as long.
+        for batch, points in by_batch.items():
+            marker = BATCH_MARKERS[batches.index(batch) % len(BATCH_MARKERS)]
+            axes.plot(*zip(*sorted(points), strict=True), marker=marker, color=color, alpha=0.8)
+    for number, batch in enumerate(batches if len(batches) > 1 else []):
+        marker = BATCH_MARKERS[number % len(BATCH_MARKERS)]
+        axes.plot([], [], marker, color=INK, label=f"{batch} at once")
     axes.set_xscale("log")
     axes.set_yscale("log")
     _plain_numbers(axes.xaxis)

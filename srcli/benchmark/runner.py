@@ -137,7 +137,7 @@ def _foresee(
             f"would take {work.peak / 1e9:.0f} GB of memory; {free / 1e9:.0f} GB are free"
         )
         return
-    alike = [r for r in results if _alike(r.row, row) and r.summary and not r.failure]
+    alike = [r for r in results if _alike(r.row, row) and r.summary]
     if longest is None or not alike:
         return
     last = max(alike, key=lambda r: r.row.megapixels)
