@@ -18,7 +18,7 @@ from srcli.images import (
     check_output,
     format_of,
     has_picture_suffix,
-    probe,
+    probe_all,
 )
 from srcli.sizes import Grid, Size, SizeRequest
 
@@ -226,7 +226,7 @@ def _examined(job: Job, wishes: Wishes) -> Job:
     """The job with what the input's header tells; or with the reason why it cannot be done."""
     try:
         source = job.source if job.content is None else job.content
-        header = probe(source, max_pixels=wishes.max_pixels, name=job.name)
+        header, metadata = probe_all(source, max_pixels=wishes.max_pixels, name=job.name)
         size = wishes.size.resolve(header.width, header.height, wishes.scales, wishes.grid)
         options = job.options
         if str(job.target) == STDIO:
@@ -242,6 +242,7 @@ def _examined(job: Job, wishes: Wishes) -> Job:
             options,
             str(job.target),
             channels=header.channels,
+            metadata=metadata,
         )
     except SrcliError as error:
         return replace(job, error=error)

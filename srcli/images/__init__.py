@@ -7,7 +7,7 @@ and streams; BMP goes through Pillow. Nothing else is opened.
 from srcli.images.formats import FORMATS, SUFFIXES, Format, format_of, has_picture_suffix, sniff
 from srcli.images.picture import Header, Metadata, Picture, Pixels, SaveOptions, Subsampling
 from srcli.images.pixels import bleed, from_float, over, to_8_bits, to_float
-from srcli.images.reading import MAX_PIXELS, probe, read
+from srcli.images.reading import MAX_PIXELS, probe, probe_all, read
 from srcli.images.strips import StripReader, StripWriter
 from srcli.images.writing import check_output, encode, write
 
@@ -32,6 +32,7 @@ __all__ = [
     "has_picture_suffix",
     "over",
     "probe",
+    "probe_all",
     "read",
     "sniff",
     "to_8_bits",

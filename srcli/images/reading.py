@@ -67,7 +67,15 @@ def probe(
     Raises:
         InputError: it cannot be opened, or is nothing that `read` would take.
     """
-    return open_image(source, max_pixels=max_pixels, name=name, decode=False).header
+    return probe_all(source, max_pixels=max_pixels, name=name)[0]
+
+
+def probe_all(
+    source: Path | bytes, *, max_pixels: int | None = MAX_PIXELS, name: str | None = None
+) -> tuple[Header, Metadata]:
+    """As `probe`, with what the file says beside its pixels, which may be megabytes."""
+    opened = open_image(source, max_pixels=max_pixels, name=name, decode=False)
+    return opened.header, opened.metadata
 
 
 def read(
