@@ -15,6 +15,7 @@ from srcli.registry import DEFAULT_SCALE
 from srcli.spec import Scale, number, whole
 
 if TYPE_CHECKING:
+    from srcli.backends.base import GraphPrecision
     from srcli.backends.trt_engine import EngineInfo
     from srcli.loading import LoadedModel
 
@@ -56,6 +57,7 @@ class Request:
     opset: int
     size: tuple[int, int] | None
     fp16: bool
+    int8: bool
     min_shape: tuple[int, int] | None
     opt_shape: tuple[int, int] | None
     max_shape: tuple[int, int] | None
@@ -92,6 +94,7 @@ class Request:
 )
 @click.option("--overwrite", is_flag=True, help="Replace files that exist.")
 @click.option("--fp16", is_flag=True, help="Compute in float16; input and output stay float32.")
+@click.option("--int8", is_flag=True, help="Compute in 8 bits what bears it: LAPAR, for CPUs.")
 @click.option("--opset", type=int, default=20, show_default=True, help="Of the ONNX file.")
 @click.option(
     "--size", type=_size, metavar="WxH", help="Of the input, if the file is to take only this one."
@@ -163,6 +166,8 @@ def _check_targets(request: Request, model: LoadedModel) -> None:
 
     if request.onnx and request.trt and request.output is not None:
         raise UsageError("-o names one file. Leave it out, or choose --onnx or --trt.")
+    if request.int8 and (request.trt or request.fp16):
+        raise UsageError("--int8 makes ONNX files for CPUs. For a GPU choose --trt --fp16.")
     for target in _targets(request, model):
         if target.exists() and not request.overwrite:
             raise OutputExistsError(
@@ -179,7 +184,8 @@ def _targets(request: Request, model: LoadedModel) -> list[Path]:
 
 def _named(model: LoadedModel, request: Request, suffix: str) -> Path:
     task = "" if model.scale > 1 else f"-{request.task}"
-    precision = "-fp16" if request.fp16 else ""
+    chosen = _precision(request)
+    precision = "" if chosen == "fp32" else f"-{chosen}"
     return Path(f"{model.spec.name}-x{float(model.scale):g}{task}{precision}{suffix}")
 
 
@@ -243,7 +249,11 @@ def _silent(request: Request, model: LoadedModel, onnx: Path) -> dict[str, Any]:
 def _onnx_options(request: Request) -> OnnxOptions:
     from .to_onnx import OnnxOptions
 
-    return OnnxOptions(opset=request.opset, half=request.fp16, size=request.size)
+    return OnnxOptions(opset=request.opset, precision=_precision(request), size=request.size)
+
+
+def _precision(request: Request) -> GraphPrecision:
+    return "int8" if request.int8 else "fp16" if request.fp16 else "fp32"
 
 
 def _engine_options(request: Request, model: LoadedModel) -> EngineOptions:

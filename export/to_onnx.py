@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
+
+import numpy as np
 
 from srcli import __version__
 from srcli.errors import UsageError, VerificationError
@@ -12,12 +15,15 @@ from srcli.files import atomic_path
 from srcli.loading import LoadedModel
 
 from .limits import unsupported_operators
-from .verify import Comparison, verify_file
+from .verify import Comparison, sample_crops, verify_file
 
 if TYPE_CHECKING:
     import onnx
 
+    from srcli.backends.base import Batch, GraphPrecision
+
 OPSET = 20  # the newest that TensorRT 10.0 reads
+CALIBRATION_SIZE = (160, 160)
 OPSETS = range(18, 24)  # the operators in use mean the same in all of these
 
 
@@ -26,15 +32,12 @@ class OnnxOptions:
     """How the file is to be."""
 
     opset: int = OPSET
-    half: bool = False
-    """Compute in float16; input and output stay float32."""
+    precision: GraphPrecision = "fp32"
+    """What is computed in: fp16 throughout, int8 in the convolutions that bear it. Input and output
+    stay float32."""
 
     size: tuple[int, int] | None = None
     """Height and width of the input; None for any."""
-
-    @property
-    def precision(self) -> Literal["fp32", "fp16"]:
-        return "fp16" if self.half else "fp32"
 
 
 def export_verified(
@@ -71,6 +74,8 @@ def to_onnx(model: LoadedModel, options: OnnxOptions | None = None) -> onnx.Mode
     from .graph import write_graph
 
     options = options or OnnxOptions()
+    if options.precision == "int8" and model.spec.eight_bits is None:
+        raise UsageError(f"{model.spec.name} is not offered in 8 bits. Leave out int8.")
     if options.opset not in OPSETS:
         raise UsageError(
             f"opset {options.opset} cannot be written. Choose {OPSETS[0]} to {OPSETS[-1]}."
@@ -84,11 +89,28 @@ def to_onnx(model: LoadedModel, options: OnnxOptions | None = None) -> onnx.Mode
         model.network(),
         scale=model.grid,
         opset=options.opset,
-        half=options.half,
+        half=options.precision == "fp16",
         size=options.size,
     )
+    if options.precision == "int8" and model.spec.eight_bits is not None:
+        from .quantize import quantized
+
+        pictures = calibration_pictures(options.size or CALIBRATION_SIZE)
+        proto = quantized(proto, model.spec.eight_bits.layers, pictures)
     _describe(proto, model, options)
     return proto
+
+
+def calibration_pictures(size: tuple[int, int]) -> Iterator[Batch]:
+    """What sets the steps of 8-bit numbers: a photograph, the same in black and white alone so that
+    text does not saturate, and both as negatives; each 1 x 3 x h x w.
+    """
+    for photograph in sample_crops([size]):
+        luma = photograph.mean(axis=1, keepdims=True)
+        hard = np.repeat(luma > np.median(luma), 3, axis=1).astype(np.float32)
+        for picture in (photograph, hard):
+            yield picture
+            yield 1 - picture
 
 
 def _describe(proto: onnx.ModelProto, model: LoadedModel, options: OnnxOptions) -> None:

@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     import onnx
     from torch import nn
 
+    from srcli.backends.base import GraphPrecision
+
 Run = Callable[[Batch], Batch]
 
 PROBED = 96  # side of the picture on which a network's reach is looked for
@@ -63,7 +65,7 @@ class ForeignModel(LoadedModel):
     def network(self) -> nn.Module:
         return self.published()
 
-    def graph(self, precision: Literal["fp32", "fp16"] = "fp32") -> Path:
+    def graph(self, precision: GraphPrecision = "fp32") -> Path:
         if precision != "fp32":
             raise BackendError(f"{self.weights.path}: is run in fp32 only. Leave out --precision.")
         name = f"{self.weights.sha256[:16]}-f{FORMAT}.onnx"

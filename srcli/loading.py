@@ -7,7 +7,7 @@ import importlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from srcli.errors import UsageError, WeightsError
 from srcli.registry import DEFAULT_MODEL, check_scale, get_model
@@ -16,6 +16,8 @@ from srcli.store import Weights, find_weights, graph_path, shipped_weights, weig
 
 if TYPE_CHECKING:
     from torch import nn
+
+    from srcli.backends.base import GraphPrecision
 
 Note = Callable[[str], None]
 
@@ -79,14 +81,14 @@ class LoadedModel:
         fuse: Any = self.published().fuse
         return fuse()  # type: ignore[no-any-return]
 
-    def graph(self, precision: Literal["fp32", "fp16"] = "fp32") -> Path:
+    def graph(self, precision: GraphPrecision = "fp32") -> Path:
         """The verified ONNX file in the cache; exported on first use, which takes seconds."""
         path = graph_path(self.weights, precision)
         if not path.exists():
             self.note(f"preparing {self.label} for ONNX Runtime; this happens once")
             # By name: `export` builds on this package, which must not import it in turn.
             exporter = importlib.import_module("srcli.export.to_onnx")
-            options = exporter.OnnxOptions(half=precision == "fp16")
+            options = exporter.OnnxOptions(precision=precision)
             exporter.export_verified(self, path, options)
         return path
 

@@ -87,6 +87,17 @@ class Publication:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EightBits:
+    """Which convolutions of the fused network bear 8 bits, and what that costs."""
+
+    layers: tuple[str, ...]
+    """What their names begin with."""
+
+    tolerance: float
+    """Largest difference from float32, pictures in [0, 1]."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AnyScale:
     """Enlargement by any factor from 1 to `largest`."""
 
@@ -140,6 +151,9 @@ class ModelSpec:
     half_tolerance: float | None = 1 / 255
     """The same in float16; None where float16 ruins the result."""
 
+    eight_bits: EightBits | None = None
+    """Set if the model may be computed with 8-bit convolutions."""
+
     published: Mapping[int, Scores] = field(default_factory=dict)
     """The paper's own scores by scale."""
 
@@ -166,6 +180,8 @@ class ModelSpec:
 
     def tolerance_for(self, precision: str) -> float:
         """Largest difference allowed in `fp32` or a shorter type."""
+        if precision == "int8":
+            return self.eight_bits.tolerance if self.eight_bits else 0.0
         return self.tolerance if precision == "fp32" else self.half_tolerance or 0.0
 
     def tasks(self) -> tuple[Task, ...]:

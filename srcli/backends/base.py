@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 Batch = NDArray[np.float32]
 Key = TypeVar("Key")
 Value = TypeVar("Value")
-Precision = Literal["fp32", "fp16", "bf16"]
+Precision = Literal["fp32", "fp16", "bf16", "int8"]
+GraphPrecision = Literal["fp32", "fp16", "int8"]
 
 
 class Session(Protocol):
@@ -90,7 +91,7 @@ class Model(Protocol):
         """The fused network on the CPU, in float32."""
         ...
 
-    def graph(self, precision: Literal["fp32", "fp16"] = "fp32") -> Path:
+    def graph(self, precision: GraphPrecision = "fp32") -> Path:
         """The verified ONNX file that computes in this precision; made on first use."""
         ...
 

@@ -61,7 +61,7 @@ class TorchSession:
         if options.precision != "fp32" and on_cpu:
             raise BackendError(
                 f"torch computes in fp32 on the CPU, not {options.precision}. "
-                "Leave out --precision."
+                "Leave out --precision, or choose --backend openvino."
             )
         if not on_cpu:
             # TF32 keeps ten bits of the mantissa, and fp32 was asked for. Shapes are few here, so

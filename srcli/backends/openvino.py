@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 MAX_COMPILED = 4  # shapes kept: the tile and what is left at the picture's borders
-_TYPES = {"fp32": "f32", "fp16": "f16", "bf16": "bf16"}
+_TYPES = {"fp32": "f32", "fp16": "f16", "bf16": "bf16", "int8": "f32"}
 
 
 class OpenVinoBackend:
@@ -39,7 +39,8 @@ class OpenVinoBackend:
         return None
 
     def open(self, model: Model, options: SessionOptions) -> OpenVinoSession:
-        return OpenVinoSession(model.graph(), options)
+        graph = model.graph("int8" if options.precision == "int8" else "fp32")
+        return OpenVinoSession(graph, options)
 
 
 class OpenVinoSession:
@@ -54,6 +55,7 @@ class OpenVinoSession:
     def __init__(self, graph: Path, options: SessionOptions) -> None:
         import openvino
 
+        self._precision = options.precision
         self._core: Any = openvino.Core()
         self._settings: dict[str, Any] = {
             "PERFORMANCE_HINT": "LATENCY",
@@ -73,7 +75,7 @@ class OpenVinoSession:
     @property
     def facts(self) -> dict[str, Any]:
         """What really computes."""
-        return {"device": "cpu", "precision": self._settings["INFERENCE_PRECISION_HINT"]}
+        return {"device": "cpu", "precision": self._precision}
 
     def __call__(self, batch: Batch) -> Batch:
         try:

@@ -38,7 +38,9 @@ class OnnxRuntimeBackend:
             raise BackendError(
                 f"ort computes {where}, not {options.precision}. Choose another --precision."
             )
-        graph = model.graph("fp16" if options.precision == "fp16" else "fp32")
+        if options.precision == "int8" and cuda:
+            raise BackendError("int8 is for CPUs. Choose --precision fp16.")
+        graph = model.graph(options.precision)
         return OnnxRuntimeSession(graph, options, cuda=cuda)
 
 

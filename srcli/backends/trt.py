@@ -50,8 +50,10 @@ class TensorRtBackend:
             raise BackendError(reason)
         # By name: `export` builds on this package, which must not import it in turn.
         engine_cache = importlib.import_module("srcli.export.engine_cache")
-        if options.precision == "bf16":
-            raise BackendError("trt computes in fp32 or fp16, not bf16. Choose one of them.")
+        if options.precision == "bf16" or options.precision == "int8":
+            raise BackendError(
+                f"trt computes in fp32 or fp16, not {options.precision}. Choose one of them."
+            )
         graph = model.graph(options.precision)
         return TensorRtSession(engine_cache.cached_engine(graph, options.precision))
 

@@ -15,7 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +34,7 @@ from srcli.timing import Step, clock, for_a_while
 if TYPE_CHECKING:
     from torch import nn
 
+    from srcli.backends.base import GraphPrecision
     from srcli.benchmark.counting import Work
 
 # Correctness is judged on an input of at most so many output pixels: the published network takes
@@ -259,7 +260,7 @@ class Published:
     def network(self) -> nn.Module:
         return self._model.published()
 
-    def graph(self, precision: Literal["fp32", "fp16"] = "fp32") -> Path:
+    def graph(self, precision: GraphPrecision = "fp32") -> Path:
         """As anybody would export it."""
         import torch
 

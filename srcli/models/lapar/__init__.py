@@ -6,7 +6,7 @@ import math
 from functools import partial
 from typing import TYPE_CHECKING
 
-from srcli.spec import Geometry, ModelSpec, MultiplyAdds, Publication, Scores
+from srcli.spec import EightBits, Geometry, ModelSpec, MultiplyAdds, Publication, Scores
 
 if TYPE_CHECKING:
     from torch import nn
@@ -79,6 +79,10 @@ def _spec(
         multiply_adds=partial(_multiply_adds, channels, blocks),
         paper=PAPER,
         published=published,
+        # Those after the body: four fifths of the arithmetic. In the body 8 bits cost another
+        # 0.01 dB and gain little. The tolerance holds on black and white noise too, the worst that
+        # was found; photographs differ by up to 5 levels of 255, in few pixels.
+        eight_bits=EightBits(layers=("up.", "mix.", "merge.", "taps."), tolerance=16 / 255),
         latency={4: latency},  # on an RTX 2080 Ti
         weights={scale: _publication(size, scale) for scale in (2, 3, 4)},
     )

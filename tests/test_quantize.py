@@ -1,0 +1,125 @@
+"""Graphs whose convolutions compute in 8 bits."""
+
+from __future__ import annotations
+
+import importlib
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+
+from srcli.backends import get_backend
+from srcli.backends.base import SessionOptions
+from srcli.errors import BackendError, UsageError, VerificationError
+from srcli.loading import load
+from srcli.metrics import psnr
+from srcli.registry import get_model
+
+to_onnx = importlib.import_module("srcli.export.to_onnx")
+OPTIONS = to_onnx.OnnxOptions(precision="int8")
+SHIPPED = [(2, "upscale"), (3, "upscale"), (4, "upscale"), (1, "denoise"), (1, "deblock")]
+EIGHT_BITS = get_model("lapar-c").eight_bits
+
+
+@pytest.fixture(scope="module")
+def graph():
+    return to_onnx.to_onnx(load("lapar-c", 4), OPTIONS)
+
+
+def test_the_chosen_convolutions_read_8_bits(graph):
+    onnx.checker.check_model(graph, full_check=True)
+    makers = {output: node for node in graph.graph.node for output in node.output}
+    weights = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.graph.initializer}
+    quantised = set()
+    for node in graph.graph.node:
+        if node.op_type != "Conv":
+            continue
+        kernel = makers.get(node.input[1])
+        if kernel is None:
+            continue
+        assert kernel.op_type == "DequantizeLinear"
+        assert weights[kernel.input[0]].dtype == np.int8
+        assert makers[node.input[0]].op_type == "DequantizeLinear"
+        quantised.add(kernel.input[0].split(".")[0])
+    assert quantised == {"up", "mix", "merge", "taps"}
+    assert f"{EIGHT_BITS.layers[0]}weight" not in weights  # nothing is there twice
+
+
+def test_pixels_are_shuffled_in_8_bits(graph):
+    makers = {output: node for node in graph.graph.node for output in node.output}
+    (shuffle,) = (
+        node
+        for node in graph.graph.node
+        if node.op_type == "DepthToSpace" and "dequantized" in node.input[0]
+    )
+    assert makers[shuffle.input[0]].op_type == "DequantizeLinear"
+
+
+def test_same_weights_same_bytes(graph):
+    again = to_onnx.to_onnx(load("lapar-c", 4), OPTIONS)
+    assert again.SerializeToString(deterministic=True) == graph.SerializeToString(
+        deterministic=True
+    )
+
+
+@pytest.mark.parametrize("backend", ["ort", "openvino"])
+@pytest.mark.parametrize(("scale", "task"), SHIPPED)
+def test_what_is_lost(photograph, backend, scale, task):
+    if reason := get_backend(backend).unavailable():
+        pytest.skip(reason)
+    model = load("lapar-c", scale, task=task)
+    whole, eighth = (
+        get_backend(backend).open(model, SessionOptions(precision=precision))
+        for precision in ("fp32", "int8")
+    )
+    color = photograph[20:84, 30:110].astype(np.float32).transpose(2, 0, 1)[None] / 255
+    noise = np.random.default_rng(1).integers(0, 2, (1, 3, 40, 40)).astype(np.float32)
+    expected, actual = (np.clip(session(color), 0, 1) for session in (whole, eighth))
+    assert not np.array_equal(expected, actual)
+    assert psnr(255 * expected, 255 * actual) > 48
+    for picture in (color, noise):
+        expected, actual = (np.clip(session(picture), 0, 1) for session in (whole, eighth))
+        assert np.abs(expected - actual).max() <= EIGHT_BITS.tolerance
+
+
+def test_one_size_only(tmp_path):
+    options = to_onnx.OnnxOptions(precision="int8", size=(40, 52))
+    to_onnx.export_verified(load("lapar-c", 2), tmp_path / "net.onnx", options)
+    graph = onnx.load(tmp_path / "net.onnx")
+    assert [d.dim_value for d in graph.graph.input[0].type.tensor_type.shape.dim][2:] == [40, 52]
+
+
+def test_steps_that_are_too_coarse_are_found(tmp_path, monkeypatch):
+    """Steps from a dark picture: everything bright saturates."""
+    dark = np.full((1, 3, 24, 24), 0.01, np.float32)
+    monkeypatch.setattr(to_onnx, "calibration_pictures", lambda size: iter([dark]))
+    with pytest.raises(VerificationError, match="onnx form differs"):
+        to_onnx.export_verified(load("lapar-c", 4), tmp_path / "net.onnx", OPTIONS)
+    assert not list(tmp_path.iterdir())
+
+
+def test_models_that_do_not_offer_it(tmp_path):
+    import torch
+
+    file = tmp_path / "x.pth"
+    torch.save(get_model("awsrn-sd").build(2).state_dict(), file)
+    with pytest.raises(UsageError, match="not offered in 8 bits"):
+        to_onnx.to_onnx(load("awsrn-sd", 2, weights=file), OPTIONS)
+
+
+def test_torch_says_who_computes_in_8_bits():
+    with pytest.raises(BackendError, match="--backend openvino"):
+        get_backend("torch").open(load("lapar-c", 2), SessionOptions(precision="int8"))
+
+
+def test_the_command(srcli, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, out, err = srcli("export", "-s", 2, "--int8")
+    assert code == 0, err
+    assert "lapar-c-x2-int8.onnx" in out
+    facts = {e.key: e.value for e in onnx.load("lapar-c-x2-int8.onnx").metadata_props}
+    assert facts["srcli.precision"] == "int8"
+    for other in ("--fp16", "--trt"):
+        code, _, err = srcli("export", "-s", 3, "--int8", other)
+        assert code == 2 and "--int8 makes ONNX files for CPUs" in err
