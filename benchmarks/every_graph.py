@@ -22,6 +22,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -32,10 +33,10 @@ import torch
 
 from srcli.backends.base import SessionOptions
 from srcli.backends.ort import OnnxRuntimeSession
-from srcli.errors import SrcliError
+from srcli.errors import SrcliError, UsageError
 from srcli.export import to_tensorrt
 from srcli.export.to_onnx import OnnxOptions, to_onnx
-from srcli.export.to_tensorrt import EngineOptions, build_engine
+from srcli.export.to_tensorrt import EngineOptions, build_engine, check_largest_tensor
 from srcli.export.verify import sample_crops
 from srcli.loading import LoadedModel, load
 from srcli.registry import MODELS
@@ -104,22 +105,34 @@ def built(model: LoadedModel, precision: str) -> str:
     half = precision == "fp16"
     if half and model.spec.half_tolerance is None:
         return "not offered: float16 ruins the result"
-    least = max(24, model.geometry.minimum)
-    options = EngineOptions(
-        precision="fp16" if half else "fp32",
-        min_shape=(1, 3, least, least),
-        opt_shape=(1, 3, 180, 320),
-        max_shape=(1, 3, 360, 640),
-    )
     started = time.perf_counter()
     try:
         content = to_onnx(
             model, OnnxOptions(precision="fp16" if half else "fp32")
         ).SerializeToString()
+        options = options_for(model, content, half=half)
         plan, _ = build_engine(content, options, {"model": model.spec.name})
     except SrcliError as error:
         return f"FAILED: {error}"
-    return f"built in {time.perf_counter() - started:.1f} s, {len(plan) / 1e6:.1f} MB"
+    _, _, height, width = options.max_shape
+    seconds = time.perf_counter() - started
+    return f"built up to {width}x{height} in {seconds:.1f} s, {len(plan) / 1e6:.1f} MB"
+
+
+def options_for(model: LoadedModel, graph: bytes, *, half: bool) -> EngineOptions:
+    """A profile up to 640 x 360, or the half or fourth of that where a tensor became too large."""
+    least = max(24, model.geometry.minimum)
+    for divisor in (1, 2, 4):
+        largest = (1, 3, 360 // divisor, 640 // divisor)
+        with suppress(UsageError):
+            check_largest_tensor(graph, largest)
+            break
+    return EngineOptions(
+        precision="fp16" if half else "fp32",
+        min_shape=(1, 3, least, least),
+        opt_shape=(1, 3, largest[2] // 2, largest[3] // 2),
+        max_shape=largest,
+    )
 
 
 def no_gpu() -> None:

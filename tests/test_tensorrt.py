@@ -19,7 +19,8 @@ from onnx import TensorProto, helper, numpy_helper
 from srcli.backends.trt_engine import EngineInfo, collecting_logger
 from srcli.errors import BackendError, InputError, UsageError, VerificationError
 from srcli.export import limits, to_tensorrt
-from srcli.export.to_onnx import to_onnx
+from srcli.export.precision import check_precision, network_types
+from srcli.export.to_onnx import OnnxOptions, to_onnx
 from srcli.export.to_tensorrt import (
     EngineOptions,
     build_engine,
@@ -27,8 +28,8 @@ from srcli.export.to_tensorrt import (
     load_tensorrt,
     unsupported_operators,
 )
-from srcli.loading import load
-from srcli.registry import get_model
+from srcli.loading import LoadedModel, load
+from srcli.registry import MODELS, get_model
 
 Graphs = Callable[..., bytes]
 with_rtx = pytest.mark.usefixtures("rtx")
@@ -119,21 +120,52 @@ def test_lapar_builds(lapar: Graphs, scale: int, precision: str) -> None:
     assert EngineInfo.from_json(info.to_json()) == info
 
 
-@with_rtx
-@pytest.mark.parametrize(
-    ("name", "scale"), [("awsrn-sd", 2), ("asdn-base", 2), ("fsdn-base", 4), ("hpinet-s", 4)]
-)
-def test_every_architecture_builds(tmp_path: Path, name: str, scale: int) -> None:
-    """The smallest of each, with random weights: what counts is that all its operators build."""
+VARIANTS = [(spec.name, scale) for spec in MODELS for scale in spec.scales]
+# Those that build in a second, and one of each of the others: `benchmarks/every_graph.py` builds
+# all, and its results are committed.
+BUILT = [v for v in VARIANTS if v[0].startswith(("lapar-b", "awsrn"))] + [
+    ("asdn-base", 2), ("fsdn-base", 4), ("hpinet-s", 4), ("dcls-iso", 2)
+]  # fmt: skip
+
+
+def _untrained(folder: Path, name: str, scale: int) -> LoadedModel:
+    """With random weights: what counts here is that all its operators are known."""
     torch.manual_seed(0)
-    file = tmp_path / "random.pth"
+    file = folder / "random.pth"
     torch.save(get_model(name).build(scale).state_dict(), file)
-    model = load(name, scale, weights=file)
+    return load(name, scale, task="upscale" if scale > 1 else "denoise", weights=file)
+
+
+@with_rtx
+@pytest.mark.parametrize(("name", "scale"), VARIANTS)
+def test_every_graph_is_read(tmp_path: Path, name: str, scale: int) -> None:
+    model = _untrained(tmp_path, name, scale)
+    trt = load_tensorrt()
+    logger, messages = collecting_logger(trt)
+    builder = to_tensorrt._new_builder(trt, logger, messages)
+    offered = ("fp32",) if model.spec.half_tolerance is None else ("fp32", "fp16")
+    for precision in offered:
+        graph = to_onnx(model, OnnxOptions(precision=precision)).SerializeToString()
+        network, parser = to_tensorrt._parse(trt, builder, logger, graph)
+        check_precision(network_types(network), precision)
+        assert network.get_output(0).shape[1] == 3
+        del parser
+
+
+@with_rtx
+@pytest.mark.parametrize(("name", "scale"), BUILT)
+def test_every_architecture_builds(tmp_path: Path, name: str, scale: int) -> None:
+    model = _untrained(tmp_path, name, scale)
     least, most = max(8, model.geometry.minimum), 64
+    precision = "fp32" if model.spec.half_tolerance is None else "fp16"
     options = EngineOptions(
-        min_shape=(1, 3, least, least), opt_shape=(1, 3, most, most), max_shape=(1, 3, most, most)
+        precision=precision,
+        min_shape=(1, 3, least, least),
+        opt_shape=(1, 3, most, most),
+        max_shape=(1, 3, most, most),
     )
-    plan, info = build_engine(to_onnx(model).SerializeToString(), options, {"model": name})
+    graph = to_onnx(model, OnnxOptions(precision=precision)).SerializeToString()
+    plan, info = build_engine(graph, options, {"model": name})
     assert info.engine_sha256 == hashlib.sha256(plan).hexdigest()
     assert info.profile["max"] == (1, 3, most, most)
 
