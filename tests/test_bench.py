@@ -117,6 +117,7 @@ def test_processes_measure_and_answer_in_json(srcli):
         assert row["facts"]["device"] == "cpu"
         assert row["facts"]["allocator"] in ("keep", "default")
         assert len(row["speedup_by_round"]) == runner.LEAST_ROUNDS
+        assert len(row["cores_busy_by_others"]) == runner.LEAST_ROUNDS
     base = next(row for row in rows if row["graph"] == "published")
     assert base["speedup"] == 1
     assert "median" in found["definitions"]["speedup"]
@@ -276,6 +277,19 @@ def test_times_faster_is_the_median_over_rounds_of_ratios_within_a_round():
     assert fused.speedup == 2
     assert fused.speedup_quartiles == (2, 2)
     assert published.speedup == 1
+
+
+def test_rounds_that_other_work_disturbed_do_not_count():
+    published = times([[20], [60], [20], [30], [20]], graph="published", backend="torch")
+    fused = times([[10], [10], [10], [10], [10]])
+    published.others, fused.others = [0, 1.5, 0.1, 0, 0], [0.1, 0, 0, 0.9, 0]
+    runner._compare([published, fused])
+    assert (fused.speedups, fused.disturbed) == ([2, 2, 2], False)
+    fused.others = [1.0] * 5
+    runner._compare([published, fused])
+    assert (fused.speedups, fused.disturbed) == ([2, 6, 2, 3, 2], True)
+    row = report.cells(fused, paper=False, roof=False)
+    assert row[report.COLUMNS.index("times faster")] == "2.00 ~"
 
 
 def test_rows_of_other_scopes_and_sizes_have_no_part_in_a_ratio():

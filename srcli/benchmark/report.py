@@ -19,7 +19,8 @@ COLUMNS = (
 # How "times faster" is computed: said wherever it is shown.
 SPEEDUP = (
     "times faster: in each round, the median time of the published network in float32 PyTorch over "
-    "the row's own; of these ratios the median over all rounds, and their quartiles"
+    "the row's own; of these ratios the median and the quartiles over the rounds in which other "
+    "work kept less than a fifth of a CPU core busy, or over all (~) if those are under three"
 )
 ROOF_COLUMNS = ("fps", "MP/s", "bound by", "of the roof %")
 _NUMBERS = (
@@ -75,7 +76,7 @@ def cells(result: Result, *, paper: bool, roof: bool) -> list[str]:
         row.scope,
         size,
         *times,
-        "" if result.speedup is None else f"{result.speedup:.2f}",
+        _speedup(result),
         _quartiles(result),
         f"{result.multiply_adds / 1e9:.1f}" if result.multiply_adds else "",
         *(_roof(result) if roof else ()),
@@ -83,6 +84,12 @@ def cells(result: Result, *, paper: bool, roof: bool) -> list[str]:
         result.verdict if not result.failure else f"failed: {result.failure}",
     ]
     return [*shown, paper_latency(result)] if paper else shown
+
+
+def _speedup(result: Result) -> str:
+    if result.speedup is None:
+        return ""
+    return f"{result.speedup:.2f}" + (" ~" if result.disturbed else "")
 
 
 def _quartiles(result: Result) -> str:
@@ -138,7 +145,8 @@ def conditions(facts: Mapping[str, Any]) -> list[str]:
         lines.append("no GPU here: everything was measured on the CPU, by the wall clock")
         if (facts["before"]["load_average"] or 0) > 0.5 * facts["cores"]:
             lines.append(
-                "other work shares this machine: trust the column of ratios, not the milliseconds"
+                "other work shares this machine: milliseconds are too long, and ratios marked ~ "
+                "depend on that work"
             )
     return lines
 

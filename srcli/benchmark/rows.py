@@ -79,7 +79,15 @@ class Result:
 
     roofline: dict[str, Any] = field(default_factory=dict)
     speedups: list[float] = field(default_factory=list)
-    """By round: median time of the published network in float32 PyTorch over the row's own."""
+    """By round: median time of the published network in float32 PyTorch over the row's own. Only
+    of rounds in which the machine was quiet, unless it is `disturbed`."""
+
+    disturbed: bool = False
+    """Whether other work kept the CPU busy in all rounds but two or less, so that `speedups` holds
+    all of them and another run may differ."""
+
+    others: list[float | None] = field(default_factory=list)
+    """By round: CPU cores that other processes kept busy; None where this is not known."""
 
     faults: list[float] = field(default_factory=list)
     """By round: pages of memory, in one run, that the system had to provide first."""
@@ -139,6 +147,8 @@ class Result:
             "speedup": self.speedup,
             "speedup_quartiles": self.speedup_quartiles,
             "speedup_by_round": self.speedups,
+            "disturbed": self.disturbed,
+            "cores_busy_by_others": self.others,
             "page_faults_per_run": percentile(self.faults, 50) if self.faults else None,
             "error": self.error,
             "tolerance": self.tolerance,

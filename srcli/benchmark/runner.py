@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from srcli.benchmark.rows import Result, Row
-from srcli.benchmark.worker import Habits, Truth, serve
+from srcli.benchmark.worker import Habits, Taken, Truth, serve
 from srcli.cuda import driver
 from srcli.errors import SrcliError
 
@@ -30,6 +30,7 @@ LEAST_ROUNDS = 3
 MOST_ROUNDS = 200
 TURN = 0.25  # seconds that a row may take in one turn, at least one run
 
+QUIET = 0.2  # CPU cores that others may keep busy in a turn that counts towards a ratio
 RESERVE = 1 << 30  # bytes of memory that are left to everybody else
 
 Tell = Callable[[str, int, int], None]
@@ -223,25 +224,23 @@ def _take_turns(
             taken = _sample(result, workers, TURN)
             if taken is None:
                 continue
-            samples, host, faults = taken
-            if longest is not None and min(samples) > 1e3 * longest:
-                result.failure = f"one run takes {min(samples) / 1e3:.0f} s"
-            result.rounds.append(samples)
-            result.host += host
-            if faults is not None:
-                result.faults.append(faults)
+            if longest is not None and min(taken.samples) > 1e3 * longest:
+                result.failure = f"one run takes {min(taken.samples) / 1e3:.0f} s"
+            result.rounds.append(taken.samples)
+            result.others.append(taken.others)
+            result.host += taken.host
+            if taken.faults is not None:
+                result.faults.append(taken.faults)
 
 
-def _sample(
-    result: Result, workers: _Workers, seconds: float
-) -> tuple[list[float], list[float], float | None] | None:
+def _sample(result: Result, workers: _Workers, seconds: float) -> Taken | None:
     """What the worker measured in one turn; None if it failed, which the result then says."""
     try:
         taken = workers.of(result.row).ask("sample", result.row, seconds)
     except WorkerFailed as error:
         result.failure = str(error)
         return None
-    return cast("tuple[list[float], list[float], float | None]", taken)
+    return cast("Taken", taken)
 
 
 def _compare(results: Sequence[Result]) -> None:
@@ -250,10 +249,19 @@ def _compare(results: Sequence[Result]) -> None:
         base = next((r for r in results if _is_base(r.row) and _same(r.row, result.row)), None)
         if base is None or not base.rounds or not result.rounds:
             continue
-        result.speedups = [
+        ratios = [
             statistics.median(theirs) / statistics.median(ours)
             for theirs, ours in zip(base.rounds, result.rounds, strict=False)
         ]
+        # Other work slows a network that waits for the slowest of its threads more than one that
+        # deals out small pieces, so it changes even the ratio of two turns that both suffer.
+        quiet = [
+            ratio
+            for ratio, *busy in zip(ratios, base.others, result.others, strict=False)
+            if all(cores is None or cores <= QUIET for cores in busy)
+        ]
+        result.disturbed = len(quiet) < LEAST_ROUNDS and len(base.others) > 0
+        result.speedups = ratios if len(quiet) < LEAST_ROUNDS else quiet
 
 
 def _is_base(row: Row) -> bool:

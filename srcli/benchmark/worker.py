@@ -70,6 +70,23 @@ class Truth:
     restored: Path
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Taken:
+    """What was measured of a row in one turn."""
+
+    samples: list[float]
+    """Milliseconds by the row's clock."""
+
+    host: list[float]
+    """On CUDA: milliseconds by the host's clock."""
+
+    faults: float | None
+    """Page faults in one run; None where the system does not count them."""
+
+    others: float | None
+    """CPU cores that other processes kept busy meanwhile; None where this is not known."""
+
+
 def serve(connection: Connection, habits: Habits) -> None:
     """Answer requests, each the name of a method of `Worker` and its arguments, until told."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the parent, which ends us
@@ -181,20 +198,25 @@ class Worker:
         folder = Path(tempfile.mkdtemp(dir=self._folder.name))
         return self._habits.files(session, geometry, row.scale, list(pictures), folder)
 
-    def sample(self, row: Row, seconds: float) -> tuple[list[float], list[float], float | None]:
-        """Run a row for a while.
-
-        Returns:
-            Milliseconds by the row's clock; on CUDA by the host's too; and page faults in one run,
-            None where the system does not count them.
-        """
+    def sample(self, row: Row, seconds: float) -> Taken:
+        """Run a row for a while."""
         opened = self._open[row]
         opened.host.clear()
-        before = page_faults()
+        faults, others, started = page_faults(), cpu_of_others(), time.perf_counter()
         samples = for_a_while(opened.sample, seconds)
-        after = page_faults()
-        faults = None if before is None or after is None else (after - before) / len(samples)
-        return samples, list(opened.host), faults
+        elapsed = time.perf_counter() - started
+        faults_after, others_after = page_faults(), cpu_of_others()
+        return Taken(
+            samples=samples,
+            host=list(opened.host),
+            faults=None
+            if faults is None or faults_after is None
+            else (faults_after - faults) / len(samples),
+            # A GPU does not mind what the CPU is busy with.
+            others=None
+            if opened.on_cuda or others is None or others_after is None
+            else max(0.0, others_after - others) / elapsed,
+        )
 
     def end(self) -> None:
         """Close all sessions and leave nothing behind."""
@@ -305,6 +327,18 @@ def page_faults() -> int | None:
     except ImportError:  # Windows
         return None
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+
+
+def cpu_of_others() -> float | None:
+    """CPU seconds that all other processes have had so far; None where this is not known."""
+    try:
+        words = Path("/proc/stat").read_text().split(maxsplit=9)
+        tick = os.sysconf("SC_CLK_TCK")
+    except (OSError, ValueError, AttributeError):
+        return None
+    user, nice, system, _, _, irq, soft_irq, steal = map(int, words[1:9])
+    own = os.times()
+    return (user + nice + system + irq + soft_irq + steal) / tick - own.user - own.system
 
 
 def smooth_noise(batch: int, height: int, width: int) -> Batch:
