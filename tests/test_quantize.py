@@ -1,4 +1,4 @@
-"""Graphs whose convolutions compute in 8 bits."""
+"""Graphs that compute in 8 or 16 bits."""
 
 from __future__ import annotations
 
@@ -8,13 +8,16 @@ import numpy as np
 import onnx
 import pytest
 from onnx import numpy_helper
+from PIL import Image
 
 from srcli.backends import get_backend
 from srcli.backends.base import SessionOptions
+from srcli.backends.ort import OnnxRuntimeSession
 from srcli.errors import BackendError, UsageError, VerificationError
 from srcli.loading import load
-from srcli.metrics import psnr
+from srcli.metrics import crop_border, luma, psnr
 from srcli.registry import get_model
+from srcli.store import shipped_weights
 
 to_onnx = importlib.import_module("srcli.export.to_onnx")
 OPTIONS = to_onnx.OnnxOptions(precision="int8")
@@ -81,6 +84,36 @@ def test_what_is_lost(photograph, backend, scale, task):
     for picture in (color, noise):
         expected, actual = (np.clip(session(picture), 0, 1) for session in (whole, eighth))
         assert np.abs(expected - actual).max() <= EIGHT_BITS.tolerance
+
+
+SHORT = [("fp16", w.model, w.scale, 0.002) for w in shipped_weights() if w.scale > 1] + [
+    ("int8", "lapar-c", 4, 0.02)
+]
+
+
+@pytest.mark.parametrize(("precision", "name", "scale", "decibels"), SHORT)
+def test_scores_on_set5(shared, tmp_path, precision, name, scale, decibels):
+    """The mean PSNR changes by no more than that, and pixels by no more than is allowed."""
+    model = load(name, scale)
+    sessions = []
+    for kind in ("fp32", precision):
+        options = to_onnx.OnnxOptions(precision=kind)
+        (tmp_path / f"{kind}.onnx").write_bytes(to_onnx.to_onnx(model, options).SerializeToString())
+        sessions.append(OnnxRuntimeSession(tmp_path / f"{kind}.onnx", SessionOptions()))
+    scores = []
+    for file in sorted((shared / "data" / "eval" / "Set5" / "HR").iterdir()):
+        high = np.asarray(Image.open(file).convert("RGB"))
+        with Image.open(file.parents[1] / f"LRx{scale}" / file.name) as picture:
+            low = np.asarray(picture.convert("RGB"), np.float32).transpose(2, 0, 1)[None] / 255
+        whole, short = (session(low)[0].transpose(1, 2, 0) for session in sessions)
+        assert np.abs(whole - short).max() <= model.spec.tolerance_for(precision)
+        wanted = crop_border(luma(high[: whole.shape[0], : whole.shape[1]]), scale)
+        rounded = [np.clip(np.rint(255 * picture), 0, 255) for picture in (whole, short)]
+        scores.append([psnr(crop_border(luma(picture), scale), wanted) for picture in rounded])
+    assert len(scores) == 5
+    whole_score, short_score = np.mean(scores, axis=0)
+    assert whole_score > 31
+    assert abs(whole_score - short_score) <= decibels
 
 
 def test_one_size_only(tmp_path):
