@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -17,7 +19,11 @@ from packaging.requirements import Requirement
 from srcli import health, store
 from srcli.backends import BACKENDS
 from srcli.cuda import Driver
-from srcli.health import Finding
+from srcli.health import Finding, backends, installed, onnx_runtime, probes
+from srcli.health.finding import guarded
+from srcli.health.gpu import driver_finding, torch_finding
+from srcli.health.pictures import pictures
+from srcli.health.storage import cache, weights
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -25,7 +31,7 @@ ROOT = Path(__file__).resolve().parents[1]
 @pytest.fixture
 def patience(monkeypatch):
     """Time for slow machines: how long loading takes is none of these tests' business."""
-    monkeypatch.setattr(health, "SECONDS", 60.0)
+    monkeypatch.setattr(probes, "SECONDS", 60.0)
 
 
 @pytest.fixture
@@ -57,9 +63,9 @@ def report():
     """What the whole command says in JSON, and the modules that it loaded itself."""
     script = (
         "import sys\n"
-        "from srcli import health\n"
         "from srcli.cli import run\n"
-        "health.SECONDS = 60\n"
+        "from srcli.health import probes\n"
+        "probes.SECONDS = 60\n"
         "code = run(['doctor', '--json'])\n"
         "print(*sys.modules, file=sys.stderr)\n"
         "sys.exit(code)\n"
@@ -78,7 +84,7 @@ def test_everything_is_looked_at(report):
     found = {entry["subject"]: entry["found"] for entry in report[1]["findings"]}
     expected = {"srcli", "python", "cache", "weights", "libvips", "onnxruntime", "TensorRT"}
     assert expected | {"NVIDIA driver", "backend", "onnxruntime CPU"} <= set(found)
-    assert set(health.PACKAGES) <= set(found)
+    assert set(installed.PACKAGES) <= set(found)
     assert "all with the checksum" in found["weights"]
     assert any(f"auto chooses {backend.name}" in found["backend"] for backend in BACKENDS)
 
@@ -108,11 +114,11 @@ def test_without_rich_there_are_plain_lines(monkeypatch, srcli):
 
 
 def test_an_exception_becomes_a_problem():
-    def _unlucky():
+    def unlucky():
         yield Finding(subject="before", status="ok", found="")
         raise KeyError("x")
 
-    before, finding = health.guarded(_unlucky)
+    before, finding = guarded(unlucky)
     assert before.subject == "before"
     assert (finding.subject, finding.status) == ("unlucky", "problem")
     assert "KeyError" in finding.found
@@ -120,8 +126,8 @@ def test_an_exception_becomes_a_problem():
 
 
 def test_missing_packages_are_named(monkeypatch):
-    monkeypatch.setattr(health, "version_of", {"numpy": "2.0"}.get)
-    findings = {finding.subject: finding for finding in health._packages()}
+    monkeypatch.setattr(installed, "version_of", {"numpy": "2.0"}.get)
+    findings = {finding.subject: finding for finding in installed.packages()}
     assert findings["numpy"].status == "ok"
     assert findings["torch"].status == "problem"
     assert "pip install torch" in findings["torch"].remedy
@@ -134,10 +140,10 @@ def test_two_runtimes_are_a_problem_with_one_command(tmp_path, monkeypatch):
     for package in ("onnxruntime", "onnxruntime-gpu"):
         install(tmp_path, package, "1.2.3")
     monkeypatch.syspath_prepend(str(tmp_path))
-    finding = only(health._runtimes)
+    finding = only(installed.runtimes)
     assert finding.status == "problem"
     assert "onnxruntime 1.2.3 and onnxruntime-gpu 1.2.3" in finding.found
-    wanted = health.wanted_runtime()
+    wanted = installed.wanted_runtime()
     command = f"pip uninstall -y onnxruntime onnxruntime-gpu && pip install {wanted}"
     assert finding.remedy == f"Run `{command}`."
 
@@ -149,7 +155,7 @@ def test_what_is_looked_up_is_what_is_required():
         for requirement in map(Requirement, project["dependencies"])
         if requirement.marker is None or requirement.marker.evaluate()
     }
-    assert required == {*health.PACKAGES, *health.LIGHT_PACKAGES, health.wanted_runtime()}
+    assert required == {*installed.PACKAGES, *installed.LIGHT_PACKAGES, installed.wanted_runtime()}
 
 
 BROKEN = {
@@ -163,7 +169,7 @@ BROKEN = {
 @pytest.mark.parametrize("content,says", BROKEN.values(), ids=BROKEN)
 def test_a_broken_runtime_is_a_problem(module, patience, content, says):
     module("onnxruntime", f"print('noise')\n{content}\n")
-    finding = only(lambda: health.probe("onnxruntime"))
+    finding = only(lambda: probes.probe("onnxruntime"))
     assert finding.status == "problem"
     assert says in finding.found
     assert finding.remedy
@@ -171,8 +177,8 @@ def test_a_broken_runtime_is_a_problem(module, patience, content, says):
 
 def test_what_hangs_is_given_up(module, monkeypatch):
     module("onnxruntime", "import time; time.sleep(60)")
-    monkeypatch.setattr(health, "SECONDS", 0.5)
-    finding = only(lambda: health.probe("onnxruntime"))
+    monkeypatch.setattr(probes, "SECONDS", 0.5)
+    finding = only(lambda: probes.probe("onnxruntime"))
     assert finding.status == "problem"
     assert "takes longer" in finding.found
 
@@ -188,7 +194,7 @@ def test_what_was_found_before_a_crash_is_kept(module, patience):
         "    yield 'CPUExecutionProvider'\n"
         "    os.abort()\n",
     )
-    provider, crash = health.probe("onnxruntime")
+    provider, crash = probes.probe("onnxruntime")
     assert provider.subject == "onnxruntime CPU"
     assert "crash" in crash.found
 
@@ -218,20 +224,20 @@ class PretendedRuntime:
 )
 def test_a_quiet_fallback_is_noticed(uses, result, says):
     ort = PretendedRuntime(uses, result)
-    assert health.provider_refusal(ort, "CUDAExecutionProvider") == says
+    assert onnx_runtime.provider_refusal(ort, "CUDAExecutionProvider") == says
 
 
 def test_an_unusable_provider_is_a_problem_where_there_is_a_gpu():
     ort = PretendedRuntime("CPUExecutionProvider")
     name = "CUDAExecutionProvider"
-    assert health._provider(ort, name, device=False).status == "note"
-    finding = health._provider(ort, name, device=True)
+    assert onnx_runtime.provider_finding(ort, name, device=False).status == "note"
+    finding = onnx_runtime.provider_finding(ort, name, device=True)
     assert finding.status == "problem"
     assert "onnxruntime-gpu[cuda,cudnn]" in finding.remedy
 
 
 def test_the_graph_is_one_convolution():
-    graph = onnx.load_model_from_string(health.GRAPH)
+    graph = onnx.load_model_from_string(onnx_runtime.GRAPH)
     onnx.checker.check_model(graph, full_check=True)
     assert [node.op_type for node in graph.graph.node] == ["Conv"]
 
@@ -248,14 +254,14 @@ DRIVERS = {
 
 @pytest.mark.parametrize("driver,status,says", DRIVERS.values(), ids=DRIVERS)
 def test_the_driver_is_told(driver, status, says):
-    finding = health._driver(driver)
+    finding = driver_finding(driver)
     assert finding.status == status
     assert says in finding.found
 
 
 def test_hidden_gpus_are_explained(monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    assert "CUDA_VISIBLE_DEVICES" in health._driver(Driver(version=(13, 0), error=100)).remedy
+    assert "CUDA_VISIBLE_DEVICES" in driver_finding(Driver(version=(13, 0), error=100)).remedy
 
 
 @pytest.mark.parametrize(
@@ -272,21 +278,23 @@ def test_a_torch_without_the_gpu_is_explained(monkeypatch, built, driver, status
     torch.version = types.SimpleNamespace(cuda=built)
     torch.cuda = types.SimpleNamespace(is_available=lambda: False)
     monkeypatch.setitem(sys.modules, "torch", torch)
-    finding = health._torch_cuda(Driver(version=driver, devices=1))
+    finding = torch_finding(Driver(version=driver, devices=1))
     assert finding.status == status
     assert remedy in finding.remedy
 
 
 def test_a_broken_tensorrt_is_a_problem_only_with_a_gpu(module, monkeypatch):
     module("tensorrt", "raise ImportError('libnvinfer.so.10: no such file')")
-    monkeypatch.setattr(health.importlib.util, "find_spec", lambda name: name == "tensorrt")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name == "tensorrt")
     for name in ("tensorrt", "tensorrt_rtx", "tensorrt_rtx_libs"):
         monkeypatch.delitem(sys.modules, name, raising=False)
     for name in ("tensorrt_rtx", "tensorrt_rtx_libs"):
         monkeypatch.setitem(sys.modules, name, None)
     for devices, status in ((0, "note"), (1, "problem")):
-        monkeypatch.setattr(health, "driver", lambda n=devices: Driver(version=(13, 0), devices=n))
-        finding = only(health._tensorrt)
+        monkeypatch.setattr(
+            backends, "driver", lambda n=devices: Driver(version=(13, 0), devices=n)
+        )
+        finding = only(backends.tensorrt)
         assert finding.status == status
         assert "libnvinfer.so.10" in finding.found
         assert "pip install" in finding.remedy
@@ -298,19 +306,19 @@ def test_a_broken_tensorrt_is_a_problem_only_with_a_gpu(module, monkeypatch):
 def test_the_cache_is_measured_and_not_made(tmp_path, monkeypatch):
     folder = tmp_path / "a" / "b"
     monkeypatch.setenv("SRCLI_CACHE", str(folder))
-    finding = only(health._cache)
+    finding = only(cache)
     assert finding.status == "ok"
     assert f"{folder}, 0 files" in finding.found
     assert not folder.exists()
     (folder / "graphs").mkdir(parents=True)
     (folder / "graphs" / "x.onnx").write_bytes(bytes(3 << 20))
-    assert "1 file, 3.0 MiB" in only(health._cache).found
+    assert "1 file, 3.0 MiB" in only(cache).found
 
 
 def test_a_cache_that_cannot_be_written_is_a_problem(tmp_path, monkeypatch):
     (tmp_path / "file").touch()
     monkeypatch.setenv("SRCLI_CACHE", str(tmp_path / "file" / "cache"))
-    finding = only(health._cache)
+    finding = only(cache)
     assert finding.status == "problem"
     assert "SRCLI_CACHE" in finding.remedy
 
@@ -318,8 +326,8 @@ def test_a_cache_that_cannot_be_written_is_a_problem(tmp_path, monkeypatch):
 def test_a_full_disk_is_worth_a_note(tmp_path, monkeypatch):
     monkeypatch.setenv("SRCLI_CACHE", str(tmp_path))
     usage = types.SimpleNamespace(free=5 << 20)
-    monkeypatch.setattr(health.shutil, "disk_usage", lambda folder: usage)
-    assert "only 5.0 MiB are free" in only(health._cache).found
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage)
+    assert "only 5.0 MiB are free" in only(cache).found
 
 
 def test_damaged_weights_are_named(monkeypatch, tmp_path):
@@ -327,7 +335,7 @@ def test_damaged_weights_are_named(monkeypatch, tmp_path):
     changed = replace(first, sha256="0" * 64)
     missing = replace(second, path=tmp_path / "gone.safetensors")
     monkeypatch.setattr(store, "shipped_weights", lambda: (changed, missing))
-    finding = only(health._weights)
+    finding = only(weights)
     assert finding.status == "problem"
     assert changed.path.name in finding.found
     assert "gone.safetensors cannot be read" in finding.found
@@ -335,7 +343,7 @@ def test_damaged_weights_are_named(monkeypatch, tmp_path):
 
 def test_a_libvips_that_cannot_be_loaded_is_a_problem(module, patience):
     module("pyvips", "raise OSError('libvips.so.42: cannot open shared object file')")
-    finding = only(lambda: health.probe("pictures"))
+    finding = only(lambda: probes.probe("pictures"))
     assert finding.status == "problem"
     assert "libvips.so.42" in finding.found
     assert "pip install 'pyvips[binary]'" in finding.remedy
@@ -351,6 +359,6 @@ def test_a_format_that_is_missing_is_named(monkeypatch):
 
     encode = images.encode
     monkeypatch.setattr(images, "encode", without_avif)
-    finding = only(health._pictures)
+    finding = only(pictures)
     assert finding.status == "problem"
     assert "avif (no codec)" in finding.found

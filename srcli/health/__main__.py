@@ -1,0 +1,7 @@
+"""The process of one probe: `python -m srcli.health NAME`."""
+
+import sys
+
+from srcli.health.probes import answer
+
+answer(sys.argv[1])

@@ -1,0 +1,87 @@
+"""Versions of Python and of packages, looked up without importing any of them."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterator, Mapping
+from importlib import metadata
+
+from srcli import __version__
+from srcli.health.finding import Finding
+
+# Those whose version decides what works, and those that only have to be there.
+PACKAGES = ("numpy", "pillow", "pyvips", "onnx", "safetensors", "torch")
+LIGHT_PACKAGES = ("click", "filelock", "onnxscript", "platformdirs", "rich")
+
+# All of these install a module `onnxruntime`, one over the other.
+RUNTIMES = (
+    "onnxruntime", "onnxruntime-gpu", "onnxruntime-directml", "onnxruntime-openvino",
+    "onnxruntime-migraphx", "onnxruntime-rocm", "onnxruntime-qnn", "onnxruntime-training",
+)  # fmt: skip
+
+
+def python() -> Iterator[Finding]:
+    """srcli itself, and what it runs on."""
+    system = f"{platform.system()} {platform.machine()}"
+    yield Finding(subject="srcli", status="ok", found=__version__)
+    yield Finding(subject="python", status="ok", found=f"{platform.python_version()} on {system}")
+
+
+def packages() -> Iterator[Finding]:
+    """Every package that srcli requires, except ONNX Runtime."""
+    for name in (*PACKAGES, *LIGHT_PACKAGES):
+        version = version_of(name)
+        if version is None:
+            yield Finding(
+                subject=name,
+                status="problem",
+                found="not installed",
+                remedy=f"Run `pip install {name}`.",
+            )
+        elif name in PACKAGES:
+            yield Finding(subject=name, status="ok", found=version)
+
+
+def runtimes() -> Iterator[Finding]:
+    """Exactly one package may bring ONNX Runtime."""
+    installed = installed_runtimes()
+    found = " and ".join(f"{name} {version}" for name, version in installed.items())
+    if len(installed) == 1:
+        yield Finding(subject="onnxruntime", status="ok", found=found)
+        return
+    if installed:
+        found += " are installed together, and each has overwritten files of the other"
+    yield Finding(
+        subject="onnxruntime",
+        status="problem",
+        found=found or "not installed",
+        remedy=runtime_repair(installed),
+    )
+
+
+def version_of(package: str) -> str | None:
+    """The installed version of a distribution, without importing it; None if there is none."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def installed_runtimes() -> dict[str, str]:
+    """The packages installed that bring a module `onnxruntime`, with their versions."""
+    versions = {name: version_of(name) for name in RUNTIMES}
+    return {name: version for name, version in versions.items() if version is not None}
+
+
+def wanted_runtime() -> str:
+    """The onnxruntime package that srcli asks for on this machine."""
+    gpu = (platform.system(), platform.machine()) in (("Linux", "x86_64"), ("Windows", "AMD64"))
+    return "onnxruntime-gpu" if gpu else "onnxruntime"
+
+
+def runtime_repair(installed: Mapping[str, str]) -> str:
+    """How to get from these packages to the one that is wanted, whole."""
+    install = f"pip install {wanted_runtime()}"
+    # Uninstalling only one of two takes away files that the other needs.
+    removal = f"pip uninstall -y {' '.join(installed)} && " if installed else ""
+    return f"Run `{removal}{install}`."

@@ -1,0 +1,87 @@
+"""The files of srcli: its cache, and the weights that it ships."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from srcli.health.finding import REINSTALL, Finding, count, megabytes
+
+_LITTLE_SPACE = 1 << 30  # bytes; a TensorRT engine and its timing cache take a part of it
+
+
+def cache() -> Iterator[Finding]:
+    """The cache's place and size, and whether more fits into it."""
+    from srcli.store import cache_folder
+
+    folder = cache_folder()
+    files, size = _content(folder)
+    found = f"{folder}, {count(files, 'file')}, {megabytes(size)}"
+    refused = _refusal(folder)
+    free = 0 if refused else shutil.disk_usage(_nearest(folder)).free
+    if refused:
+        yield Finding(
+            subject="cache",
+            status="problem",
+            found=f"{folder} cannot be written ({refused})",
+            remedy="Make it writable, or name another folder in SRCLI_CACHE.",
+        )
+    elif free < _LITTLE_SPACE:
+        yield Finding(
+            subject="cache",
+            status="note",
+            found=f"{found}; only {megabytes(free)} are free",
+            remedy="Free some space, or name another folder in SRCLI_CACHE.",
+        )
+    else:
+        yield Finding(subject="cache", status="ok", found=found)
+
+
+def weights() -> Iterator[Finding]:
+    """Whether the shipped weights are those that the manifest describes."""
+    from srcli.store import sha256_of, shipped_weights
+
+    shipped = shipped_weights()
+    wrong = []
+    for entry in shipped:
+        try:
+            damaged = sha256_of(entry.path) != entry.sha256
+        except OSError as error:
+            wrong.append(f"{entry.path.name} cannot be read ({error.strerror})")
+            continue
+        if damaged:
+            wrong.append(f"{entry.path.name} is not the file that the manifest describes")
+    if wrong:
+        yield Finding(subject="weights", status="problem", found="; ".join(wrong), remedy=REINSTALL)
+    else:
+        found = f"{count(len(shipped), 'file')}, all with the checksum of the manifest"
+        yield Finding(subject="weights", status="ok", found=found)
+
+
+def _content(folder: Path) -> tuple[int, int]:
+    """Number of files below a folder, and their bytes."""
+    sizes = []
+    for place, _, names in os.walk(folder):
+        for name in names:
+            try:
+                sizes.append((Path(place) / name).stat().st_size)
+            except OSError:  # gone in the meantime
+                continue
+    return len(sizes), sum(sizes)
+
+
+def _nearest(folder: Path) -> Path:
+    """The folder itself, or the nearest one above that exists."""
+    return next(place for place in (folder, *folder.absolute().parents) if place.exists())
+
+
+def _refusal(folder: Path) -> str | None:
+    """Why nothing can be written in a folder, made if need be; None if it can."""
+    try:
+        with tempfile.TemporaryFile(dir=_nearest(folder)):
+            return None
+    except OSError as error:
+        return error.strerror or str(error)
