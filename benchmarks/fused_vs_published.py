@@ -40,6 +40,9 @@ def contestants(model: LoadedModel, folder: Path) -> dict[str, Callable[[np.ndar
     }
     if OpenVinoBackend().unavailable() is None:
         ways["fused, OpenVINO"] = OpenVinoBackend().open(model, options)
+        if model.spec.eight_bits is not None:
+            narrow = SessionOptions(precision="int8")
+            ways["fused, OpenVINO, int8"] = OpenVinoBackend().open(model, narrow)
     return ways
 
 

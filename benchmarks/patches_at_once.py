@@ -1,7 +1,8 @@
 """How much faster HPINet is with all patches at once than with one after the other.
 
-Both forms run in turn (A B A B) on one input of 320x180, in PyTorch on the CPU, with the numbers of
-threads given; the ratio of the fastest runs counts. Weights are random: the arithmetic is the same.
+All forms run in turn (A B C A B C) on one input of 320x180 on the CPU, with the numbers of threads
+given; the ratio of the fastest runs counts. The loop runs in PyTorch, all patches at once in each
+runtime. Weights are random: the arithmetic is the same.
 
     python benchmarks/patches_at_once.py hpinet-s 4 --threads 1 --threads 2
 """
@@ -10,47 +11,72 @@ from __future__ import annotations
 
 import json
 import os
+import tempfile
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import click
 import torch
-from torch import Tensor, nn
 
+from srcli.backends.base import Session, SessionOptions
+from srcli.backends.eager import TorchSession
+from srcli.backends.openvino import OpenVinoBackend, OpenVinoSession
+from srcli.backends.ort import OnnxRuntimeSession
+from srcli.export.to_onnx import to_onnx
+from srcli.loading import load
 from srcli.registry import get_model
 
 HEIGHT, WIDTH = 180, 320
 
 
-def seconds(network: nn.Module, x: Tensor) -> float:
+def seconds(run: Callable[[], object]) -> float:
     """How long one run takes."""
     start = time.perf_counter()
-    network(x)
+    run()
     return time.perf_counter() - start
 
 
-def compare(model: str, scale: int, threads: int, rounds: int) -> dict[str, object]:
-    """Time both forms in turn."""
-    torch.set_num_threads(threads)
+def runs_of(model: str, scale: int, threads: int, folder: Path) -> dict[str, Callable[[], object]]:
+    """The loop, and all patches at once in each runtime that is installed."""
     torch.manual_seed(0)
     published = get_model(model).build(scale).eval().requires_grad_(False)
-    fused = published.fuse()  # type: ignore[operator]
-    assert isinstance(fused, nn.Module)
-    fused = fused.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    file = folder / "random.pth"
+    torch.save(published.state_dict(), file)
+    loaded = load(model, scale, weights=file)
     x = torch.rand(1, 3, HEIGHT, WIDTH)
-    packed = x.to(memory_format=torch.channels_last)
-    with torch.inference_mode():
-        fused(packed)
-        runs = [(seconds(published, x), seconds(fused, packed)) for _ in range(rounds)]
-    loop, at_once = (min(times) for times in zip(*runs, strict=True))
+    picture = x.numpy()
+    graph = folder / "graph.onnx"
+    graph.write_bytes(to_onnx(loaded).SerializeToString())
+    options = SessionOptions(threads=threads)
+    sessions: dict[str, Session] = {
+        "PyTorch": TorchSession(loaded.network(), options),
+        "ONNX Runtime": OnnxRuntimeSession(graph, options),
+    }
+    if OpenVinoBackend().unavailable() is None:
+        sessions["OpenVINO"] = OpenVinoSession(graph, options)
+    runs: dict[str, Callable[[], object]] = {"loop": lambda: published(x)}
+    for name, session in sessions.items():
+        session(picture)
+        runs[f"at once, {name}"] = partial(session, picture)
+    return runs
+
+
+def compare(model: str, scale: int, threads: int, rounds: int) -> dict[str, object]:
+    """Time all forms in turn."""
+    torch.set_num_threads(threads)
+    with tempfile.TemporaryDirectory() as folder, torch.inference_mode():
+        runs = runs_of(model, scale, threads, Path(folder))
+        times = [{name: seconds(run) for name, run in runs.items()} for _ in range(rounds)]
+    fastest = {name: min(each[name] for each in times) for name in runs}
     return {
         "model": model,
         "scale": scale,
         "input": f"{WIDTH}x{HEIGHT}",
         "threads": threads,
-        "loop_s": round(loop, 2),
-        "at_once_s": round(at_once, 2),
-        "ratio": round(loop / at_once, 2),
+        "seconds": {name: round(value, 2) for name, value in fastest.items()},
+        "ratio": {name: round(fastest["loop"] / value, 2) for name, value in fastest.items()},
         "load": [round(value, 1) for value in os.getloadavg()],
         "torch": torch.__version__,
     }
@@ -65,7 +91,7 @@ def compare(model: str, scale: int, threads: int, rounds: int) -> dict[str, obje
 def main(
     model: str, scale: int, threads: tuple[int, ...], rounds: int, output: Path | None
 ) -> None:
-    """Compare both forms of MODEL at SCALE."""
+    """Compare the forms of MODEL at SCALE."""
     results = [compare(model, scale, count, rounds) for count in threads]
     text = json.dumps(results, indent=2)
     click.echo(text)
