@@ -12,10 +12,9 @@ import click
 from srcli import console
 from srcli.commands import options
 from srcli.registry import DEFAULT_SCALE
-from srcli.spec import Scale, number, whole
+from srcli.spec import GraphPrecision, Scale, number, whole
 
 if TYPE_CHECKING:
-    from srcli.backends.base import GraphPrecision
     from srcli.backends.trt_engine import EngineInfo
     from srcli.loading import LoadedModel
 

@@ -20,7 +20,8 @@ from .verify import Comparison, sample_crops, verify_file
 if TYPE_CHECKING:
     import onnx
 
-    from srcli.backends.base import Batch, GraphPrecision
+    from srcli.backends.base import Batch
+    from srcli.spec import GraphPrecision
 
 OPSET = 20  # the newest that TensorRT 10.0 reads
 CALIBRATION_SIZE = (160, 160)

@@ -29,14 +29,13 @@ from srcli.errors import (
 )
 from srcli.files import atomic_path
 from srcli.loading import LoadedModel, Note
-from srcli.spec import Geometry, ModelSpec, MultiplyAdds, Task
+from srcli.spec import Geometry, GraphPrecision, ModelSpec, MultiplyAdds, Task
 from srcli.store import Weights, cache_folder, sha256_of
 
 if TYPE_CHECKING:
     import onnx
     from torch import nn
 
-    from srcli.backends.base import GraphPrecision
 
 Run = Callable[[Batch], Batch]
 

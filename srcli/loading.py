@@ -11,13 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 from srcli.errors import UsageError, WeightsError
 from srcli.registry import DEFAULT_MODEL, check_scale, get_model
-from srcli.spec import Geometry, ModelSpec, Scale, Task
+from srcli.spec import Geometry, GraphPrecision, ModelSpec, Scale, Task
 from srcli.store import Weights, find_weights, graph_path, shipped_weights, weights_from_file
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from srcli.backends.base import GraphPrecision
 
 Note = Callable[[str], None]
 

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 Task = Literal["upscale", "denoise", "deblock"]
 TASKS: tuple[Task, ...] = get_args(Task)
 
+GraphPrecision = Literal["fp32", "fp16", "int8"]
+"""What an exported graph computes in."""
+
 Scale = int | Fraction
 """A factor of enlargement; whole ones are always `int`."""
 

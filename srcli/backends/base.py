@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Literal, Protocol, TypeVar, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from srcli.spec import GraphPrecision
+
 if TYPE_CHECKING:
     from torch import nn
 
@@ -18,7 +20,6 @@ Batch = NDArray[np.float32]
 Key = TypeVar("Key")
 Value = TypeVar("Value")
 Precision = Literal["fp32", "fp16", "bf16", "int8"]
-GraphPrecision = Literal["fp32", "fp16", "int8"]
 
 
 class Session(Protocol):

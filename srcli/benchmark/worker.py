@@ -27,14 +27,13 @@ from srcli.errors import BackendError, SrcliError, WeightsError, first_line
 from srcli.loading import LoadedModel, load
 from srcli.registry import get_model
 from srcli.resample import resize
-from srcli.spec import Geometry, Scale
+from srcli.spec import Geometry, GraphPrecision, Scale
 from srcli.store import weights_from_file
 from srcli.timing import Step, clock, for_a_while
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from srcli.backends.base import GraphPrecision
     from srcli.benchmark.counting import Work
 
 # Correctness is judged on an input of at most so many output pixels: the published network takes
