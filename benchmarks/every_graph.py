@@ -11,8 +11,8 @@ are not done again.
 
 `differences` are the largest absolute ones, in output ranges of the published network (1 for a
 picture); `limit` is what the model allows. Where a size costs more multiply-adds than --afford,
-it is left out ("-"). HPINet with random weights differs at 640 x 360: among thousands of patches some
-have two matches that are equally good to the last digit, and each form takes one of them.
+it is left out ("-"). HPINet with random weights differs at 640 x 360: among thousands of patches
+some have two matches that are equally good to the last digit, and each form takes one of them.
 """
 
 from __future__ import annotations
