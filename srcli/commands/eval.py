@@ -140,6 +140,7 @@ def _enlarger(
     weights: Path | None,
     backend: str,
     precision: Precision,
+    tta: bool,
     threads: int | None,
     tile: int | None,
     memory: int | None,
@@ -159,6 +160,7 @@ def _enlarger(
 
     from srcli.backends import get_backend
     from srcli.backends.base import SessionOptions
+    from srcli.backends.ensemble import SelfEnsemble
     from srcli.loading import load
     from srcli.pipeline import Restorer
     from srcli.resample import resize
@@ -166,6 +168,7 @@ def _enlarger(
     loaded = load(model, scale, task=task, weights=weights, note=console.note)
     runner = get_backend(backend)
     session = runner.open(loaded, SessionOptions(threads=threads, precision=precision))
+    session = SelfEnsemble(session) if tta else session
     restorer = Restorer(
         session=session, geometry=loaded.geometry, scale=loaded.grid, tile=tile, memory=memory
     )
@@ -182,6 +185,7 @@ def _enlarger(
         "scale": scale,
         "backend": runner.name,
         "precision": precision,
+        "tta": tta,
         "weights_sha256": loaded.weights.sha256,
     }
     return enlarge, facts, session.close

@@ -57,6 +57,12 @@ precision = click.option(
     "openvino) is the fastest on a CPU.",
 )
 
+tta = click.option(
+    "--tta",
+    is_flag=True,
+    help="Average over the eight flips and turns of the picture: eight times the work.",
+)
+
 prune_branches = click.option(
     "--prune-branches",
     "prune_below",
@@ -94,6 +100,7 @@ running = apply(
     weights,
     backend,
     precision,
+    tta,
     threads,
     click.option(
         "--tile",

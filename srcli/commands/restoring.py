@@ -45,6 +45,7 @@ class Request:
     weights: Path | None
     backend: str
     precision: Precision
+    tta: bool
     threads: int | None
     tile: int | None
     memory: int | None
@@ -240,6 +241,7 @@ class _Runner:
             "task": task,
             "backend": self.backend.name,
             "precision": request.precision,
+            "tta": request.tta,
             "version": __version__,
             "weights_sha256": {},
         }
@@ -268,12 +270,14 @@ class _Runner:
         return model
 
     def restorer(self, scale: Scale) -> Restorer:
+        from srcli.backends.ensemble import SelfEnsemble
         from srcli.pipeline import Restorer
 
         if scale not in self._open:
             model = self.load(scale)
             session = self.backend.open(model, self.request.session_options())
             self._stack.enter_context(closing(session))
+            session = SelfEnsemble(session) if self.request.tta else session
             if self.request.backend == "auto":
                 console.note(f"{model.label} with {self.backend.name}")
             self._open[scale] = Restorer(

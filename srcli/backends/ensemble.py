@@ -1,0 +1,63 @@
+"""Self-ensemble: the mean of what a network makes of a picture's eight flips and turns."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from srcli.backends.base import Batch, Session, as_blind, limits_of, memory_share_of
+from srcli.errors import UsageError
+
+Shape = tuple[int, ...]
+
+
+class SelfEnsemble:
+    """A session that runs another one eight times.
+
+    Source: Timofte, Rothe and Van Gool, "Seven ways to improve example-based single image super
+    resolution", CVPR 2016, section 3.6.
+
+    Args:
+        session: What to run; it is closed with this one.
+
+    Raises:
+        UsageError: The network estimates the picture's blur, which would be turned with it.
+    """
+
+    def __init__(self, session: Session) -> None:
+        if as_blind(session) is not None:
+            raise UsageError("this model estimates the picture's blur itself. Leave out --tta.")
+        self._session = session
+        self.memory_share = memory_share_of(session)
+        limits = limits_of(session)
+        self.min_shape: Shape | None = None
+        self.max_shape: Shape | None = None
+        if limits is not None:
+            self.min_shape, self.max_shape = _square(*limits)
+
+    def __call__(self, batch: Batch) -> Batch:
+        total: Batch | None = None
+        for turns in range(4):
+            for mirrored in (False, True):
+                seen = batch[..., ::-1] if mirrored else batch
+                result = self._session(np.ascontiguousarray(np.rot90(seen, turns, (2, 3))))
+                upright = np.rot90(result, -turns, (2, 3))
+                upright = upright[..., ::-1] if mirrored else upright
+                total = np.array(upright) if total is None else np.add(total, upright, out=total)
+        assert total is not None
+        return total / np.float32(8)
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What the session says of itself."""
+        return {**getattr(self._session, "facts", {}), "tta": True}
+
+    def close(self) -> None:
+        self._session.close()
+
+
+def _square(low: Shape, high: Shape) -> tuple[Shape, Shape]:
+    """Limits that hold for a turned picture too."""
+    least, most = max(low[2:]), min(high[2:])
+    return (*low[:2], least, least), (*high[:2], most, most)
