@@ -190,10 +190,7 @@ WAYS = (
     ),
     Way("srcli LAPAR-C, torch", "torch", own("torch")),
     Way("srcli LAPAR-C, ort", "onnxruntime", own("ort")),
-    Way(
-        "srcli LAPAR-C, openvino", "openvino", own("openvino"),
-        remark="compiles for each size of picture, and keeps the last four",
-    ),
+    Way("srcli LAPAR-C, openvino", "openvino", own("openvino")),
 )  # fmt: skip
 
 

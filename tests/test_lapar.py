@@ -25,6 +25,15 @@ def build(name: str) -> Lapar:
     return network.eval().requires_grad_(False)
 
 
+def test_published_form_takes_batches_in_any_memory_format():
+    network = get_model("lapar-c").build(2).eval()
+    batch = torch.rand(2, 3, 9, 11)
+    with torch.inference_mode():
+        expected = torch.cat([network(picture[None]) for picture in batch])
+        actual = network(batch.to(memory_format=torch.channels_last))
+    torch.testing.assert_close(actual, expected, atol=1e-5, rtol=0)
+
+
 @pytest.mark.parametrize("name", GOLDENS)
 def test_matches_the_published_network(name, shared):
     x, expected = golden(shared, name, "input", "output")

@@ -1,4 +1,4 @@
-"""What is particular to OpenVINO: graphs of one shape and of any."""
+"""What is particular to OpenVINO: compiled shapes, and small pictures."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def picture(shape):
     return np.random.default_rng(shape[3]).random(shape, np.float32)
 
 
-def test_small_pictures_share_a_graph(session):
+def test_small_pictures_go_to_onnx_runtime(session):
     for shape in (SMALL, (1, 3, 8, 9), (2, 3, 20, 20)):
         assert session(picture(shape)).shape == (shape[0], 3, 2 * shape[2], 2 * shape[3])
     assert not session._compiled
@@ -34,7 +34,7 @@ def test_small_pictures_share_a_graph(session):
     assert list(session._compiled) == [LARGE]
 
 
-def test_both_graphs_compute_the_same(session, monkeypatch):
+def test_both_compute_the_same(session, monkeypatch):
     shared = session(picture(SMALL)).copy()
     monkeypatch.setattr(openvino, "SMALL", 0)
     own = session(picture(SMALL))

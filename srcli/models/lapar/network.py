@@ -53,8 +53,8 @@ class Lapar(nn.Module):
         enlarged = _enlarge_bicubic(x, self.scale)  # n 3 H W
         n, _, height, width = enlarged.shape
         padded = F.pad(enlarged, [SIDE // 2] * 4, mode="reflect")
-        planes = padded.view(n * 3, 1, height + SIDE - 1, width + SIDE - 1)
-        filtered = self.decom_conv(planes).view(n, 3, ATOMS, height, width)
+        planes = padded.reshape(n * 3, 1, height + SIDE - 1, width + SIDE - 1)
+        filtered = self.decom_conv(planes).reshape(n, 3, ATOMS, height, width)
         restored: Tensor = (coefficients.unsqueeze(1) * filtered).sum(dim=2)
         return restored  # n 3 H W, equation 2
 
