@@ -60,7 +60,7 @@ def restorers():
 
 
 @settings(
-    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(
     scale=st.sampled_from([1, 2, 3, 4]),
@@ -90,7 +90,7 @@ def test_strips_equal_the_whole(restorers, photograph, scale):
         session=restorers[scale].session,
         geometry=restorers[scale].geometry,
         scale=scale,
-        memory=1 << 20,
+        memory=scale**2 << 18,
     )
     parts = list(
         small.restore_strips(

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from srcli.spec import Geometry, Scale
 
 FAILED = 1
+EIGHT_BITS = (("fused", "openvino"), ("fused", "ort"))  # what computes in them
 PAPER_MODELS = ("lapar-a", "lapar-b", "lapar-c")
 SWEEP_MODELS = ("lapar-c",)
 SWEEP_SIZES = ("640x360", "960x540", "1280x720", "1920x1080", "3840x2160")
@@ -43,7 +44,8 @@ LONGEST = 10.0  # seconds of one run, in a sweep
     "--backend", "backends", multiple=True, help="May be repeated.  [default: all that work here]"
 )
 @click.option(
-    "--precision", "precisions", multiple=True, type=click.Choice(("fp32", "fp16", "bf16")),
+    "--precision", "precisions", multiple=True,
+    type=click.Choice(("fp32", "fp16", "bf16", "int8")),
     help="May be repeated.  [default: fp32, and fp16 on CUDA]",
 )  # fmt: skip
 @click.option(
@@ -331,6 +333,8 @@ def _kinds(
         for backend in homes:
             short = ("fp32", "fp16") if cuda and backend in ("torch", "trt") else ("fp32",)
             for precision in precisions or short:
+                if precision == "int8" and (graph, backend) not in EIGHT_BITS:
+                    continue
                 yield {"graph": graph, "backend": backend, "precision": precision}
 
 
