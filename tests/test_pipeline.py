@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from srcli.backends.base import OutOfMemory, SessionOptions
@@ -70,6 +70,7 @@ def restorers():
     seed=st.integers(0, 99),
 )
 def test_tiled_equals_untiled(restorers, photograph, scale, height, width, tile, seed):
+    assume(height * width <= 150 * tile**2)  # thousands of tiles of a pixel prove no more
     top, left = np.random.default_rng(seed).integers(0, 70, 2)
     crop = photograph[top : top + height, left : left + width]
     batch = np.ascontiguousarray(crop.transpose(2, 0, 1)[None], np.float32) / 255
