@@ -17,6 +17,7 @@ from srcli.store import find_weights
 
 FORMATS = (".svg", ".png", ".pdf")
 MARKERS = {"published": "s", "fused": "o"}
+SHORT_MARKERS = {"fp16": "^", "bf16": "v", "int8": "D"}
 BATCH_MARKERS = "os^Dvp*"
 INK = "#7a7f87"  # legible on white and on black
 COLORS = ("#1f77b4", "#e07b00", "#2a9d57", "#c2410c", "#8b5cf6", "#0891b2", "#be185d", "#a16207")
@@ -79,11 +80,12 @@ def _by_quality(axes: Any, results: Sequence[Result]) -> str:
         if quality is None or summary is None:
             continue
         color = COLORS[backends.index(row.backend) % len(COLORS)]
+        marker = SHORT_MARKERS.get(row.precision, MARKERS[row.graph])
         axes.scatter(
-            summary.median, quality, marker=MARKERS[row.graph], s=64, linewidths=2,
+            summary.median, quality, marker=marker, s=64, linewidths=2,
             edgecolors=color, facecolors=color if ours else "none", zorder=3,
         )  # fmt: skip
-        marked[f"{row.backend} {row.precision}, {row.graph}"] = MARKERS[row.graph], color
+        marked[f"{row.backend} {row.precision}, {row.graph}"] = marker, color
         series[f"{row.model} x{row.scale}", quality].append(summary.median)
     for (label, quality), times in series.items():
         # One name for all ways to compute the same model: they lie on one line.
