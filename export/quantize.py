@@ -56,9 +56,9 @@ def quantized(model: ModelProto, layers: tuple[str, ...], pictures: Iterable[Bat
         node for node in graph.node if node.op_type == "Conv" and node.input[1].startswith(layers)
     ]
     makers = {output: node for node in graph.node for output in node.output}
-    sources = {node.name: _before_moving(node.input[0], makers) for node in chosen}
-    steps = _steps(model, sorted(set(sources.values())), pictures)
-    nodes, weights = _Rewriter(constants, chosen, sources, steps).rewrite(graph.node)
+    sources = {_before_moving(node.input[0], makers) for node in chosen}
+    steps = _steps(model, sorted(sources), pictures)
+    nodes, weights = _Rewriter(constants, chosen, steps).rewrite(graph.node)
     del graph.node[:]
     graph.node.extend(nodes)
     used = {name for node in nodes for name in node.input}
@@ -107,10 +107,9 @@ class _Rewriter:
         self,
         constants: Mapping[str, NDArray[Any]],
         chosen: list[NodeProto],
-        sources: Mapping[str, str],
-        steps: Mapping[str, Step],
+        steps: dict[str, Step],
     ) -> None:
-        self.constants, self.sources, self.steps = constants, sources, steps
+        self.constants, self.steps = constants, steps
         self.chosen = {node.name for node in chosen}
         self.weights: dict[str, NDArray[Any]] = {}
         self.nodes: list[NodeProto] = []
@@ -119,26 +118,24 @@ class _Rewriter:
     def rewrite(
         self, nodes: Iterable[NodeProto]
     ) -> tuple[list[NodeProto], dict[str, NDArray[Any]]]:
-        moving = set(self.sources.values())
         for node in nodes:
             if node.name in self.chosen:
                 self._convolution(node)
-            elif node.op_type in _MOVING and node.input[0] in moving:
+            elif node.op_type in _MOVING and node.input[0] in self.steps:
                 moved = NodeProto()
                 moved.CopyFrom(node)
                 moved.input[0] = self._eight_bits(node.input[0])
                 self.nodes.append(moved)
-                moving.add(node.output[0])
-                again = self._pair(node.output[0], self.steps[node.input[0]])
-                self.replaced[node.output[0]] = again
+                self.steps[node.output[0]] = self.steps[node.input[0]]
+                self._eight_bits(node.output[0])
             else:
                 self.nodes.append(node)
         return self.nodes, self.weights
 
     def _convolution(self, node: NodeProto) -> None:
-        source, weight = node.input[0], self.constants[node.input[1]]
-        step = self.steps[self.sources[node.name]]
-        read = self._eight_bits(source)
+        weight = self.constants[node.input[1]]
+        step = self.steps[node.input[0]]
+        read = self._eight_bits(node.input[0])
         sizes = np.abs(weight).max(axis=(1, 2, 3)) / SIGNED
         sizes = np.where(sizes > 0, sizes, 1).astype(np.float32)
         numbers = np.rint(weight / sizes[:, None, None, None]).astype(np.int8)

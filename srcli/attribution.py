@@ -304,10 +304,7 @@ def _padded(batch: Tensor, geometry: Geometry) -> Tensor:
     """Enlarge to what the network accepts, by repeating the border below and to the right."""
     from torch.nn import functional as F
 
-    down, right = (
-        -(-max(geometry.minimum, side) // geometry.multiple_of) * geometry.multiple_of - side
-        for side in batch.shape[2:]
-    )
+    down, right = (geometry.accepted(side) - side for side in batch.shape[2:])
     return F.pad(batch, [0, right, 0, down], mode="replicate") if down or right else batch
 
 

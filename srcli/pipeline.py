@@ -298,9 +298,8 @@ class Restorer:
         """Enlarge to what the network accepts, by repeating the border below and to the right."""
         limits = limits_of(self.session)
         smallest = limits[0][2:] if limits else (1, 1)
-        multiple = self.geometry.multiple_of
         missing = [
-            max(self.geometry.minimum, least, -(-side // multiple) * multiple) - side
+            max(least, self.geometry.accepted(side)) - side
             for side, least in zip(batch.shape[2:], smallest, strict=True)
         ]
         if not any(missing):

@@ -42,6 +42,10 @@ class Geometry:
     dynamic: bool = True
     """Whether one exported graph serves every height and width."""
 
+    def accepted(self, side: int) -> int:
+        """The smallest side of at least `side` pixels that the network accepts."""
+        return -(-max(self.minimum, side) // self.multiple_of) * self.multiple_of
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MultiplyAdds:

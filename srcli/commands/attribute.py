@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from srcli.commands import options
-from srcli.errors import OutputExistsError, UsageError
+from srcli.errors import UsageError
 from srcli.registry import DEFAULT_SCALE
 
 if TYPE_CHECKING:
@@ -110,8 +110,7 @@ def attribute(
 
     if output.suffix.lower() != ".png":
         raise UsageError(f"{output}: must end in .png. Rename it.")
-    if output.exists() and not overwrite:
-        raise OutputExistsError(f"{output}: exists already. Give -o, or --overwrite to replace it.")
+    options.check_free(output, overwrite)
     loaded = load(model, scale, weights=weights, note=console.note)
     picture = _picture(image)
     x, y, size = window

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from srcli.commands import options
-from srcli.errors import OutputExistsError, UsageError
+from srcli.errors import UsageError
 from srcli.registry import DEFAULT_SCALE
 
 if TYPE_CHECKING:
@@ -74,8 +74,7 @@ def filters(
 
     if dictionary == (at is not None) or (at is not None) != (image is not None):
         raise UsageError("give an IMAGE and --at X,Y, or --dictionary alone.")
-    if output.exists() and not overwrite:
-        raise OutputExistsError(f"{output}: exists already. Give -o, or --overwrite to replace it.")
+    options.check_free(output, overwrite)
     loaded = load(model, scale, weights=weights, note=console.note)
     if not loaded.spec.name.startswith("lapar"):
         raise UsageError(f"{loaded.spec.name} assembles no filters. Choose a LAPAR with -m.")

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 import click
 
+from srcli.errors import OutputExistsError
 from srcli.registry import DEFAULT_MODEL
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -23,6 +24,12 @@ def apply(*options: Callable[[Any], Any]) -> Callable[[Command], Command]:
         return command
 
     return decorate
+
+
+def check_free(output: Path, overwrite: bool) -> None:
+    """Raise `OutputExistsError` if a file is there already and may not be replaced."""
+    if output.exists() and not overwrite:
+        raise OutputExistsError(f"{output}: exists already. Give -o, or --overwrite to replace it.")
 
 
 model = click.option(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from srcli.commands import options
-from srcli.errors import OutputExistsError, UsageError
+from srcli.errors import UsageError
 from srcli.registry import DEFAULT_SCALE
 
 if TYPE_CHECKING:
@@ -56,8 +56,7 @@ def convert(
     target = output or file.with_suffix(".safetensors")
     if target.suffix.lower() != ".safetensors":
         raise UsageError(f"{target}: must end in .safetensors. Rename it.")
-    if target.exists() and not overwrite:
-        raise OutputExistsError(f"{target}: exists already. Give -o, or --overwrite to replace it.")
+    options.check_free(target, overwrite)
     found = write(file, target, model=get_model(model).name if model else None, scale=scale)
     console.result(f"{target}  {found.spec.name} x{found.scale}")
 
