@@ -20,6 +20,8 @@ from PIL import Image
 from srcli.backends import get_backend
 from srcli.backends.base import SessionOptions
 from srcli.batch import Batch
+from srcli.commands.restoring import MOST_LANES
+from srcli.cores import usable_cores
 from srcli.images import SaveOptions, read, write
 from srcli.jobs import Job, Wishes, plan_jobs
 from srcli.loading import load
@@ -48,9 +50,7 @@ def jobs_for(source: Path, target: Path, scale: int) -> list[Job]:
 
 
 def one_call(jobs: list[Job], restorer: Restorer) -> None:
-    batch = Batch(
-        restorer=lambda scale: restorer,
-    )
+    batch = Batch(restorer=lambda scale: restorer, lanes=restorer.lanes)
     assert all(outcome.status == "done" for outcome in batch.run(jobs))
 
 
@@ -64,21 +64,34 @@ def main() -> None:
     parser.add_argument("--pictures", type=Path, required=True)
     parser.add_argument("--model", default="lapar-c")
     parser.add_argument("--scale", type=int, default=2)
+    parser.add_argument("--precision", default="fp32", choices=("fp32", "int8"))
     parser.add_argument("--count", type=int, default=100)
     parser.add_argument("--rounds", type=int, default=3)
     arguments = parser.parse_args()
     model = load(arguments.model, arguments.scale)
-    # Two pictures side by side on a core each were tried too: slower (0.8 of the loop's speed) than
-    # one after the other on both cores, because the network is bound by memory.
-    session = get_backend("auto").open(model, SessionOptions())
-    restorer = Restorer(session=session, geometry=model.geometry, scale=arguments.scale)
+    # The loop has one picture at a time, so all cores work on it; the call has one on each core, as
+    # `srcli upscale` does with a folder.
+    loop, call = (
+        Restorer(
+            session=get_backend("auto").open(
+                model, SessionOptions(lanes=lanes, precision=arguments.precision)
+            ),
+            geometry=model.geometry,
+            scale=arguments.scale,
+            lanes=lanes,
+        )
+        for lanes in (1, min(usable_cores(), MOST_LANES))
+    )
     ratios = []
     with tempfile.TemporaryDirectory() as temporary:
         source = Path(temporary, "in")
         make_folder(arguments.pictures, source, arguments.count)
         for index in range(arguments.rounds):
             seconds = []
-            for name, run in (("loop", one_after_the_other), ("call", one_call)):
+            for name, run, restorer in (
+                ("loop", one_after_the_other, loop),
+                ("call", one_call, call),
+            ):
                 jobs = jobs_for(source, Path(temporary, f"{name}{index}"), arguments.scale)
                 Path(temporary, f"{name}{index}").mkdir()
                 started = time.perf_counter()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 
@@ -51,3 +53,19 @@ def test_a_result_does_not_depend_on_what_came_before(session):
     again = [session(picture(shape)) for shape in (SMALL, LARGE)]
     for before, after in zip(first, again, strict=True):
         np.testing.assert_array_equal(before, after)
+
+
+@pytest.mark.parametrize("name", ["openvino", "ort"])
+def test_calls_at_the_same_time_give_what_single_ones_give(name, monkeypatch):
+    """Also where there are more of them than lanes, and shapes drop out and come back."""
+    backend, model = get_backend(name), load("lapar-c", 2)
+    monkeypatch.setattr(openvino, "SMALL", 1000)
+    monkeypatch.setattr(openvino, "MAX_COMPILED", 2)
+    batches = [picture(shape) for shape in (SMALL, LARGE, (1, 3, 40, 30), (1, 3, 31, 41)) * 3]
+    alone = backend.open(model, SessionOptions(threads=2))
+    shared = backend.open(model, SessionOptions(threads=2, lanes=2))
+    with ThreadPoolExecutor(3) as callers:
+        for batch, result in zip(batches, callers.map(shared, batches), strict=True):
+            np.testing.assert_array_equal(result, alone(batch))
+    alone.close()
+    shared.close()

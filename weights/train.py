@@ -54,6 +54,7 @@ LUMA = (65.481 / 255, 128.553 / 255, 24.966 / 255)  # what PSNR-Y weighs the pla
 SHRINK = (1.0, 2 / 3, 1 / 2)
 MOST_NOISE = 55.0  # standard deviation, of 255
 QUALITIES = range(10, 51)  # of JPEG
+LONGEST_STEP = 10.0  # seconds; what takes longer was a stopped process, not training
 JPEG_GRID = 16  # side of the blocks in which JPEG repeats itself, with halved colour planes
 PICTURE_TYPES = {".png", ".webp", ".bmp", ".tif", ".tiff"}  # lossless: JPEG teaches JPEG
 
@@ -284,7 +285,7 @@ def train(run: Run, pictures: Pictures, test: Path | None, every: float) -> None
     while recipe.progress(run.step, run.seconds) < 1:
         losses.append(run.update(*pictures.batch(recipe, run.step)))
         now = time.monotonic()
-        run.seconds += now - last
+        run.seconds += min(now - last, LONGEST_STEP)
         last = now
         if now - since > 60 * every:
             _report(run, float(np.mean(losses[1:])), test)

@@ -75,6 +75,11 @@ def memory_share_of(session: Session) -> float:
     return float(getattr(session, "memory_share", 1.0))
 
 
+def lanes_of(session: Session) -> int:
+    """How many calls of a session may be under way at once; its attribute `lanes`, or one."""
+    return int(getattr(session, "lanes", 1))
+
+
 def recent(kept: OrderedDict[Key, Value], key: Key, most: int, make: Callable[[], Value]) -> Value:
     """What is kept under a key, or made now; what was not asked for longest makes room for it."""
     if key not in kept:
@@ -102,7 +107,10 @@ class SessionOptions:
     """How to run a model."""
 
     threads: int | None = None
-    """CPU threads; None leaves the choice to the runtime."""
+    """CPU threads, of all lanes together; None leaves the choice to the runtime."""
+
+    lanes: int = 1
+    """How many calls are to be under way at once; see `lanes_of`."""
 
     precision: Precision = "fp32"
 

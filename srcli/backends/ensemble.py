@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from srcli.backends.base import Batch, Session, as_blind, limits_of, memory_share_of
+from srcli.backends.base import Batch, Session, as_blind, lanes_of, limits_of, memory_share_of
 from srcli.errors import UsageError
 
 Shape = tuple[int, ...]
@@ -30,6 +30,7 @@ class SelfEnsemble:
             raise UsageError("this model estimates the picture's blur itself. Leave out --tta.")
         self._session = session
         self.memory_share = memory_share_of(session)
+        self.lanes = lanes_of(session)
         limits = limits_of(session)
         self.min_shape: Shape | None = None
         self.max_shape: Shape | None = None

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from srcli.backends.base import Batch, Model, OutOfMemory, SessionOptions, says_out_of_memory
+from srcli.cores import usable_cores
 from srcli.cuda import driver
 from srcli.errors import BackendError, first_line
 
@@ -60,8 +61,10 @@ class OnnxRuntimeSession:
         ort.set_default_logger_severity(_FATAL_ONLY)
         settings = ort.SessionOptions()
         settings.log_severity_level = _FATAL_ONLY
-        if options.threads:
-            settings.intra_op_num_threads = options.threads
+        self.lanes = 1 if cuda else options.lanes
+        if options.threads or self.lanes > 1:
+            threads = options.threads or usable_cores()
+            settings.intra_op_num_threads = max(1, threads // self.lanes)
         try:
             if cuda:
                 ort.preload_dlls()

@@ -52,7 +52,7 @@ backend = click.option(
 )
 
 threads = click.option(
-    "--threads", type=click.IntRange(min=1), help="CPU threads.  [default: the runtime's choice]"
+    "--threads", type=click.IntRange(min=1), help="CPU threads.  [default: one for each core]"
 )
 
 precision = click.option(

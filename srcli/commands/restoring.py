@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 
 FAILED = 1  # exit code: some inputs failed
 FORMATS = ("png", "jpeg", "webp", "tiff", "avif", "bmp")
+# Pictures in the network at once, each on its share of the cores, so that no core waits for the
+# others at the end of every layer. Not more, because they share the memory for tiles too.
+MOST_LANES = 4
 SUFFIXES = {"denoise": "_denoised", "deblock": "_deblocked"}
 
 
@@ -72,10 +75,13 @@ class Request:
         """Facts about the model that is meant."""
         return get_model(self.model) if self.model_file is None else foreign(self.model_file).spec
 
-    def session_options(self) -> SessionOptions:
+    def session_options(self, pictures: int) -> SessionOptions:
+        """How to run the network on so many pictures."""
         from srcli.backends.base import SessionOptions
+        from srcli.cores import usable_cores
 
-        return SessionOptions(threads=self.threads, precision=self.precision)
+        lanes = min(pictures, self.threads or usable_cores(), MOST_LANES)
+        return SessionOptions(threads=self.threads, precision=self.precision, lanes=max(1, lanes))
 
 
 @cache
@@ -170,7 +176,7 @@ def restore_files(request: Request, task: Task, size: SizeRequest) -> int:
         check_kernel_file(request.save_kernel, request.spec, jobs, overwrite=request.overwrite)
     if request.dry_run:
         return _show_plan(jobs, request)
-    runner = _Runner(request, task)
+    runner = _Runner(request, task, ceil(len(jobs) / request.batch))
     if request.check:
         from srcli.commands.checking import check_jobs
 
@@ -231,10 +237,11 @@ def _save_options(request: Request) -> SaveOptions:
 class _Runner:
     """Opens the model at each scale that a picture needs, once."""
 
-    def __init__(self, request: Request, task: Task) -> None:
+    def __init__(self, request: Request, task: Task, pictures: int) -> None:
         from srcli.backends import get_backend
 
         self.request, self.task = request, task
+        self.options = request.session_options(pictures)
         self.backend: Backend = get_backend(_backend(request))
         self.facts: dict[str, Any] = {
             "model": request.spec.name,
@@ -270,12 +277,13 @@ class _Runner:
         return model
 
     def restorer(self, scale: Scale) -> Restorer:
+        from srcli.backends.base import lanes_of
         from srcli.backends.ensemble import SelfEnsemble
         from srcli.pipeline import Restorer
 
         if scale not in self._open:
             model = self.load(scale)
-            session = self.backend.open(model, self.request.session_options())
+            session = self.backend.open(model, self.options)
             self._stack.enter_context(closing(session))
             session = SelfEnsemble(session) if self.request.tta else session
             if self.request.backend == "auto":
@@ -286,9 +294,15 @@ class _Runner:
                 scale=model.grid,
                 tile=self.request.tile,
                 memory=self.request.memory,
+                lanes=lanes_of(session),
                 note=console.note,
             )
         return self._open[scale]
+
+    @property
+    def lanes(self) -> int:
+        """How many pictures may be in the network at once."""
+        return min((restorer.lanes for restorer in self._open.values()), default=1)
 
     @property
     def kernel(self) -> Batch | None:
@@ -317,6 +331,7 @@ def _run(jobs: Sequence[Job], request: Request, runner: _Runner) -> list[Outcome
         batch = Batch(
             restorer=runner.restorer,
             progress=show,
+            lanes=runner.lanes,
             size=request.batch,
             resume=request.resume,
             skip_existing=request.skip_existing,
