@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from srcli.backends.base import Batch, Model, OutOfMemory, SessionOptions, recent
+from srcli.backends.fused_filters import use_kernel
 from srcli.errors import BackendError
 
 if TYPE_CHECKING:
@@ -78,6 +79,7 @@ class TorchSession:
         # The stubs of `Module.to` do not know this argument.
         network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._network: nn.Module | None = network
+        self._filters = None if on_cpu else use_kernel(network, self._device)
         self._capturing = options.cuda_graph and not on_cpu
         self._captured: OrderedDict[tuple[int, ...], _Captured] = OrderedDict()
 
@@ -91,6 +93,7 @@ class TorchSession:
             "device": torch.cuda.get_device_name() if cuda else "cpu",
             "precision": str(self._dtype).removeprefix("torch."),
             "cuda_graph": self._capturing,
+            "filters": self._filters,
             "threads": None if cuda else torch.get_num_threads(),
         }
 

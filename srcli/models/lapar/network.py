@@ -10,6 +10,7 @@ Shapes in comments: n pictures, C channels, h x w at input resolution, H x W = s
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 
 import torch
@@ -30,6 +31,9 @@ ATOMS = 72  # filters in the dictionary
 SIDE = 5  # side of each filter
 RGB_MEAN = (0.4488, 0.4371, 0.4040)  # of the papers' training pictures
 UNITS = 4  # residual units in a block
+
+Filters = Callable[[Tensor, Tensor, int], Tensor]
+"""What `apply_filters` is, and whatever else computes the same."""
 
 
 class Lapar(nn.Module):
@@ -185,6 +189,7 @@ class FusedLapar(nn.Module):
         self.mix = same_conv(channels, channels, 5)
         self.merge = same_conv(channels, channels, 3)
         self.taps = same_conv(channels, taps, 3)
+        self.assemble: Filters = apply_filters
 
     @classmethod
     def from_weights(
@@ -196,7 +201,7 @@ class FusedLapar(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         taps = self.filters(x)  # n 13 H W
-        return apply_filters(self._enlarge(x), taps, self.taps.out_channels)  # n 3 H W
+        return self.assemble(self._enlarge(x), taps, self.taps.out_channels)  # n 3 H W
 
     def filters(self, x: Tensor) -> Tensor:
         """The taps of every output pixel's filter, n x 13 x H x W or n x 25 x H x W.
