@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from srcli.registry import get_model
 from srcli.weights.growth import grown
+from srcli.weights.variants import VARIANTS
 
 train = importlib.import_module("srcli.weights.train")
 
@@ -113,6 +114,41 @@ def test_a_larger_network_starts_as_its_smaller_sibling(tmp_path, small, large, 
     channels = sibling.state_dict()["w_conv.head.0.bias"].shape[0]
     old_from_new = run.net.state_dict()["w_conv.body.0.b0.body.0.weight_v"][:channels, channels:]
     assert old_from_new.abs().max() > 0
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_variant_starts_as_what_it_is_given(tmp_path, data, variant):
+    from srcli.store import find_weights
+
+    file = find_weights(get_model("lapar-c"), 2, "upscale").path
+    published = get_model("lapar-c").build(2)
+    published.load_state_dict(load_file(file))
+    run = train.Run(recipe(variant=variant, learning_rate=1e-3), tmp_path, torch.device("cpu"))
+    run.start_from(file)
+    picture = torch.rand(1, 3, 9, 10)
+    expected = published.fuse()(picture)
+    torch.testing.assert_close(run.net.fuse()(picture), expected, atol=1e-5, rtol=0)
+    pictures = train.Pictures(data, 2)
+    for step in range(3):
+        run.update(*pictures.batch(run.recipe, step))
+    # Every number has moved, and the fused network computes what is trained.
+    before = train._variant(published, run.recipe).state_dict()
+    for name, parameter in run.net.named_parameters():
+        assert not parameter.requires_grad or not torch.equal(parameter, before[name]), name
+    run.save()
+    again = train.Run(run.recipe, tmp_path, torch.device("cpu"))
+    again.restore()
+    torch.testing.assert_close(again.net.fuse()(picture), run.net.fuse()(picture))
+
+
+def test_asymmetric_filters_become_so(tmp_path, data):
+    wanted = recipe(variant="asymmetric")
+    run = train.Run(wanted, tmp_path, torch.device("cpu"))
+    run.update(*train.Pictures(data, 2).batch(wanted, 0))
+    run.update(*train.Pictures(data, 2).batch(wanted, 1))
+    taps = run.net.fuse().taps.weight
+    assert len(taps) == 25
+    assert not torch.allclose(taps, taps.flip(0))
 
 
 def test_growth_refuses_another_scale():

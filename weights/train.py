@@ -43,6 +43,7 @@ from srcli.resample import reduce, resize
 from srcli.spec import TASKS
 
 from .growth import grown
+from .variants import VARIANTS, FreeLapar
 
 Pixels = NDArray[np.uint8]
 log = logging.getLogger("train")
@@ -74,6 +75,8 @@ class Recipe:
     average: float = 0.999  # decay of the moving average of the weights
     clip: float = 0.5  # largest norm of the gradient
     loss: str = "charbonnier"  # or another of LOSSES
+    variant: str = "published"  # or another of VARIANTS
+    bf16: bool = False  # convolutions in bfloat16; pays on GPUs, not on CPUs without AMX
     seed: int = 0
     steps: int | None = None
     minutes: float | None = None
@@ -213,14 +216,16 @@ class Run:
         """Take what serves: a smaller sibling of the same scale whole, and of any other file
         every tensor of the same name and shape, such as a sibling's body for another scale.
         """
-        state = self.net.state_dict()
+        net = _published(self.recipe)
+        state = net.state_dict()
         tensors = load_file(file)
         try:
             tensors = grown(tensors, state)
         except ValueError:
             log.info("%s is no smaller sibling; taking what fits", file)
         fitting = {k: v for k, v in tensors.items() if k in state and v.shape == state[k].shape}
-        self.net.load_state_dict(fitting, strict=False)
+        net.load_state_dict(fitting, strict=False)
+        self.net.load_state_dict(_variant(net, self.recipe).state_dict())
         self.average = {k: v.detach().clone() for k, v in self.net.state_dict().items()}
         log.info("started from %s: %d of %d tensors", file, len(fitting), len(state))
 
@@ -231,7 +236,8 @@ class Run:
         for group in self.optimiser.param_groups:
             group["lr"] = rate
         self.optimiser.zero_grad(set_to_none=True)
-        restored = functional_call(self.fused, self.net.fused_weights(), (low,))
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.bf16):
+            restored = functional_call(self.fused, self.net.fused_weights(), (low,))
         loss = LOSSES[self.recipe.loss](restored - high)
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(self.net.parameters(), self.recipe.clip)
@@ -246,7 +252,7 @@ class Run:
         for name, value in self.net.state_dict().items():
             self.average[name].lerp_(value, 1 - decay)
 
-    def averaged(self) -> Lapar:
+    def averaged(self) -> Lapar | FreeLapar:
         net = _build(self.recipe)
         net.load_state_dict(self.average)
         return net
@@ -310,7 +316,7 @@ def _report(run: Run, loss: float, test: Path | None) -> None:
 
 
 @torch.no_grad()
-def validate(net: Lapar, dataset: Path, recipe: Recipe) -> float:
+def validate(net: Lapar | FreeLapar, dataset: Path, recipe: Recipe) -> float:
     """Mean PSNR of the fused network on a test set, in dB; of all planes for noise, else of Y."""
     fused = net.fuse()
     scores = []
@@ -337,7 +343,15 @@ def _test_pairs(dataset: Path, recipe: Recipe) -> Iterator[tuple[Pixels, Pixels]
             yield low, high[:height, :width]
 
 
-def _build(recipe: Recipe) -> Lapar:
+def _build(recipe: Recipe) -> Lapar | FreeLapar:
+    return _variant(_published(recipe), recipe)
+
+
+def _variant(net: Lapar, recipe: Recipe) -> Lapar | FreeLapar:
+    return net if recipe.variant == "published" else FreeLapar(net, recipe.variant)
+
+
+def _published(recipe: Recipe) -> Lapar:
     net = get_model(recipe.model).build(recipe.scale)
     if not isinstance(net, Lapar):
         raise SystemExit(f"{recipe.model}: this recipe trains LAPAR models only")
@@ -396,6 +410,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--threads", type=int, help="CPU threads")
     parser.add_argument("--loss", choices=LOSSES, default="charbonnier")
+    parser.add_argument("--variant", choices=VARIANTS, default="published", help="see variants.py")
+    parser.add_argument("--bf16", action="store_true", help="convolutions in bfloat16")
     defaults = Recipe(model="", scale=1)
     for name in ("batch", "patch", "learning_rate", "candidates", "average", "seed"):
         value = getattr(defaults, name)

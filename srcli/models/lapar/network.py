@@ -65,7 +65,7 @@ class Lapar(nn.Module):
     def fuse(self) -> FusedLapar:
         """The cheaper network of the same function; shares no tensors with this one."""
         weights = {name: value.detach() for name, value in self.fused_weights().items()}
-        return FusedLapar.from_weights(weights, self.scale, self._skips())
+        return FusedLapar.from_weights(weights, self.scale, self.skips())
 
     def fused_weights(self) -> dict[str, Tensor]:
         """The weights of `FusedLapar` as differentiable functions of the published ones.
@@ -96,7 +96,8 @@ class Lapar(nn.Module):
         symmetric = torch.equal(taps, taps.flip(1))
         return taps[:, : taps.shape[1] // 2 + 1] if symmetric else taps
 
-    def _skips(self) -> list[list[float]]:
+    def skips(self) -> list[list[float]]:
+        """For each block, the factors that remain on its skip connections when it is fused."""
         return [block.fused_skips() for block in self.w_conv.blocks()]
 
 
