@@ -182,3 +182,17 @@ def test_the_command_leaves_weights_and_a_log(tmp_path, data):
     assert done.returncode == 0, done.stderr
     names = {path.name for path in (tmp_path / "run").iterdir()}
     assert names == {"checkpoint.pt", "weights.safetensors", "log.csv"}
+
+
+def test_logs_are_drawn(tmp_path):
+    plot = importlib.import_module("srcli.weights.plot")
+    run = tmp_path / "run"
+    run.mkdir()
+    with pytest.raises(SystemExit, match="is no log"):
+        plot.draw([run], tmp_path / "psnr.png")
+    rows = ["step,minutes,rate,loss,psnr", "10,0.5,1e-3,0.1,36.5", "20,1.0,5e-4,0.1,36.75"]
+    (run / "log.csv").write_text("\n".join(rows))
+    assert plot.read_log(run) == ([10, 20], [36.5, 36.75])
+    plot.draw([run], tmp_path / "psnr.png")
+    with Image.open(tmp_path / "psnr.png") as drawn:
+        assert drawn.width > 500
