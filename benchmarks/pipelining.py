@@ -21,10 +21,10 @@ from srcli.backends import get_backend
 from srcli.backends.base import SessionOptions
 from srcli.batch import Batch
 from srcli.commands.restoring import MOST_LANES
-from srcli.cores import usable_cores
 from srcli.images import SaveOptions, read, write
 from srcli.jobs import Job, Wishes, plan_jobs
 from srcli.loading import load
+from srcli.machine import usable_cores
 from srcli.pipeline import Restorer
 from srcli.sizes import SizeRequest
 

@@ -7,7 +7,6 @@ picture was cut.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 from srcli.backends.base import Batch, OutOfMemory, Session, as_blind, limits_of, memory_share_of
 from srcli.errors import MemoryExhaustedError, SrcliError, UsageError
 from srcli.images import Picture, Pixels, bleed, from_float, to_float
+from srcli.machine import free_memory
 from srcli.resample import RowResampler
 from srcli.spec import Geometry, Scale
 from srcli.tiling import Span, Tile, choose_window, enlarged, halved, plan, spans
@@ -57,9 +57,8 @@ def automatic_budget(geometry: Geometry | None = None) -> int:
     """
     approximate = geometry is not None and geometry.tiling == "approximate"
     largest = APPROXIMATE_BUDGET if approximate else LARGEST_BUDGET
-    try:
-        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, ValueError, OSError):
+    free = free_memory()
+    if free is None:
         return LARGEST_BUDGET
     return min(max(free // 4, SMALLEST_BUDGET), largest)
 

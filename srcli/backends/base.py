@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Literal, Protocol, TypeVar, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from srcli.machine import usable_cores
 from srcli.spec import GraphPrecision
 
 if TYPE_CHECKING:
@@ -116,6 +118,18 @@ class SessionOptions:
 
     cuda_graph: bool = True
     """On CUDA: replay a network's launches as one graph. Off only to measure what that gains."""
+
+    @property
+    def thread_limit(self) -> int | None:
+        """Threads that a runtime must be told of; None if its own choice is right.
+
+        Left alone they start one for each core of the machine, also where the process may use only
+        some of them.
+        """
+        if self.threads is not None:
+            return self.threads
+        cores = usable_cores()
+        return cores if cores < (os.cpu_count() or 1) else None
 
 
 class Backend(Protocol):

@@ -55,8 +55,8 @@ class TorchSession:
     def __init__(self, network: nn.Module, options: SessionOptions) -> None:
         import torch
 
-        if options.threads:
-            torch.set_num_threads(options.threads)
+        if options.thread_limit is not None:
+            torch.set_num_threads(options.thread_limit)
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         on_cpu = self._device.type == "cpu"
         if options.precision != "fp32" and on_cpu:

@@ -78,8 +78,8 @@ class OpenVinoSession:
             # share the first core while the second is idle, and encoders wait for it too.
             "ENABLE_CPU_PINNING": False,
         }
-        if options.threads:
-            self._settings["INFERENCE_NUM_THREADS"] = options.threads
+        if options.thread_limit is not None:
+            self._settings["INFERENCE_NUM_THREADS"] = options.thread_limit
         try:
             self._model: Any = self._core.read_model(str(graph))
         except RuntimeError as error:

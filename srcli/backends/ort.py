@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from srcli.backends.base import Batch, Model, OutOfMemory, SessionOptions, says_out_of_memory
-from srcli.cores import usable_cores
 from srcli.cuda import driver
 from srcli.errors import BackendError, first_line
+from srcli.machine import usable_cores
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -62,8 +62,10 @@ class OnnxRuntimeSession:
         settings = ort.SessionOptions()
         settings.log_severity_level = _FATAL_ONLY
         self.lanes = 1 if cuda else options.lanes
-        if options.threads or self.lanes > 1:
-            threads = options.threads or usable_cores()
+        threads = options.thread_limit
+        if threads is None and self.lanes > 1:
+            threads = usable_cores()
+        if threads is not None:
             settings.intra_op_num_threads = max(1, threads // self.lanes)
         try:
             if cuda:

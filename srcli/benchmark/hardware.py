@@ -11,8 +11,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from srcli.cores import usable_cores
 from srcli.cuda import driver
+from srcli.machine import usable_cores
 
 PACKAGES = (
     "torch", "onnxruntime", "onnxruntime-gpu", "openvino", "tensorrt", "tensorrt-rtx-cu13-bindings",

@@ -11,7 +11,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -20,6 +20,7 @@ from srcli.benchmark.rows import Result, Row
 from srcli.benchmark.worker import Habits, Taken, Truth, serve
 from srcli.cuda import driver
 from srcli.errors import SrcliError
+from srcli.machine import free_memory
 
 if TYPE_CHECKING:
     from multiprocessing.process import BaseProcess
@@ -103,15 +104,6 @@ def describe(row: Row) -> str:
     what = f"{row.model} x{row.scale} {row.graph}"
     extra = f", {row.batch} at once" if row.batch > 1 else ""
     return f"{what} {row.backend} {row.precision} {width}x{height}{extra}"
-
-
-def free_memory() -> int | None:
-    """Bytes that could be had without pushing anything out; None where this is not known."""
-    with suppress(OSError):
-        for line in Path("/proc/meminfo").read_text().splitlines():
-            if line.startswith("MemAvailable"):
-                return int(line.split()[1]) << 10
-    return None
 
 
 def _by_subject(results: Sequence[Result]) -> list[list[Result]]:

@@ -78,7 +78,7 @@ class Request:
     def session_options(self, pictures: int) -> SessionOptions:
         """How to run the network on so many pictures."""
         from srcli.backends.base import SessionOptions
-        from srcli.cores import usable_cores
+        from srcli.machine import usable_cores
 
         lanes = min(pictures, self.threads or usable_cores(), MOST_LANES)
         return SessionOptions(threads=self.threads, precision=self.precision, lanes=max(1, lanes))

@@ -1,0 +1,89 @@
+"""What of this machine the process may use, also where a container gives it only a part.
+
+Runtimes and `os` count the whole machine's cores and memory: in a container of two cores on a
+machine of 64 they start 64 threads, and beyond its memory a process is killed, not told.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+CGROUPS = Path("/sys/fs/cgroup")
+PROC = Path("/proc")
+NO_LIMIT = 1 << 60  # what version 1 of control groups says instead of "none", and more
+
+
+def usable_cores() -> int:
+    """Cores that this process may keep busy."""
+    if hasattr(os, "sched_getaffinity"):
+        cores = len(os.sched_getaffinity(0))
+    else:
+        cores = os.cpu_count() or 1
+    return max(1, min([cores, *map(math.ceil, _quotas())]))
+
+
+def free_memory() -> int | None:
+    """Bytes that could be had without pushing anything out; None where this is not known."""
+    return min([*_available(), *_left()], default=None)
+
+
+def _available() -> Iterator[int]:
+    """Of the machine."""
+    for line in _text(PROC / "meminfo").splitlines():
+        if line.startswith("MemAvailable"):
+            yield int(line.split()[1]) << 10
+
+
+def _quotas() -> Iterator[float]:
+    """Cores that each control group around this process may keep busy, where limited."""
+    for group in _groups(""):
+        quota, _, period = _text(group / "cpu.max").strip().partition(" ")
+        if quota.isdecimal() and period.isdecimal():
+            yield int(quota) / int(period)
+    for group in _groups("cpu"):
+        quota = _text(group / "cpu.cfs_quota_us").strip()
+        period = _text(group / "cpu.cfs_period_us").strip()
+        if quota.isdecimal() and period.isdecimal():  # "-1" means no limit
+            yield int(quota) / int(period)
+
+
+def _left() -> Iterator[int]:
+    """Bytes up to the limit of each control group around this process, where limited.
+
+    Pages of files that were read count as used, but give way.
+    """
+    for controller, limit, used, gives_way in (
+        ("", "memory.max", "memory.current", "inactive_file"),
+        ("memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+    ):
+        for group in _groups(controller):
+            most, now = (_text(group / name).strip() for name in (limit, used))
+            if most.isdecimal() and now.isdecimal() and int(most) < NO_LIMIT:
+                statistics = dict(
+                    line.split() for line in _text(group / "memory.stat").splitlines()
+                )
+                yield max(0, int(most) - int(now) + int(statistics.get(gives_way, 0)))
+
+
+def _groups(controller: str) -> Iterator[Path]:
+    """Folders of the control groups around this process, the innermost first.
+
+    Args:
+        controller: Of version 1; "" for version 2, which has all in one tree.
+    """
+    for line in _text(PROC / "self" / "cgroup").splitlines():
+        _, controllers, path = line.split(":", 2)
+        if controller in controllers.split(","):
+            place = Path(path.lstrip("/"))
+            for group in (place, *place.parents) if place.parts else (place,):
+                yield CGROUPS / controller / group
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_text()
+    except OSError:
+        return ""
