@@ -4,8 +4,9 @@ PYTHON ?= python
 
 all: lint test
 
+# Side by side on the cores. `pytest tests/test_x.py` alone runs one after the other.
 test:
-	$(PYTHON) -m pytest
+	$(PYTHON) -m pytest --numprocesses auto --maxprocesses 8 --dist worksteal
 
 lint:
 	$(PYTHON) -m ruff format --check .

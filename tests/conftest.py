@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import os
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # Tests run beside each other: one core each, said before PyTorch is loaded.
+    os.environ["OMP_NUM_THREADS"] = "1"
+
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -18,6 +23,9 @@ SHARED = ROOT.parent / "shared"
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """One cache for the whole run, so that each graph is exported once, and never the user's."""
     folder = tmp_path_factory.mktemp("cache")
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = tmp_path_factory.getbasetemp().parent / "cache"  # of all workers
+        folder.mkdir(exist_ok=True)
     before = os.environ.get("SRCLI_CACHE")
     os.environ["SRCLI_CACHE"] = str(folder)
     yield folder

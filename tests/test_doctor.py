@@ -89,6 +89,16 @@ def test_everything_is_looked_at(report):
     assert any(f"auto chooses {backend.name}" in found["backend"] for backend in BACKENDS)
 
 
+def test_the_share_of_a_container_is_told(monkeypatch):
+    monkeypatch.setattr(installed, "usable_cores", lambda: 3)
+    monkeypatch.setattr(installed.os, "cpu_count", lambda: 64)
+    monkeypatch.setattr(installed, "free_memory", lambda: 3 << 29)
+    assert only(installed.machine).found == "3 of 64 cores, 1.5 GiB of memory free"
+    monkeypatch.setattr(installed, "usable_cores", lambda: 64)
+    monkeypatch.setattr(installed, "free_memory", lambda: None)
+    assert only(installed.machine).found == "64 cores"
+
+
 def test_nothing_heavy_is_loaded_in_the_process_itself(report):
     assert not {"torch", "onnxruntime", "onnx", "pyvips", "numpy"} & report[2]
 

@@ -46,7 +46,7 @@ MAY_IMPORT = {
     "downloads": {"artifacts", "errors", "spec", "store"},
     "foreign": {"backends", "errors", "files", "loading", "spec", "store"},
     "evaluation": {"degradations", "errors", "images", "metrics", "resample"},
-    "health": {"backends", "cuda", "errors", "images", "store"},
+    "health": {"backends", "cuda", "errors", "images", "machine", "store"},
     "benchmark": {
         *("backends", "cuda", "errors", "files", "loading", "machine", "registry", "resample"),
         *("spec", "store", "timing"),

@@ -56,19 +56,19 @@ from srcli.loading import load
 from srcli.models.lapar.network import apply_filters as plain
 
 torch.manual_seed(0)
-for n, height, width in ((2, 3, 3), (1, 4, BLOCK + 1)):
+for (n, height, width), layout in {
+    (2, 3, 3): torch.contiguous_format,
+    (1, 3, BLOCK + 1): torch.channels_last,
+}.items():
     for count in (13, 25):
-        for layout in (torch.contiguous_format, torch.channels_last):
-            picture = torch.rand(n, 3, height, width).to(memory_format=layout)
-            taps = torch.randn(n, count, height, width).to(memory_format=layout)
-            expected = plain(picture, taps, count)
-            torch.testing.assert_close(apply_filters(picture, taps, count), expected)
-            halves = picture.half(), taps.half(), count
-            errors = [
-                (result.float() - plain(picture.half().float(), taps.half().float(), count)).abs()
-                for result in (apply_filters(*halves), plain(*halves))
-            ]
-            assert errors[0].max() < errors[1].max()
+        picture = torch.rand(n, 3, height, width).to(memory_format=layout)
+        taps = torch.randn(n, count, height, width).to(memory_format=layout)
+        expected = plain(picture, taps, count)
+        torch.testing.assert_close(apply_filters(picture, taps, count), expected)
+halves = picture.half(), taps.half(), count
+exact = plain(picture.half().float(), taps.half().float(), count)
+errors = [(way(*halves).float() - exact).abs().max() for way in (apply_filters, plain)]
+assert errors[0] < errors[1]
 network = load("lapar-c", 2).network()
 x = torch.rand(1, 3, 3, 4)
 expected = network(x)

@@ -9,14 +9,14 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 
 from srcli.health.finding import Check, Finding, guarded
-from srcli.health.installed import packages, python, runtimes
+from srcli.health.installed import machine, packages, python, runtimes
 from srcli.health.probes import PROBES, probe
 from srcli.health.storage import cache, weights
 
 __all__ = ["Finding", "examine"]
 
 # What can be looked up without loading anything.
-LOOKED_UP: tuple[Check, ...] = (python, packages, runtimes, cache, weights)
+LOOKED_UP: tuple[Check, ...] = (python, machine, packages, runtimes, cache, weights)
 
 
 def examine() -> list[Finding]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import platform
 from collections.abc import Iterator, Mapping
 from importlib import metadata
 
 from srcli import __version__
-from srcli.health.finding import Finding
+from srcli.health.finding import Finding, count, megabytes
+from srcli.machine import free_memory, usable_cores
 
 # Those whose version decides what works, and those that only have to be there.
 PACKAGES = ("numpy", "pillow", "pyvips", "onnx", "safetensors", "torch")
@@ -25,6 +27,14 @@ def python() -> Iterator[Finding]:
     system = f"{platform.system()} {platform.machine()}"
     yield Finding(subject="srcli", status="ok", found=__version__)
     yield Finding(subject="python", status="ok", found=f"{platform.python_version()} on {system}")
+
+
+def machine() -> Iterator[Finding]:
+    """The cores and the memory that are srcli's to use."""
+    cores, all_cores, free = usable_cores(), os.cpu_count() or 1, free_memory()
+    found = count(cores, "core") if cores == all_cores else f"{cores} of {all_cores} cores"
+    memory = "" if free is None else f", {megabytes(free)} of memory free"
+    yield Finding(subject="machine", status="ok", found=found + memory)
 
 
 def packages() -> Iterator[Finding]:
