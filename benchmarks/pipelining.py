@@ -20,12 +20,10 @@ from PIL import Image
 from srcli.backends import get_backend
 from srcli.backends.base import SessionOptions
 from srcli.batch import Batch
-from srcli.commands.restoring import MOST_LANES
 from srcli.images import SaveOptions, read, write
 from srcli.jobs import Job, Wishes, plan_jobs
 from srcli.loading import load
-from srcli.machine import usable_cores
-from srcli.pipeline import Restorer
+from srcli.pipeline import Restorer, sensible_lanes
 from srcli.sizes import SizeRequest
 
 
@@ -80,7 +78,7 @@ def main() -> None:
             scale=arguments.scale,
             lanes=lanes,
         )
-        for lanes in (1, min(usable_cores(), MOST_LANES))
+        for lanes in (1, sensible_lanes(arguments.count, model.geometry))
     )
     ratios = []
     with tempfile.TemporaryDirectory() as temporary:

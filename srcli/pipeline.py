@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from srcli.backends.base import Batch, OutOfMemory, Session, as_blind, limits_of, memory_share_of
 from srcli.errors import MemoryExhaustedError, SrcliError, UsageError
 from srcli.images import Picture, Pixels, bleed, from_float, to_float
-from srcli.machine import free_memory
+from srcli.machine import free_memory, usable_cores
 from srcli.resample import RowResampler
 from srcli.spec import Geometry, Scale
 from srcli.tiling import Span, Tile, choose_window, enlarged, halved, plan, spans
@@ -34,7 +34,8 @@ Plane = NDArray[np.floating]
 Progress = Callable[[int, int], None]
 """Called with the number of input pixels done and their total."""
 
-SMALLEST_BUDGET, LARGEST_BUDGET = 128 << 20, 512 << 20  # bytes, of the automatic choice
+SMALLEST_BUDGET, LARGEST_BUDGET = 128 << 20, 512 << 20  # bytes, of the automatic choice, a lane
+MOST_LANES = 4
 APPROXIMATE_BUDGET = 8 << 30  # where a larger tile is a better one
 
 # Rows are turned into pixels so many numbers at a time: each step of that makes a copy.
@@ -49,18 +50,45 @@ BLEED = 8
 ALPHA_REACH = 2
 
 
-def automatic_budget(geometry: Geometry | None = None) -> int:
-    """Bytes that a tile may take when the user does not say: a quarter of what is free.
+def automatic_budget(geometry: Geometry | None = None, lanes: int = 1) -> int:
+    """Bytes that tiles may take when the user does not say: a quarter of what is free.
 
-    At most 512 MiB, because larger tiles are no faster. Where tiles only approximate the whole
-    picture they are better, though: then at most 8 GiB.
+    At most 512 MiB for each lane, because larger tiles are hardly faster. Where tiles only
+    approximate the whole picture they are better, though: then at most 8 GiB.
     """
     approximate = geometry is not None and geometry.tiling == "approximate"
-    largest = APPROXIMATE_BUDGET if approximate else LARGEST_BUDGET
+    largest = APPROXIMATE_BUDGET if approximate else LARGEST_BUDGET * lanes
     free = free_memory()
     if free is None:
         return LARGEST_BUDGET
     return min(max(free // 4, SMALLEST_BUDGET), largest)
+
+
+def sensible_lanes(
+    pictures: int,
+    geometry: Geometry,
+    *,
+    threads: int | None = None,
+    memory: int | None = None,
+) -> int:
+    """How many pictures should go through the network side by side.
+
+    Each then has its share of the cores, and none of them waits for the others at the end of every
+    layer. But each needs memory too: with less than the largest automatic budget, tiles would be so
+    small that their halos cost more than is gained. Where tiles only approximate the picture, one
+    picture has all memory, so that its result does not depend on how many there are.
+
+    Args:
+        pictures: To be restored.
+        geometry: Of the network.
+        threads: That may be used; None for one on each core.
+        memory: Bytes for the tiles of all lanes; None for the automatic budget.
+    """
+    if geometry.tiling == "approximate":
+        return 1
+    budget = memory or automatic_budget(lanes=MOST_LANES)
+    lanes = min(pictures, threads or usable_cores(), budget // LARGEST_BUDGET, MOST_LANES)
+    return max(1, lanes)
 
 
 def ignore_progress(done: int, total: int) -> None:
@@ -102,7 +130,7 @@ class Restorer:
     def __post_init__(self) -> None:
         if self.tile is not None and self.tile < 1:
             raise UsageError(f"a tile of {self.tile} pixels is not possible. Give at least 1.")
-        self.memory = (self.memory or automatic_budget(self.geometry)) // self.lanes
+        self.memory = (self.memory or automatic_budget(self.geometry, self.lanes)) // self.lanes
         self._pool = ThreadPoolExecutor(self.lanes, "tile")
 
     def __call__(

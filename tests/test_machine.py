@@ -8,7 +8,14 @@ import pytest
 
 from srcli import machine
 from srcli.backends.base import SessionOptions
-from srcli.pipeline import LARGEST_BUDGET, SMALLEST_BUDGET, automatic_budget
+from srcli.pipeline import (
+    LARGEST_BUDGET,
+    MOST_LANES,
+    SMALLEST_BUDGET,
+    automatic_budget,
+    sensible_lanes,
+)
+from srcli.spec import Geometry
 
 GIB = 1 << 30
 
@@ -60,6 +67,33 @@ def test_a_container_has_its_share(place, files):
     assert SessionOptions().thread_limit == 3
     assert SessionOptions(threads=5).thread_limit == 5
     assert automatic_budget() == 3 * GIB // 8
+
+
+@pytest.mark.parametrize(
+    ("pictures", "changes", "lanes"),
+    [
+        (1, {}, 1),
+        (3, {}, 3),
+        (99, {}, MOST_LANES),
+        (99, {"threads": 2}, 2),
+        (99, {"memory": LARGEST_BUDGET + 1}, 1),
+        (99, {"memory": 1}, 1),
+        (99, {"memory": 2 * LARGEST_BUDGET}, 2),
+        (99, {"tiling": "approximate"}, 1),
+    ],
+)
+def test_pictures_side_by_side(place, pictures, changes, lanes):
+    place({"proc/self/cgroup": ""})
+    tiling = changes.pop("tiling", "exact")
+    geometry = Geometry(margin=8, minimum=1, floats_per_pixel=100, tiling=tiling)
+    assert sensible_lanes(pictures, geometry, **changes) == lanes
+
+
+def test_each_lane_has_its_memory_unless_there_is_little(place):
+    place({"proc/self/cgroup": ""})
+    assert automatic_budget(lanes=3) == 3 * LARGEST_BUDGET
+    place({"proc/meminfo": f"MemAvailable: {GIB >> 10} kB\n"})
+    assert automatic_budget(lanes=3) == GIB // 4
 
 
 def test_without_limits_the_machine_counts(place):

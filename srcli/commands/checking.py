@@ -62,7 +62,7 @@ def _differences(job: Job, request: Request, model: LoadedModel) -> Iterator[tup
     reference: NDArray[np.float32] | None = None
     chosen = [b for b in BACKENDS if request.backend in ("auto", b.name) and not b.unavailable()]
     for backend in chosen:
-        with closing(backend.open(model, request.session_options(pictures=1))) as session:
+        with closing(backend.open(model, request.session_options())) as session:
             whole, tiled = (
                 Restorer(session=session, geometry=model.geometry, scale=model.grid, tile=side)
                 for side in (max(batch.shape[2:]), tile)

@@ -31,9 +31,6 @@ if TYPE_CHECKING:
 
 FAILED = 1  # exit code: some inputs failed
 FORMATS = ("png", "jpeg", "webp", "tiff", "avif", "bmp")
-# Pictures in the network at once, each on its share of the cores, so that no core waits for the
-# others at the end of every layer. Not more, because they share the memory for tiles too.
-MOST_LANES = 4
 SUFFIXES = {"denoise": "_denoised", "deblock": "_deblocked"}
 
 
@@ -75,13 +72,11 @@ class Request:
         """Facts about the model that is meant."""
         return get_model(self.model) if self.model_file is None else foreign(self.model_file).spec
 
-    def session_options(self, pictures: int) -> SessionOptions:
-        """How to run the network on so many pictures."""
+    def session_options(self, lanes: int = 1) -> SessionOptions:
+        """How to run the network, so many calls at once."""
         from srcli.backends.base import SessionOptions
-        from srcli.machine import usable_cores
 
-        lanes = min(pictures, self.threads or usable_cores(), MOST_LANES)
-        return SessionOptions(threads=self.threads, precision=self.precision, lanes=max(1, lanes))
+        return SessionOptions(threads=self.threads, precision=self.precision, lanes=lanes)
 
 
 @cache
@@ -241,7 +236,7 @@ class _Runner:
         from srcli.backends import get_backend
 
         self.request, self.task = request, task
-        self.options = request.session_options(pictures)
+        self.pictures = pictures
         self.backend: Backend = get_backend(_backend(request))
         self.facts: dict[str, Any] = {
             "model": request.spec.name,
@@ -279,11 +274,17 @@ class _Runner:
     def restorer(self, scale: Scale) -> Restorer:
         from srcli.backends.base import lanes_of
         from srcli.backends.ensemble import SelfEnsemble
-        from srcli.pipeline import Restorer
+        from srcli.pipeline import Restorer, sensible_lanes
 
         if scale not in self._open:
             model = self.load(scale)
-            session = self.backend.open(model, self.options)
+            lanes = sensible_lanes(
+                self.pictures,
+                model.geometry,
+                threads=self.request.threads,
+                memory=self.request.memory,
+            )
+            session = self.backend.open(model, self.request.session_options(lanes))
             self._stack.enter_context(closing(session))
             session = SelfEnsemble(session) if self.request.tta else session
             if self.request.backend == "auto":
