@@ -1,6 +1,7 @@
 """Measure the shipped weights and write the figures where they are read.
 
     python -m srcli.weights.scores --test ../shared/data/eval
+    python -m srcli.weights.scores --test ../shared/data/eval lapar-c-x2
 
 Rewrites checksums and scores in `manifest.toml`, and the tables in `README.md` here and at the top
 of the repository. Provenance (steps, hours, hardware, data) is written into the manifest by hand.
@@ -131,18 +132,22 @@ def replace_between(file: Path, mark: str, rows: list[str]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m srcli.weights.scores", description=__doc__)
+    parser.add_argument("names", nargs="*", help="measure only these, such as lapar-c-x2")
     parser.add_argument("--test", type=Path, required=True, help="folder with " + str(TEST_SETS))
     arguments = parser.parse_args()
     table = tomllib.loads((FOLDER / "manifest.toml").read_text())
     for name, entry in table.items():
         entry["sha256"] = sha256_of(FOLDER / f"{name}.safetensors")
     write_manifest(table)  # the command that measures checks nothing against an old checksum
-    for entry in table.values():
-        entry["scores"] = measure(entry, arguments.test)
+    if unknown := set(arguments.names) - set(table):
+        parser.error(f"the manifest has no {min(unknown)}")
+    for name in arguments.names or table:
+        table[name]["scores"] = measure(table[name], arguments.test)
     write_manifest(table)
     readme = FOLDER.parent / "README.md"
     replace_between(readme, "scores", score_rows(table))
-    for task in LEVELS:
+    tasks = {table[name]["task"] for name in arguments.names or table}
+    for task in tasks & set(LEVELS):
         replace_between(readme, task, restoration_rows(table, task, arguments.test))
     replace_between(FOLDER / "README.md", "scores", provenance_rows(table))
 

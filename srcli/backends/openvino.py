@@ -23,6 +23,7 @@ from srcli.backends.base import (
     recent,
     says_out_of_memory,
 )
+from srcli.backends.openvino_graph import gather_pixels
 from srcli.backends.ort import OnnxRuntimeSession
 from srcli.errors import BackendError, first_line
 
@@ -87,6 +88,7 @@ class OpenVinoSession:
                 f"{graph}: OpenVINO cannot load this graph ({first_line(error)}). "
                 "Delete the file and try again, or choose another --backend."
             ) from error
+        gather_pixels(self._model)
         self._compiled: OrderedDict[Shape, SimpleQueue[Any]] = OrderedDict()
         self._graph, self._options = graph, options
         self._small: OnnxRuntimeSession | None = None
