@@ -87,7 +87,7 @@ def load(
         task: Which of the model's weights.
         weights: Your own checkpoint instead of what srcli ships.
         backend: `ort`, `torch`, or `auto` for the fastest that works here.
-        threads: CPU threads; None leaves the choice to the runtime.
+        threads: CPU threads; None for one on each core.
 
     Raises:
         SrcliError: Any of these does not exist or does not work; the message says what to do.

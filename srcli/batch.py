@@ -86,7 +86,7 @@ class Batch:
                 roots = {job.root for job in jobs if str(job.target) != STDIO}
                 self._journals = {r: stack.enter_context(Journal(r)) for r in sorted(roots)}
             pending: deque[Future[list[Outcome]]] = deque()
-            for group in _grouped(jobs, self.size):
+            for group in grouped(jobs, self.size):
                 pending.append(workers.submit(self._do, group))
                 while len(pending) > self.lanes + IN_FLIGHT or (pending and pending[0].done()):
                     yield from pending.popleft().result()
@@ -269,8 +269,8 @@ class _Patient(ThreadPoolExecutor):
         self.shutdown(wait=True, cancel_futures=True)
 
 
-def _grouped(jobs: Iterable[Job], size: int) -> Iterator[list[Job]]:
-    """Neighbours that can be one batch, at most `size` of them."""
+def grouped(jobs: Iterable[Job], size: int) -> Iterator[list[Job]]:
+    """Neighbours that can be one batch of pictures, at most `size` of them."""
     group: list[Job] = []
     for job in jobs:
         if group and (len(group) == size or not _fit_together(group[-1], job)):

@@ -7,6 +7,8 @@ picture was cut.
 
 from __future__ import annotations
 
+import math
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
@@ -60,7 +62,7 @@ def automatic_budget(geometry: Geometry | None = None, lanes: int = 1) -> int:
     largest = APPROXIMATE_BUDGET if approximate else LARGEST_BUDGET * lanes
     free = free_memory()
     if free is None:
-        return LARGEST_BUDGET
+        return min(largest, LARGEST_BUDGET * lanes)
     return min(max(free // 4, SMALLEST_BUDGET), largest)
 
 
@@ -70,6 +72,7 @@ def sensible_lanes(
     *,
     threads: int | None = None,
     memory: int | None = None,
+    tile: int | None = None,
 ) -> int:
     """How many pictures should go through the network side by side.
 
@@ -83,8 +86,9 @@ def sensible_lanes(
         geometry: Of the network.
         threads: That may be used; None for one on each core.
         memory: Bytes for the tiles of all lanes; None for the automatic budget.
+        tile: Side of a tile that the user chose, and with it the memory.
     """
-    if geometry.tiling == "approximate":
+    if geometry.tiling == "approximate" or tile is not None:
         return 1
     budget = memory or automatic_budget(lanes=MOST_LANES)
     lanes = min(pictures, threads or usable_cores(), budget // LARGEST_BUDGET, MOST_LANES)
@@ -124,6 +128,8 @@ class Restorer:
     """Height and width of a window that should fit, once a larger one did not."""
 
     _said_approximate: bool = field(default=False, init=False)
+
+    _guard: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
 
     _pool: ThreadPoolExecutor = field(init=False, repr=False)
 
@@ -381,7 +387,11 @@ class Restorer:
                 "out of memory even with the smallest tile. Close other programs, or choose "
                 "another backend or a smaller model."
             )
-        self._fitting = smaller
+        with self._guard:
+            known = self._fitting
+            if known is not None and math.prod(known) <= math.prod(smaller):
+                return  # another lane has met a smaller limit
+            self._fitting = smaller
         self.note(f"out of memory: going on with tiles of {smaller[1]} x {smaller[0]}")
 
     @property

@@ -8,6 +8,7 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import numpy as np
@@ -237,6 +238,68 @@ def test_pictures_of_one_size_go_together(tmp_path):
     )
     assert len(single) == 7
     assert tree(tmp_path / "s") == tree(tmp_path / "in_x2")
+
+
+class InPairs(Nearest):
+    """A session whose calls end only when another one is under way."""
+
+    def __init__(self):
+        super().__init__()
+        self.barrier = threading.Barrier(2, timeout=60)
+
+    def __call__(self, batch):
+        self.barrier.wait()
+        return super().__call__(batch)
+
+
+def test_pictures_are_in_the_network_side_by_side(tmp_path):
+    make_pictures(tmp_path / "in", 8)
+    restorer = Restorer(session=InPairs(), geometry=GEOMETRY, scale=2, lanes=2)
+    jobs = plan_jobs([str(tmp_path / "in")], wishes())
+    outcomes = list(Batch(restorer=lambda scale: restorer, lanes=2).run(jobs))
+    assert [outcome.status for outcome in outcomes] == ["done"] * 8
+    alone = plan_jobs([str(tmp_path / "in")], wishes(f"{tmp_path}/alone/"))
+    assert len(list(batch_with(Nearest()).run(alone))) == 8
+    assert tree(tmp_path / "in_x2") == tree(tmp_path / "alone")
+
+
+@pytest.mark.parametrize(
+    ("done", "options", "lanes"),
+    [
+        (0, (), 2),
+        (0, ("--threads", "1"), 1),
+        (0, ("--tile", "9"), 1),
+        (0, ("--memory", "600M"), 1),
+        (0, ("--batch", "3"), 1),
+        (1, ("--skip-existing",), 2),
+        (2, ("--skip-existing",), 1),
+        (2, ("--resume",), 1),
+    ],
+)
+def test_lanes_are_for_the_pictures_ahead(srcli, tmp_path, monkeypatch, done, options, lanes):
+    """Of three pictures, on a machine of two cores with memory to spare."""
+    from srcli import pipeline
+    from srcli.backends.ort import OnnxRuntimeSession
+
+    monkeypatch.setattr(pipeline, "usable_cores", lambda: 2)
+    monkeypatch.setattr(pipeline, "free_memory", lambda: 64 << 30)
+    folder = make_pictures(tmp_path / "in", 3)
+    (tmp_path / "in_x2").mkdir()
+    for index in range(done):
+        Image.new("RGB", (24, 20)).save(tmp_path / "in_x2" / f"{index:03}.png")
+    opened = []
+
+    class Recorded(OnnxRuntimeSession):
+        def __init__(self, graph, options, **more):
+            opened.append(options.lanes)
+            super().__init__(graph, options, **more)
+
+    monkeypatch.setattr("srcli.backends.ort.OnnxRuntimeSession", Recorded)
+    used = []
+    run = Batch.run
+    monkeypatch.setattr(Batch, "run", lambda self, jobs: used.append(self.lanes) or run(self, jobs))
+    srcli("upscale", folder, "-s", "2", "--backend", "ort", *options)
+    assert (opened[-1], used) == (lanes, [lanes])  # before, the graph may have been verified
 
 
 def test_large_pictures_are_done_in_strips(tmp_path, photograph, monkeypatch):

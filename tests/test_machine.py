@@ -79,14 +79,19 @@ def test_a_container_has_its_share(place, files):
         (99, {"memory": LARGEST_BUDGET + 1}, 1),
         (99, {"memory": 1}, 1),
         (99, {"memory": 2 * LARGEST_BUDGET}, 2),
-        (99, {"tiling": "approximate"}, 1),
+        (99, {"tile": 64}, 1),
     ],
 )
 def test_pictures_side_by_side(place, pictures, changes, lanes):
     place({"proc/self/cgroup": ""})
-    tiling = changes.pop("tiling", "exact")
-    geometry = Geometry(margin=8, minimum=1, floats_per_pixel=100, tiling=tiling)
+    geometry = Geometry(margin=8, minimum=1, floats_per_pixel=100)
     assert sensible_lanes(pictures, geometry, **changes) == lanes
+
+
+def test_what_tiles_approximate_has_all_memory(place):
+    place({"proc/self/cgroup": ""})
+    geometry = Geometry(margin=8, minimum=1, floats_per_pixel=100, tiling="approximate")
+    assert sensible_lanes(99, geometry) == 1
 
 
 def test_each_lane_has_its_memory_unless_there_is_little(place):

@@ -168,9 +168,12 @@ def test_transparent_pixels_leave_no_fringe(restorers, hidden):
     assert np.abs(visible - 100).max() <= 2
 
 
-def test_out_of_memory_makes_the_tiles_smaller(photograph):
+@pytest.mark.parametrize("lanes", [1, 3])
+def test_out_of_memory_makes_the_tiles_smaller(photograph, lanes):
     said: list[str] = []
-    cramped = Restorer(session=Cramped(2000), geometry=IDENTITY, scale=1, note=said.append)
+    cramped = Restorer(
+        session=Cramped(2000), geometry=IDENTITY, scale=1, lanes=lanes, note=said.append
+    )
     picture = Picture(color=photograph)
     assert np.array_equal(cramped(picture).color, photograph)
     assert "smaller" in said[0] or "tiles of" in said[0]

@@ -72,7 +72,9 @@ assert errors[0] < errors[1]
 network = load("lapar-c", 2).network()
 x = torch.rand(1, 3, 3, 4)
 expected = network(x)
-assert use_kernel(network, torch.device("cpu")) == "Triton"
+for dtype in (torch.float16, torch.float32):
+    assert use_kernel(load("lapar-c", 3).network(), torch.device("cpu"), dtype) == "Triton"
+assert use_kernel(network, torch.device("cpu"), torch.float32) == "Triton"
 torch.testing.assert_close(network(x), expected)
 print("the same")
 """
@@ -93,7 +95,7 @@ def test_it_computes_what_pytorch_does():
 
 def test_without_triton_pytorch_does_it(monkeypatch, network):
     monkeypatch.setitem(sys.modules, MODULE, None)
-    assert use_kernel(network, CPU).startswith("PyTorch (")
+    assert use_kernel(network, CPU, torch.float32).startswith("PyTorch (")
     assert network.assemble is apply_filters
 
 
@@ -106,9 +108,9 @@ def test_a_kernel_that_fails_or_is_wrong_is_not_used(monkeypatch, network):
 
     for kernel, reason in ((wrong, "the kernel differs by"), (failing, "no kernel image")):
         monkeypatch.setitem(sys.modules, MODULE, SimpleNamespace(apply_filters=kernel))
-        assert reason in use_kernel(network, CPU)
+        assert reason in use_kernel(network, CPU, torch.float32)
         assert network.assemble is apply_filters
 
 
 def test_other_networks_have_no_filters():
-    assert use_kernel(get_model("awsrn-sd").build(4), CPU) is None
+    assert use_kernel(get_model("awsrn-sd").build(4), CPU, torch.float32) is None

@@ -22,7 +22,7 @@ def read_log(folder: Path) -> tuple[list[int], list[float]]:
             rows = list(csv.DictReader(stream))
         steps = [int(row["step"]) for row in rows]
         scores = [float(row["psnr"]) for row in rows]
-    except (OSError, KeyError, ValueError) as error:
+    except (OSError, KeyError, TypeError, ValueError) as error:
         raise SystemExit(f"{file}: is no log of a run ({error}).") from error
     if not steps:
         raise SystemExit(f"{file}: has no results yet.")
@@ -30,13 +30,13 @@ def read_log(folder: Path) -> tuple[list[int], list[float]]:
 
 
 def draw(folders: list[Path], target: Path) -> None:
-    """One line for each run, named after its folder."""
+    """One line for each run, named by its folder."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
-    runs = {folder.name: read_log(folder) for folder in folders}
+    runs = {str(folder): read_log(folder) for folder in folders}
     figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
     for name, (steps, scores) in runs.items():
         axes.plot(steps, scores, marker="o", markersize=3, label=name)

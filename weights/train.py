@@ -6,6 +6,7 @@
 The run can be stopped at any time and goes on where it stopped when the same command is given
 again. `--out` receives `checkpoint.pt` (everything needed to go on), `weights.safetensors` (the
 moving average of the weights, under the published tensor names: what is shipped) and `log.csv`.
+(Those of a `--variant` have names of their own, and serve for comparison only.)
 
 Two things make an hour of CPU count. The published parameters are optimised through the fused
 network (see `Lapar.fused_weights`), which costs a third of the published one. And every random
@@ -224,6 +225,8 @@ class Run:
         except ValueError:
             log.info("%s is no smaller sibling; taking what fits", file)
         fitting = {k: v for k, v in tensors.items() if k in state and v.shape == state[k].shape}
+        if not fitting:
+            raise SystemExit(f"{file}: no tensor in it fits {self.recipe.model}.")
         net.load_state_dict(fitting, strict=False)
         self.net.load_state_dict(_variant(net, self.recipe).state_dict())
         self.average = {k: v.detach().clone() for k, v in self.net.state_dict().items()}

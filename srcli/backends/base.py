@@ -109,7 +109,7 @@ class SessionOptions:
     """How to run a model."""
 
     threads: int | None = None
-    """CPU threads, of all lanes together; None leaves the choice to the runtime."""
+    """CPU threads, of all lanes together; None for one on each core that may be used."""
 
     lanes: int = 1
     """How many calls are to be under way at once; see `lanes_of`."""

@@ -55,8 +55,10 @@ class TorchSession:
     def __init__(self, network: nn.Module, options: SessionOptions) -> None:
         import torch
 
-        if options.thread_limit is not None:
-            torch.set_num_threads(options.thread_limit)
+        if options.threads is not None:
+            torch.set_num_threads(options.threads)
+        elif options.thread_limit is not None:  # and never more than OMP_NUM_THREADS says
+            torch.set_num_threads(min(options.thread_limit, torch.get_num_threads()))
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         on_cpu = self._device.type == "cpu"
         if options.precision != "fp32" and on_cpu:
@@ -79,7 +81,7 @@ class TorchSession:
         # The stubs of `Module.to` do not know this argument.
         network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._network: nn.Module | None = network
-        self._filters = None if on_cpu else use_kernel(network, self._device)
+        self._filters = None if on_cpu else use_kernel(network, self._device, self._dtype)
         self._capturing = options.cuda_graph and not on_cpu
         self._captured: OrderedDict[tuple[int, ...], _Captured] = OrderedDict()
 

@@ -71,6 +71,7 @@ class OpenVinoSession:
         self._precision = options.precision
         self._core: Any = openvino.Core()
         self.lanes = options.lanes
+        self._most = max(2, MAX_COMPILED // options.lanes)  # each lane has memory for each shape
         self._settings: dict[str, Any] = {
             "PERFORMANCE_HINT": "LATENCY",
             "NUM_STREAMS": options.lanes,
@@ -144,7 +145,7 @@ class OpenVinoSession:
             return requests
 
         with self._guard:
-            free = recent(self._compiled, shape, MAX_COMPILED, compile_for_shape)
+            free = recent(self._compiled, shape, self._most, compile_for_shape)
         request = free.get()
         try:
             yield request

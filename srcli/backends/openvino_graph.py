@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-# What passes each number on by itself.
+# What passes each number on by itself, if its other operands are single numbers.
 _ELEMENTWISE = {"Relu", "Convert", "FakeQuantize", "Multiply", "Subtract"}
+# What constants may go through, rows staying rows, on their way into a convolution.
+_PLAIN = {"Constant", "Convert", "Subtract", "Multiply", "Reshape"}
 
 
 def gather_pixels(model: Any) -> int:
@@ -50,39 +53,57 @@ def _side_by_side(values: NDArray[Any], pixels: int) -> NDArray[Any]:
 def _made_by(shuffle: Any) -> list[Any] | None:
     """Constants with a row for each channel of the convolution that a shuffle rearranges.
 
-    None if there is no such convolution, or if others use it or one of these constants too.
+    None if there is no such convolution, or if anything else depends on the order of its channels.
     """
-    node = shuffle.input_value(0).get_node()
-    channels = node.get_output_partial_shape(0)[1]
-    roots = []
-    while node.get_type_name() in _ELEMENTWISE and _users(node) == 1:
-        node = node.input_value(0).get_node()
-    if node.get_type_name() == "Add" and _users(node) == 1:
-        roots.append(node.input_value(1).get_node())
-        node = node.input_value(0).get_node()
-    if node.get_type_name() != "Convolution" or _users(node) != 1 or channels.is_dynamic:
+    node = _input(shuffle)
+    shape = node.get_output_partial_shape(0)
+    if shape.rank.is_dynamic or shape[1].is_dynamic:
         return None
-    roots.append(node.input_value(1).get_node())
-    count = channels.get_length()
+    roots = []
+    while node.get_type_name() in _ELEMENTWISE and _is_alone(node):
+        node = _input(node)
+    if node.get_type_name() == "Add" and _users(node) == 1:
+        roots.append(_input(node, 1))
+        node = _input(node)
+    if node.get_type_name() != "Convolution" or _users(node) != 1:
+        return None
+    roots.append(_input(node, 1))
     constants = _constants(roots)
-    return constants and [c for c in constants if c.data.ndim and len(c.data) == count]
+    if not constants or any(len(c.data) != shape[1].get_length() for c in constants):
+        return None
+    return constants
 
 
 def _constants(roots: list[Any]) -> list[Any] | None:
-    """All constants whose values go into some nodes; None if the input does so too."""
-    found, seen, waiting = [], set(), list(roots)
+    """All constants of several numbers that some nodes are computed from, and nothing else is."""
+    found, waiting = [], list(roots)
     while waiting:
         node = waiting.pop()
         kind = node.get_type_name()
-        if kind == "Parameter":
-            return None
-        if node.get_name() in seen or kind == "ShapeOf":  # of which no values pass on
+        if kind == "Constant" and node.data.size == 1:
             continue
-        seen.add(node.get_name())
+        if kind not in _PLAIN or _users(node) != 1:
+            return None
         if kind == "Constant":
             found.append(node)
-        waiting += [node.input_value(index).get_node() for index in range(node.get_input_size())]
+        operands = 1 if kind == "Reshape" else node.get_input_size()  # the other is a shape
+        waiting += [_input(node, index) for index in range(operands)]
     return found
+
+
+def _is_alone(node: Any) -> bool:
+    """Whether one node reads a node, whose operands but the first are single numbers."""
+    others = (_input(node, index) for index in range(1, node.get_input_size()))
+    return _users(node) == 1 and all(_is_single(other) for other in others)
+
+
+def _is_single(node: Any) -> bool:
+    shape = node.get_output_partial_shape(0)
+    return bool(shape.is_static) and math.prod(shape.get_shape()) == 1
+
+
+def _input(node: Any, index: int = 0) -> Any:
+    return node.input_value(index).get_node()
 
 
 def _users(node: Any) -> int:

@@ -66,7 +66,8 @@ class OnnxRuntimeSession:
         if threads is None and self.lanes > 1:
             threads = usable_cores()
         if threads is not None:
-            settings.intra_op_num_threads = max(1, threads // self.lanes)
+            # The session's own and each caller's: all lanes share the former.
+            settings.intra_op_num_threads = max(1, threads - self.lanes + 1)
         try:
             if cuda:
                 ort.preload_dlls()

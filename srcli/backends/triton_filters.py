@@ -34,11 +34,15 @@ def _neighbours(picture, y, x, inside, height, width, stride_c, stride_y, stride
     place = picture + top * stride_y + left * stride_x
     red = tl.load(place).to(tl.float32)
     green = tl.load(place + stride_c).to(tl.float32)
-    blue = tl.load(place + 2 * stride_c).to(tl.float32)
+    blue = tl.load(place + stride_c + stride_c).to(tl.float32)
     return red, green, blue
 
 
-@triton.jit
+# Sizes and strides differ from picture to picture, and a kernel for each would be compiled anew.
+VARYING = ("height", "width", "picture_n", "picture_y", "taps_n", "taps_y", "out_n", "out_y")
+
+
+@triton.jit(do_not_specialize=VARYING)
 def _assemble(
     picture,
     taps,
@@ -72,7 +76,8 @@ def _assemble(
     green = tl.zeros([BLOCK], tl.float32)
     blue = tl.zeros([BLOCK], tl.float32)
     for tap in tl.static_range(COUNT):
-        weight = tl.load(taps + tap * taps_c, mask=inside, other=0.0).to(tl.float32)
+        weight = tl.load(taps, mask=inside, other=0.0).to(tl.float32)
+        taps += taps_c  # as a pointer: the distance itself may not fit in 32 bits
         r, g, b = _neighbours(
             picture, y, x, inside, height, width, picture_c, picture_y, picture_x, tap
         )
@@ -89,7 +94,7 @@ def _assemble(
     kind = out.dtype.element_ty
     tl.store(target, red.to(kind), mask=inside)
     tl.store(target + out_c, green.to(kind), mask=inside)
-    tl.store(target + 2 * out_c, blue.to(kind), mask=inside)
+    tl.store(target + out_c + out_c, blue.to(kind), mask=inside)
 
 
 def apply_filters(picture: Tensor, taps: Tensor, count: int) -> Tensor:

@@ -171,7 +171,7 @@ def restore_files(request: Request, task: Task, size: SizeRequest) -> int:
         check_kernel_file(request.save_kernel, request.spec, jobs, overwrite=request.overwrite)
     if request.dry_run:
         return _show_plan(jobs, request)
-    runner = _Runner(request, task, ceil(len(jobs) / request.batch))
+    runner = _Runner(request, task, _side_by_side(jobs, request))
     if request.check:
         from srcli.commands.checking import check_jobs
 
@@ -182,6 +182,17 @@ def restore_files(request: Request, task: Task, size: SizeRequest) -> int:
     if request.as_json:
         console.print_json({**runner.facts, "files": [_as_dict(o) for o in outcomes]})
     return _summary(outcomes)
+
+
+def _side_by_side(jobs: Sequence[Job], request: Request) -> int:
+    """How many pictures could be in the network at once: those that are likely to be done."""
+    from srcli.batch import grouped
+
+    keep = request.skip_existing or request.resume
+    ahead = [j for j in jobs if j.size is not None and not (keep and j.target.exists())]
+    if len({job.size.network_scale for job in ahead if job.size is not None}) > 1:
+        return 1  # each scale has its own network, and tiles of its own
+    return sum(1 for _ in grouped(ahead, request.batch))
 
 
 def _backend(request: Request) -> str:
@@ -283,6 +294,7 @@ class _Runner:
                 model.geometry,
                 threads=self.request.threads,
                 memory=self.request.memory,
+                tile=self.request.tile,
             )
             session = self.backend.open(model, self.request.session_options(lanes))
             self._stack.enter_context(closing(session))
