@@ -141,6 +141,24 @@ def test_a_variant_starts_as_what_it_is_given(tmp_path, data, variant):
     torch.testing.assert_close(again.net.fuse()(picture), run.net.fuse()(picture))
 
 
+def test_bfloat16_sees_nearly_the_same_loss(tmp_path, data):
+    pictures = train.Pictures(data, 2)
+    losses = []
+    for bf16 in (False, True):
+        run = train.Run(recipe(bf16=bf16), tmp_path, torch.device("cpu"))
+        losses.append(run.update(*pictures.batch(run.recipe, 0)))
+        assert all(p.dtype == torch.float32 for p in run.net.parameters())
+    assert losses[0] != losses[1]
+    assert losses[1] == pytest.approx(losses[0], rel=0.05)
+
+
+def test_weights_that_fit_nowhere_are_refused(tmp_path):
+    save_file({"other": torch.zeros(3)}, tmp_path / "other.safetensors")
+    run = train.Run(recipe(), tmp_path, torch.device("cpu"))
+    with pytest.raises(SystemExit, match="no tensor in it fits lapar-c"):
+        run.start_from(tmp_path / "other.safetensors")
+
+
 def test_asymmetric_filters_become_so(tmp_path, data):
     wanted = recipe(variant="asymmetric")
     run = train.Run(wanted, tmp_path, torch.device("cpu"))
