@@ -23,7 +23,7 @@ BICUBIC = {
     "B100": {2: 29.56, 3: 27.21, 4: 25.96},
 }
 # LAPAR-C on Set5: what must ship at least. The goals are the paper's 37.65, 33.91, 31.72.
-AT_LEAST = {2: 37.42, 3: 33.65, 4: 31.45}  # dB on Set5, what ships
+AT_LEAST = {2: 37.43, 3: 33.65, 4: 31.45}  # dB on Set5, what ships
 
 
 def test_luma_is_that_of_bt601():
