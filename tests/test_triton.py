@@ -24,6 +24,7 @@ def network():
     return load("lapar-c", 2).network()
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")  # what Triton says of its own defaults
 @pytest.mark.parametrize("count", [13, 25])
 @pytest.mark.parametrize("kind", ["fp32", "fp16", "bf16"])
 @pytest.mark.parametrize("capability", [75, 80, 90])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -37,9 +38,11 @@ def use_kernel(network: nn.Module, device: torch.device, dtype: torch.dtype) -> 
     if plain is None:
         return None
     try:
-        from srcli.backends.triton_filters import apply_filters
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what Triton says of its own defaults
+            from srcli.backends.triton_filters import apply_filters
 
-        error = _difference(apply_filters, plain, lapar.taps.out_channels, device, dtype)
+            error = _difference(apply_filters, plain, lapar.taps.out_channels, device, dtype)
     except Exception as problem:  # Triton's compilers and drivers have many ways to fail
         return f"PyTorch ({first_line(problem)})"
     if not error <= ROUNDINGS:
