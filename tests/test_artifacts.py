@@ -88,3 +88,27 @@ def test_other_files_are_refused(srcli, tmp_path, name):
     assert code in (1, 3)
     assert out == ""
     assert name in err
+
+
+def test_shipped_weights_are_verified(srcli, tmp_path, monkeypatch):
+    from dataclasses import replace
+
+    from srcli import store
+
+    code, out, _ = srcli("weights", "verify")
+    shipped = store.shipped_weights()
+    assert code == 0
+    assert out.splitlines() == [f"{entry.path.name}  ok" for entry in shipped]
+    (tmp_path / "changed.safetensors").write_bytes(b"other")
+    damaged = [
+        replace(shipped[0], path=tmp_path / "changed.safetensors"),
+        replace(shipped[1], path=tmp_path / "gone.safetensors"),
+        *shipped[2:],
+    ]
+    monkeypatch.setattr(store, "shipped_weights", lambda: damaged)
+    code, out, err = srcli("weights", "verify", "--json")
+    said = json.loads(out)
+    assert (code, said["ok"]) == (1, False)
+    assert said["files"]["changed.safetensors"] == "is not the file of the manifest"
+    assert said["files"]["gone.safetensors"].startswith("cannot be read")
+    assert "pip install --force-reinstall" in err

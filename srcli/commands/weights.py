@@ -25,6 +25,36 @@ def weights() -> None:
 
 
 @weights.command()
+@options.as_json
+@click.pass_context
+def verify(context: click.Context, as_json: bool) -> None:
+    """Check that the weights that came with srcli are whole.
+
+    Each file is compared with its checksum in the manifest; exits with 1 if one differs or is
+    missing.
+    """
+    from srcli import console
+    from srcli.store import sha256_of, shipped_weights
+
+    found = {}
+    for entry in shipped_weights():
+        try:
+            whole = sha256_of(entry.path) == entry.sha256
+            found[entry.path.name] = "ok" if whole else "is not the file of the manifest"
+        except OSError as error:
+            found[entry.path.name] = f"cannot be read ({error.strerror})"
+    damaged = any(state != "ok" for state in found.values())
+    if as_json:
+        console.print_json({"files": found, "ok": not damaged})
+    else:
+        for name, state in found.items():
+            console.result(f"{name}  {state}")
+    if damaged:
+        console.error("Reinstall srcli: `pip install --force-reinstall srcli`.")
+        context.exit(1)
+
+
+@weights.command()
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
 @click.option("-m", "--model", help="Which model it is, where the tensors do not tell.")
 @click.option("-s", "--scale", type=int, help="The same for the scale.")
