@@ -78,7 +78,7 @@ def _groups(controller: str) -> Iterator[Path]:
         _, controllers, path = line.split(":", 2)
         if controller in controllers.split(","):
             place = Path(path.lstrip("/"))
-            for group in (place, *place.parents) if place.parts else (place,):
+            for group in (place, *place.parents):
                 yield CGROUPS / controller / group
 
 

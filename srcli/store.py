@@ -55,6 +55,15 @@ def shipped_weights() -> tuple[Weights, ...]:
     )
 
 
+def flaw(weights: Weights) -> str | None:
+    """What is wrong with a file of the manifest, to be put behind its name; None if it is whole."""
+    try:
+        whole = sha256_of(weights.path) == weights.sha256
+    except OSError as error:
+        return f"cannot be read ({error.strerror})"
+    return None if whole else "is not the file of the manifest"
+
+
 def find_weights(spec: ModelSpec, scale: Scale, task: Task) -> Weights | None:
     """The weights for a model, scale and task, if there are any: shipped, else fetched."""
     wanted = (spec.name, scale, task)

@@ -1,6 +1,8 @@
 """Draw how the PSNR of training runs grew.
 
-python -m srcli.weights.plot runs/lapar-c-x2 runs/lapar-c-x4 -o psnr.png
+    python -m srcli.weights.plot runs/lapar-c-x2 runs/lapar-c-x4 -o psnr.png
+
+Needs matplotlib: `pip install srcli[plot]`.
 """
 
 from __future__ import annotations

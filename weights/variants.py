@@ -14,7 +14,6 @@ from torch.nn import functional as F
 from srcli.models.lapar.network import FusedLapar, Lapar
 
 VARIANTS = ("published", "free", "asymmetric", "branches")
-SYMMETRIC, ASYMMETRIC = 13, 25  # taps
 
 
 class FreeLapar(nn.Module):
@@ -60,8 +59,7 @@ class FreeLapar(nn.Module):
 
     def fuse(self) -> FusedLapar:
         """The network of this function that is used."""
-        weights = {name: value.detach() for name, value in self.fused_weights().items()}
-        return FusedLapar.from_weights(weights, self.scale, self._skips)
+        return FusedLapar.from_weights(self.fused_weights(), self.scale, self._skips)
 
 
 def _branching(weights: dict[str, Tensor]) -> list[str]:

@@ -57,8 +57,8 @@ class TorchSession:
 
         if options.threads is not None:
             torch.set_num_threads(options.threads)
-        elif options.thread_limit is not None:  # and never more than OMP_NUM_THREADS says
-            torch.set_num_threads(min(options.thread_limit, torch.get_num_threads()))
+        elif (limit := options.thread_limit) is not None:  # never more than OMP_NUM_THREADS says
+            torch.set_num_threads(min(limit, torch.get_num_threads()))
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         on_cpu = self._device.type == "cpu"
         if options.precision != "fp32" and on_cpu:

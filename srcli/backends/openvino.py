@@ -80,8 +80,8 @@ class OpenVinoSession:
             # share the first core while the second is idle, and encoders wait for it too.
             "ENABLE_CPU_PINNING": False,
         }
-        if options.thread_limit is not None:
-            self._settings["INFERENCE_NUM_THREADS"] = options.thread_limit
+        if (threads := options.thread_limit) is not None:
+            self._settings["INFERENCE_NUM_THREADS"] = threads
         try:
             self._model: Any = self._core.read_model(str(graph))
         except RuntimeError as error:

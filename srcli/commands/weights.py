@@ -34,15 +34,10 @@ def verify(context: click.Context, as_json: bool) -> None:
     missing.
     """
     from srcli import console
-    from srcli.store import sha256_of, shipped_weights
+    from srcli.health.finding import REINSTALL
+    from srcli.store import flaw, shipped_weights
 
-    found = {}
-    for entry in shipped_weights():
-        try:
-            whole = sha256_of(entry.path) == entry.sha256
-            found[entry.path.name] = "ok" if whole else "is not the file of the manifest"
-        except OSError as error:
-            found[entry.path.name] = f"cannot be read ({error.strerror})"
+    found = {entry.path.name: flaw(entry) or "ok" for entry in shipped_weights()}
     damaged = any(state != "ok" for state in found.values())
     if as_json:
         console.print_json({"files": found, "ok": not damaged})
@@ -50,7 +45,7 @@ def verify(context: click.Context, as_json: bool) -> None:
         for name, state in found.items():
             console.result(f"{name}  {state}")
     if damaged:
-        console.error("Reinstall srcli: `pip install --force-reinstall srcli`.")
+        console.error(REINSTALL)
         context.exit(1)
 
 

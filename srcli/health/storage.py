@@ -42,18 +42,10 @@ def cache() -> Iterator[Finding]:
 
 def weights() -> Iterator[Finding]:
     """Whether the shipped weights are those that the manifest describes."""
-    from srcli.store import sha256_of, shipped_weights
+    from srcli.store import flaw, shipped_weights
 
     shipped = shipped_weights()
-    wrong = []
-    for entry in shipped:
-        try:
-            damaged = sha256_of(entry.path) != entry.sha256
-        except OSError as error:
-            wrong.append(f"{entry.path.name} cannot be read ({error.strerror})")
-            continue
-        if damaged:
-            wrong.append(f"{entry.path.name} is not the file that the manifest describes")
+    wrong = [f"{entry.path.name} {said}" for entry in shipped if (said := flaw(entry))]
     if wrong:
         yield Finding(subject="weights", status="problem", found="; ".join(wrong), remedy=REINSTALL)
     else:

@@ -64,8 +64,7 @@ class Lapar(nn.Module):
 
     def fuse(self) -> FusedLapar:
         """The cheaper network of the same function; shares no tensors with this one."""
-        weights = {name: value.detach() for name, value in self.fused_weights().items()}
-        return FusedLapar.from_weights(weights, self.scale, self.skips())
+        return FusedLapar.from_weights(self.fused_weights(), self.scale, self.skips())
 
     def fused_weights(self) -> dict[str, Tensor]:
         """The weights of `FusedLapar` as differentiable functions of the published ones.
