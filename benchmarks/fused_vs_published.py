@@ -22,7 +22,7 @@ import numpy as np
 from srcli.backends.base import SessionOptions
 from srcli.backends.eager import TorchSession
 from srcli.backends.openvino import OpenVinoBackend
-from srcli.backends.ort import OnnxRuntimeSession
+from srcli.backends.ort import OnnxRuntimeBackend, OnnxRuntimeSession
 from srcli.benchmark.hardware import hardware
 from srcli.benchmark.worker import Published
 from srcli.loading import LoadedModel, load
@@ -36,7 +36,7 @@ def contestants(model: LoadedModel, folder: Path) -> dict[str, Callable[[np.ndar
         "published, PyTorch": TorchSession(model.published(), options),
         "published, ONNX Runtime": OnnxRuntimeSession(Published(model, folder).graph(), options),
         "fused, PyTorch": TorchSession(model.network(), options),
-        "fused, ONNX Runtime": OnnxRuntimeSession(model.graph(), options),
+        "fused, ONNX Runtime": OnnxRuntimeBackend().open(model, options),
     }
     if OpenVinoBackend().unavailable() is None:
         ways["fused, OpenVINO"] = OpenVinoBackend().open(model, options)

@@ -40,6 +40,9 @@ class OnnxOptions:
     size: tuple[int, int] | None = None
     """Height and width of the input; None for any."""
 
+    ends_at_taps: bool = False
+    """Leave out the last step of a model that assembles filters; see `srcli.export.taps`."""
+
 
 def export_verified(
     model: LoadedModel, target: Path, options: OnnxOptions | None = None
@@ -98,6 +101,10 @@ def to_onnx(model: LoadedModel, options: OnnxOptions | None = None) -> onnx.Mode
 
         pictures = calibration_pictures(options.size or CALIBRATION_SIZE)
         proto = quantized(proto, model.spec.eight_bits.layers, pictures)
+    if options.ends_at_taps:
+        from .taps import without_filtering
+
+        proto = without_filtering(proto)
     _describe(proto, model, options)
     return proto
 

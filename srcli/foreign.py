@@ -78,6 +78,9 @@ class ForeignModel(LoadedModel):
                     _export(self, partial)
         return path
 
+    def tap_graph(self, precision: GraphPrecision = "fp32") -> None:
+        """Nothing is known of what is inside."""
+
 
 def load_foreign(
     file: Path, *, scale: int | None = None, note: Note = lambda message: None

@@ -82,12 +82,19 @@ class LoadedModel:
 
     def graph(self, precision: GraphPrecision = "fp32") -> Path:
         """The verified ONNX file in the cache; exported on first use, which takes seconds."""
-        path = graph_path(self.weights, precision)
+        return self._exported(precision, ends_at_taps=False)
+
+    def tap_graph(self, precision: GraphPrecision = "fp32") -> Path | None:
+        """The same up to the taps of the filters; None for models that assemble no filters."""
+        return self._exported(precision, ends_at_taps=True) if self.spec.assembles else None
+
+    def _exported(self, precision: GraphPrecision, *, ends_at_taps: bool) -> Path:
+        path = graph_path(self.weights, f"{precision}-taps" if ends_at_taps else precision)
         if not path.exists():
             self.note(f"preparing {self.label} for ONNX Runtime; this happens once")
             # By name: `export` builds on this package, which must not import it in turn.
             exporter = importlib.import_module("srcli.export.to_onnx")
-            options = exporter.OnnxOptions(precision=precision)
+            options = exporter.OnnxOptions(precision=precision, ends_at_taps=ends_at_taps)
             exporter.export_verified(self, path, options)
         return path
 

@@ -103,6 +103,14 @@ class Model(Protocol):
         """The verified ONNX file that computes in this precision; made on first use."""
         ...
 
+    def tap_graph(self, precision: GraphPrecision = "fp32") -> Path | None:
+        """The same up to the taps of LAPAR's filters, for backends that apply them themselves.
+
+        None for models that have no such filters. Its outputs are named in
+        `srcli.backends.cpu_filters`.
+        """
+        ...
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionOptions:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from srcli.backends.base import Batch, Model, OutOfMemory, SessionOptions, recent
-from srcli.backends.fused_filters import use_kernel
+from srcli.backends.fused_filters import use_compiled, use_kernel
 from srcli.errors import BackendError
 
 if TYPE_CHECKING:
@@ -81,7 +81,11 @@ class TorchSession:
         # The stubs of `Module.to` do not know this argument.
         network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._network: nn.Module | None = network
-        self._filters = None if on_cpu else use_kernel(network, self._device, self._dtype)
+        self._filters = (
+            use_compiled(network, torch.get_num_threads())
+            if on_cpu
+            else use_kernel(network, self._device, self._dtype)
+        )
         self._capturing = options.cuda_graph and not on_cpu
         self._captured: OrderedDict[tuple[int, ...], _Captured] = OrderedDict()
 

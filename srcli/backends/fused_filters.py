@@ -1,11 +1,13 @@
-"""What applies LAPAR's filters on a GPU: one kernel where it works, plain PyTorch elsewhere."""
+"""What applies LAPAR's filters in PyTorch: one kernel where it works, its operations elsewhere."""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from srcli.backends.cpu_filters import for_tensors
 from srcli.errors import first_line
 
 if TYPE_CHECKING:
@@ -20,7 +22,7 @@ SAMPLE = (2, 3, 5, 270)  # more than one of the kernel's blocks, and no multiple
 
 
 def use_kernel(network: nn.Module, device: torch.device, dtype: torch.dtype) -> str | None:
-    """Let a LAPAR apply its filters in one kernel, if there is one that computes the same here.
+    """Let a LAPAR on a GPU apply its filters in one kernel, if that computes the same here.
 
     Whatever goes wrong (no Triton, no compiler, a GPU that it does not know, another result)
     leaves the network as it was.
@@ -33,6 +35,30 @@ def use_kernel(network: nn.Module, device: torch.device, dtype: torch.dtype) -> 
     Returns:
         What applies the filters, and why if it is not the kernel; None for other networks.
     """
+
+    def triton() -> Filters:
+        from srcli.backends.triton_filters import apply_filters
+
+        return apply_filters
+
+    return _use("Triton", triton, network, device, dtype)
+
+
+def use_compiled(network: nn.Module, threads: int) -> str | None:
+    """The same for a LAPAR on the CPU, in float32, with what was compiled when srcli was built."""
+    import torch
+
+    make = partial(for_tensors, threads)
+    return _use("compiled", make, network, torch.device("cpu"), torch.float32)
+
+
+def _use(
+    name: str,
+    make: Callable[[], Filters],
+    network: nn.Module,
+    device: torch.device,
+    dtype: torch.dtype,
+) -> str | None:
     lapar: Any = network
     plain: Filters | None = getattr(lapar, "assemble", None)
     if plain is None:
@@ -40,15 +66,14 @@ def use_kernel(network: nn.Module, device: torch.device, dtype: torch.dtype) -> 
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what Triton says of its own defaults
-            from srcli.backends.triton_filters import apply_filters
-
-            error = _difference(apply_filters, plain, lapar.taps.out_channels, device, dtype)
+            kernel = make()
+            error = _difference(kernel, plain, lapar.taps.out_channels, device, dtype)
     except Exception as problem:  # Triton's compilers and drivers have many ways to fail
         return f"PyTorch ({first_line(problem)})"
     if not error <= ROUNDINGS:
         return f"PyTorch (the kernel differs by {error:.0f} roundings)"
-    lapar.assemble = apply_filters
-    return "Triton"
+    lapar.assemble = kernel
+    return name
 
 
 def _difference(

@@ -23,7 +23,8 @@ from srcli.backends.base import (
     recent,
     says_out_of_memory,
 )
-from srcli.backends.openvino_graph import gather_pixels
+from srcli.backends.cpu_filters import TAPS, CpuFilters, shortest_graph
+from srcli.backends.openvino_graph import gather_pixels, last_channels
 from srcli.backends.ort import OnnxRuntimeSession
 from srcli.errors import BackendError, first_line
 
@@ -47,7 +48,7 @@ class OpenVinoBackend:
         return None
 
     def open(self, model: Model, options: SessionOptions) -> OpenVinoSession:
-        graph = model.graph("int8" if options.precision == "int8" else "fp32")
+        graph = shortest_graph(model, "int8" if options.precision == "int8" else "fp32")
         return OpenVinoSession(graph, options)
 
 
@@ -90,6 +91,10 @@ class OpenVinoSession:
                 "Delete the file and try again, or choose another --backend."
             ) from error
         gather_pixels(self._model)
+        self._filters: CpuFilters | None = None
+        if TAPS in self._model.output(0).names:
+            self._model = last_channels(self._model)
+            self._filters = CpuFilters.on_all_cores(options)
         self._compiled: OrderedDict[Shape, SimpleQueue[Any]] = OrderedDict()
         self._graph, self._options = graph, options
         self._small: OnnxRuntimeSession | None = None
@@ -98,15 +103,23 @@ class OpenVinoSession:
     @property
     def facts(self) -> dict[str, Any]:
         """What really computes."""
-        small = f"ONNX Runtime, up to {SMALL} pixels of input"
-        return {"device": "cpu", "precision": self._precision, "small_pictures": small}
+        return {
+            "device": "cpu",
+            "precision": self._precision,
+            "small_pictures": f"ONNX Runtime, up to {SMALL} pixels of input",
+            "filters": "graph" if self._filters is None else "compiled",
+        }
 
     def __call__(self, batch: Batch) -> Batch:
         if batch.size <= 3 * SMALL and self._precision in ("fp32", "int8"):
             return self._for_small()(batch)
         try:
             with self._request(batch.shape) as request:
-                return np.asarray(request.infer({0: batch}, share_inputs=True)[0])
+                if self._filters is None:
+                    return np.asarray(request.infer({0: batch}, share_inputs=True)[0])
+                outputs = request.infer({0: batch}, share_inputs=True, share_outputs=True)
+                taps = outputs[0].transpose(0, 3, 1, 2)
+                return self._filters(outputs[1] if len(outputs) > 1 else batch, taps)
         except (MemoryError, RuntimeError) as error:
             if says_out_of_memory(error, "allocat", "bad_alloc"):
                 self._forget()
@@ -117,6 +130,8 @@ class OpenVinoSession:
 
     def close(self) -> None:
         self._forget()
+        if self._filters is not None:
+            self._filters.close()
         self._model = self._core = None
 
     def _forget(self) -> None:

@@ -43,6 +43,17 @@ def gather_pixels(model: Any) -> int:
     return changed
 
 
+def last_channels(model: Any) -> Any:
+    """The model with its first output as n x H x W x c, which is how it lies in memory anyway."""
+    from openvino import Layout
+    from openvino.preprocess import PrePostProcessor
+
+    steps = PrePostProcessor(model)
+    steps.output(0).model().set_layout(Layout("NCHW"))
+    steps.output(0).tensor().set_layout(Layout("NHWC"))
+    return steps.build()
+
+
 def _side_by_side(values: NDArray[Any], pixels: int) -> NDArray[Any]:
     """Rows (channel, pixel) in the order (pixel, channel)."""
     channels, *rest = values.shape

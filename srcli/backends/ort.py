@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from srcli.backends.base import Batch, Model, OutOfMemory, SessionOptions, says_out_of_memory
+from srcli.backends.cpu_filters import PICTURE, TAPS, CpuFilters, shortest_graph
 from srcli.cuda import driver
 from srcli.errors import BackendError, first_line
 from srcli.machine import usable_cores
@@ -41,15 +43,16 @@ class OnnxRuntimeBackend:
             )
         if options.precision == "int8" and cuda:
             raise BackendError("int8 is for CPUs. Choose --precision fp16.")
-        graph = model.graph(options.precision)
-        return OnnxRuntimeSession(graph, options, cuda=cuda)
+        make = model.graph if cuda else partial(shortest_graph, model)
+        return OnnxRuntimeSession(make(options.precision), options, cuda=cuda)
 
 
 class OnnxRuntimeSession:
     """One graph, open.
 
     Args:
-        graph: An ONNX file with one picture-like input and output.
+        graph: An ONNX file with one picture-like input and output, or one that ends at the taps of
+            filters (see `cpu_filters`), which are then applied here.
         options: How to run it.
         cuda: On the GPU; that it really runs there is checked, because ONNX Runtime goes on
             silently on the CPU when a library of CUDA's is missing.
@@ -89,22 +92,27 @@ class OnnxRuntimeSession:
         limits = _limits(self._session.get_inputs()[0].shape)
         self.min_shape: Shape | None = limits[0]
         self.max_shape: Shape | None = limits[1]
-        self._output: str = self._session.get_outputs()[0].name
+        self._outputs: list[str] = [output.name for output in self._session.get_outputs()]
+        self._filters = CpuFilters.on_all_cores(options) if TAPS in self._outputs else None
 
     @property
     def facts(self) -> dict[str, Any]:
         """What really computes."""
         device = "cuda" if self._provider == _CUDA else "cpu"
-        return {"device": device, "provider": self._provider}
+        filters = "graph" if self._filters is None else "compiled"
+        return {"device": device, "provider": self._provider, "filters": filters}
 
     def __call__(self, batch: Batch) -> Batch:
         try:
-            (output,) = self._session.run(None, {self._input: batch})
+            outputs = self._session.run(None, {self._input: batch})
         except Exception as error:
             if says_out_of_memory(error, "allocate", "bad_alloc"):
                 raise OutOfMemory(first_line(error)) from error
             raise
-        return np.asarray(output)
+        if self._filters is not None:
+            found = dict(zip(self._outputs, outputs, strict=True))
+            return self._filters(found.get(PICTURE, batch), found[TAPS])
+        return np.asarray(outputs[0])
 
     def stage(self, batch: Batch) -> Callable[[], object]:
         """Put a batch where the graph computes; the result runs it there and waits."""
@@ -114,11 +122,13 @@ class OnnxRuntimeSession:
 
         binding = self._session.io_binding()
         binding.bind_ortvalue_input(self._input, ort.OrtValue.ortvalue_from_numpy(batch, "cuda", 0))
-        binding.bind_output(self._output, "cuda", 0)
+        binding.bind_output(self._outputs[0], "cuda", 0)
         return lambda: self._session.run_with_iobinding(binding)
 
     def close(self) -> None:
         self._session = None
+        if self._filters is not None:
+            self._filters.close()
 
 
 def _limits(shape: Sequence[Any]) -> tuple[Shape, Shape] | tuple[None, None]:

@@ -300,6 +300,9 @@ class Published:
             )
         return file
 
+    def tap_graph(self, precision: GraphPrecision = "fp32") -> None:
+        """The published form has no such taps."""
+
 
 def keep_freed_memory() -> bool:
     """Let malloc keep what is freed instead of giving it back to the system; glibc only.

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import asdict
 
-from srcli.health.backends import backend, tensorrt
+from srcli.health.backends import backend, compiled_part, tensorrt
 from srcli.health.finding import Check, Finding, guarded
 from srcli.health.gpu import gpu
 from srcli.health.onnx_runtime import providers
@@ -20,6 +20,7 @@ SECONDS = 8.0  # for each of the probes, which run at the same time
 
 PROBES: Mapping[str, tuple[Check, ...]] = {
     "pictures": (pictures,),
+    "compiled part": (compiled_part,),
     "onnxruntime": (providers,),
     "GPU": (gpu, tensorrt, backend),
 }

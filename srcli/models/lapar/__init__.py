@@ -79,6 +79,7 @@ def _spec(
         multiply_adds=partial(_multiply_adds, channels, blocks),
         paper=PAPER,
         published=published,
+        assembles=True,
         # Those after the body: four fifths of the arithmetic. In the body 8 bits cost another
         # 0.01 dB and gain little. The tolerance holds on black and white noise too, the worst that
         # was found; photographs differ by up to 5 levels of 255, in few pixels.
