@@ -207,7 +207,16 @@ def restore(folder):
             seconds=now - last,
         )
         last = now
-    _say(memory=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+    _say(memory=_peak())
+
+
+def _peak():
+    """Bytes; on Linux without what the process had that started this one."""
+    status = Path("/proc/self/status")
+    if not status.exists():
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    lines = status.read_text().splitlines()
+    return next(int(line.split()[1]) << 10 for line in lines if line.startswith("VmHWM"))
 
 
 def _say(**facts):

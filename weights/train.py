@@ -23,8 +23,9 @@ import logging
 import math
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,7 @@ from srcli.resample import reduce, resize
 from srcli.spec import TASKS
 
 from .growth import grown
+from .soap import Soap
 from .variants import VARIANTS, FreeLapar
 
 Pixels = NDArray[np.uint8]
@@ -76,6 +78,7 @@ class Recipe:
     average: float = 0.999  # decay of the moving average of the weights
     clip: float = 0.5  # largest norm of the gradient
     loss: str = "charbonnier"  # or another of LOSSES
+    optimiser: str = "soap"  # or another of OPTIMISERS
     variant: str = "published"  # or another of VARIANTS
     bf16: bool = False  # convolutions in bfloat16; pays on GPUs, not on CPUs without AMX
     seed: int = 0
@@ -196,6 +199,12 @@ LOSSES = {
 }
 
 
+OPTIMISERS: dict[str, Callable[[list[nn.Parameter]], torch.optim.Optimizer]] = {
+    "adam": partial(torch.optim.Adam, betas=(0.9, 0.99), fused=True),
+    "soap": partial(Soap, betas=(0.9, 0.99)),
+}
+
+
 class Run:
     """A network, its optimiser and its moving average; saved and restored as one."""
 
@@ -206,7 +215,7 @@ class Run:
         self.fused = self.net.fuse().to(device)
         self.average = {k: v.detach().clone() for k, v in self.net.state_dict().items()}
         parameters = [p for p in self.net.parameters() if p.requires_grad]
-        self.optimiser = torch.optim.Adam(parameters, betas=(0.9, 0.99), fused=True)
+        self.optimiser = OPTIMISERS[recipe.optimiser](parameters)
         self.step, self.seconds = 0, 0.0
 
     @property
@@ -413,6 +422,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--threads", type=int, help="CPU threads")
     parser.add_argument("--loss", choices=LOSSES, default="charbonnier")
+    parser.add_argument("--optimiser", choices=OPTIMISERS, default="soap")
     parser.add_argument("--variant", choices=VARIANTS, default="published", help="see variants.py")
     parser.add_argument("--bf16", action="store_true", help="convolutions in bfloat16")
     defaults = Recipe(model="", scale=1)
