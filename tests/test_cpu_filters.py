@@ -12,13 +12,14 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from srcli.backends import get_backend
 from srcli.backends.base import SessionOptions
 from srcli.backends.cpu_filters import COMPILED, STRIP, CpuFilters, shortest_graph, unavailable
 from srcli.backends.fused_filters import use_compiled
+from srcli.backends.tensor_filters import for_tensors
 from srcli.health.backends import compiled_part
 from srcli.loading import load
 from srcli.models.lapar.network import apply_filters
@@ -55,6 +56,7 @@ layouts = st.sampled_from(["planes", "channels last", "part of more"])
 
 
 @needs_compiled
+@settings(deadline=None)
 @given(
     st.integers(1, 2), st.integers(1, 4), st.integers(3, 150), st.integers(3, 300),
     layouts, layouts, st.sampled_from([1, 3]),
@@ -66,6 +68,29 @@ def test_same_as_pytorch(n, planes, height, width, of_picture, of_taps, threads)
     found = filters(in_memory(picture, of_picture), in_memory(taps, of_taps))
     filters.close()
     np.testing.assert_allclose(found, expected, atol=4e-6, rtol=0)
+
+
+@needs_compiled
+@settings(deadline=None)
+@given(
+    st.integers(1, 2), st.integers(3, 150), st.integers(3, 300), layouts, st.sampled_from([1, 3])
+)  # fmt: skip
+def test_gradients_are_those_of_pytorch(n, height, width, of_taps, threads):
+    picture, taps = taps_and_picture(n, 3, height, width)
+    change = torch.from_numpy(picture[:, ::-1].copy()).to(memory_format=torch.channels_last)
+    found = []
+    for way in (for_tensors(threads), apply_filters):
+        wanted = torch.from_numpy(in_memory(taps, of_taps)).requires_grad_()
+        way(torch.from_numpy(picture), wanted, 13).backward(change)
+        found.append(wanted.grad)
+    torch.testing.assert_close(*found)
+
+
+@needs_compiled
+def test_a_gradient_that_is_not_there_is_refused():
+    picture, taps = (torch.from_numpy(part) for part in taps_and_picture(1, 3, 5, 6))
+    with pytest.raises(NotImplementedError, match="by the picture"):
+        for_tensors(1)(picture.requires_grad_(), taps, 13)
 
 
 @needs_compiled
@@ -93,7 +118,8 @@ def test_lanes_do_not_disturb_each_other():
 
 def arrays(**changes):
     picture, taps = taps_and_picture(1, 3, 5, 6)
-    given = {"picture": picture, "taps": taps, "out": np.empty_like(picture), "top": 0, "bottom": 5}
+    filtered = np.empty_like(picture)
+    given = {"picture": picture, "taps": taps, "filtered": filtered, "top": 0, "bottom": 5}
     return [*{**given, **changes}.values()]
 
 
@@ -105,8 +131,8 @@ def arrays(**changes):
         ({"picture": np.zeros((3, 5, 6), np.float32)}, "four dimensions"),
         ({"taps": np.zeros((1, 13, 5, 7), np.float32)}, "another size"),
         ({"taps": np.zeros((1, 25, 5, 6), np.float32)}, "13 taps"),
-        ({"out": np.zeros((1, 3, 4, 6), np.float32)}, "another shape"),
-        ({"out": np.zeros((1, 3, 6, 5), np.float32).swapaxes(2, 3)}, "contiguous"),
+        ({"filtered": np.zeros((1, 3, 4, 6), np.float32)}, "another shape"),
+        ({"filtered": np.zeros((1, 3, 6, 5), np.float32).swapaxes(2, 3)}, "contiguous"),
         ({"top": -1}, "no such rows"),
         ({"top": 3, "bottom": 2}, "no such rows"),
         ({"bottom": 6}, "no such rows"),
@@ -126,10 +152,13 @@ def test_pictures_too_small_to_be_reflected_are_refused(sides):
 
 @needs_compiled
 def test_what_may_not_be_written_is_not():
-    frozen = np.zeros((1, 3, 5, 6), np.float32)
-    frozen.flags.writeable = False
-    with pytest.raises((ValueError, BufferError)):
-        importlib.import_module(COMPILED).filter(*arrays(out=frozen))
+    compiled = importlib.import_module(COMPILED)
+    for name, function in (("filtered", compiled.filter), ("taps", compiled.gradient)):
+        frozen = np.zeros((1, 13 if name == "taps" else 3, 5, 6), np.float32)
+        frozen.flags.writeable = False
+        with pytest.raises((ValueError, BufferError)):
+            function(*arrays(**{name: frozen}))
+        assert not frozen.any()
 
 
 @pytest.mark.skipif(shutil.which("cc") is None, reason="no compiler")

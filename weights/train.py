@@ -37,6 +37,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from srcli.backends.fused_filters import use_compiled
 from srcli.degradations import Subsampling, add_noise, compress
 from srcli.metrics import crop_border, luma, psnr
 from srcli.models.lapar.network import Lapar
@@ -213,6 +214,8 @@ class Run:
         torch.manual_seed(recipe.seed)
         self.net = _build(recipe).to(device)
         self.fused = self.net.fuse().to(device)
+        if device.type == "cpu" and not recipe.bf16:
+            use_compiled(self.fused, torch.get_num_threads())
         self.average = {k: v.detach().clone() for k, v in self.net.state_dict().items()}
         parameters = [p for p in self.net.parameters() if p.requires_grad]
         self.optimiser = OPTIMISERS[recipe.optimiser](parameters)

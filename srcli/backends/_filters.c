@@ -50,6 +50,21 @@ static void filter_block(float *restrict out, const float *const rows[SIDE],
     }
 }
 
+/* What a change of each tap changes in one plane, weighted and added up; arguments as above. */
+FOR_EVERY_PROCESSOR
+static void add_gradient(float (*restrict taps)[BLOCK], const float *const rows[SIDE],
+                         const float *restrict weight, Py_ssize_t count)
+{
+    for (int tap = 0; tap < TAPS - 1; tap++) {
+        const float *one = rows[tap / SIDE] + tap % SIDE;
+        const float *other = rows[SIDE - 1 - tap / SIDE] + (SIDE - 1 - tap % SIDE);
+        for (Py_ssize_t x = 0; x < count; x++)
+            taps[tap][x] += weight[x] * (one[x] + other[x]);
+    }
+    for (Py_ssize_t x = 0; x < count; x++)
+        taps[TAPS - 1][x] += weight[x] * rows[REACH][x + REACH];
+}
+
 /* The taps of a block of pixels, wherever they lie, tap by tap. */
 FOR_EVERY_PROCESSOR
 static void gather_taps(float (*restrict taps)[BLOCK], const char *from, Py_ssize_t tap_stride,
@@ -63,6 +78,21 @@ static void gather_taps(float (*restrict taps)[BLOCK], const char *from, Py_ssiz
     for (Py_ssize_t x = 0; x < count; x++)
         for (int tap = 0; tap < TAPS; tap++)
             taps[tap][x] = *(const float *)(from + tap * tap_stride + x * pixel_stride);
+}
+
+/* The way back. */
+FOR_EVERY_PROCESSOR
+static void scatter_taps(const float (*restrict taps)[BLOCK], char *to, Py_ssize_t tap_stride,
+                         Py_ssize_t pixel_stride, Py_ssize_t count)
+{
+    if (pixel_stride == sizeof(float)) {
+        for (int tap = 0; tap < TAPS; tap++)
+            memcpy(to + tap * tap_stride, taps[tap], (size_t)count * sizeof(float));
+        return;
+    }
+    for (Py_ssize_t x = 0; x < count; x++)
+        for (int tap = 0; tap < TAPS; tap++)
+            *(float *)(to + tap * tap_stride + x * pixel_stride) = taps[tap][x];
 }
 
 static Py_ssize_t reflected(Py_ssize_t index, Py_ssize_t count)
@@ -86,41 +116,62 @@ static void copy_row(float *restrict row, const char *from, Py_ssize_t stride, P
     }
 }
 
-/* Rows `top` to `bottom` of one picture. `scratch` has room for five rows of each plane; they are
-   reused in turn. */
-static void filter_rows(const Py_buffer *picture, const Py_buffer *taps, const Py_buffer *out,
-                        Py_ssize_t n, Py_ssize_t top, Py_ssize_t bottom, float *scratch)
+/* What is computed from what: a filtered picture from taps, or the gradient of taps from that of a
+   filtered picture. */
+typedef struct {
+    Py_buffer picture, taps, filtered;
+    int backwards;
+} Work;
+
+static char *at(const Py_buffer *array, Py_ssize_t n, Py_ssize_t plane, Py_ssize_t y, Py_ssize_t x)
 {
-    Py_ssize_t planes = picture->shape[1], height = picture->shape[2], width = picture->shape[3];
-    Py_ssize_t padded = width + 2 * REACH;
+    return (char *)array->buf + n * array->strides[0] + plane * array->strides[1] +
+           y * array->strides[2] + x * array->strides[3];
+}
+
+/* A block of pixels of one row. */
+static void do_block(const Work *work, float *scratch, Py_ssize_t padded, Py_ssize_t n,
+                     Py_ssize_t y, Py_ssize_t left, Py_ssize_t count)
+{
     float block[TAPS][BLOCK];
-#define ROW(plane, y) (scratch + ((plane) * SIDE + ((y) + SIDE) % SIDE) * padded)
+    const Py_buffer *taps = &work->taps;
+    if (work->backwards)
+        memset(block, 0, sizeof block);
+    else
+        gather_taps(block, at(taps, n, 0, y, left), taps->strides[1], taps->strides[3], count);
+    for (Py_ssize_t plane = 0; plane < work->picture.shape[1]; plane++) {
+        const float *rows[SIDE];
+        for (int k = 0; k < SIDE; k++)
+            rows[k] = scratch + (plane * SIDE + (y - REACH + k + SIDE) % SIDE) * padded + left;
+        float *filtered = (float *)at(&work->filtered, n, plane, y, left);
+        if (work->backwards)
+            add_gradient(block, rows, filtered, count);
+        else
+            filter_block(filtered, rows, (const float(*)[BLOCK])block, count);
+    }
+    if (work->backwards)
+        scatter_taps((const float(*)[BLOCK])block, at(taps, n, 0, y, left), taps->strides[1],
+                     taps->strides[3], count);
+}
+
+/* Rows `top` to `bottom` of one picture. `scratch` has room for five rows of each plane, row y in
+   the place y % 5. */
+static void do_rows(const Work *work, float *scratch, Py_ssize_t n, Py_ssize_t top,
+                    Py_ssize_t bottom)
+{
+    const Py_buffer *picture = &work->picture;
+    Py_ssize_t height = picture->shape[2], width = picture->shape[3];
+    Py_ssize_t padded = width + 2 * REACH;
     for (Py_ssize_t below = top - REACH; below < bottom + REACH; below++) {
-        const char *from = (const char *)picture->buf + n * picture->strides[0] +
-                           reflected(below, height) * picture->strides[2];
-        for (Py_ssize_t plane = 0; plane < planes; plane++)
-            copy_row(ROW(plane, below), from + plane * picture->strides[1], picture->strides[3],
+        for (Py_ssize_t plane = 0; plane < picture->shape[1]; plane++)
+            copy_row(scratch + (plane * SIDE + (below + SIDE) % SIDE) * padded,
+                     at(picture, n, plane, reflected(below, height), 0), picture->strides[3],
                      width);
         Py_ssize_t y = below - REACH;
-        if (y < top)
-            continue;
-        for (Py_ssize_t left = 0; left < width; left += BLOCK) {
-            Py_ssize_t count = width - left < BLOCK ? width - left : BLOCK;
-            gather_taps(block,
-                        (const char *)taps->buf + n * taps->strides[0] + y * taps->strides[2] +
-                            left * taps->strides[3],
-                        taps->strides[1], taps->strides[3], count);
-            for (Py_ssize_t plane = 0; plane < planes; plane++) {
-                const float *rows[SIDE];
-                for (int row = 0; row < SIDE; row++)
-                    rows[row] = ROW(plane, y - REACH + row) + left;
-                char *to = (char *)out->buf + n * out->strides[0] + plane * out->strides[1] +
-                           y * out->strides[2];
-                filter_block((float *)to + left, rows, (const float(*)[BLOCK])block, count);
-            }
-        }
+        for (Py_ssize_t left = 0; y >= top && left < width; left += BLOCK)
+            do_block(work, scratch, padded, n, y, left,
+                     width - left < BLOCK ? width - left : BLOCK);
     }
-#undef ROW
 }
 
 static int open_array(PyObject *object, Py_buffer *view, int flags, const char *name)
@@ -134,69 +185,89 @@ static int open_array(PyObject *object, Py_buffer *view, int flags, const char *
     return -1;
 }
 
-static const char *flaw(const Py_buffer *picture, const Py_buffer *taps, const Py_buffer *out,
-                        Py_ssize_t top, Py_ssize_t bottom)
+static const char *flaw(const Work *work, Py_ssize_t top, Py_ssize_t bottom)
 {
+    const Py_ssize_t *shape = work->picture.shape;
     for (int axis = 0; axis < 4; axis++) {
-        if (out->shape[axis] != picture->shape[axis])
-            return "out has another shape than picture";
-        if (axis != 1 && taps->shape[axis] != picture->shape[axis])
-            return "taps are of another size than picture";
+        if (work->filtered.shape[axis] != shape[axis])
+            return "the filtered picture has another shape than the picture";
+        if (axis != 1 && work->taps.shape[axis] != shape[axis])
+            return "taps are of another size than the picture";
     }
-    if (taps->shape[1] != TAPS)
+    if (work->taps.shape[1] != TAPS)
         return "13 taps are needed";
-    if (picture->shape[2] <= REACH || picture->shape[3] <= REACH)
+    if (shape[2] <= REACH || shape[3] <= REACH)
         return "sides of at least 3 pixels are needed";
-    if (out->strides[3] != sizeof(float))
-        return "the rows of out must be contiguous";
-    if (top < 0 || top > bottom || bottom > picture->shape[2])
+    if (work->filtered.strides[3] != sizeof(float))
+        return "the rows of the filtered picture must be contiguous";
+    if (top < 0 || top > bottom || bottom > shape[2])
         return "there are no such rows";
     return NULL;
 }
 
-static PyObject *filter(PyObject *module, PyObject *arguments)
+static int do_work(const Work *work, Py_ssize_t top, Py_ssize_t bottom)
 {
-    PyObject *objects[3];
-    Py_ssize_t top, bottom;
-    Py_buffer picture, taps, out;
-    float *scratch = NULL;
-    (void)module;
-    if (!PyArg_ParseTuple(arguments, "OOOnn", &objects[0], &objects[1], &objects[2], &top, &bottom))
-        return NULL;
-    if (open_array(objects[0], &picture, 0, "picture") < 0)
-        return NULL;
-    if (open_array(objects[1], &taps, 0, "taps") < 0)
-        goto close_picture;
-    if (open_array(objects[2], &out, PyBUF_WRITABLE, "out") < 0)
-        goto close_taps;
-    const char *wrong = flaw(&picture, &taps, &out, top, bottom);
+    const char *wrong = flaw(work, top, bottom);
     if (wrong != NULL) {
         PyErr_SetString(PyExc_ValueError, wrong);
-        goto close_out;
+        return -1;
     }
-    size_t padded = (size_t)picture.shape[3] + 2 * REACH;
-    scratch = PyMem_Malloc((size_t)picture.shape[1] * SIDE * padded * sizeof(float));
+    const Py_ssize_t *shape = work->picture.shape;
+    size_t padded = (size_t)shape[3] + 2 * REACH;
+    float *scratch = PyMem_Malloc((size_t)shape[1] * SIDE * padded * sizeof(float));
     if (scratch == NULL) {
         PyErr_NoMemory();
-        goto close_out;
+        return -1;
     }
     Py_BEGIN_ALLOW_THREADS
-    for (Py_ssize_t n = 0; n < picture.shape[0]; n++)
-        filter_rows(&picture, &taps, &out, n, top, bottom, scratch);
+    for (Py_ssize_t n = 0; n < shape[0]; n++)
+        do_rows(work, scratch, n, top, bottom);
     Py_END_ALLOW_THREADS
     PyMem_Free(scratch);
-close_out:
-    PyBuffer_Release(&out);
-close_taps:
-    PyBuffer_Release(&taps);
-close_picture:
-    PyBuffer_Release(&picture);
-    if (PyErr_Occurred())
+    return 0;
+}
+
+static PyObject *run(PyObject *arguments, int backwards)
+{
+    PyObject *picture, *taps, *filtered;
+    Py_ssize_t top, bottom;
+    Work work = {.backwards = backwards};
+    int done = -1;
+    if (!PyArg_ParseTuple(arguments, "OOOnn", &picture, &taps, &filtered, &top, &bottom))
+        return NULL;
+    if (open_array(picture, &work.picture, 0, "picture") < 0)
+        return NULL;
+    if (open_array(taps, &work.taps, backwards ? PyBUF_WRITABLE : 0, "taps") == 0) {
+        if (open_array(filtered, &work.filtered, backwards ? 0 : PyBUF_WRITABLE, "filtered") == 0) {
+            done = do_work(&work, top, bottom);
+            PyBuffer_Release(&work.filtered);
+        }
+        PyBuffer_Release(&work.taps);
+    }
+    PyBuffer_Release(&work.picture);
+    if (done < 0)
         return NULL;
     Py_RETURN_NONE;
 }
 
-static PyMethodDef methods[] = {{"filter", filter, METH_VARARGS, NULL}, {NULL, NULL, 0, NULL}};
+/* filter(picture, taps, filtered, top, bottom): those rows of `filtered` from the others. */
+static PyObject *filter(PyObject *module, PyObject *arguments)
+{
+    (void)module;
+    return run(arguments, 0);
+}
+
+/* gradient(picture, taps, filtered, top, bottom): given a loss's gradient by the filtered picture
+   in `filtered`, those rows of its gradient by the taps, to `taps`. */
+static PyObject *gradient(PyObject *module, PyObject *arguments)
+{
+    (void)module;
+    return run(arguments, 1);
+}
+
+static PyMethodDef methods[] = {{"filter", filter, METH_VARARGS, NULL},
+                                {"gradient", gradient, METH_VARARGS, NULL},
+                                {NULL, NULL, 0, NULL}};
 
 static struct PyModuleDef definition = {PyModuleDef_HEAD_INIT, "_filters", NULL, 0, methods,
                                         NULL, NULL, NULL, NULL};

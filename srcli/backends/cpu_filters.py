@@ -8,20 +8,16 @@ run a graph that ends at the taps (`Model.tap_graph`) and call this.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from srcli.errors import BackendError
 from srcli.machine import usable_cores
 from srcli.spec import GraphPrecision
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from srcli.backends.base import Batch, Model, SessionOptions
 
 COMPILED = "srcli.backends._filters"
@@ -59,7 +55,7 @@ class CpuFilters:
     """
 
     def __init__(self, threads: int, lanes: int = 1) -> None:
-        self._filter: Any = importlib.import_module(COMPILED).filter
+        self._compiled: Any = importlib.import_module(COMPILED)
         self._pool = ThreadPoolExecutor(threads * lanes) if threads > 1 else None
 
     @classmethod
@@ -74,39 +70,27 @@ class CpuFilters:
         The taps are row by row the first half of each kernel, and its centre; borders are
         reflected. The same as `apply_filters` in `srcli.models.lapar.network`, up to rounding.
         """
-        out = np.empty(picture.shape, np.float32)
+        filtered = np.empty(picture.shape, np.float32)
+        self._run(self._compiled.filter, picture, taps, filtered)
+        return filtered
+
+    def gradient(self, picture: Batch, change: Batch, taps: Batch) -> None:
+        """Put a loss's gradient by the taps into `taps`, given that by the filtered picture."""
+        self._run(self._compiled.gradient, picture, taps, change)
+
+    def _run(self, function: Any, picture: Batch, taps: Batch, filtered: Batch) -> None:
         height = picture.shape[2]
+        if self._pool is None:
+            function(picture, taps, filtered, 0, height)
+            return
 
         def strip(top: int) -> None:
-            self._filter(picture, taps, out, top, min(top + STRIP, height))
+            function(picture, taps, filtered, top, min(top + STRIP, height))
 
-        if self._pool is None:
-            self._filter(picture, taps, out, 0, height)
-        else:
-            for _ in self._pool.map(strip, range(0, height, STRIP)):
-                pass
-        return out
+        for _ in self._pool.map(strip, range(0, height, STRIP)):
+            pass
 
     def close(self) -> None:
         """End its threads."""
         if self._pool is not None:
             self._pool.shutdown()
-
-
-def for_tensors(threads: int) -> Callable[[Tensor, Tensor, int], Tensor]:
-    """`srcli.models.lapar.network.apply_filters` for tensors on the CPU, without gradients.
-
-    Raises:
-        BackendError: It was not built.
-    """
-    import torch
-
-    problem = unavailable()
-    if problem:
-        raise BackendError(problem)
-    filters = CpuFilters(threads)
-
-    def apply_filters(picture: Tensor, taps: Tensor, count: int) -> Tensor:
-        return torch.from_numpy(filters(picture.numpy(), taps.numpy()))
-
-    return apply_filters

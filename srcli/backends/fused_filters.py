@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from srcli.backends.cpu_filters import for_tensors
 from srcli.errors import first_line
 
 if TYPE_CHECKING:
@@ -48,8 +46,12 @@ def use_compiled(network: nn.Module, threads: int) -> str | None:
     """The same for a LAPAR on the CPU, in float32, with what was compiled when srcli was built."""
     import torch
 
-    make = partial(for_tensors, threads)
-    return _use("compiled", make, network, torch.device("cpu"), torch.float32)
+    def compiled() -> Filters:
+        from srcli.backends.tensor_filters import for_tensors
+
+        return for_tensors(threads)
+
+    return _use("compiled", compiled, network, torch.device("cpu"), torch.float32)
 
 
 def _use(
