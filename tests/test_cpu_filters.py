@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from srcli.backends import get_backend
-from srcli.backends.base import SessionOptions
+from srcli.backends.base import SessionOptions, memory_share_of
 from srcli.backends.cpu_filters import COMPILED, STRIP, CpuFilters, shortest_graph, unavailable
 from srcli.backends.fused_filters import use_compiled
 from srcli.backends.tensor_filters import for_tensors
@@ -193,6 +193,10 @@ def test_backends_use_it(scale, task, backend, precision):
     model = load("lapar-c", scale, task=task)
     facts = close_to_published(model, SessionOptions(precision=precision), backend)
     assert facts["filters"] == "compiled"
+    # Its tiles may be larger.
+    session = get_backend(backend).open(model, SessionOptions(precision=precision))
+    assert memory_share_of(session) < 1
+    session.close()
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
