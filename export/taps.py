@@ -11,6 +11,7 @@ from typing import Any
 from onnx import ModelProto, NodeProto, TensorProto, helper
 
 from srcli.backends.cpu_filters import PICTURE, TAPS
+from srcli.models.lapar import DISTINCT_TAPS
 
 
 def without_filtering(model: ModelProto) -> ModelProto:
@@ -19,16 +20,17 @@ def without_filtering(model: ModelProto) -> ModelProto:
     The taps are its first output. The picture is the second, unless it is the graph's input.
 
     Raises:
-        ValueError: The graph does not filter anything.
+        ValueError: The graph does not filter anything with 13 taps.
     """
     made = ModelProto()
     made.CopyFrom(model)
     graph = made.graph
     # Only the filters reflect their picture at its borders, and only they take channels apart.
     pictures = {node.input[0] for node in graph.node if _mode(node) == b"reflect"}
-    taps = {node.input[0] for node in graph.node if node.op_type == "Gather"}
-    if len(pictures) != 1 or len(taps) != 1:
-        raise ValueError("the graph applies no filters")
+    taken = [node.input[0] for node in graph.node if node.op_type == "Gather"]
+    taps = set(taken)
+    if len(pictures) != 1 or len(taps) != 1 or len(taken) != DISTINCT_TAPS:
+        raise ValueError("the graph applies no symmetric filters")
     sources = {TAPS: taps.pop(), PICTURE: pictures.pop()}
     if sources[PICTURE] == graph.input[0].name:
         del sources[PICTURE]
@@ -40,7 +42,7 @@ def without_filtering(model: ModelProto) -> ModelProto:
     sides = [
         side.dim_param or side.dim_value for side in graph.output[0].type.tensor_type.shape.dim
     ]
-    channels = {TAPS: 13, PICTURE: 3}
+    channels = {TAPS: DISTINCT_TAPS, PICTURE: 3}
     _replace(
         graph.output,
         [

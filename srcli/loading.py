@@ -85,11 +85,26 @@ class LoadedModel:
         return self._exported(precision, ends_at_taps=False)
 
     def tap_graph(self, precision: GraphPrecision = "fp32") -> Path | None:
-        """The same up to the taps of the filters; None for models that assemble no filters."""
-        return self._exported(precision, ends_at_taps=True) if self.spec.assembles else None
+        """The same up to the 13 taps of symmetric filters; None for models that have no such.
+
+        Nor is there one in fp16, which no CPU backend computes in.
+        """
+        if self.spec.distinct_taps is None or precision == "fp16":
+            return None
+        path = self._graph_path(precision, ends_at_taps=True)
+        if not path.exists():
+            network: Any = self.network()
+            if (
+                network.taps.out_channels != self.spec.distinct_taps
+            ):  # of a dictionary of the user's own
+                return None
+        return self._exported(precision, ends_at_taps=True)
+
+    def _graph_path(self, precision: GraphPrecision, *, ends_at_taps: bool) -> Path:
+        return graph_path(self.weights, f"{precision}-taps" if ends_at_taps else precision)
 
     def _exported(self, precision: GraphPrecision, *, ends_at_taps: bool) -> Path:
-        path = graph_path(self.weights, f"{precision}-taps" if ends_at_taps else precision)
+        path = self._graph_path(precision, ends_at_taps=ends_at_taps)
         if not path.exists():
             self.note(f"preparing {self.label} for ONNX Runtime; this happens once")
             # By name: `export` builds on this package, which must not import it in turn.

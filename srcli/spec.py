@@ -152,8 +152,9 @@ class ModelSpec:
     blind: bool = False
     """Whether the network estimates the picture's blur: it has `estimate_kernel` and `restore`."""
 
-    assembles: bool = False
-    """Whether the fused network ends by filtering its picture with taps that it computed."""
+    distinct_taps: int | None = None
+    """Of each pixel's filter, where the fused network ends by filtering its picture with filters
+    that it computed, each equal to its own half-turn."""
 
     tolerance: float = 1e-5
     """Largest difference, in [0, 1], between two ways of computing the model in float32."""

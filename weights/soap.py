@@ -47,7 +47,10 @@ class Soap(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:
-        """Move all parameters by their gradients; the first time, only get to know these."""
+        """Move all parameters by their gradients; matrices from the second time on.
+
+        The first gradient of a matrix only says which axes to take.
+        """
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -60,6 +63,7 @@ class Soap(torch.optim.Optimizer):
 
     def _move(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
         state: dict[str, Any] = self.state[parameter]
+        fast, slow = group["betas"]
         gradient = (
             gradient.reshape(len(gradient), -1) if gradient.ndim > 1 else gradient.reshape(-1, 1)
         )
@@ -68,11 +72,11 @@ class Soap(torch.optim.Optimizer):
             state["step"] = 0
             state["mean"], state["square"] = torch.zeros_like(gradient), torch.zeros_like(gradient)
             if turns:
-                state["moments"] = [_square(gradient), _square(gradient.T)]
+                # Both with the weight that every later gradient has.
+                state["moments"] = [(1 - slow) * _square(g) for g in (gradient, gradient.T)]
                 state["axes"] = [_eigenvectors(moment) for moment in state["moments"]]
                 return
         state["step"] += 1
-        fast, slow = group["betas"]
         mean, square, count = state["mean"], state["square"], state["step"]
         mean.lerp_(gradient, 1 - fast)
         direction = mean

@@ -215,7 +215,8 @@ class Run:
         self.net = _build(recipe).to(device)
         self.fused = self.net.fuse().to(device)
         if device.type == "cpu" and not recipe.bf16:
-            use_compiled(self.fused, torch.get_num_threads())
+            filters = use_compiled(self.fused, torch.get_num_threads())
+            log.info("filters are applied by: %s", filters)
         self.average = {k: v.detach().clone() for k, v in self.net.state_dict().items()}
         parameters = [p for p in self.net.parameters() if p.requires_grad]
         self.optimiser = OPTIMISERS[recipe.optimiser](parameters)
@@ -293,6 +294,12 @@ class Run:
         state: dict[str, Any] = torch.load(self.checkpoint, weights_only=True, map_location="cpu")
         self.net.load_state_dict(state["net"])
         self.average = {k: v.to(self.device) for k, v in state["average"].items()}
+        used = state["recipe"].get("optimiser", "adam")
+        if used != self.recipe.optimiser:
+            raise SystemExit(
+                f"{self.checkpoint}: was trained with {used}. Add --optimiser {used}, or give "
+                "another --out."
+            )
         self.optimiser.load_state_dict(state["optimiser"])
         self.step, self.seconds = state["step"], state["seconds"]
         log.info("resumed at step %d after %.1f minutes", self.step, self.seconds / 60)

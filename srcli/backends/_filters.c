@@ -17,12 +17,15 @@ enum { SIDE = 5, REACH = 2, TAPS = 13, BLOCK = 128 };
 #define restrict __restrict
 #endif
 
-/* Compiled for several generations of processors, and chosen when the library is loaded. */
-#if defined(__x86_64__) && defined(__GLIBC__) && defined(__GNUC__) && !defined(__clang__)
-#define FOR_EVERY_PROCESSOR \
-    __attribute__((target_clones("arch=skylake-avx512", "arch=haswell", "default")))
-#else
+/* Compiled for several levels of x86-64; what the processor has decides when the library is loaded.
+   Levels and features are asked for, not models: those would leave out all others. */
+#if !defined(__x86_64__) || !defined(__GLIBC__) || !defined(__GNUC__) || defined(__clang__)
 #define FOR_EVERY_PROCESSOR
+#elif __GNUC__ >= 12
+#define FOR_EVERY_PROCESSOR \
+    __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
+#else
+#define FOR_EVERY_PROCESSOR __attribute__((target_clones("avx512f", "avx2", "default")))
 #endif
 
 /* A block of pixels of one plane. Rows are of the picture, from two above to two below, and begin

@@ -106,8 +106,7 @@ class Model(Protocol):
     def tap_graph(self, precision: GraphPrecision = "fp32") -> Path | None:
         """The same up to the taps of LAPAR's filters, for backends that apply them themselves.
 
-        None for models that have no such filters. Its outputs are named in
-        `srcli.backends.cpu_filters`.
+        None where there is none. Its outputs are named in `srcli.backends.cpu_filters`.
         """
         ...
 

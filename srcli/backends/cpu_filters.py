@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
 COMPILED = "srcli.backends._filters"
 STRIP = 64  # rows; four more are read for each strip
-# Of what LAPAR's graph needs with its last step; measured: 0.45, in 8 bits 0.56.
-MEMORY_SHARE = 0.65
 # Outputs of a graph that ends at the taps; the picture that they filter is the input if missing.
 TAPS, PICTURE = "filter.taps", "filter.picture"
 
@@ -35,7 +33,7 @@ def unavailable() -> str | None:
     except ImportError:
         return (
             "srcli was installed without its compiled part. Install a C compiler and Python's "
-            "headers, then run `pip install --force-reinstall --no-deps srcli`."
+            "headers, then install srcli from its source again, with --no-cache-dir."
         )
     return None
 
@@ -52,7 +50,7 @@ class CpuFilters:
     May be called from several threads at once.
 
     Args:
-        threads: For one call.
+        threads: Of each lane.
         lanes: How many calls may be under way at once.
     """
 

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from srcli.backends.base import Batch, Model, OutOfMemory, SessionOptions, recent
-from srcli.backends.cpu_filters import MEMORY_SHARE
 from srcli.backends.fused_filters import use_compiled, use_kernel
 from srcli.errors import BackendError
 
@@ -87,7 +86,6 @@ class TorchSession:
             if on_cpu
             else use_kernel(network, self._device, self._dtype)
         )
-        self.memory_share = MEMORY_SHARE if self._filters == "compiled" else 1.0
         self._capturing = options.cuda_graph and not on_cpu
         self._captured: OrderedDict[tuple[int, ...], _Captured] = OrderedDict()
 

@@ -107,7 +107,7 @@ class OpenVinoSession:
             "device": "cpu",
             "precision": self._precision,
             "small_pictures": f"ONNX Runtime, up to {SMALL} pixels of input",
-            "filters": "graph" if self._filters is None else "compiled",
+            "filters": None if self._filters is None else "compiled",
         }
 
     def __call__(self, batch: Batch) -> Batch:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from srcli.backends.base import Batch, Model, OutOfMemory, SessionOptions, says_out_of_memory
-from srcli.backends.cpu_filters import MEMORY_SHARE, PICTURE, TAPS, CpuFilters, shortest_graph
+from srcli.backends.cpu_filters import PICTURE, TAPS, CpuFilters, shortest_graph
 from srcli.cuda import driver
 from srcli.errors import BackendError, first_line
 from srcli.machine import usable_cores
@@ -94,25 +94,24 @@ class OnnxRuntimeSession:
         self.max_shape: Shape | None = limits[1]
         self._outputs: list[str] = [output.name for output in self._session.get_outputs()]
         self._filters = CpuFilters.on_all_cores(options) if TAPS in self._outputs else None
-        self.memory_share = 1.0 if self._filters is None else MEMORY_SHARE
 
     @property
     def facts(self) -> dict[str, Any]:
         """What really computes."""
         device = "cuda" if self._provider == _CUDA else "cpu"
-        filters = "graph" if self._filters is None else "compiled"
+        filters = None if self._filters is None else "compiled"
         return {"device": device, "provider": self._provider, "filters": filters}
 
     def __call__(self, batch: Batch) -> Batch:
         try:
             outputs = self._session.run(None, {self._input: batch})
+            if self._filters is not None:
+                found = dict(zip(self._outputs, outputs, strict=True))
+                return self._filters(found.get(PICTURE, batch), found[TAPS])
         except Exception as error:
             if says_out_of_memory(error, "allocate", "bad_alloc"):
                 raise OutOfMemory(first_line(error)) from error
             raise
-        if self._filters is not None:
-            found = dict(zip(self._outputs, outputs, strict=True))
-            return self._filters(found.get(PICTURE, batch), found[TAPS])
         return np.asarray(outputs[0])
 
     def stage(self, batch: Batch) -> Callable[[], object]:

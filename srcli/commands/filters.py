@@ -76,7 +76,7 @@ def filters(
         raise UsageError("give an IMAGE and --at X,Y, or --dictionary alone.")
     options.check_free(output, overwrite)
     loaded = load(model, scale, weights=weights, note=console.note)
-    if not loaded.spec.assembles:
+    if loaded.spec.distinct_taps is None:
         raise UsageError(f"{loaded.spec.name} assembles no filters. Choose a LAPAR with -m.")
     if image is None or at is None:
         published: Any = loaded.published()

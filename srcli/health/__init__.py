@@ -16,14 +16,7 @@ from srcli.health.storage import cache, weights
 __all__ = ["Finding", "examine"]
 
 # What can be looked up without loading anything.
-LOOKED_UP: tuple[Check, ...] = (
-    python,
-    machine,
-    packages,
-    runtimes,
-    cache,
-    weights,
-)
+LOOKED_UP: tuple[Check, ...] = (python, machine, packages, runtimes, cache, weights)
 
 
 def examine() -> list[Finding]:
