@@ -183,7 +183,8 @@ def test_nothing_beyond_the_receptive_field_contributes(picture, place):
     assert columns.min() - box.left <= 1
     assert box.right - 1 - columns.max() <= 1
     cut = attribute(model, picture, window, steps=1, **OPTIONS)
-    assert np.allclose(cut.map, whole.map, atol=1e-6 * np.abs(whole.map).max() + 1e-7)
+    # Gradients in float32, which sizes of convolutions add up in other orders.
+    assert np.allclose(cut.map, whole.map, atol=1e-5 * np.abs(whole.map).max())
     assert math.isclose(cut.change, whole.change, abs_tol=1e-4)
 
 

@@ -59,7 +59,7 @@ layouts = st.sampled_from(["planes", "channels last", "part of more"])
 
 
 @needs_compiled
-@settings(deadline=None)
+@settings(deadline=None, max_examples=40)
 @given(
     st.integers(1, 2), st.integers(1, 4), st.integers(3, 150), st.integers(3, 300),
     layouts, layouts, st.sampled_from([1, 3]),
@@ -74,7 +74,7 @@ def test_same_as_pytorch(n, planes, height, width, of_picture, of_taps, threads)
 
 
 @needs_compiled
-@settings(deadline=None)
+@settings(deadline=None, max_examples=40)
 @given(
     st.integers(1, 2), st.integers(3, 150), st.integers(3, 300), layouts, st.sampled_from([1, 3])
 )  # fmt: skip
@@ -192,7 +192,7 @@ def close_to_published(model, options, backend):
     ("backend", "precision"),
     [*itertools.product(BACKENDS, ["fp32"]), ("ort", "int8"), ("openvino", "int8")],
 )
-@pytest.mark.parametrize(("scale", "task"), [(1, "denoise"), (2, "upscale"), (3, "upscale")])
+@pytest.mark.parametrize(("scale", "task"), [(1, "denoise"), (3, "upscale")])
 def test_backends_use_it(scale, task, backend, precision):
     if backend == "openvino":
         pytest.importorskip("openvino")

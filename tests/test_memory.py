@@ -39,8 +39,10 @@ print(bytes_of("VmHWM") - before)
 
 
 @pytest.mark.skipif(not STATUS.exists(), reason="needs Linux")
-@pytest.mark.parametrize(("task", "scale"), [("denoise", 1), ("upscale", 2)])
-@pytest.mark.parametrize("backend", ["ort", "openvino", "torch"])
+@pytest.mark.parametrize(
+    ("backend", "task", "scale"),
+    [("ort", "denoise", 1), ("openvino", "denoise", 1), ("torch", "upscale", 2)],
+)
 def test_tiles_stay_within_their_memory(backend, task, scale):
     if backend == "openvino" and importlib.util.find_spec("openvino") is None:
         pytest.skip("needs openvino")
