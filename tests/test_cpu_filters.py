@@ -30,7 +30,7 @@ from srcli.registry import get_model
 without_filtering = importlib.import_module("srcli.export.taps").without_filtering
 needs_compiled = pytest.mark.skipif(unavailable() is not None, reason="built without a compiler")
 BACKENDS = ("torch", "ort", "openvino")
-SHAPES = [(1, 24, 31), (2, 4, 3), (1, 190, 180)]  # small ones, and one for OpenVINO
+SHAPES = [(1, 24, 31), (2, 4, 3), (1, 183, 180)]  # small ones, and one for OpenVINO
 
 
 @pytest.fixture
@@ -192,7 +192,7 @@ def close_to_published(model, options, backend):
     ("backend", "precision"),
     [*itertools.product(BACKENDS, ["fp32"]), ("ort", "int8"), ("openvino", "int8")],
 )
-@pytest.mark.parametrize(("scale", "task"), [(1, "denoise"), (3, "upscale")])
+@pytest.mark.parametrize(("scale", "task"), [(1, "denoise"), (2, "upscale")])
 def test_backends_use_it(scale, task, backend, precision):
     if backend == "openvino":
         pytest.importorskip("openvino")
@@ -205,7 +205,7 @@ def test_backends_use_it(scale, task, backend, precision):
 def test_backends_do_without_it(not_built, backend):
     if backend == "openvino":
         pytest.importorskip("openvino")
-    facts = close_to_published(load("lapar-c", 4), SessionOptions(), backend)
+    facts = close_to_published(load("lapar-c", 2), SessionOptions(), backend)
     if backend == "torch":
         assert facts["filters"].startswith("PyTorch (srcli was installed without")
     else:
