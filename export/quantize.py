@@ -11,12 +11,12 @@ Integer-Arithmetic-Only Inference", CVPR 2018, section 2.1 (equations 1 to 3).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from onnx import ModelProto, NodeProto, helper, numpy_helper
+from onnx import GraphProto, ModelProto, NodeProto, helper, numpy_helper
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -59,14 +59,19 @@ def quantized(model: ModelProto, layers: tuple[str, ...], pictures: Iterable[Bat
     sources = {_before_moving(node.input[0], makers) for node in chosen}
     steps = _steps(model, sorted(sources), pictures)
     nodes, weights = _Rewriter(constants, chosen, steps).rewrite(graph.node)
+    set_nodes(graph, nodes)
+    graph.initializer.extend(numpy_helper.from_array(v, name) for name, v in weights.items())
+    return made
+
+
+def set_nodes(graph: GraphProto, nodes: Sequence[NodeProto]) -> None:
+    """Put nodes in the place of a graph's own, and drop the constants that none of them reads."""
     del graph.node[:]
     graph.node.extend(nodes)
     used = {name for node in nodes for name in node.input}
     kept = [tensor for tensor in graph.initializer if tensor.name in used]
     del graph.initializer[:]
     graph.initializer.extend(kept)
-    graph.initializer.extend(numpy_helper.from_array(v, name) for name, v in weights.items())
-    return made
 
 
 def _before_moving(name: str, makers: Mapping[str, NodeProto]) -> str:

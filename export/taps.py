@@ -5,13 +5,12 @@ On CPUs `srcli.backends.cpu_filters` takes that step, several times as fast as t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
-
 from onnx import ModelProto, NodeProto, TensorProto, helper
 
 from srcli.backends.cpu_filters import PICTURE, TAPS
 from srcli.models.lapar import DISTINCT_TAPS
+
+from .quantize import set_nodes
 
 
 def without_filtering(model: ModelProto) -> ModelProto:
@@ -36,22 +35,19 @@ def without_filtering(model: ModelProto) -> ModelProto:
         del sources[PICTURE]
     nodes = _needed(list(graph.node), set(sources.values()))
     nodes += [helper.make_node("Identity", [old], [new], new) for new, old in sources.items()]
-    _replace(graph.node, nodes)
-    read = {name for node in nodes for name in node.input}
-    _replace(graph.initializer, [tensor for tensor in graph.initializer if tensor.name in read])
+    set_nodes(graph, nodes)
     sides = [
         side.dim_param or side.dim_value for side in graph.output[0].type.tensor_type.shape.dim
     ]
     channels = {TAPS: DISTINCT_TAPS, PICTURE: 3}
-    _replace(
-        graph.output,
-        [
-            helper.make_tensor_value_info(
-                name, TensorProto.FLOAT, [sides[0], channels[name], *sides[2:]]
-            )
-            for name in sources
-        ],
-    )
+    outputs = [
+        helper.make_tensor_value_info(
+            name, TensorProto.FLOAT, [sides[0], channels[name], *sides[2:]]
+        )
+        for name in sources
+    ]
+    del graph.output[:]
+    graph.output.extend(outputs)
     return made
 
 
@@ -67,8 +63,3 @@ def _needed(nodes: list[NodeProto], tensors: set[str]) -> list[NodeProto]:
 
 def _mode(node: NodeProto) -> bytes:
     return next((entry.s for entry in node.attribute if entry.name == "mode"), b"")
-
-
-def _replace(field: Any, values: Sequence[Any]) -> None:
-    del field[:]
-    field.extend(values)
