@@ -54,11 +54,31 @@ def verify_file(
         VerificationError: A difference exceeds the model's tolerance.
     """
     session = OnnxRuntimeSession(graph, SessionOptions())
-    forms: dict[str, Callable[[Batch], Batch]] = {
-        "fused": _runner(model.network()),
-        "onnx": session,
-    }
-    limits = {"fused": model.spec.tolerance, "onnx": model.spec.tolerance_for(precision)}
+    limit = model.spec.tolerance_for(precision)
+    return verify_form(model, "onnx", session, limit, size)
+
+
+def verify_form(
+    model: LoadedModel,
+    name: str,
+    form: Callable[[Batch], Batch],
+    limit: float,
+    size: tuple[int, int] | None = None,
+) -> list[Comparison]:
+    """Compare published form, fused form and another on crops of a photograph.
+
+    Args:
+        model: What the form was made from.
+        name: Of the form, for people.
+        form: Computes it.
+        limit: The largest difference that is allowed.
+        size: Height and width, if the form takes one size only.
+
+    Raises:
+        VerificationError: A difference exceeds the limit, or the model's tolerance.
+    """
+    forms = {"fused": _runner(model.network()), name: form}
+    limits = {"fused": model.spec.tolerance, name: limit}
     sizes = crops_for(model) if size is None else (size,)
     results = list(_compare(_runner(model.published()), forms, sizes))
     for result in results:

@@ -86,7 +86,7 @@ def load(
             scale.
         task: Which of the model's weights.
         weights: Your own checkpoint instead of what srcli ships.
-        backend: `ort`, `torch`, or `auto` for the fastest that works here.
+        backend: `native`, `ort`, `torch`, or `auto` for the fastest that works here.
         threads: CPU threads; None for one on each core.
 
     Raises:
@@ -99,7 +99,7 @@ def load(
 
     file = None if weights is None else Path(weights)
     loaded = loading.load(model, scale, task=task, weights=file)
-    session = get_backend(backend).open(loaded, SessionOptions(threads=threads))
+    session = get_backend(backend, loaded.spec).open(loaded, SessionOptions(threads=threads))
     restorer = Restorer(session=session, geometry=loaded.geometry, scale=loaded.grid)
     return OpenModel(restorer, scale)
 

@@ -81,6 +81,9 @@ class ForeignModel(LoadedModel):
     def tap_graph(self, precision: GraphPrecision = "fp32") -> None:
         """Nothing is known of what is inside."""
 
+    def native_weights(self) -> None:
+        """Nor here."""
+
 
 def load_foreign(
     file: Path, *, scale: int | None = None, note: Note = lambda message: None

@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING, Any
 from srcli.errors import UsageError, WeightsError
 from srcli.registry import DEFAULT_MODEL, check_scale, get_model
 from srcli.spec import Geometry, GraphPrecision, ModelSpec, Scale, Task
-from srcli.store import Weights, find_weights, graph_path, shipped_weights, weights_from_file
+from srcli.store import (
+    Weights,
+    find_weights,
+    graph_path,
+    native_path,
+    shipped_weights,
+    weights_from_file,
+)
 
 if TYPE_CHECKING:
     from torch import nn
@@ -99,6 +106,19 @@ class LoadedModel:
             ):  # of a dictionary of the user's own
                 return None
         return self._exported(precision, ends_at_taps=True)
+
+    def native_weights(self) -> Path | None:
+        """The verified file that `srcli.backends.native` reads; None for what it does not run."""
+        if self.spec.distinct_taps is None:
+            return None
+        path = native_path(self.weights)
+        if not path.exists():
+            network: Any = self.network()
+            if network.taps.out_channels != self.spec.distinct_taps:
+                return None
+            self.note(f"preparing {self.label}; this happens once")
+            importlib.import_module("srcli.export.to_native").write_verified(self, path)
+        return path
 
     def _graph_path(self, precision: GraphPrecision, *, ends_at_taps: bool) -> Path:
         return graph_path(self.weights, f"{precision}-taps" if ends_at_taps else precision)

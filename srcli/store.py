@@ -123,6 +123,12 @@ def cache_folder() -> Path:
     return user_cache_path("srcli", appauthor=False)
 
 
+def native_path(weights: Weights) -> Path:
+    """Where these weights are or will be as `srcli.backends.native` reads them."""
+    kind = f"{weights.sha256[:16]}-native-g{GRAPH_FORMAT}"
+    return cache_folder() / "graphs" / f"{weights.model}-x{weights.scale}-{kind}.safetensors"
+
+
 def graph_path(weights: Weights, precision: str = "fp32") -> Path:
     """Where the exported graph of these weights is or will be."""
     scale = str(weights.scale).replace("/", "_")

@@ -41,7 +41,13 @@ print(bytes_of("VmHWM") - before)
 @pytest.mark.skipif(not STATUS.exists(), reason="needs Linux")
 @pytest.mark.parametrize(
     ("backend", "task", "scale"),
-    [("ort", "denoise", 1), ("openvino", "denoise", 1), ("torch", "upscale", 2)],
+    [
+        ("ort", "denoise", 1),
+        ("openvino", "denoise", 1),
+        ("torch", "upscale", 2),
+        ("native", "denoise", 1),
+        ("native", "upscale", 2),
+    ],
 )
 def test_tiles_stay_within_their_memory(backend, task, scale):
     if backend == "openvino" and importlib.util.find_spec("openvino") is None:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from importlib import metadata
 
-from srcli.backends.base import Backend
+from srcli.backends.base import Backend, Precision
 from srcli.backends.eager import TorchBackend
+from srcli.backends.native import NativeBackend
 from srcli.backends.openvino import OpenVinoBackend
 from srcli.backends.ort import OnnxRuntimeBackend
 from srcli.backends.trt import TensorRtBackend
 from srcli.cuda import driver
 from srcli.errors import BackendError
+from srcli.spec import ModelSpec
 
 # Fastest first on a CPU, as measured: see `benchmarks/results`.
 BACKENDS: tuple[Backend, ...] = (
+    NativeBackend(),
     OpenVinoBackend(),
     OnnxRuntimeBackend(),
     TorchBackend(),
@@ -26,16 +29,23 @@ def backend_names() -> tuple[str, ...]:
     return tuple(backend.name for backend in BACKENDS)
 
 
-def get_backend(name: str) -> Backend:
+def get_backend(name: str, spec: ModelSpec | None = None, precision: Precision = "fp32") -> Backend:
     """The backend of this name; `auto` is the fastest that works here.
 
+    Args:
+        name: Of the backend, or `auto`.
+        spec: What it is to run; None for any model.
+        precision: What it is to compute in.
+
     Raises:
-        BackendError: It does not exist or cannot be used on this machine.
+        BackendError: It does not exist, cannot be used on this machine, or not for this model.
     """
     reasons = []
     for backend in by_preference():
         if name in ("auto", backend.name):
             reason = backend.unavailable()
+            if reason is None and spec is not None:
+                reason = backend.declines(spec, precision)
             if reason is None:
                 return backend
             reasons.append(f"{backend.name}: {reason}")

@@ -18,6 +18,8 @@ from srcli.spec import GraphPrecision
 if TYPE_CHECKING:
     from torch import nn
 
+    from srcli.spec import Geometry, ModelSpec
+
 Batch = NDArray[np.float32]
 Key = TypeVar("Key")
 Value = TypeVar("Value")
@@ -95,6 +97,11 @@ def recent(kept: OrderedDict[Key, Value], key: Key, most: int, make: Callable[[]
 class Model(Protocol):
     """A model with its weights, in whichever form a backend asks for."""
 
+    @property
+    def geometry(self) -> Geometry:
+        """What sizes it takes, and how much memory."""
+        ...
+
     def network(self) -> nn.Module:
         """The fused network on the CPU, in float32."""
         ...
@@ -108,6 +115,10 @@ class Model(Protocol):
 
         None where there is none. Its outputs are named in `srcli.backends.cpu_filters`.
         """
+        ...
+
+    def native_weights(self) -> Path | None:
+        """The verified file that `srcli.backends.native` reads; None for what it does not run."""
         ...
 
 
@@ -148,6 +159,10 @@ class Backend(Protocol):
         """Why this backend cannot be used here, and the remedy; None if it can."""
         ...
 
+    def declines(self, spec: ModelSpec, precision: Precision) -> str | None:
+        """Why this model cannot be run in this precision, as far as is known without opening it."""
+        ...
+
     def open(self, model: Model, options: SessionOptions) -> Session:
         """Open a model.
 
@@ -155,6 +170,14 @@ class Backend(Protocol):
             BackendError: The backend is not available or refuses the model.
         """
         ...
+
+
+class RunsEveryModel:
+    """For backends that know nothing of models beforehand."""
+
+    def declines(self, spec: ModelSpec, precision: Precision) -> str | None:
+        """See `Backend`."""
+        return None
 
 
 def says_out_of_memory(error: Exception, *signs: str) -> bool:

@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from srcli.backends.base import Batch, Model, SessionOptions
 
 COMPILED = "srcli.backends._filters"
+REBUILD = (
+    "Install a C compiler and Python's headers, then install srcli from its source again, with "
+    "--no-cache-dir."
+)
 STRIP = 64  # rows; four more are read for each strip
 # Outputs of a graph that ends at the taps; the picture that they filter is the input if missing.
 TAPS, PICTURE = "filter.taps", "filter.picture"
@@ -31,10 +35,7 @@ def unavailable() -> str | None:
     try:
         importlib.import_module(COMPILED)
     except ImportError:
-        return (
-            "srcli was installed without its compiled part. Install a C compiler and Python's "
-            "headers, then install srcli from its source again, with --no-cache-dir."
-        )
+        return f"srcli was installed without its compiled part. {REBUILD}"
     return None
 
 

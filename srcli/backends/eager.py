@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from srcli.backends.base import Batch, Model, OutOfMemory, SessionOptions, recent
+from srcli.backends.base import Batch, Model, OutOfMemory, RunsEveryModel, SessionOptions, recent
 from srcli.backends.fused_filters import use_compiled, use_kernel
 from srcli.errors import BackendError
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 MAX_CAPTURED = 4  # shapes that keep their buffers and CUDA graphs: the tile, and some room
 
 
-class TorchBackend:
+class TorchBackend(RunsEveryModel):
     """Runs the fused network in PyTorch."""
 
     name = "torch"

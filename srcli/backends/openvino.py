@@ -19,6 +19,7 @@ from srcli.backends.base import (
     Batch,
     Model,
     OutOfMemory,
+    RunsEveryModel,
     SessionOptions,
     recent,
     says_out_of_memory,
@@ -37,7 +38,7 @@ MAX_COMPILED = 4  # shapes kept: the tile and what is left at the picture's bord
 _TYPES = {"fp32": "f32", "fp16": "f16", "bf16": "bf16", "int8": "f32"}
 
 
-class OpenVinoBackend:
+class OpenVinoBackend(RunsEveryModel):
     """Runs the exported graph; needs no torch once the graph is in the cache."""
 
     name = "openvino"

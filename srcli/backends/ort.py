@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from srcli.backends.base import Batch, Model, OutOfMemory, SessionOptions, says_out_of_memory
+from srcli.backends.base import (
+    Batch,
+    Model,
+    OutOfMemory,
+    RunsEveryModel,
+    SessionOptions,
+    says_out_of_memory,
+)
 from srcli.backends.cpu_filters import PICTURE, TAPS, CpuFilters, shortest_graph
 from srcli.cuda import driver
 from srcli.errors import BackendError, first_line
@@ -24,7 +31,7 @@ _FATAL_ONLY = 4  # severity; anything lower lets ONNX Runtime write warnings int
 _CPU, _CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 
 
-class OnnxRuntimeBackend:
+class OnnxRuntimeBackend(RunsEveryModel):
     """Runs the exported graph; needs no torch once the graph is in the cache."""
 
     name = "ort"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from srcli.backends.base import Batch, Model, OutOfMemory, SessionOptions, recent
+from srcli.backends.base import Batch, Model, OutOfMemory, RunsEveryModel, SessionOptions, recent
 from srcli.backends.trt_engine import (
     Shape,
     current_gpu,
@@ -30,7 +30,7 @@ MAX_PREPARED = 4  # input shapes that keep their buffers and graphs: the tile, a
 _DEVICE = "cuda"
 
 
-class TensorRtBackend:
+class TensorRtBackend(RunsEveryModel):
     """Builds an engine from the exported graph on first use, keeps it, and runs it."""
 
     name = "trt"

@@ -278,6 +278,10 @@ class Published:
     def __init__(self, model: LoadedModel, folder: Path) -> None:
         self._model, self._folder = model, folder
 
+    @property
+    def geometry(self) -> Geometry:
+        return self._model.geometry
+
     def network(self) -> nn.Module:
         return self._model.published()
 
@@ -302,6 +306,9 @@ class Published:
 
     def tap_graph(self, precision: GraphPrecision = "fp32") -> None:
         """The published form has no such taps."""
+
+    def native_weights(self) -> None:
+        """Nor is it run there."""
 
 
 def keep_freed_memory() -> bool:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from srcli.backends.base import Session
     from srcli.benchmark.rows import Result, Row
-    from srcli.spec import Geometry, Scale
+    from srcli.spec import Geometry, ModelSpec, Scale
 
 FAILED = 1
 EIGHT_BITS = (("fused", "openvino"), ("fused", "ort"))  # what computes in them
@@ -297,7 +297,7 @@ def _rows(
                     parse_size(input_size) if input_size else smaller(parse_size(text), scale)
                 )
                 for batch in batches or (SWEEP_BATCHES if sweep else (1,)):
-                    for kind in _kinds(backends, precisions, graphs, sweep=sweep):
+                    for kind in _kinds(spec, backends, precisions, graphs, sweep=sweep):
                         for scope, extra in product(
                             scopes or ("network",), _variants(kind, no_cuda_graph, cold)
                         ):
@@ -314,6 +314,7 @@ def _rows(
 
 
 def _kinds(
+    spec: ModelSpec,
     backends: tuple[str, ...],
     precisions: tuple[str, ...],
     graphs: tuple[str, ...],
@@ -324,18 +325,23 @@ def _kinds(
     from srcli.backends import by_preference, get_backend
     from srcli.cuda import driver
 
-    usable = [b.name for b in by_preference() if b.unavailable() is None]
-    chosen = [get_backend(name).name for name in backends] or (usable[:1] if sweep else usable)
+    usable = [b for b in by_preference() if not (b.unavailable() or b.declines(spec, "fp32"))]
+    chosen = [get_backend(name, spec) for name in backends] or (usable[:1] if sweep else usable)
     cuda = driver().devices > 0
     for graph in graphs or (("fused",) if sweep else ("published", "fused")):
         # Unless asked for, the published graph runs where papers run it.
-        homes = chosen if graph == "fused" or backends else ["torch"]
+        homes = chosen if graph == "fused" or backends else [get_backend("torch")]
         for backend in homes:
-            short = ("fp32", "fp16") if cuda and backend in ("torch", "trt") else ("fp32",)
+            name = backend.name
+            if (graph, name) == ("published", "native"):  # which fuses all that it runs
+                continue
+            short = ("fp32", "fp16") if cuda and name in ("torch", "trt") else ("fp32",)
             for precision in precisions or short:
-                if precision == "int8" and (graph, backend) not in EIGHT_BITS:
+                if precision == "int8" and (graph, name) not in EIGHT_BITS:
                     continue
-                yield {"graph": graph, "backend": backend, "precision": precision}
+                if backend.declines(spec, precision):  # type: ignore[arg-type]  # click checked it
+                    continue
+                yield {"graph": graph, "backend": name, "precision": precision}
 
 
 def _variants(kind: dict[str, Any], no_cuda_graph: bool, cold: bool) -> Iterator[dict[str, Any]]:

@@ -60,7 +60,12 @@ def _differences(job: Job, request: Request, model: LoadedModel) -> Iterator[tup
     batch = _middle(job)
     tile = request.tile or max(8, min(batch.shape[2:]) // 3)
     reference: NDArray[np.float32] | None = None
-    chosen = [b for b in BACKENDS if request.backend in ("auto", b.name) and not b.unavailable()]
+    chosen = [
+        b
+        for b in BACKENDS
+        if request.backend in ("auto", b.name)
+        and not (b.unavailable() or b.declines(model.spec, request.precision))
+    ]
     for backend in chosen:
         with closing(backend.open(model, request.session_options())) as session:
             whole, tiled = (

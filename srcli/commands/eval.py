@@ -166,7 +166,7 @@ def _enlarger(
     from srcli.resample import resize
 
     loaded = load(model, scale, task=task, weights=weights, note=console.note)
-    runner = get_backend(backend)
+    runner = get_backend(backend, loaded.spec, precision)
     session = runner.open(loaded, SessionOptions(threads=threads, precision=precision))
     session = SelfEnsemble(session) if tta else session
     restorer = Restorer(

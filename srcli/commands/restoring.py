@@ -248,7 +248,7 @@ class _Runner:
 
         self.request, self.task = request, task
         self.pictures = pictures
-        self.backend: Backend = get_backend(_backend(request))
+        self.backend: Backend = get_backend(_backend(request), request.spec, request.precision)
         self.facts: dict[str, Any] = {
             "model": request.spec.name,
             "task": task,

@@ -35,14 +35,15 @@ def tensorrt() -> Iterator[Finding]:
 def compiled_part() -> Iterator[Finding]:
     """What was compiled when srcli was built; all works without it, LAPAR more slowly."""
     from srcli.backends.cpu_filters import unavailable
+    from srcli.backends.native import missing, vectors
 
-    problem = unavailable()
+    problem = missing() or unavailable()
     if problem is None:
-        found = "LAPAR's filters, for processors"
+        found = f"LAPAR for processors, in vectors of {vectors()} bits"
         yield Finding(subject="compiled part", status="ok", found=found)
     else:
         _, _, remedy = problem.partition(". ")
-        found = "missing: LAPAR is a fourth to a half slower on processors"
+        found = "missing: LAPAR takes two to four times as long on processors"
         yield Finding(subject="compiled part", status="note", found=found, remedy=remedy)
 
 

@@ -1,0 +1,32 @@
+"""Prepare weights for `srcli.backends.native`; they are verified before they get their name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from srcli.backends.native import CompiledLapar, write_weights
+from srcli.files import atomic_path
+from srcli.loading import LoadedModel
+from srcli.machine import usable_cores
+
+from .verify import Comparison, verify_form
+
+
+def write_verified(model: LoadedModel, target: Path) -> list[Comparison]:
+    """Write a LAPAR model's fused weights to `target`, which appears only after its check.
+
+    Raises:
+        VerificationError: Our compiled code computes something else than the published network.
+        OutputError: The file cannot be written.
+    """
+    published: Any = model.published()
+    weights = {name: value.numpy() for name, value in published.fuse().state_dict().items()}
+    scale, skips = published.scale, published.skips()
+    with atomic_path(target) as partial:
+        write_weights(partial, weights, scale, skips)
+        network = CompiledLapar(weights, scale, skips, threads=usable_cores())
+        try:
+            return verify_form(model, "native", network, model.spec.tolerance)
+        finally:
+            network.close()

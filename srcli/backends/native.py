@@ -1,0 +1,418 @@
+"""LAPAR on a CPU by our own compiled code: Winograd convolutions, rectangle by rectangle.
+
+General runtimes sum over all taps of a convolution, and write each convolution's result to memory
+before the next begins. LAPAR's have 16 to 32 channels: few enough that a third of the
+multiplications will do (`_network_kernels.h`), and that what lies between two convolutions stays in
+the cache.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from srcli.backends.base import Batch, Model, OutOfMemory, Precision, SessionOptions
+from srcli.backends.cpu_filters import REBUILD
+from srcli.backends.ort import OnnxRuntimeBackend
+from srcli.errors import BackendError, first_line
+from srcli.machine import usable_cores
+
+if TYPE_CHECKING:
+    from srcli.backends.base import Session
+    from srcli.spec import Geometry, ModelSpec
+
+Array = NDArray[np.float32]
+Rectangle = tuple[int, int, int, int]
+"""Top, left, bottom, right; the last two lie outside."""
+
+COMPILED = "srcli.backends._network"
+GROUP, STEP, TILES = 16, 4, 16  # as in `_network.c`
+ALIGNMENT = 64  # bytes
+LEAST_BITS = 256  # measured: in narrower vectors other backends are faster
+
+# Rectangles of features, in pixels: with a border of one on each side they are whole tiles of 4.
+MOST_ROWS, COLUMNS = 30, 126
+PORTIONS = 24  # of a stage, at least, for all threads to have work till its end
+# Rectangles of the output by scale: with their borders they are about as many tiles as are done at
+# once, or a multiple of that, before and after enlarging.
+OUTPUT_SIDES = {1: (72, 72), 2: (72, 72), 3: (60, 84), 4: (56, 88)}
+
+
+class NativeBackend:
+    """Runs LAPAR in code that was compiled when srcli was installed; needs neither torch nor ONNX
+    Runtime once the weights are prepared."""
+
+    name = "native"
+
+    def unavailable(self) -> str | None:
+        if (problem := missing()) is not None:
+            return problem
+        if vectors() < LEAST_BITS:
+            return f"the processor has no vectors of {LEAST_BITS} bits. Choose --backend ort."
+        return None
+
+    def declines(self, spec: ModelSpec, precision: Precision) -> str | None:
+        if spec.distinct_taps is None:
+            return f"only LAPAR runs there, not {spec.name}. Choose another --backend."
+        if precision != "fp32":
+            return f"computes in fp32, not {precision}. Choose another --backend."
+        return None
+
+    def open(self, model: Model, options: SessionOptions) -> Session:
+        weights = model.native_weights()
+        if weights is None:  # filters of a dictionary of the user's own
+            return OnnxRuntimeBackend().open(model, options)
+        return NativeSession(weights, options, model.geometry)
+
+
+class NativeSession:
+    """One network; its lanes may call it at the same time, each with its share of the threads."""
+
+    def __init__(self, weights: Path, options: SessionOptions, geometry: Geometry) -> None:
+        threads = options.threads or usable_cores()
+        self.lanes = options.lanes
+        self._network: CompiledLapar | None = CompiledLapar(
+            *read_weights(weights), threads=max(1, threads // self.lanes), lanes=self.lanes
+        )
+        self.memory_share = self._network.floats_per_pixel / geometry.floats_per_pixel
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What really computes."""
+        return {"device": "cpu", "vectors": f"{vectors()} bits"}
+
+    def __call__(self, batch: Batch) -> Batch:
+        assert self._network is not None, "the session is closed"
+        try:
+            return self._network(batch)
+        except MemoryError as error:
+            raise OutOfMemory(first_line(error)) from error
+
+    def close(self) -> None:
+        if self._network is not None:
+            self._network.close()
+        self._network = None
+
+
+def missing() -> str | None:
+    """That the compiled network was not built, and the remedy; None if it was."""
+    try:
+        importlib.import_module(COMPILED)
+    except ImportError:
+        return f"srcli was installed without its compiled network. {REBUILD}"
+    return None
+
+
+def vectors() -> int:
+    """Bits of the vectors that the compiled network computes in on this processor."""
+    return int(importlib.import_module(COMPILED).vectors())
+
+
+@dataclass(frozen=True, slots=True)
+class Kernel:
+    """A convolution's weights at the points of Winograd's filtering, and its bias, flat."""
+
+    weights: Array
+    bias: Array
+
+    @property
+    def pair(self) -> tuple[Array, Array]:
+        return self.weights, self.bias
+
+
+class CompiledLapar:
+    """The network of `FusedLapar`, run by `_network.c`.
+
+    Calls are rectangles of work, which all threads share; a stage begins when the one before it is
+    done everywhere.
+
+    Args:
+        weights: The state of a `FusedLapar` with 13 taps, by its names.
+        scale: 1 to 4.
+        skips: For each block, the factors on its skip connections, the block's own last.
+        threads: Of each lane.
+        lanes: How many calls may be under way at once.
+    """
+
+    def __init__(
+        self,
+        weights: Mapping[str, Array],
+        scale: int,
+        skips: Sequence[Sequence[float]],
+        *,
+        threads: int,
+        lanes: int = 1,
+    ) -> None:
+        self._compiled: Any = importlib.import_module(COMPILED)
+
+        def kernel(name: str, **layout: int) -> Kernel:
+            return packed(weights[f"{name}.weight"], weights[f"{name}.bias"], **layout)
+
+        self.scale = scale
+        self._channels = int(weights["head.bias"].shape[0])
+        self._width = _rounded(self._channels, GROUP)
+        self._mean = _filled(weights["mean"])
+        self._head = kernel("head")
+        self._blocks = [
+            _Block(
+                units=[
+                    (kernel(f"body.{index}.b{unit}.first"), kernel(f"body.{index}.b{unit}.second"))
+                    for unit in range(len(inner))
+                ],
+                skips=inner,
+                reduction=kernel(f"body.{index}.reduction", sources=len(inner)),
+                skip=own,
+            )
+            for index, (*inner, own) in enumerate(skips)
+        ]
+        self._up = kernel("up", scale=scale) if scale > 1 else None
+        phases = _along_one_side(weights["phases"], scale) if scale > 1 else np.ones((1, 5))
+        self._phases = _filled(phases)
+        self._mix, self._merge, self._taps = (kernel(name) for name in ("mix", "merge", "taps"))
+
+        self._pool = ThreadPoolExecutor(threads * lanes, "native") if threads > 1 else None
+        self._thread = threading.local()
+        self._memory: SimpleQueue[_Memory] = SimpleQueue()
+        for _ in range(lanes):
+            self._memory.put(_Memory())
+
+    @property
+    def _maps(self) -> int:
+        """Maps of features that are alive at once: what each unit of a block gives, in and out."""
+        return max(len(block.units) for block in self._blocks) + 2
+
+    @property
+    def floats_per_pixel(self) -> float:
+        """Memory for each pixel of the output: maps, the picture and the output itself."""
+        return (self._maps * self._width + 3) / self.scale**2 + 3
+
+    def __call__(self, batch: Batch) -> Batch:
+        """n x 3 x h x w in [0, 1] to n x 3 x s*h x s*w, float32, not clamped.
+
+        Sides of the result must be at least 3. May be called from several threads, but no more
+        calls than lanes are under way at once.
+        """
+        count, _, height, width = batch.shape
+        restored = np.empty((count, 3, height * self.scale, width * self.scale), np.float32)
+        memory = self._memory.get()
+        try:
+            maps = memory.of(self._maps, height, width, self._width)
+            for picture, out in zip(batch, restored, strict=True):
+                self._restore(np.ascontiguousarray(picture, np.float32), maps, out)
+        finally:
+            self._memory.put(memory)
+        return restored
+
+    def close(self) -> None:
+        """End its threads."""
+        if self._pool is not None:
+            self._pool.shutdown()
+
+    def _restore(self, picture: Array, maps: Array, out: Array) -> None:
+        run, compiled, channels = self._on_each, self._compiled, self._channels
+        _, height, width = picture.shape
+        areas = list(rectangles(height, width, rows_for(height, width), COLUMNS))
+        x, y, inner = maps[:1], maps[1:2], maps[2:]  # each 1 x h x w x C
+        run(areas, partial(compiled.head, picture, self._mean, self._head.pair, channels, x))
+        for block in self._blocks:
+            source = x
+            for index, (opening, closing) in enumerate(block.units):
+                kernels, skip = (opening.pair, closing.pair), block.skips[index]
+                target = inner[index : index + 1]
+                run(areas, partial(compiled.unit, source, *kernels, channels, skip, target))
+                source = target
+            outputs, kernel = inner[: len(block.units)], block.reduction.pair
+            run(areas, partial(compiled.reduction, outputs, kernel, channels, x, block.skip, y))
+            x, y = y, x
+        kernels_ = [part and part.pair for part in (self._up, self._mix, self._merge, self._taps)]
+        tail = partial(
+            compiled.tail, x, *kernels_, channels, self.scale, self._phases, picture, out
+        )
+        _, height, width = out.shape
+        run(list(rectangles(height, width, *OUTPUT_SIDES[self.scale])), tail)
+
+    def _on_each(
+        self, areas: Sequence[Rectangle], work: Callable[[Rectangle, Array], object]
+    ) -> None:
+        def do(area: Rectangle) -> None:
+            work(area, self._scratch())
+
+        if self._pool is None or len(areas) == 1:
+            for area in areas:
+                do(area)
+        else:
+            for _ in self._pool.map(do, areas):
+                pass
+
+    def _scratch(self) -> Array:
+        """Memory of the current thread for what lies between two convolutions."""
+        scratch: Array | None = getattr(self._thread, "scratch", None)
+        if scratch is None:
+            units = max(len(block.units) for block in self._blocks)
+            floats = _scratch_floats(self._width, self.scale, units)
+            scratch = self._thread.scratch = aligned(floats)
+        return scratch
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Block:
+    units: list[tuple[Kernel, Kernel]]
+    skips: Sequence[float]
+    reduction: Kernel
+    skip: float
+
+
+class _Memory:
+    """Kept from one picture to the next: the first touch of fresh pages takes long."""
+
+    def __init__(self) -> None:
+        self._floats = aligned(0)
+
+    def of(self, *shape: int) -> Array:
+        count = int(np.prod(shape, dtype=np.int64))
+        if self._floats.size < count:
+            self._floats = aligned(0)  # first give back what is too small
+            self._floats = aligned(count)
+        return self._floats[:count].reshape(shape)
+
+
+def packed(weight: Array, bias: Array, *, sources: int = 1, scale: int = 1) -> Kernel:
+    """A convolution as `_network.c` reads it.
+
+    Args:
+        weight: out x in x 3 x 3, or 5 x 5.
+        bias: out.
+        sources: Maps that the input channels come from, one after the other.
+        scale: Of the pixel shuffle that follows; channels are put into the order of its pixels.
+    """
+    side = weight.shape[2]
+    evaluate = evaluation(side)
+    points = np.einsum("iy,ocyx,jx->oijc", evaluate, weight.astype(np.float64), evaluate)
+    # What is a channel of which of the scale * scale pixels; where its input comes from.
+    channels, inputs = weight.shape[0] // scale**2, weight.shape[1] // sources
+    points = points.reshape(channels, scale**2, (side + 3) ** 2, sources, inputs)
+    wide = np.zeros(
+        (
+            scale**2,
+            _rounded(channels, GROUP),
+            (side + 3) ** 2,
+            sources,
+            _rounded(inputs, STEP),
+        )
+    )
+    wide[:, :channels, :, :, :inputs] = points.swapaxes(0, 1)
+    groups = wide.reshape(-1, GROUP, *wide.shape[2:])
+    offsets = np.zeros(wide.shape[:2])
+    offsets[:, :channels] = bias.reshape(channels, scale**2).T
+    return Kernel(_filled(groups.transpose(0, 2, 3, 4, 1)), _filled(offsets))
+
+
+def evaluation(side: int) -> NDArray[np.float64]:
+    """What evaluates a kernel's side at the points of `_network_kernels.h`: side + 3 x side.
+
+    Divided by what the polynomials of the tile's side are there, so that these need no division.
+
+    Source: Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks", 2015.
+    """
+    pairs = {3: (0.5**0.5, 2**0.5), 5: (1.0, 2.0, 0.5)}[side]
+    points = np.array([0.0, *(sign * point for point in pairs for sign in (1, -1))])
+    powers = points[:, None] ** np.arange(side)
+    others = [np.prod(point - points[points != point]) for point in points]
+    at_infinity = np.eye(side)[-1:]
+    return np.concatenate([powers / np.array(others)[:, None], at_infinity])
+
+
+def rectangles(height: int, width: int, rows: int, columns: int) -> Iterator[Rectangle]:
+    """A cover of height x width."""
+    for top in range(0, height, rows):
+        for left in range(0, width, columns):
+            yield top, left, min(top + rows, height), min(left + columns, width)
+
+
+def rows_for(height: int, width: int) -> int:
+    """Rows of a rectangle: many, because borders are computed twice, but enough work for all.
+
+    The size alone decides, not the number of threads: where tiles of 4 begin changes the last
+    digits, and a picture's result must not depend on how many are restored side by side.
+    """
+    across = -(-width // COLUMNS)
+    choices = range(MOST_ROWS, 5, -4)
+    return next((rows for rows in choices if across * -(-height // rows) >= PORTIONS), choices[-1])
+
+
+def aligned(count: int) -> Array:
+    """Numbers that begin at a multiple of 64 bytes, uninitialised."""
+    memory = np.empty(count + ALIGNMENT // 4, np.float32)
+    start = -memory.ctypes.data % ALIGNMENT // 4
+    return memory[start : start + count]
+
+
+def write_weights(
+    path: Path, weights: Mapping[str, Array], scale: int, skips: Sequence[Sequence[float]]
+) -> None:
+    """Write what `read_weights` reads."""
+    from safetensors.numpy import save
+
+    facts = {"scale": str(scale), "skips": json.dumps(skips)}
+    path.write_bytes(save(dict(weights), facts))
+
+
+def read_weights(path: Path) -> tuple[dict[str, Array], int, list[list[float]]]:
+    """The state of a `FusedLapar`, its scale, and the factors on its skip connections.
+
+    Raises:
+        BackendError: The file is damaged.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="numpy") as file:
+            facts = file.metadata()
+            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        return weights, int(facts["scale"]), json.loads(facts["skips"])
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise BackendError(
+            f"{path}: the prepared weights are damaged ({first_line(error)}). "
+            "Delete the file and try again; it will be made anew."
+        ) from error
+
+
+def _along_one_side(phases: Array, scale: int) -> NDArray[np.float64]:
+    """The taps of bicubic enlargement along one side, scale x 5, from the filters of all phases."""
+    filters = phases[: scale**2].astype(np.float64).reshape(scale, scale, 5, 5)
+    # The other side's taps of each phase add up to 1.
+    taps: NDArray[np.float64] = filters.sum(axis=(1, 3)) / scale
+    return taps
+
+
+def _scratch_floats(width: int, scale: int, units: int) -> int:
+    """What the largest of the calls takes, in floats."""
+    points = max(36 * (TILES * (units * width + GROUP)), 64 * (TILES * (width + GROUP))) + 64 * 32
+    features = (MOST_ROWS + 2) * (COLUMNS + 2) * width
+    rows, columns = OUTPUT_SIDES[scale]
+    mixed = (rows + 4) * (columns + 4) * width
+    enlarged = (rows + 8 + 2 * scale) * (columns + 8 + 2 * scale) * width
+    lines = 20 * (columns + 32)
+    return points + max(features, mixed + enlarged + lines) + 1024
+
+
+def _filled(values: NDArray[Any]) -> Array:
+    """As float32 from a multiple of 64 bytes on, flat."""
+    made = aligned(values.size)
+    made[:] = values.ravel()
+    return made
+
+
+def _rounded(count: int, step: int) -> int:
+    return -(-count // step) * step
