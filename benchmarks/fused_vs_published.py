@@ -21,6 +21,7 @@ import numpy as np
 
 from srcli.backends.base import SessionOptions
 from srcli.backends.eager import TorchSession
+from srcli.backends.native import NativeBackend
 from srcli.backends.openvino import OpenVinoBackend
 from srcli.backends.ort import OnnxRuntimeBackend, OnnxRuntimeSession
 from srcli.benchmark.hardware import hardware
@@ -43,6 +44,9 @@ def contestants(model: LoadedModel, folder: Path) -> dict[str, Callable[[np.ndar
         if model.spec.eight_bits is not None:
             narrow = SessionOptions(precision="int8")
             ways["fused, OpenVINO, int8"] = OpenVinoBackend().open(model, narrow)
+    native = NativeBackend()
+    if not (native.unavailable() or native.declines(model.spec, "fp32")):
+        ways["fused, native"] = native.open(model, options)
     return ways
 
 

@@ -71,7 +71,7 @@ def main() -> None:
     # `srcli upscale` does with a folder.
     loop, call = (
         Restorer(
-            session=get_backend("auto").open(
+            session=get_backend("auto", model.spec, arguments.precision).open(
                 model, SessionOptions(lanes=lanes, precision=arguments.precision)
             ),
             geometry=model.geometry,

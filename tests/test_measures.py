@@ -97,8 +97,9 @@ def test_reduces_as_the_test_sets_were_reduced(scale, shared):
         assert psnr(reduce(picture, scale), expected) > 50
 
 
-@pytest.mark.parametrize("dataset", BICUBIC)
-@pytest.mark.parametrize("scale", [2, 3, 4])
+@pytest.mark.parametrize(
+    ("dataset", "scale"), [("Set5", 2), ("Set5", 3), ("Set5", 4), ("Set14", 2), ("B100", 4)]
+)
 def test_bicubic_scores_what_it_always_scores(srcli, shared, dataset, scale):
     code, out, _ = srcli(
         "eval", "-m", "bicubic", "-s", scale, shared / "data/eval" / dataset, "--json"

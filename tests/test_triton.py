@@ -73,8 +73,8 @@ assert errors[0] < errors[1]
 network = load("lapar-c", 2).network()
 x = torch.rand(1, 3, 3, 4)
 expected = network(x)
-for dtype in (torch.float16, torch.float32):
-    assert use_kernel(load("lapar-c", 3).network(), torch.device("cpu"), dtype) == "Triton"
+halved = load("lapar-c", 3).network()
+assert use_kernel(halved, torch.device("cpu"), torch.float16) == "Triton"
 assert use_kernel(network, torch.device("cpu"), torch.float32) == "Triton"
 torch.testing.assert_close(network(x), expected)
 print("the same")

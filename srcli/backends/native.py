@@ -12,7 +12,7 @@ import importlib
 import json
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -181,7 +181,10 @@ class CompiledLapar:
         self._phases = _filled(phases)
         self._mix, self._merge, self._taps = (kernel(name) for name in ("mix", "merge", "taps"))
 
-        self._pool = ThreadPoolExecutor(threads * lanes, "native") if threads > 1 else None
+        self._threads = threads
+        # Besides the thread that calls.
+        helpers = (threads - 1) * lanes
+        self._pool = ThreadPoolExecutor(helpers, "native") if helpers else None
         self._thread = threading.local()
         self._memory: SimpleQueue[_Memory] = SimpleQueue()
         for _ in range(lanes):
@@ -245,15 +248,22 @@ class CompiledLapar:
     def _on_each(
         self, areas: Sequence[Rectangle], work: Callable[[Rectangle, Array], object]
     ) -> None:
-        def do(area: Rectangle) -> None:
-            work(area, self._scratch())
+        """Do all rectangles of a stage, each thread taking the next one when it is free."""
+        left = iter(areas)
 
-        if self._pool is None or len(areas) == 1:
-            for area in areas:
-                do(area)
-        else:
-            for _ in self._pool.map(do, areas):
-                pass
+        def do_some() -> None:
+            scratch = self._scratch()
+            for area in left:
+                work(area, scratch)
+
+        helpers = min(self._threads, len(areas)) - 1
+        futures = [self._pool.submit(do_some) for _ in range(helpers)] if self._pool else []
+        try:
+            do_some()
+        finally:
+            wait(futures)  # they use memory that the next call gets
+        for future in futures:
+            future.result()
 
     def _scratch(self) -> Array:
         """Memory of the current thread for what lies between two convolutions."""

@@ -48,7 +48,8 @@ backend = click.option(
     default="auto",
     show_default=True,
     metavar="NAME",
-    help="What runs the network: openvino, ort, torch, trt, or auto for the fastest that works.",
+    help="What runs the network: native (LAPAR on a CPU), openvino, ort, torch, trt, or auto for "
+    "the fastest that works.",
 )
 
 threads = click.option(
