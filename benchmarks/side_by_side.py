@@ -191,6 +191,7 @@ WAYS = (
     Way("srcli LAPAR-C, torch", "torch", own("torch")),
     Way("srcli LAPAR-C, ort", "onnxruntime", own("ort")),
     Way("srcli LAPAR-C, openvino", "openvino", own("openvino")),
+    Way("srcli LAPAR-C, native", "srcli", own("native")),
 )  # fmt: skip
 
 
