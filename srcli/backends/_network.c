@@ -80,29 +80,42 @@ INLINE Py_ssize_t most(Py_ssize_t a, Py_ssize_t b)
 #pragma GCC diagnostic ignored "-Wpsabi"
 #endif
 
-#if defined(__x86_64__) && !defined(__clang__)
+/* The features of a kind are asked of the processor before its kernels are called. */
+#ifdef __x86_64__
 #define SEVERAL_KINDS
-#pragma GCC push_options
-#pragma GCC target("avx512f,avx512vl,avx512bw,avx512dq,avx2,fma,prefer-vector-width=512")
 #define LANES 16
 #define TOGETHER 8
 #define NAMED(name) name##_512
+#ifdef __clang__
+#pragma clang attribute push(__attribute__((target("avx512f,avx512vl,avx512bw,avx512dq,avx2,fma"))), apply_to = function)
 #include "_network_kernels.h"
+#pragma clang attribute pop
+#else
+#pragma GCC push_options
+#pragma GCC target("avx512f,avx512vl,avx512bw,avx512dq,avx2,fma,prefer-vector-width=512")
+#include "_network_kernels.h"
+#pragma GCC pop_options
+#endif
 #undef LANES
 #undef TOGETHER
 #undef NAMED
-#pragma GCC pop_options
 
-#pragma GCC push_options
-#pragma GCC target("avx2,fma")
 #define LANES 8
 #define TOGETHER 4
 #define NAMED(name) name##_256
+#ifdef __clang__
+#pragma clang attribute push(__attribute__((target("avx2,fma"))), apply_to = function)
 #include "_network_kernels.h"
+#pragma clang attribute pop
+#else
+#pragma GCC push_options
+#pragma GCC target("avx2,fma")
+#include "_network_kernels.h"
+#pragma GCC pop_options
+#endif
 #undef LANES
 #undef TOGETHER
 #undef NAMED
-#pragma GCC pop_options
 #endif
 
 #define LANES 4
