@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from srcli.backends.native import CompiledLapar, write_weights
+from srcli.backends.native import CompiledLapar, read_weights, write_weights
 from srcli.files import atomic_path
 from srcli.loading import LoadedModel
 from srcli.machine import usable_cores
@@ -22,10 +22,9 @@ def write_verified(model: LoadedModel, target: Path) -> list[Comparison]:
     """
     published: Any = model.published()
     weights = {name: value.numpy() for name, value in published.fuse().state_dict().items()}
-    scale, skips = published.scale, published.skips()
     with atomic_path(target) as partial:
-        write_weights(partial, weights, scale, skips)
-        network = CompiledLapar(weights, scale, skips, threads=usable_cores())
+        write_weights(partial, weights, published.scale, published.skips())
+        network = CompiledLapar(*read_weights(partial), threads=usable_cores())
         try:
             return verify_form(model, "native", network, model.spec.tolerance)
         finally:

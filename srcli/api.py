@@ -86,20 +86,20 @@ def load(
             scale.
         task: Which of the model's weights.
         weights: Your own checkpoint instead of what srcli ships.
-        backend: `native`, `ort`, `torch`, or `auto` for the fastest that works here.
+        backend: `native`, `openvino`, `ort`, `torch`, `trt`, or `auto` for the fastest that works.
         threads: CPU threads; None for one on each core.
 
     Raises:
         SrcliError: Any of these does not exist or does not work; the message says what to do.
     """
     from srcli import loading
-    from srcli.backends import get_backend
+    from srcli.backends import open_model
     from srcli.backends.base import SessionOptions
     from srcli.pipeline import Restorer
 
     file = None if weights is None else Path(weights)
     loaded = loading.load(model, scale, task=task, weights=file)
-    session = get_backend(backend, loaded.spec).open(loaded, SessionOptions(threads=threads))
+    session = open_model(backend, loaded, SessionOptions(threads=threads))[1]
     restorer = Restorer(session=session, geometry=loaded.geometry, scale=loaded.grid)
     return OpenModel(restorer, scale)
 

@@ -11,6 +11,7 @@
       MissingPartError            3  this machine or installation lacks something
         WeightsError              3  weights are missing, damaged or of another model
         BackendError              3  a backend is not available or fails to start
+          DeclinedError           3  a backend does not run these weights
       MemoryExhaustedError        4  even the smallest tile did not fit
 
 A message names the file or the option, says what is wrong, and ends with what to do next.
@@ -70,6 +71,10 @@ class WeightsError(MissingPartError):
 
 class BackendError(MissingPartError):
     """A backend is not available here or fails to start."""
+
+
+class DeclinedError(BackendError):
+    """A backend does not run these weights; others may."""
 
 
 class MemoryExhaustedError(SrcliError):

@@ -125,8 +125,7 @@ def cache_folder() -> Path:
 
 def native_path(weights: Weights) -> Path:
     """Where these weights are or will be as `srcli.backends.native` reads them."""
-    kind = f"{weights.sha256[:16]}-native-g{GRAPH_FORMAT}"
-    return cache_folder() / "graphs" / f"{weights.model}-x{weights.scale}-{kind}.safetensors"
+    return graph_path(weights, "native").with_suffix(".safetensors")
 
 
 def graph_path(weights: Weights, precision: str = "fp32") -> Path:

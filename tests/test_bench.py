@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import importlib
 import io
 import json
 import subprocess
@@ -18,6 +19,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from srcli import images, timing
+from srcli.backends import get_backend
 from srcli.benchmark import report, runner, worker
 from srcli.benchmark.compare import compare, read_report
 from srcli.benchmark.counting import Work, count
@@ -400,3 +402,34 @@ def test_plots_are_drawn(tmp_path, name, sizes):
     else:
         assert "<svg" in (tmp_path / name).read_text()
     assert [file.name for file in tmp_path.iterdir()] == [name]
+
+
+@pytest.mark.parametrize(
+    ("backend", "graph", "precision"),
+    [
+        ("native", "published", "fp32"),
+        ("native", "fused", "bf16"),
+        ("torch", "fused", "int8"),
+    ],
+)
+def test_nothing_to_measure_is_said(srcli, backend, graph, precision):
+    code, _, err = srcli(
+        "bench", "-m", "lapar-c", "--backend", backend, "--graph", graph, "--precision", precision
+    )
+    assert code == 2
+    assert "nothing to measure" in err
+
+
+def test_auto_is_chosen_for_each_graph_and_precision():
+    kinds = importlib.import_module("srcli.commands.bench")._kinds
+    spec = get_model("lapar-c")
+
+    def chosen(graph, precision):
+        return [
+            kind["backend"] for kind in kinds(spec, ("auto",), (precision,), (graph,), sweep=False)
+        ]
+
+    assert chosen("fused", "fp32") == [get_backend("auto", spec).name]
+    assert chosen("fused", "int8") == [get_backend("auto", spec, "int8").name]
+    assert "native" not in chosen("published", "fp32")
+    assert len(chosen("published", "fp32")) == 1

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from srcli.backends import BACKENDS
 
 STATUS = Path("/proc/self/status")
 BUDGET = 160 << 20
@@ -38,6 +39,10 @@ print(bytes_of("VmHWM") - before)
 """
 
 
+def get_backend_problem(name):
+    return next(backend for backend in BACKENDS if backend.name == name).unavailable()
+
+
 @pytest.mark.skipif(not STATUS.exists(), reason="needs Linux")
 @pytest.mark.parametrize(
     ("backend", "task", "scale"),
@@ -50,8 +55,8 @@ print(bytes_of("VmHWM") - before)
     ],
 )
 def test_tiles_stay_within_their_memory(backend, task, scale):
-    if backend == "openvino" and importlib.util.find_spec("openvino") is None:
-        pytest.skip("needs openvino")
+    if (problem := get_backend_problem(backend)) is not None:
+        pytest.skip(problem)
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", PEAK, backend, task, str(scale), str(BUDGET)],
         capture_output=True,

@@ -13,7 +13,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from srcli.backends import get_backend
+from srcli.backends import get_backend, open_model
 from srcli.backends.base import OutOfMemory, SessionOptions
 from srcli.backends.native import (
     COLUMNS,
@@ -23,7 +23,6 @@ from srcli.backends.native import (
     PORTIONS,
     CompiledLapar,
     NativeBackend,
-    NativeSession,
     aligned,
     evaluation,
     packed,
@@ -32,7 +31,7 @@ from srcli.backends.native import (
     rows_for,
     write_weights,
 )
-from srcli.errors import BackendError
+from srcli.errors import BackendError, DeclinedError, VerificationError
 from srcli.health.backends import compiled_part
 from srcli.loading import load
 from srcli.models.lapar.network import Lapar
@@ -250,8 +249,10 @@ def test_own_dictionary_that_is_not_symmetric_runs_elsewhere(tmp_path):
     save_file(tensors, tmp_path / "own.safetensors")
     model = load("lapar-c", 2, weights=tmp_path / "own.safetensors")
     assert model.native_weights() is None
-    session = NativeBackend().open(model, SessionOptions())
-    assert not isinstance(session, NativeSession)
+    with pytest.raises(DeclinedError, match="not symmetric"):
+        open_model("native", model, SessionOptions())
+    backend, session = open_model("auto", model, SessionOptions())
+    assert backend.name != "native"
     batch = noise(1, 3, 9, 12)
     np.testing.assert_allclose(
         session(batch), in_double(model.published(), batch), atol=3e-6, rtol=0
@@ -261,13 +262,46 @@ def test_own_dictionary_that_is_not_symmetric_runs_elsewhere(tmp_path):
 
 def test_weights_that_do_not_prove_themselves_are_not_written(tmp_path, monkeypatch):
     writer = importlib.import_module("srcli.export.to_native")
-    errors = importlib.import_module("srcli.errors")
     monkeypatch.setattr(
         "srcli.backends.native.evaluation", lambda side: evaluation(side) * np.float32(1.001)
     )
-    with pytest.raises(errors.VerificationError, match="native form differs"):
+    with pytest.raises(VerificationError, match="native form differs"):
         writer.write_verified(load("lapar-c", 4), tmp_path / "w.safetensors")
     assert not list(tmp_path.iterdir())
+
+
+def test_auto_goes_on_where_native_fails_its_check(monkeypatch):
+    def fail(*arguments):
+        raise VerificationError("too far from the published network")
+
+    model = load("lapar-c", 2)
+    monkeypatch.setattr(type(model), "native_weights", fail)
+    backend, session = open_model("auto", model, SessionOptions())
+    session.close()
+    assert backend.name != "native"
+    with pytest.raises(DeclinedError, match="too far"):
+        open_model("native", model, SessionOptions())
+
+
+def test_nobody_goes_on_after_a_call_that_failed(monkeypatch):
+    """In memory that the next call gets."""
+    network = prepared(load("lapar-c", 2).published(), threads=3)
+    first, second = noise(1, 3, 90, 200), noise(1, 3, 90, 199)
+    expected = network(second)
+    submit, calls = network._pool.submit, []
+
+    def refuse_the_second(work):
+        calls.append(work)
+        if len(calls) == 2:
+            raise RuntimeError("can't start new thread")
+        return submit(work)
+
+    monkeypatch.setattr(network._pool, "submit", refuse_the_second)
+    with pytest.raises(RuntimeError, match="new thread"):
+        network(first)
+    monkeypatch.setattr(network._pool, "submit", submit)
+    np.testing.assert_array_equal(network(second), expected)
+    network.close()
 
 
 def test_damaged_file_is_named(tmp_path):
@@ -316,6 +350,7 @@ class TestRefusals:
             (0, np.zeros((1, 8, 9, 16), np.float64), "float32"),
             (0, np.zeros((8, 9, 16), np.float32), "dimensions"),
             (0, aligned(1 * 8 * 8 * 16).reshape(1, 8, 8, 16), "one size"),
+            (0, aligned(2 * 8 * 9 * 16).reshape(2, 8, 9, 16), "not such maps"),
             (0, aligned(1 * 8 * 9 * 32).reshape(1, 8, 9, 32), "not such maps"),
             (1, (aligned(100), aligned(16)), "weights"),
             (2, (aligned(36 * 256), aligned(8)), "bias"),
@@ -332,6 +367,12 @@ class TestRefusals:
         arguments = self.arguments()
         arguments[index] = value
         with pytest.raises(ValueError, match=message):
+            compiled.unit(*arguments)
+
+    def test_no_kernel(self):
+        arguments = self.arguments()
+        arguments[1] = None
+        with pytest.raises(TypeError, match="kernel"):
             compiled.unit(*arguments)
 
     def test_what_cannot_be_written(self):

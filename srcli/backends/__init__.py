@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from importlib import metadata
 
-from srcli.backends.base import Backend, Precision
+from srcli.backends.base import Backend, Model, Precision, Session, SessionOptions
 from srcli.backends.eager import TorchBackend
 from srcli.backends.native import NativeBackend
 from srcli.backends.openvino import OpenVinoBackend
 from srcli.backends.ort import OnnxRuntimeBackend
 from srcli.backends.trt import TensorRtBackend
 from srcli.cuda import driver
-from srcli.errors import BackendError
+from srcli.errors import BackendError, DeclinedError
 from srcli.spec import ModelSpec
 
 # Fastest first on a CPU, as measured: see `benchmarks/results`.
@@ -49,9 +49,35 @@ def get_backend(name: str, spec: ModelSpec | None = None, precision: Precision =
             if reason is None:
                 return backend
             reasons.append(f"{backend.name}: {reason}")
-    if reasons:
-        raise BackendError("; ".join(reasons))
-    raise BackendError(f"no backend is called {name!r}. Choose from {', '.join(backend_names())}.")
+    raise _no_backend(name, reasons)
+
+
+def _no_backend(name: str, reasons: list[str]) -> BackendError:
+    names = ", ".join(backend_names())
+    return BackendError(
+        "; ".join(reasons) or f"no backend is called {name!r}. Choose from {names}."
+    )
+
+
+def open_model(name: str, model: Model, options: SessionOptions) -> tuple[Backend, Session]:
+    """Open a model in the backend of this name; `auto` is the fastest that takes it here.
+
+    Raises:
+        BackendError: As `get_backend`, or the backend does not run these weights.
+    """
+    reasons = []
+    for backend in by_preference():
+        if name in ("auto", backend.name):
+            reason = backend.unavailable() or backend.declines(model.spec, options.precision)
+            if reason is None:
+                try:
+                    return backend, backend.open(model, options)
+                except DeclinedError as error:
+                    if name != "auto":
+                        raise
+                    reason = str(error)
+            reasons.append(f"{backend.name}: {reason}")
+    raise _no_backend(name, reasons)
 
 
 def by_preference() -> tuple[Backend, ...]:

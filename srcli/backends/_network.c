@@ -20,6 +20,9 @@
 
 enum { GROUP = 16, STEP = 4, TILES = 16, MOST_SOURCES = 8 };
 
+/* Raised with every change of what Python must lay out otherwise; `native.py` knows it too. */
+enum { LAYOUT = 1 };
+
 #define INLINE static inline __attribute__((always_inline))
 #ifdef __clang__
 #define UNROLL _Pragma("clang loop unroll(full)")
@@ -80,8 +83,9 @@ INLINE Py_ssize_t most(Py_ssize_t a, Py_ssize_t b)
 #pragma GCC diagnostic ignored "-Wpsabi"
 #endif
 
-/* The features of a kind are asked of the processor before its kernels are called. */
-#ifdef __x86_64__
+/* The features of a kind are asked of the processor before its kernels are called. On Windows GCC
+   keeps vectors on a stack that is not aligned for them. */
+#if defined(__x86_64__) && !defined(_WIN32) && !defined(__CYGWIN__)
 #define SEVERAL_KINDS
 #define LANES 16
 #define TOGETHER 8
@@ -134,6 +138,14 @@ static struct {
     int bits;
 } kernels = {convolve_3_128, convolve_5_128, 128};
 
+static int use_kernels(Convolve *convolve_3, Convolve *convolve_5, int bits)
+{
+    kernels.convolve_3 = convolve_3;
+    kernels.convolve_5 = convolve_5;
+    kernels.bits = bits;
+    return 1;
+}
+
 /* The widest vectors that the processor has, or those of so many bits; 0 if it has no such. */
 static int choose_kernels(int bits)
 {
@@ -141,24 +153,13 @@ static int choose_kernels(int bits)
     __builtin_cpu_init();
     if ((bits == 0 || bits == 512) && __builtin_cpu_supports("avx512f") &&
         __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512bw") &&
-        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("fma")) {
-        kernels.convolve_3 = convolve_3_512;
-        kernels.convolve_5 = convolve_5_512;
-        kernels.bits = 512;
-        return 1;
-    }
+        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("fma"))
+        return use_kernels(convolve_3_512, convolve_5_512, 512);
     if ((bits == 0 || bits == 256) && __builtin_cpu_supports("avx2") &&
-        __builtin_cpu_supports("fma")) {
-        kernels.convolve_3 = convolve_3_256;
-        kernels.convolve_5 = convolve_5_256;
-        kernels.bits = 256;
-        return 1;
-    }
+        __builtin_cpu_supports("fma"))
+        return use_kernels(convolve_3_256, convolve_5_256, 256);
 #endif
-    kernels.convolve_3 = convolve_3_128;
-    kernels.convolve_5 = convolve_5_128;
-    kernels.bits = 128;
-    return bits == 0 || bits == 128;
+    return (bits == 0 || bits == 128) && use_kernels(convolve_3_128, convolve_5_128, 128);
 }
 
 /* Memory for intermediate results, handed out piece by piece. */
@@ -247,6 +248,7 @@ typedef struct {
 /* Row `y` of the enlarged picture from `left` to `right`, bicubic; beyond its border it is
    reflected. `column` has room for the columns of the source that it takes, `reach` on each side
    included. */
+FOR_EVERY_PROCESSOR
 static void enlarge_row(const Source *source, int plane, Py_ssize_t y, Py_ssize_t left,
                         Py_ssize_t right, float *restrict column, float *restrict row)
 {
@@ -358,14 +360,15 @@ static float *numbers(Held *held, PyObject *object, int flags, Py_ssize_t count,
     return NULL;
 }
 
-/* Maps x height x width x channels; returns their number, or -1. */
-static int maps(Held *held, PyObject *object, int flags, int groups, Map *found, const char *name)
+/* Maps x height x width x channels, at most so many; returns their number, or -1. */
+static int maps(Held *held, PyObject *object, int flags, int groups, Map *found, int limit,
+                const char *name)
 {
     Py_buffer *view = hold(held, object, flags, 4, name);
     if (view == NULL)
         return -1;
     const Py_ssize_t *shape = view->shape;
-    if (shape[0] < 1 || shape[0] > MOST_SOURCES || shape[3] != groups * GROUP ||
+    if (shape[0] < 1 || shape[0] > limit || shape[3] != groups * GROUP ||
         (uintptr_t)view->buf % 64 != 0) {
         PyErr_Format(PyExc_ValueError, "%s: not such maps", name);
         return -1;
@@ -404,6 +407,10 @@ static int kernel(Held *held, PyObject *pair, int side, Convolution *to_do)
 {
     PyObject *weights, *bias;
     Py_ssize_t points = (side + 3) * (side + 3);
+    if (!PyTuple_Check(pair)) {
+        PyErr_SetString(PyExc_TypeError, "kernel: a pair of weights and bias is needed");
+        return 0;
+    }
     if (!PyArg_ParseTuple(pair, "OO", &weights, &bias))
         return 0;
     to_do->weights = numbers(held, weights, 0,
@@ -464,7 +471,7 @@ static PyObject *head(PyObject *module, PyObject *arguments)
     Py_buffer *planes = groups ? hold(&held, picture, 0, 3, "picture") : NULL;
     const float *means = planes ? numbers(&held, mean, 0, 3, "mean") : NULL;
     if (means == NULL || !kernel(&held, pair, 3, &to_do) ||
-        maps(&held, target, PyBUF_WRITABLE, groups, &out, "out") != 1 ||
+        maps(&held, target, PyBUF_WRITABLE, groups, &out, 1, "out") != 1 ||
         !lies_in(&area, out.bottom, out.right) || !scratch_of(&held, room, &scratch))
         return finished(&held, &scratch);
     if (planes->shape[0] != 3 || planes->shape[1] != out.bottom || planes->shape[2] != out.right) {
@@ -503,8 +510,8 @@ static PyObject *unit(PyObject *module, PyObject *arguments)
                          .outputs = groups, .scale = 1, .rectified = 1};
     Convolution second = {.from = &between, .sources = 1, .channels = channels, .groups = groups,
                           .outputs = groups, .scale = 1, .skip = &from, .factor = factor};
-    if (groups && maps(&held, features, 0, groups, &from, "features") == 1 &&
-        maps(&held, target, PyBUF_WRITABLE, groups, &out, "out") == 1 && same_size(&from, &out) &&
+    if (groups && maps(&held, features, 0, groups, &from, 1, "features") == 1 &&
+        maps(&held, target, PyBUF_WRITABLE, groups, &out, 1, "out") == 1 && same_size(&from, &out) &&
         lies_in(&area, out.bottom, out.right) && kernel(&held, opening, 3, &first) &&
         kernel(&held, closing, 3, &second) && scratch_of(&held, room, &scratch)) {
         Py_BEGIN_ALLOW_THREADS
@@ -536,9 +543,9 @@ static PyObject *reduction(PyObject *module, PyObject *arguments)
     int groups = groups_for(channels);
     Convolution to_do = {.from = from, .channels = channels, .groups = groups, .outputs = groups,
                          .scale = 1, .skip = &skip, .factor = factor};
-    to_do.sources = groups ? maps(&held, features, 0, groups, from, "features") : -1;
-    if (to_do.sources > 0 && maps(&held, other, 0, groups, &skip, "skip") == 1 &&
-        maps(&held, target, PyBUF_WRITABLE, groups, &out, "out") == 1 &&
+    to_do.sources = groups ? maps(&held, features, 0, groups, from, MOST_SOURCES, "features") : -1;
+    if (to_do.sources > 0 && maps(&held, other, 0, groups, &skip, 1, "skip") == 1 &&
+        maps(&held, target, PyBUF_WRITABLE, groups, &out, 1, "out") == 1 &&
         same_size(&from[0], &out) && same_size(&skip, &out) &&
         lies_in(&area, out.bottom, out.right) && kernel(&held, pair, 3, &to_do) &&
         scratch_of(&held, room, &scratch)) {
@@ -624,7 +631,7 @@ static PyObject *tail(PyObject *module, PyObject *arguments)
     work.taps.outputs = 1;
     Py_buffer *planes = groups ? hold(&held, picture, 0, 3, "picture") : NULL;
     Py_buffer *restored = planes ? hold(&held, target, PyBUF_WRITABLE, 3, "out") : NULL;
-    if (restored == NULL || maps(&held, features, 0, groups, &work.features, "features") != 1 ||
+    if (restored == NULL || maps(&held, features, 0, groups, &work.features, 1, "features") != 1 ||
         (scale > 1 && !kernel(&held, up, 3, &work.up)) || !kernel(&held, mix, 5, &work.mix) ||
         !kernel(&held, merge, 3, &work.merge) || !kernel(&held, taps, 3, &work.taps) ||
         !scratch_of(&held, room, &scratch))
@@ -680,6 +687,11 @@ static struct PyModuleDef definition = {PyModuleDef_HEAD_INIT, "_network", NULL,
 
 PyMODINIT_FUNC PyInit__network(void)
 {
+    PyObject *module = PyModule_Create(&definition);
     choose_kernels(0);
-    return PyModule_Create(&definition);
+    if (module != NULL && PyModule_AddIntConstant(module, "layout", LAYOUT) < 0) {
+        Py_DECREF(module);
+        return NULL;
+    }
+    return module;
 }

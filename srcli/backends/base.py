@@ -98,6 +98,11 @@ class Model(Protocol):
     """A model with its weights, in whichever form a backend asks for."""
 
     @property
+    def spec(self) -> ModelSpec:
+        """Its entry in the registry, or one like it."""
+        ...
+
+    @property
     def geometry(self) -> Geometry:
         """What sizes it takes, and how much memory."""
         ...

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 COMPILED = "srcli.backends._filters"
 REBUILD = (
-    "Install a C compiler and Python's headers, then install srcli from its source again, with "
-    "--no-cache-dir."
+    "Install a C compiler (GCC or Clang) and Python's headers, then install srcli from its source "
+    "again, with --no-cache-dir."
 )
 STRIP = 64  # rows; four more are read for each strip
 # Outputs of a graph that ends at the taps; the picture that they filter is the input if missing.

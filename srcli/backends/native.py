@@ -1,7 +1,7 @@
 """LAPAR on a CPU by our own compiled code: Winograd convolutions, rectangle by rectangle.
 
 General runtimes sum over all taps of a convolution, and write each convolution's result to memory
-before the next begins. LAPAR's have 16 to 32 channels: few enough that a third of the
+before the next begins. LAPAR's have 16 to 32 channels: few enough that a quarter of the
 multiplications will do (`_network_kernels.h`), and that what lies between two convolutions stays in
 the cache.
 """
@@ -11,8 +11,9 @@ from __future__ import annotations
 import importlib
 import json
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -24,8 +25,7 @@ from numpy.typing import NDArray
 
 from srcli.backends.base import Batch, Model, OutOfMemory, Precision, SessionOptions
 from srcli.backends.cpu_filters import REBUILD
-from srcli.backends.ort import OnnxRuntimeBackend
-from srcli.errors import BackendError, first_line
+from srcli.errors import BackendError, DeclinedError, VerificationError, first_line
 from srcli.machine import usable_cores
 
 if TYPE_CHECKING:
@@ -38,8 +38,9 @@ Rectangle = tuple[int, int, int, int]
 
 COMPILED = "srcli.backends._network"
 GROUP, STEP, TILES = 16, 4, 16  # as in `_network.c`
+LAYOUT = 1  # as in `_network.c`
 ALIGNMENT = 64  # bytes
-LEAST_BITS = 256  # measured: in narrower vectors other backends are faster
+LEAST_BITS = 256  # measured on x86-64: in vectors of 128 bits other backends are faster
 
 # Rectangles of features, in pixels: with a border of one on each side they are whole tiles of 4.
 MOST_ROWS, COLUMNS = 30, 126
@@ -59,31 +60,39 @@ class NativeBackend:
         if (problem := missing()) is not None:
             return problem
         if vectors() < LEAST_BITS:
-            return f"the processor has no vectors of {LEAST_BITS} bits. Choose --backend ort."
+            return (
+                f"this build has no vectors of {LEAST_BITS} bits for this processor. "
+                "Choose --backend ort."
+            )
         return None
 
     def declines(self, spec: ModelSpec, precision: Precision) -> str | None:
         if spec.distinct_taps is None:
-            return f"only LAPAR runs there, not {spec.name}. Choose another --backend."
+            return f"runs only LAPAR, not {spec.name}. Choose another --backend."
         if precision != "fp32":
             return f"computes in fp32, not {precision}. Choose another --backend."
         return None
 
     def open(self, model: Model, options: SessionOptions) -> Session:
-        weights = model.native_weights()
-        if weights is None:  # filters of a dictionary of the user's own
-            return OnnxRuntimeBackend().open(model, options)
+        try:
+            weights = model.native_weights()
+        except VerificationError as error:
+            raise DeclinedError(f"native: {error}") from error
+        if weights is None:
+            raise DeclinedError(
+                "native: these weights have filters that are not symmetric. "
+                "Choose another --backend."
+            )
         return NativeSession(weights, options, model.geometry)
 
 
 class NativeSession:
-    """One network; its lanes may call it at the same time, each with its share of the threads."""
+    """One network; its lanes may call it at the same time, and share the threads."""
 
     def __init__(self, weights: Path, options: SessionOptions, geometry: Geometry) -> None:
-        threads = options.threads or usable_cores()
         self.lanes = options.lanes
         self._network: CompiledLapar | None = CompiledLapar(
-            *read_weights(weights), threads=max(1, threads // self.lanes), lanes=self.lanes
+            *read_weights(weights), threads=options.threads or usable_cores(), lanes=self.lanes
         )
         self.memory_share = self._network.floats_per_pixel / geometry.floats_per_pixel
 
@@ -108,9 +117,11 @@ class NativeSession:
 def missing() -> str | None:
     """That the compiled network was not built, and the remedy; None if it was."""
     try:
-        importlib.import_module(COMPILED)
+        compiled = importlib.import_module(COMPILED)
     except ImportError:
         return f"srcli was installed without its compiled network. {REBUILD}"
+    if compiled.layout != LAYOUT:
+        return "the compiled network is of another version of srcli. Install srcli again."
     return None
 
 
@@ -141,8 +152,8 @@ class CompiledLapar:
         weights: The state of a `FusedLapar` with 13 taps, by its names.
         scale: 1 to 4.
         skips: For each block, the factors on its skip connections, the block's own last.
-        threads: Of each lane.
-        lanes: How many calls may be under way at once.
+        threads: Of all lanes together.
+        lanes: How many calls are to be under way at once.
     """
 
     def __init__(
@@ -181,10 +192,8 @@ class CompiledLapar:
         self._phases = _filled(phases)
         self._mix, self._merge, self._taps = (kernel(name) for name in ("mix", "merge", "taps"))
 
-        self._threads = threads
-        # Besides the thread that calls.
-        helpers = (threads - 1) * lanes
-        self._pool = ThreadPoolExecutor(helpers, "native") if helpers else None
+        self._helpers = max(0, threads - lanes)  # besides the threads that call
+        self._pool = ThreadPoolExecutor(self._helpers, "native") if self._helpers else None
         self._thread = threading.local()
         self._memory: SimpleQueue[_Memory] = SimpleQueue()
         for _ in range(lanes):
@@ -203,8 +212,8 @@ class CompiledLapar:
     def __call__(self, batch: Batch) -> Batch:
         """n x 3 x h x w in [0, 1] to n x 3 x s*h x s*w, float32, not clamped.
 
-        Sides of the result must be at least 3. May be called from several threads, but no more
-        calls than lanes are under way at once.
+        Sides of the result must be at least 3. May be called from several threads: as many calls
+        as there are lanes run at once, others wait.
         """
         count, _, height, width = batch.shape
         restored = np.empty((count, 3, height * self.scale, width * self.scale), np.float32)
@@ -249,21 +258,31 @@ class CompiledLapar:
         self, areas: Sequence[Rectangle], work: Callable[[Rectangle, Array], object]
     ) -> None:
         """Do all rectangles of a stage, each thread taking the next one when it is free."""
-        left = iter(areas)
+        left = deque(areas)
 
         def do_some() -> None:
             scratch = self._scratch()
-            for area in left:
+            while True:
+                try:
+                    area = left.popleft()
+                except IndexError:
+                    return
                 work(area, scratch)
 
-        helpers = min(self._threads, len(areas)) - 1
-        futures = [self._pool.submit(do_some) for _ in range(helpers)] if self._pool else []
+        futures: list[Future[None]] = []
         try:
+            for _ in range(min(self._helpers, len(areas) - 1)):
+                assert self._pool is not None, "there are helpers"
+                futures.append(self._pool.submit(do_some))
             do_some()
         finally:
-            wait(futures)  # they use memory that the next call gets
+            # Whatever happened: nobody may go on in memory that the next call gets. Those that
+            # have not begun would find nothing to do.
+            left.clear()
+            wait([future for future in futures if not future.cancel()])
         for future in futures:
-            future.result()
+            if not future.cancelled():
+                future.result()
 
     def _scratch(self) -> Array:
         """Memory of the current thread for what lies between two convolutions."""

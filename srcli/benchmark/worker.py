@@ -27,7 +27,7 @@ from srcli.errors import BackendError, SrcliError, WeightsError, first_line
 from srcli.loading import LoadedModel, load
 from srcli.registry import get_model
 from srcli.resample import resize
-from srcli.spec import Geometry, GraphPrecision, Scale
+from srcli.spec import Geometry, GraphPrecision, ModelSpec, Scale
 from srcli.store import weights_from_file
 from srcli.timing import Step, clock, for_a_while
 
@@ -277,6 +277,10 @@ class Published:
 
     def __init__(self, model: LoadedModel, folder: Path) -> None:
         self._model, self._folder = model, folder
+
+    @property
+    def spec(self) -> ModelSpec:
+        return self._model.spec
 
     @property
     def geometry(self) -> Geometry:

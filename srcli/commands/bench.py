@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from srcli.backends.base import Session
+    from srcli.backends.base import Backend, Session
     from srcli.benchmark.rows import Result, Row
     from srcli.spec import Geometry, ModelSpec, Scale
 
@@ -176,6 +176,11 @@ def _bench(
 
         check_target(plot)
     rows = list(dict.fromkeys(_rows(sweep=sweep, **wishes)))
+    if not rows:
+        raise UsageError(
+            "there is nothing to measure: no backend that was asked for runs these models in this "
+            "form and precision. Leave out --backend, --graph or --precision."
+        )
     facts = {**hardware(), "allocator": allocator, "before": state()}
     with console.progress() as bar:
         measured = measure(
@@ -325,23 +330,27 @@ def _kinds(
     from srcli.backends import by_preference, get_backend
     from srcli.cuda import driver
 
-    usable = [b for b in by_preference() if not (b.unavailable() or b.declines(spec, "fp32"))]
-    chosen = [get_backend(name, spec) for name in backends] or (usable[:1] if sweep else usable)
+    usable = [backend for backend in by_preference() if backend.unavailable() is None]
     cuda = driver().devices > 0
     for graph in graphs or (("fused",) if sweep else ("published", "fused")):
         # Unless asked for, the published graph runs where papers run it.
-        homes = chosen if graph == "fused" or backends else [get_backend("torch")]
-        for backend in homes:
-            name = backend.name
-            if (graph, name) == ("published", "native"):  # which fuses all that it runs
-                continue
-            short = ("fp32", "fp16") if cuda and name in ("torch", "trt") else ("fp32",)
-            for precision in precisions or short:
-                if precision == "int8" and (graph, name) not in EIGHT_BITS:
+        everywhere = [b.name for b in usable] if graph == "fused" else ["torch"]
+        for name in backends or (["auto"] if sweep else everywhere):
+            for precision in precisions or (("fp32", "fp16") if cuda else ("fp32",)):
+                offered = usable if name == "auto" else [get_backend(name)]
+                able = [b.name for b in offered if _runs(b, spec, graph, precision)][:1]
+                if not precisions and precision == "fp16" and able not in (["torch"], ["trt"]):
                     continue
-                if backend.declines(spec, precision):  # type: ignore[arg-type]  # click checked it
-                    continue
-                yield {"graph": graph, "backend": name, "precision": precision}
+                for backend in able:
+                    yield {"graph": graph, "backend": backend, "precision": precision}
+
+
+def _runs(backend: Backend, spec: ModelSpec, graph: str, precision: str) -> bool:
+    if precision == "int8" and (graph, backend.name) not in EIGHT_BITS:
+        return False
+    if graph == "published" and backend.name == "native":  # which fuses all that it runs
+        return False
+    return backend.declines(spec, precision) is None  # type: ignore[arg-type]  # click checked it
 
 
 def _variants(kind: dict[str, Any], no_cuda_graph: bool, cold: bool) -> Iterator[dict[str, Any]]:

@@ -55,11 +55,12 @@ def _differences(job: Job, request: Request, model: LoadedModel) -> Iterator[tup
     import numpy as np
 
     from srcli.backends import BACKENDS
+    from srcli.errors import DeclinedError
     from srcli.pipeline import Restorer
 
     batch = _middle(job)
     tile = request.tile or max(8, min(batch.shape[2:]) // 3)
-    reference: NDArray[np.float32] | None = None
+    reference: tuple[str, NDArray[np.float32]] | None = None
     chosen = [
         b
         for b in BACKENDS
@@ -67,7 +68,13 @@ def _differences(job: Job, request: Request, model: LoadedModel) -> Iterator[tup
         and not (b.unavailable() or b.declines(model.spec, request.precision))
     ]
     for backend in chosen:
-        with closing(backend.open(model, request.session_options())) as session:
+        try:
+            opened = backend.open(model, request.session_options())
+        except DeclinedError:
+            if request.backend != "auto":
+                raise
+            continue
+        with closing(opened) as session:
             whole, tiled = (
                 Restorer(session=session, geometry=model.geometry, scale=model.grid, tile=side)
                 for side in (max(batch.shape[2:]), tile)
@@ -76,10 +83,10 @@ def _differences(job: Job, request: Request, model: LoadedModel) -> Iterator[tup
             label = f"{backend.name}: tiles of {tile} {AGAINST_WHOLE}"
             yield label, float(np.abs(tiled.restore(batch) - untiled).max())
         if reference is None:
-            reference = untiled
+            reference = backend.name, untiled
         else:
-            label = f"{backend.name} against {chosen[0].name}"
-            yield label, float(np.abs(untiled - reference).max())
+            first, expected = reference
+            yield f"{backend.name} against {first}", float(np.abs(untiled - expected).max())
 
 
 def _middle(job: Job) -> NDArray[np.float32]:

@@ -158,7 +158,7 @@ def _enlarger(
 
     import numpy as np
 
-    from srcli.backends import get_backend
+    from srcli.backends import open_model
     from srcli.backends.base import SessionOptions
     from srcli.backends.ensemble import SelfEnsemble
     from srcli.loading import load
@@ -166,8 +166,9 @@ def _enlarger(
     from srcli.resample import resize
 
     loaded = load(model, scale, task=task, weights=weights, note=console.note)
-    runner = get_backend(backend, loaded.spec, precision)
-    session = runner.open(loaded, SessionOptions(threads=threads, precision=precision))
+    runner, session = open_model(
+        backend, loaded, SessionOptions(threads=threads, precision=precision)
+    )
     session = SelfEnsemble(session) if tta else session
     restorer = Restorer(
         session=session, geometry=loaded.geometry, scale=loaded.grid, tile=tile, memory=memory

@@ -283,6 +283,7 @@ class _Runner:
         return model
 
     def restorer(self, scale: Scale) -> Restorer:
+        from srcli.backends import open_model
         from srcli.backends.base import lanes_of
         from srcli.backends.ensemble import SelfEnsemble
         from srcli.pipeline import Restorer, sensible_lanes
@@ -296,7 +297,10 @@ class _Runner:
                 memory=self.request.memory,
                 tile=self.request.tile,
             )
-            session = self.backend.open(model, self.request.session_options(lanes))
+            self.backend, session = open_model(
+                _backend(self.request), model, self.request.session_options(lanes)
+            )
+            self.facts["backend"] = self.backend.name
             self._stack.enter_context(closing(session))
             session = SelfEnsemble(session) if self.request.tta else session
             if self.request.backend == "auto":

@@ -34,30 +34,37 @@ def tensorrt() -> Iterator[Finding]:
 
 def compiled_part() -> Iterator[Finding]:
     """What was compiled when srcli was built; all works without it, LAPAR more slowly."""
-    from srcli.backends.cpu_filters import unavailable
-    from srcli.backends.native import missing, vectors
+    from srcli.backends import cpu_filters
+    from srcli.backends.native import NativeBackend, vectors
 
-    problem = missing() or unavailable()
-    if problem is None:
-        found = f"LAPAR for processors, in vectors of {vectors()} bits"
-        yield Finding(subject="compiled part", status="ok", found=found)
-    else:
-        _, _, remedy = problem.partition(". ")
-        found = "missing: LAPAR takes two to four times as long on processors"
-        yield Finding(subject="compiled part", status="note", found=found, remedy=remedy)
+    parts = (
+        (NativeBackend().unavailable(), "its network: LAPAR takes two to four times as long"),
+        (cpu_filters.unavailable(), "its filters: LAPAR is slower with ort, openvino and torch"),
+    )
+    for problem, consequence in parts:
+        if problem is not None:
+            reason, _, remedy = problem.partition(". ")
+            found = f"{consequence} ({reason})"
+            yield Finding(subject="compiled part", status="note", found=found, remedy=remedy)
+            return
+    found = f"LAPAR for processors, in vectors of {vectors()} bits"
+    yield Finding(subject="compiled part", status="ok", found=found)
 
 
 def backend() -> Iterator[Finding]:
     """The backend that `auto` takes, and those that would work too."""
-    from srcli.backends import BACKENDS, get_backend
+    from srcli.backends import by_preference, get_backend
 
     try:
-        chosen = get_backend("auto").name
+        first = get_backend("auto").name
     except BackendError as error:
         yield told("backend", "problem", error)
         return
-    usable = [candidate.name for candidate in BACKENDS if candidate.unavailable() is None]
-    others = ", ".join(name for name in usable if name != chosen) or "nothing else"
+    usable = [candidate.name for candidate in by_preference() if candidate.unavailable() is None]
+    choice, rest = first, usable[1:]
+    if first == "native" and rest:  # it runs LAPAR only
+        choice, rest = f"native for LAPAR, {rest[0]} for other models", rest[1:]
+    others = ", ".join(rest) or "nothing else"
     yield Finding(
-        subject="backend", status="ok", found=f"auto chooses {chosen}; {others} would work too"
+        subject="backend", status="ok", found=f"auto chooses {choice}; {others} would work too"
     )
