@@ -30,7 +30,7 @@ from srcli.errors import (
 from srcli.files import atomic_path
 from srcli.loading import LoadedModel, Note
 from srcli.spec import Geometry, GraphPrecision, ModelSpec, MultiplyAdds, Task
-from srcli.store import Weights, cache_folder, sha256_of
+from srcli.store import Weights, cache_folder, into_cache, sha256_of
 
 if TYPE_CHECKING:
     import onnx
@@ -71,7 +71,7 @@ class ForeignModel(LoadedModel):
         path = cache_folder() / "foreign" / name
         if not path.exists():
             self.note(f"preparing {self.label}; this happens once")
-            with atomic_path(path) as partial:
+            with into_cache(), atomic_path(path) as partial:
                 if self.kind == "onnx":
                     partial.write_bytes(_adapted(self.weights.path).SerializeToString())
                 else:

@@ -16,6 +16,7 @@ from srcli.store import (
     Weights,
     find_weights,
     graph_path,
+    into_cache,
     native_path,
     shipped_weights,
     weights_from_file,
@@ -117,7 +118,8 @@ class LoadedModel:
             if network.taps.out_channels != self.spec.distinct_taps:
                 return None
             self.note(f"preparing {self.label}; this happens once")
-            importlib.import_module("srcli.export.to_native").write_verified(self, path)
+            with into_cache():
+                importlib.import_module("srcli.export.to_native").write_verified(self, path)
         return path
 
     def _graph_path(self, precision: GraphPrecision, *, ends_at_taps: bool) -> Path:
@@ -130,7 +132,8 @@ class LoadedModel:
             # By name: `export` builds on this package, which must not import it in turn.
             exporter = importlib.import_module("srcli.export.to_onnx")
             options = exporter.OnnxOptions(precision=precision, ends_at_taps=ends_at_taps)
-            exporter.export_verified(self, path, options)
+            with into_cache():
+                exporter.export_verified(self, path, options)
         return path
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import os
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
 
-from srcli.errors import WeightsError
+from srcli.errors import OutputError, WeightsError
 from srcli.spec import ModelSpec, Scale, Task
 
 GRAPH_FORMAT = 2
@@ -121,6 +122,19 @@ def cache_folder() -> Path:
     from platformdirs import user_cache_path
 
     return user_cache_path("srcli", appauthor=False)
+
+
+@contextmanager
+def into_cache() -> Iterator[None]:
+    """What is written in this block lies in the cache: errors say how to have it elsewhere."""
+    try:
+        yield
+    except OutputError as error:
+        reason, _, _ = str(error).partition(". ")
+        raise OutputError(
+            f"{reason}. It is srcli's cache: make it writable, free some space, or name another "
+            "folder in SRCLI_CACHE."
+        ) from error
 
 
 def native_path(weights: Weights) -> Path:
