@@ -17,7 +17,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from srcli.backends import get_backend
+from srcli.backends import open_model
 from srcli.backends.base import SessionOptions
 from srcli.batch import Batch
 from srcli.images import SaveOptions, read, write
@@ -71,9 +71,9 @@ def main() -> None:
     # `srcli upscale` does with a folder.
     loop, call = (
         Restorer(
-            session=get_backend("auto", model.spec, arguments.precision).open(
-                model, SessionOptions(lanes=lanes, precision=arguments.precision)
-            ),
+            session=open_model(
+                "auto", model, SessionOptions(lanes=lanes, precision=arguments.precision)
+            )[1],
             geometry=model.geometry,
             scale=arguments.scale,
             lanes=lanes,

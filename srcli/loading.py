@@ -100,12 +100,8 @@ class LoadedModel:
         if self.spec.distinct_taps is None or precision == "fp16":
             return None
         path = self._graph_path(precision, ends_at_taps=True)
-        if not path.exists():
-            network: Any = self.network()
-            if (
-                network.taps.out_channels != self.spec.distinct_taps
-            ):  # of a dictionary of the user's own
-                return None
+        if not (path.exists() or self._is_symmetric()):
+            return None
         return self._exported(precision, ends_at_taps=True)
 
     def native_weights(self) -> Path | None:
@@ -114,13 +110,17 @@ class LoadedModel:
             return None
         path = native_path(self.weights)
         if not path.exists():
-            network: Any = self.network()
-            if network.taps.out_channels != self.spec.distinct_taps:
+            if not self._is_symmetric():
                 return None
             self.note(f"preparing {self.label}; this happens once")
             with into_cache():
                 importlib.import_module("srcli.export.to_native").write_verified(self, path)
         return path
+
+    def _is_symmetric(self) -> bool:
+        """Whether the filters are; those of a dictionary of the user's own need not be."""
+        network: Any = self.network()
+        return bool(network.taps.out_channels == self.spec.distinct_taps)
 
     def _graph_path(self, precision: GraphPrecision, *, ends_at_taps: bool) -> Path:
         return graph_path(self.weights, f"{precision}-taps" if ends_at_taps else precision)

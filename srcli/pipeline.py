@@ -1,8 +1,8 @@
 """Pictures in, pictures out, whatever runs the network.
 
-A picture is restored strip by strip, a strip tile by tile. The same code serves a picture in
-memory and one that is read, restored and written a few rows at a time; nothing but
-the rounding of last digits depends on how the picture was cut.
+A picture is restored strip by strip, a strip tile by tile. The same code serves a picture in memory
+and one that is read, restored and written a few rows at a time; nothing but the rounding of last
+digits depends on how the picture was cut.
 """
 
 from __future__ import annotations

@@ -147,3 +147,16 @@ def test_no_traces_of_this_machine():
             text = file.read_text()
             assert "/work" + "/" not in text, file
             assert "/root" + "/" not in text, file
+
+
+def test_one_wheel_serves_every_python():
+    """What is compiled, its wheel's tag and what may install it name the same oldest Python."""
+    oldest = PROJECT["project"]["requires-python"].removeprefix(">=")
+    major, minor = oldest.split(".")
+    tag = PROJECT["tool"]["distutils"]["bdist_wheel"]["py-limited-api"]
+    assert tag == f"cp{major}{minor}"
+    for extension in PROJECT["tool"]["setuptools"]["ext-modules"]:
+        assert extension["py-limited-api"]
+        (source,) = extension["sources"]
+        wanted = f"#define Py_LIMITED_API 0x{int(major):02X}{int(minor):02X}0000"
+        assert wanted in (ROOT / source).read_text()

@@ -39,7 +39,7 @@ print(bytes_of("VmHWM") - before)
 """
 
 
-def get_backend_problem(name):
+def why_not(name):
     return next(backend for backend in BACKENDS if backend.name == name).unavailable()
 
 
@@ -55,7 +55,7 @@ def get_backend_problem(name):
     ],
 )
 def test_tiles_stay_within_their_memory(backend, task, scale):
-    if (problem := get_backend_problem(backend)) is not None:
+    if (problem := why_not(backend)) is not None:
         pytest.skip(problem)
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", PEAK, backend, task, str(scale), str(BUDGET)],

@@ -339,7 +339,7 @@ class TestRefusals:
     """Of what would read or write where it must not."""
 
     def arguments(self):
-        kernel = packed(noise(16, 16, 3, 3), noise(16)).pair
+        kernel = packed(noise(16, 16, 3, 3), noise(16))
         maps = aligned(2 * 8 * 9 * 16).reshape(2, 1, 8, 9, 16)
         maps[:] = 0
         return [maps[0], kernel, kernel, 16, 1.0, maps[1], (0, 0, 8, 9), aligned(1 << 18)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from importlib import metadata
 
 from srcli.backends.base import Backend, Model, Precision, Session, SessionOptions
@@ -40,23 +41,10 @@ def get_backend(name: str, spec: ModelSpec | None = None, precision: Precision =
     Raises:
         BackendError: It does not exist, cannot be used on this machine, or not for this model.
     """
-    reasons = []
-    for backend in by_preference():
-        if name in ("auto", backend.name):
-            reason = backend.unavailable()
-            if reason is None and spec is not None:
-                reason = backend.declines(spec, precision)
-            if reason is None:
-                return backend
-            reasons.append(f"{backend.name}: {reason}")
+    reasons: list[str] = []
+    for backend in _able(name, spec, precision, reasons):
+        return backend
     raise _no_backend(name, reasons)
-
-
-def _no_backend(name: str, reasons: list[str]) -> BackendError:
-    names = ", ".join(backend_names())
-    return BackendError(
-        "; ".join(reasons) or f"no backend is called {name!r}. Choose from {names}."
-    )
 
 
 def open_model(name: str, model: Model, options: SessionOptions) -> tuple[Backend, Session]:
@@ -65,19 +53,37 @@ def open_model(name: str, model: Model, options: SessionOptions) -> tuple[Backen
     Raises:
         BackendError: As `get_backend`, or the backend does not run these weights.
     """
-    reasons = []
+    reasons: list[str] = []
+    for backend in _able(name, model.spec, options.precision, reasons):
+        try:
+            return backend, backend.open(model, options)
+        except DeclinedError as error:
+            if name != "auto":
+                raise
+            reasons.append(str(error))  # names the backend itself
+    raise _no_backend(name, reasons)
+
+
+def _able(
+    name: str, spec: ModelSpec | None, precision: Precision, reasons: list[str]
+) -> Iterator[Backend]:
+    """The backends of this name that can be used; `reasons` gets why others cannot."""
     for backend in by_preference():
         if name in ("auto", backend.name):
-            reason = backend.unavailable() or backend.declines(model.spec, options.precision)
+            reason = backend.unavailable()
+            if reason is None and spec is not None:
+                reason = backend.declines(spec, precision)
             if reason is None:
-                try:
-                    return backend, backend.open(model, options)
-                except DeclinedError as error:
-                    if name != "auto":
-                        raise
-                    reason = str(error)
-            reasons.append(f"{backend.name}: {reason}")
-    raise _no_backend(name, reasons)
+                yield backend
+            else:
+                reasons.append(f"{backend.name}: {reason}")
+
+
+def _no_backend(name: str, reasons: list[str]) -> BackendError:
+    names = ", ".join(backend_names())
+    return BackendError(
+        "; ".join(reasons) or f"no backend is called {name!r}. Choose from {names}."
+    )
 
 
 def by_preference() -> tuple[Backend, ...]:

@@ -12,7 +12,8 @@
 
 #include "_filter_block.h"
 
-/* What a change of each tap changes in one plane, weighted and added up; arguments as above. */
+/* What a change of each tap changes in one plane, weighted and added up. `rows` as for
+   `filter_block`. */
 FOR_EVERY_PROCESSOR
 static void add_gradient(float (*restrict taps)[BLOCK], const float *const rows[SIDE],
                          const float *restrict weight, Py_ssize_t count)
@@ -27,7 +28,7 @@ static void add_gradient(float (*restrict taps)[BLOCK], const float *const rows[
         taps[TAPS - 1][x] += weight[x] * rows[REACH][x + REACH];
 }
 
-/* The way back. */
+/* The taps of a block of pixels to wherever they belong: `gather_taps` the other way round. */
 FOR_EVERY_PROCESSOR
 static void scatter_taps(const float (*restrict taps)[BLOCK], char *to, Py_ssize_t tap_stride,
                          Py_ssize_t pixel_stride, Py_ssize_t count)

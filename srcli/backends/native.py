@@ -36,6 +36,9 @@ Array = NDArray[np.float32]
 Rectangle = tuple[int, int, int, int]
 """Top, left, bottom, right; the last two lie outside."""
 
+Kernel = tuple[Array, Array]
+"""A convolution's weights at the points of Winograd's filtering, and its bias, flat."""
+
 COMPILED = "srcli.backends._network"
 GROUP, STEP, TILES = 16, 4, 16  # as in `_network.c`
 LAYOUT = 1  # as in `_network.c`
@@ -57,8 +60,12 @@ class NativeBackend:
     name = "native"
 
     def unavailable(self) -> str | None:
-        if (problem := missing()) is not None:
-            return problem
+        try:
+            compiled = importlib.import_module(COMPILED)
+        except ImportError:
+            return f"srcli was installed without its compiled network. {REBUILD}"
+        if compiled.layout != LAYOUT:
+            return "the compiled network is of another version of srcli. Install srcli again."
         if vectors() < LEAST_BITS:
             return (
                 f"this build has no vectors of {LEAST_BITS} bits for this processor. "
@@ -114,32 +121,9 @@ class NativeSession:
         self._network = None
 
 
-def missing() -> str | None:
-    """That the compiled network was not built, and the remedy; None if it was."""
-    try:
-        compiled = importlib.import_module(COMPILED)
-    except ImportError:
-        return f"srcli was installed without its compiled network. {REBUILD}"
-    if compiled.layout != LAYOUT:
-        return "the compiled network is of another version of srcli. Install srcli again."
-    return None
-
-
 def vectors() -> int:
     """Bits of the vectors that the compiled network computes in on this processor."""
     return int(importlib.import_module(COMPILED).vectors())
-
-
-@dataclass(frozen=True, slots=True)
-class Kernel:
-    """A convolution's weights at the points of Winograd's filtering, and its bias, flat."""
-
-    weights: Array
-    bias: Array
-
-    @property
-    def pair(self) -> tuple[Array, Array]:
-        return self.weights, self.bias
 
 
 class CompiledLapar:
@@ -236,21 +220,19 @@ class CompiledLapar:
         _, height, width = picture.shape
         areas = list(rectangles(height, width, rows_for(height, width), COLUMNS))
         x, y, inner = maps[:1], maps[1:2], maps[2:]  # each 1 x h x w x C
-        run(areas, partial(compiled.head, picture, self._mean, self._head.pair, channels, x))
+        run(areas, partial(compiled.head, picture, self._mean, self._head, channels, x))
         for block in self._blocks:
             source = x
-            for index, (opening, closing) in enumerate(block.units):
-                kernels, skip = (opening.pair, closing.pair), block.skips[index]
+            for index, (unit, skip) in enumerate(zip(block.units, block.skips, strict=True)):
                 target = inner[index : index + 1]
-                run(areas, partial(compiled.unit, source, *kernels, channels, skip, target))
+                run(areas, partial(compiled.unit, source, *unit, channels, skip, target))
                 source = target
-            outputs, kernel = inner[: len(block.units)], block.reduction.pair
+            outputs, kernel = inner[: len(block.units)], block.reduction
             run(areas, partial(compiled.reduction, outputs, kernel, channels, x, block.skip, y))
             x, y = y, x
-        kernels_ = [part and part.pair for part in (self._up, self._mix, self._merge, self._taps)]
-        tail = partial(
-            compiled.tail, x, *kernels_, channels, self.scale, self._phases, picture, out
-        )
+        kernels = (self._up, self._mix, self._merge, self._taps)
+        facts = (channels, self.scale, self._phases, picture, out)
+        tail = partial(compiled.tail, x, *kernels, *facts)
         _, height, width = out.shape
         run(list(rectangles(height, width, *OUTPUT_SIDES[self.scale])), tail)
 
@@ -344,7 +326,7 @@ def packed(weight: Array, bias: Array, *, sources: int = 1, scale: int = 1) -> K
     groups = wide.reshape(-1, GROUP, *wide.shape[2:])
     offsets = np.zeros(wide.shape[:2])
     offsets[:, :channels] = bias.reshape(channels, scale**2).T
-    return Kernel(_filled(groups.transpose(0, 2, 3, 4, 1)), _filled(offsets))
+    return _filled(groups.transpose(0, 2, 3, 4, 1)), _filled(offsets)
 
 
 def evaluation(side: int) -> NDArray[np.float64]:
