@@ -1,12 +1,17 @@
 PYTHON ?= python
 
-.PHONY: all test lint format bench weights scores
+.PHONY: all test engines lint format bench weights scores
 
 all: lint test
 
 # Side by side on the cores. `pytest tests/test_x.py` alone runs one after the other.
+SIDE_BY_SIDE = --numprocesses auto --maxprocesses 8 --dist worksteal
 test:
-	$(PYTHON) -m pytest --numprocesses auto --maxprocesses 8 --dist worksteal
+	$(PYTHON) -m pytest $(SIDE_BY_SIDE)
+
+# An engine of every model, scale and precision by TensorRT-RTX, which needs no GPU: minutes.
+engines:
+	$(PYTHON) -m pytest $(SIDE_BY_SIDE) -m slow
 
 lint:
 	$(PYTHON) -m ruff format --check .

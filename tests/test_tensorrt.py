@@ -30,6 +30,7 @@ from srcli.export.to_tensorrt import (
 )
 from srcli.loading import LoadedModel, load
 from srcli.registry import MODELS, get_model
+from srcli.spec import GraphPrecision
 
 Graphs = Callable[..., bytes]
 with_rtx = pytest.mark.usefixtures("rtx")
@@ -121,11 +122,28 @@ def test_lapar_builds(lapar: Graphs, scale: int, precision: str) -> None:
 
 
 VARIANTS = [(spec.name, scale) for spec in MODELS for scale in spec.scales]
-# Those that build in a second, and one of each of the others: `benchmarks/every_graph.py` builds
-# all, and its results are committed.
-BUILT = [v for v in VARIANTS if v[0].startswith(("lapar-b", "awsrn"))] + [
+# Those that build in a second, and one of each of the others, belong to the suite. All others are
+# `make engines`, which takes minutes.
+QUICK = [v for v in VARIANTS if v[0].startswith(("lapar-b", "awsrn"))] + [
     ("asdn-base", 2), ("fsdn-base", 4), ("hpinet-s", 4)
 ]  # fmt: skip
+
+
+def _offered(name: str) -> tuple[GraphPrecision, ...]:
+    return ("fp32",) if get_model(name).half_tolerance is None else ("fp32", "fp16")
+
+
+def _marks(name: str, scale: int, precision: GraphPrecision) -> tuple[pytest.MarkDecorator, ...]:
+    """Of the quick ones the last precision is not slow."""
+    quick = (name, scale) in QUICK and precision == _offered(name)[-1]
+    return () if quick else (pytest.mark.slow,)
+
+
+BUILDS = [
+    pytest.param(name, scale, precision, marks=_marks(name, scale, precision))
+    for name, scale in VARIANTS
+    for precision in _offered(name)
+]
 
 
 def _untrained(folder: Path, name: str, scale: int) -> LoadedModel:
@@ -143,8 +161,7 @@ def test_every_graph_is_read(tmp_path: Path, name: str, scale: int) -> None:
     trt = load_tensorrt()
     logger, messages = collecting_logger(trt)
     builder = to_tensorrt._new_builder(trt, logger, messages)
-    offered = ("fp32",) if model.spec.half_tolerance is None else ("fp32", "fp16")
-    for precision in offered:
+    for precision in _offered(name):
         graph = to_onnx(model, OnnxOptions(precision=precision)).SerializeToString()
         network, parser = to_tensorrt._parse(trt, builder, logger, graph)
         check_precision(network_types(network), precision)
@@ -153,11 +170,12 @@ def test_every_graph_is_read(tmp_path: Path, name: str, scale: int) -> None:
 
 
 @with_rtx
-@pytest.mark.parametrize(("name", "scale"), BUILT)
-def test_every_architecture_builds(tmp_path: Path, name: str, scale: int) -> None:
+@pytest.mark.parametrize(("name", "scale", "precision"), BUILDS)
+def test_every_graph_builds(
+    tmp_path: Path, name: str, scale: int, precision: GraphPrecision
+) -> None:
     model = _untrained(tmp_path, name, scale)
     least, most = max(8, model.geometry.minimum), 64
-    precision = "fp32" if model.spec.half_tolerance is None else "fp16"
     options = EngineOptions(
         precision=precision,
         min_shape=(1, 3, least, least),
