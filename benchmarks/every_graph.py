@@ -4,15 +4,17 @@
 
 For each: the ONNX file passes onnx.checker with full shape inference and holds no Resize; ONNX
 Runtime computes what the published network computes at five sizes; TensorRT-RTX, which needs no
-GPU for that, parses it and builds an engine of one dynamic profile in fp32 and fp16. Weights are
-drawn at random but for those that ship. Takes about an hour on two cores: the test suite does the
-same at small sizes for what is small. Rows are written as they come; those that are there already
-are not done again.
+GPU for that, parses it and builds an engine of one dynamic profile in fp32 and fp16. Takes about an
+hour on two cores; CI does the same at small sizes. The file is written after each model; what it
+has already is not done again.
 
 `differences` are the largest absolute ones, in output ranges of the published network (1 for a
-picture); `limit` is what the model allows. Where a size costs more multiply-adds than --afford,
-it is left out ("-"). HPINet with random weights differs at 640 x 360: among thousands of patches
-some have two matches that are equally good to the last digit, and each form takes one of them.
+picture); `limit` is what the model allows. A size that costs more multiply-adds than --afford or
+more than --memory is left out ("-"), and done later if these are raised.
+
+Weights are those that ship, else random ones, except for what `--checkpoint hpinet-s=FILE` has
+under the same name in the same shape. HPINet needs that: among thousands of patches with random
+weights some have two matches that are equally good to the last digit, and each form takes one.
 """
 
 from __future__ import annotations
@@ -32,8 +34,9 @@ import numpy as np
 import onnx
 import torch
 
-from srcli.backends.base import SessionOptions
+from srcli.backends.base import Batch, SessionOptions
 from srcli.backends.ort import OnnxRuntimeSession
+from srcli.checkpoints import read_tensors
 from srcli.errors import SrcliError, UsageError
 from srcli.export import to_tensorrt
 from srcli.export.to_onnx import OnnxOptions, to_onnx
@@ -45,6 +48,7 @@ from srcli.spec import ModelSpec
 from srcli.store import find_weights
 
 SIZES = ((24, 24), (25, 31), (37, 24), (61, 47), (360, 640))
+Row = dict[str, Any]
 FIELDS = [
     *("model", "scale", "weights", "nodes", "valid", "resize", "limit"),
     *(f"difference_{width}x{height}" for height, width in SIZES),
@@ -58,47 +62,65 @@ def variants() -> Iterator[tuple[ModelSpec, int]]:
             yield spec, scale
 
 
-def open_model(spec: ModelSpec, scale: int, folder: Path) -> LoadedModel:
-    """With the weights that ship, else with random ones."""
+def open_model(
+    spec: ModelSpec, scale: int, folder: Path, checkpoint: Path | None
+) -> tuple[LoadedModel, str]:
+    """With the weights that ship, else with random ones, filled up; and what these are."""
     task = "upscale" if scale > 1 else "denoise"
     if find_weights(spec, scale, task):
-        return load(spec.name, scale, task=task)
+        return load(spec.name, scale, task=task), "shipped"
     torch.manual_seed(7)
+    weights, origin = spec.build(scale).state_dict(), "random"
+    if checkpoint is not None:
+        fitting = {
+            name: tensor
+            for name, tensor in read_tensors(checkpoint).items()
+            if name in weights and weights[name].shape == tensor.shape
+        }
+        weights |= fitting
+        origin = f"{len(fitting)} of {len(weights)} tensors of {checkpoint.stem}"
     file = folder / f"{spec.name}-x{scale}.pth"
-    torch.save(spec.build(scale).state_dict(), file)
-    return load(spec.name, scale, task=task, weights=file)
+    torch.save(weights, file)
+    return load(spec.name, scale, task=task, weights=file), origin
 
 
-def row_of(spec: ModelSpec, scale: int, folder: Path, afford: float) -> dict[str, Any]:
-    model = open_model(spec, scale, folder)
+def complete(row: Row, model: LoadedModel, folder: Path, limits: argparse.Namespace) -> None:
+    """Fill what is empty."""
+    file = folder / "graph.onnx"
     graph = to_onnx(model)
+    file.write_bytes(graph.SerializeToString())
     onnx.checker.check_model(graph, full_check=True)
-    row: dict[str, Any] = {
-        "model": spec.name,
-        "scale": scale,
-        "weights": "random" if model.weights.path.suffix == ".pth" else "shipped",
+    row |= {
         "nodes": len(graph.graph.node),
         "valid": True,
         "resize": sum(node.op_type == "Resize" for node in graph.graph.node),
-        "limit": spec.tolerance,
+        "limit": model.spec.tolerance,
     }
-    file = folder / "graph.onnx"
-    file.write_bytes(graph.SerializeToString())
-    session = OnnxRuntimeSession(file, SessionOptions())
-    published = model.published()
     for crop in sample_crops(SIZES):
         height, width = crop.shape[2:]
-        cost = spec.multiply_adds(scale).published * height * width * scale**2
-        value = "-"
-        if min(height, width) >= model.geometry.minimum and cost <= afford:
-            with torch.inference_mode():
-                expected = published(torch.from_numpy(crop)).numpy()
-            extent = max(1.0, float(np.abs(expected).max()))
-            value = f"{np.abs(session(crop) - expected).max() / extent:.1e}"
-        row[f"difference_{width}x{height}"] = value
+        field = f"difference_{width}x{height}"
+        if row.get(field, "-") in ("-", ""):
+            affordable = can_afford(model, height, width, limits)
+            row[field] = difference(model, file, crop) if affordable else "-"
     for precision in ("fp32", "fp16"):
-        row[f"trt_{precision}"] = built(model, precision)
-    return row
+        row[f"trt_{precision}"] = row.get(f"trt_{precision}") or built(model, precision)
+
+
+def can_afford(model: LoadedModel, height: int, width: int, limits: argparse.Namespace) -> bool:
+    if min(height, width) < model.geometry.minimum:
+        return False
+    pixels = int(height * width * model.scale**2)
+    cost = model.spec.multiply_adds(int(model.scale)).published * pixels
+    memory = 4 * model.geometry.floats_per_pixel * pixels
+    return cost <= limits.afford and memory <= limits.memory * 2**30
+
+
+def difference(model: LoadedModel, graph: Path, crop: Batch) -> str:
+    with torch.inference_mode():
+        expected = model.published()(torch.from_numpy(crop)).numpy()
+    extent = max(1.0, float(np.abs(expected).max()))
+    session = OnnxRuntimeSession(graph, SessionOptions())
+    return f"{np.abs(session(crop) - expected).max() / extent:.1e}"
 
 
 def built(model: LoadedModel, precision: str) -> str:
@@ -143,28 +165,44 @@ def no_gpu() -> None:
     module.current_gpu = lambda: None  # type: ignore[attr-defined]
 
 
+def read_rows(file: Path) -> dict[tuple[str, int], Row]:
+    if not file.exists():
+        return {}
+    with file.open(newline="") as stream:
+        return {(row["model"], int(row["scale"])): dict(row) for row in csv.DictReader(stream)}
+
+
+def write_rows(file: Path, rows: dict[tuple[str, int], Row]) -> None:
+    with file.open("w", newline="") as stream:
+        writer = csv.DictWriter(stream, FIELDS)
+        writer.writeheader()
+        writer.writerows(rows.values())
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--only", default="", help="names that begin so")
     parser.add_argument("--afford", type=float, default=4e11, help="multiply-adds of one run")
+    parser.add_argument("--memory", type=float, default=8, help="GiB of one run")
+    parser.add_argument("--checkpoint", action="append", default=[], help="MODEL=FILE")
     arguments = parser.parse_args()
+    checkpoints = dict(pair.split("=", 1) for pair in arguments.checkpoint)
     no_gpu()
-    done = set()
-    if arguments.out.exists():
-        with arguments.out.open(newline="") as stream:
-            done = {(row["model"], int(row["scale"])) for row in csv.DictReader(stream)}
-    else:
-        with arguments.out.open("w", newline="") as stream:
-            csv.DictWriter(stream, FIELDS).writeheader()
+    rows = read_rows(arguments.out)
     for spec, scale in variants():
-        if (spec.name, scale) in done or not spec.name.startswith(arguments.only):
+        if not spec.name.startswith(arguments.only):
+            continue
+        row = rows.setdefault((spec.name, scale), {"model": spec.name, "scale": scale})
+        if all(row.get(field, "-") not in ("-", "") for field in FIELDS):
             continue
         started = time.perf_counter()
         with tempfile.TemporaryDirectory() as folder:
-            row = row_of(spec, scale, Path(folder), arguments.afford)
-        with arguments.out.open("a", newline="") as stream:
-            csv.DictWriter(stream, FIELDS).writerow(row)
+            checkpoint = Path(checkpoints[spec.name]) if spec.name in checkpoints else None
+            model, origin = open_model(spec, scale, Path(folder), checkpoint)
+            row["weights"] = row.get("weights") or origin
+            complete(row, model, Path(folder), arguments)
+        write_rows(arguments.out, rows)
         print(f"{spec.name} x{scale}: {time.perf_counter() - started:.0f} s  {row}", flush=True)
 
 
