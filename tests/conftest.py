@@ -50,6 +50,21 @@ def photograph() -> np.ndarray:
         return np.asarray(picture.convert("RGB"))
 
 
+@pytest.fixture(params=[128, 256, 512], ids=lambda bits: f"{bits} bits")
+def vectors(request: pytest.FixtureRequest) -> Iterator[int]:
+    """Bits of the vectors that the compiled network computes in, for one test."""
+    from srcli.backends.native import COMPILED
+
+    compiled = pytest.importorskip(COMPILED, exc_type=ImportError)
+    chosen = compiled.choose(request.param)
+    try:
+        if not chosen:
+            pytest.skip("this processor or this build has no such vectors")
+        yield request.param
+    finally:
+        compiled.choose(0)
+
+
 @pytest.fixture
 def srcli(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
     """Run the command line in this process: (exit code, stdout, stderr)."""

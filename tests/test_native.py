@@ -51,21 +51,6 @@ FORMS = {"lapar-a": (32, 4), "lapar-b": (24, 3), "lapar-c": (16, 2)}  # channels
 POINTS = {3: [0, 0.5**0.5, -(0.5**0.5), 2**0.5, -(2**0.5)], 5: [0, 1, -1, 2, -2, 0.5, -0.5]}
 
 
-def kinds():
-    """Bits of the vectors that this processor has."""
-    found = [bits for bits in (128, 256, 512) if compiled is not None and compiled.choose(bits)]
-    if compiled is not None:
-        compiled.choose(0)
-    return found
-
-
-@pytest.fixture(params=kinds(), ids=lambda bits: f"{bits} bits")
-def vectors(request):
-    compiled.choose(request.param)
-    yield request.param
-    compiled.choose(0)
-
-
 def prepared(network, **options):
     """A published network in compiled code."""
     weights = {name: value.numpy() for name, value in network.fuse().state_dict().items()}

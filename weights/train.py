@@ -8,11 +8,12 @@ again. `--out` receives `checkpoint.pt` (everything needed to go on), `weights.s
 moving average of the weights, under the published tensor names: what is shipped) and `log.csv`.
 (Those of a `--variant` have names of their own, and serve for comparison only.)
 
-Two things make an hour of CPU count. The published parameters are optimised through the fused
-network (see `Lapar.fused_weights`), which costs a third of the published one. And every random
+Three things make an hour of CPU count. The published parameters are optimised through the fused
+network (see `Lapar.fused_weights`), which costs a third of the published one. Its convolutions and
+filters are done by compiled code, forwards and backwards (`convolution.py`). And every random
 choice is drawn from a generator seeded by (seed, step), so a resumed run sees exactly what an
-uninterrupted one sees. With `--steps` the result depends on the seed alone; with `--minutes` the
-learning rate follows the clock.
+uninterrupted one sees. With `--steps` the result depends on the seed and the number of threads
+alone; with `--minutes` the learning rate follows the clock.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from srcli.backends.fused_filters import use_compiled
+from srcli.backends.fused_filters import use_compiled as use_compiled_filters
 from srcli.degradations import Subsampling, add_noise, compress
 from srcli.metrics import crop_border, luma, psnr
 from srcli.models.lapar.network import Lapar
@@ -45,6 +46,7 @@ from srcli.registry import get_model
 from srcli.resample import reduce, resize
 from srcli.spec import TASKS
 
+from .convolution import use_compiled as use_compiled_convolutions
 from .growth import grown
 from .soap import Soap
 from .variants import VARIANTS, FreeLapar
@@ -215,8 +217,9 @@ class Run:
         self.net = _build(recipe).to(device)
         self.fused = self.net.fuse().to(device)
         if device.type == "cpu" and not recipe.bf16:
-            filters = use_compiled(self.fused, torch.get_num_threads())
-            log.info("filters are applied by: %s", filters)
+            threads = torch.get_num_threads()
+            log.info("convolutions: %s", use_compiled_convolutions(self.fused, threads))
+            log.info("filters: %s", use_compiled_filters(self.fused, threads))
         self.average = {k: v.detach().clone() for k, v in self.net.state_dict().items()}
         parameters = [p for p in self.net.parameters() if p.requires_grad]
         self.optimiser = OPTIMISERS[recipe.optimiser](parameters)

@@ -18,7 +18,7 @@
 #error "needs vectors as GCC and Clang have them"
 #endif
 
-enum { GROUP = 16, STEP = 4, TILES = 16, MOST_SOURCES = 8 };
+enum { GROUP = 16, STEP = 4, TILES = 16, SLICE = 4, MOST_SOURCES = 8 };
 
 /* Raised with every change of what Python must lay out otherwise; `native.py` knows it too. */
 enum { LAYOUT = 1 };
@@ -132,21 +132,22 @@ INLINE Py_ssize_t most(Py_ssize_t a, Py_ssize_t b)
 #include "_network_kernels.h"
 
 typedef void Convolve(const Convolution *, const Map *, float *);
-
-static struct {
+typedef void Correlate(const Map *, const Map *, int, int, float *, float *);
+typedef struct {
     Convolve *convolve_3, *convolve_5;
+    Correlate *correlate_3, *correlate_5;
     int bits;
-} kernels = {convolve_3_128, convolve_5_128, 128};
+} Kernels;
 
-static int use_kernels(Convolve *convolve_3, Convolve *convolve_5, int bits)
-{
-    kernels.convolve_3 = convolve_3;
-    kernels.convolve_5 = convolve_5;
-    kernels.bits = bits;
-    return 1;
-}
+#define KERNELS(bits) {convolve_3_##bits, convolve_5_##bits, correlate_3_##bits, correlate_5_##bits, bits}
+#ifdef SEVERAL_KINDS
+static const Kernels kernels_512 = KERNELS(512), kernels_256 = KERNELS(256);
+#endif
+static const Kernels kernels_128 = KERNELS(128);
+static const Kernels *kernels = &kernels_128;
 
-/* The widest vectors that the processor has, or those of so many bits; 0 if it has no such. */
+/* The widest vectors that the processor has, or those of so many bits; 0 if it has no such: then
+   others are chosen. */
 static int choose_kernels(int bits)
 {
 #ifdef SEVERAL_KINDS
@@ -154,12 +155,14 @@ static int choose_kernels(int bits)
     if ((bits == 0 || bits == 512) && __builtin_cpu_supports("avx512f") &&
         __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512bw") &&
         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("fma"))
-        return use_kernels(convolve_3_512, convolve_5_512, 512);
-    if ((bits == 0 || bits == 256) && __builtin_cpu_supports("avx2") &&
+        kernels = &kernels_512;
+    else if ((bits == 0 || bits == 256) && __builtin_cpu_supports("avx2") &&
         __builtin_cpu_supports("fma"))
-        return use_kernels(convolve_3_256, convolve_5_256, 256);
+        kernels = &kernels_256;
+    else
 #endif
-    return (bits == 0 || bits == 128) && use_kernels(convolve_3_128, convolve_5_128, 128);
+        kernels = &kernels_128;
+    return bits == 0 || bits == kernels->bits;
 }
 
 /* Memory for intermediate results, handed out piece by piece. */
@@ -194,11 +197,11 @@ static int take_map(Scratch *scratch, Map *map, int groups)
 static void convolve(int side, const Convolution *to_do, const Map *out, Scratch *scratch)
 {
     Scratch before = *scratch;
-    Py_ssize_t n = side + 3, tile = (Py_ssize_t)to_do->sources * to_do->groups * GROUP;
+    Py_ssize_t n = side + 3, tile = to_do->sources * up_to(to_do->channels, GROUP);
     float *room = take(scratch, n * n * (TILES * (tile + GROUP) + 2 * GROUP));
     if (room == NULL)
         return;
-    (side == 3 ? kernels.convolve_3 : kernels.convolve_5)(to_do, out, room);
+    (side == 3 ? kernels->convolve_3 : kernels->convolve_5)(to_do, out, room);
     *scratch = before;
 }
 
@@ -443,6 +446,14 @@ static PyObject *finished(Held *held, const Scratch *scratch)
     Py_RETURN_NONE;
 }
 
+static int is_side(int side)
+{
+    if (side == 3 || side == 5)
+        return 1;
+    PyErr_SetString(PyExc_ValueError, "kernels are 3 x 3 or 5 x 5");
+    return 0;
+}
+
 static int groups_for(int channels)
 {
     if (channels >= 1 && channels <= 4096)
@@ -552,6 +563,71 @@ static PyObject *reduction(PyObject *module, PyObject *arguments)
         Py_BEGIN_ALLOW_THREADS
         inner = part_of(out, area.top, area.left, area.bottom, area.right);
         convolve(3, &to_do, &inner, &scratch);
+        Py_END_ALLOW_THREADS
+    }
+    return finished(&held, &scratch);
+}
+
+/* convolution(features, kernel, side, channels, outputs, out, rectangle, scratch): one convolution of
+   3 x 3 or 5 x 5, and nothing else. */
+static PyObject *convolution(PyObject *module, PyObject *arguments)
+{
+    PyObject *features, *pair, *target, *room;
+    int side, channels, outputs;
+    Rectangle area;
+    Held held = {.count = 0};
+    Scratch scratch = {.failed = 0};
+    Map from, out, inner;
+    (void)module;
+    if (!PyArg_ParseTuple(arguments, "OOiiiO(nnnn)O", &features, &pair, &side, &channels, &outputs,
+                          &target, &area.top, &area.left, &area.bottom, &area.right, &room))
+        return NULL;
+    int inputs = groups_for(channels), groups = inputs ? groups_for(outputs) : 0;
+    Convolution to_do = {.from = &from, .sources = 1, .channels = channels, .groups = groups,
+                         .outputs = groups, .scale = 1};
+    if (groups && is_side(side) && maps(&held, features, 0, inputs, &from, 1, "features") == 1 &&
+        maps(&held, target, PyBUF_WRITABLE, groups, &out, 1, "out") == 1 && same_size(&from, &out) &&
+        lies_in(&area, out.bottom, out.right) && kernel(&held, pair, side, &to_do) &&
+        scratch_of(&held, room, &scratch)) {
+        Py_BEGIN_ALLOW_THREADS
+        inner = part_of(out, area.top, area.left, area.bottom, area.right);
+        convolve(side, &to_do, &inner, &scratch);
+        Py_END_ALLOW_THREADS
+    }
+    return finished(&held, &scratch);
+}
+
+/* correlation(features, gradients, side, channels, outputs, sums, rectangle, scratch): add to `sums`
+   what the gradients of a convolution's outputs in the rectangle give as gradient of its weights,
+   at the points of Winograd's filtering and in the layout of the weights. */
+static PyObject *correlation(PyObject *module, PyObject *arguments)
+{
+    PyObject *features, *gradients, *target, *room;
+    int side, channels, outputs;
+    Rectangle area;
+    Held held = {.count = 0};
+    Scratch scratch = {.failed = 0};
+    Map from, by;
+    (void)module;
+    if (!PyArg_ParseTuple(arguments, "OOiiiO(nnnn)O", &features, &gradients, &side, &channels,
+                          &outputs, &target, &area.top, &area.left, &area.bottom, &area.right,
+                          &room))
+        return NULL;
+    int inputs = groups_for(channels), groups = inputs ? groups_for(outputs) : 0;
+    if (!groups || !is_side(side))
+        return NULL;
+    Py_ssize_t points = (side + 3) * (side + 3);
+    float *sums = numbers(&held, target, PyBUF_WRITABLE, groups * points * inputs * GROUP * GROUP,
+                          "sums");
+    if (sums != NULL && maps(&held, features, 0, inputs, &from, 1, "features") == 1 &&
+        maps(&held, gradients, 0, groups, &by, 1, "gradients") == 1 && same_size(&from, &by) &&
+        lies_in(&area, by.bottom, by.right) && scratch_of(&held, room, &scratch)) {
+        float *free = take(&scratch, points * ((inputs + SLICE) * TILES * GROUP + 2 * GROUP));
+        by = part_of(by, area.top, area.left, area.bottom, area.right);
+        Py_BEGIN_ALLOW_THREADS
+        if (free != NULL)
+            (side == 3 ? kernels->correlate_3 : kernels->correlate_5)(&from, &by, inputs, groups,
+                                                                      sums, free);
         Py_END_ALLOW_THREADS
     }
     return finished(&held, &scratch);
@@ -671,13 +747,15 @@ static PyObject *vectors(PyObject *module, PyObject *arguments)
 {
     (void)module;
     (void)arguments;
-    return PyLong_FromLong(kernels.bits);
+    return PyLong_FromLong(kernels->bits);
 }
 
 static PyMethodDef methods[] = {{"head", head, METH_VARARGS, NULL},
                                 {"unit", unit, METH_VARARGS, NULL},
                                 {"reduction", reduction, METH_VARARGS, NULL},
                                 {"tail", tail, METH_VARARGS, NULL},
+                                {"convolution", convolution, METH_VARARGS, NULL},
+                                {"correlation", correlation, METH_VARARGS, NULL},
                                 {"choose", choose, METH_VARARGS, NULL},
                                 {"vectors", vectors, METH_NOARGS, NULL},
                                 {NULL, NULL, 0, NULL}};

@@ -84,6 +84,49 @@ INLINE void NAMED(leave_8)(const float *from, Py_ssize_t s, float *to, Py_ssize_
     AT(to + 3 * r) = IN(from + 7 * s) + difference_a + 8 * difference_b + 0.125f * difference_c;
 }
 
+/* One side of 4 gradients of outputs to those of 6 products: `leave_6` the other way round. */
+INLINE void NAMED(spread_6)(const float *from, Py_ssize_t s, float *to, Py_ssize_t r)
+{
+    const float a = 0.70710678118654752f, b = 1.41421356237309505f;
+    Vector y0 = IN(from), y1 = IN(from + s), y2 = IN(from + 2 * s), y3 = IN(from + 3 * s);
+    AT(to) = y0;
+    AT(to + 5 * r) = y3;
+    Vector even = y0 + 0.5f * y2, odd = a * (y1 + 0.5f * y3);
+    AT(to + r) = even + odd;
+    AT(to + 2 * r) = even - odd;
+    even = y0 + 2 * y2;
+    odd = b * (y1 + 2 * y3);
+    AT(to + 3 * r) = even + odd;
+    AT(to + 4 * r) = even - odd;
+}
+
+/* The same for 8 products. */
+INLINE void NAMED(spread_8)(const float *from, Py_ssize_t s, float *to, Py_ssize_t r)
+{
+    Vector y0 = IN(from), y1 = IN(from + s), y2 = IN(from + 2 * s), y3 = IN(from + 3 * s);
+    AT(to) = y0;
+    AT(to + 7 * r) = y3;
+    Vector even = y0 + y2, odd = y1 + y3;
+    AT(to + r) = even + odd;
+    AT(to + 2 * r) = even - odd;
+    even = y0 + 4 * y2;
+    odd = 2 * y1 + 8 * y3;
+    AT(to + 3 * r) = even + odd;
+    AT(to + 4 * r) = even - odd;
+    even = y0 + 0.25f * y2;
+    odd = 0.5f * y1 + 0.125f * y3;
+    AT(to + 5 * r) = even + odd;
+    AT(to + 6 * r) = even - odd;
+}
+
+INLINE void NAMED(spread)(int n, const float *from, Py_ssize_t s, float *to, Py_ssize_t r)
+{
+    if (n == 6)
+        NAMED(spread_6)(from, s, to, r);
+    else
+        NAMED(spread_8)(from, s, to, r);
+}
+
 INLINE void NAMED(enter)(int n, const float *from, Py_ssize_t s, float *to, Py_ssize_t r)
 {
     if (n == 6)
@@ -100,33 +143,57 @@ INLINE void NAMED(leave)(int n, const float *from, Py_ssize_t s, float *to, Py_s
         NAMED(leave_8)(from, s, to, r);
 }
 
+/* `side` x `side` pixels of a map from (y, x) on, 16 channels: in the map, or in `bordered` with zeros
+   for what lies outside of it. */
+INLINE Place NAMED(tile_at)(int side, const Map *map, Py_ssize_t y, Py_ssize_t x, Py_ssize_t group,
+                            float *bordered)
+{
+    Place inside = {pixel(map, y, x) + group * GROUP, map->row, map->pixel};
+    if (y >= map->top && x >= map->left && y + side <= map->bottom && x + side <= map->right)
+        return inside;
+    memset(bordered, 0, (size_t)(side * side) * GROUP * sizeof(float));
+    for (int i = 0; i < side; i++)
+        for (int j = 0; j < side; j++)
+            if (y + i >= map->top && y + i < map->bottom && x + j >= map->left &&
+                x + j < map->right)
+                memcpy(bordered + (i * side + j) * GROUP,
+                       inside.base + i * inside.row + j * inside.pixel, GROUP * sizeof(float));
+    return (Place){bordered, side * GROUP, GROUP};
+}
+
 /* A tile of n x n pixels from (y, x) on, 16 channels, to `to`: its points, `apart` floats apart. */
 INLINE void NAMED(enter_tile)(int n, const Map *map, Py_ssize_t y, Py_ssize_t x, Py_ssize_t group,
                               float *to, Py_ssize_t apart)
 {
     float half[8 * 8 * GROUP] __attribute__((aligned(64)));
     float bordered[8 * 8 * GROUP] __attribute__((aligned(64)));
-    const float *from = pixel(map, y, x) + group * GROUP;
-    Py_ssize_t row = map->row, column = map->pixel;
-    if (y < map->top || x < map->left || y + n > map->bottom || x + n > map->right) {
-        memset(bordered, 0, sizeof bordered);
-        for (int i = 0; i < n; i++)
-            for (int j = 0; j < n; j++)
-                if (y + i >= map->top && y + i < map->bottom && x + j >= map->left &&
-                    x + j < map->right)
-                    memcpy(bordered + (i * n + j) * GROUP, from + i * row + j * column,
-                           GROUP * sizeof(float));
-        from = bordered;
-        row = n * GROUP;
-        column = GROUP;
-    }
+    Place from = NAMED(tile_at)(n, map, y, x, group, bordered);
     for (int part = 0; part < PARTS; part++) {
         ROLLED
         for (int j = 0; j < n; j++)
-            NAMED(enter)(n, from + j * column + part * LANES, row, half + j * LANES, n * LANES);
+            NAMED(enter)(n, from.base + j * from.pixel + part * LANES, from.row, half + j * LANES,
+                         n * LANES);
         ROLLED
         for (int i = 0; i < n; i++)
             NAMED(enter)(n, half + i * n * LANES, LANES, to + i * n * apart + part * LANES, apart);
+    }
+}
+
+/* The gradients of a tile's 4 x 4 outputs from (y, x) on, 16 channels, to those of its points. */
+INLINE void NAMED(spread_tile)(int n, const Map *map, Py_ssize_t y, Py_ssize_t x, Py_ssize_t group,
+                               float *to, Py_ssize_t apart)
+{
+    float half[8 * 4 * LANES] __attribute__((aligned(64)));
+    float bordered[4 * 4 * GROUP] __attribute__((aligned(64)));
+    Place from = NAMED(tile_at)(4, map, y, x, group, bordered);
+    for (int part = 0; part < PARTS; part++) {
+        ROLLED
+        for (int j = 0; j < 4; j++)
+            NAMED(spread)(n, from.base + j * from.pixel + part * LANES, from.row, half + j * LANES,
+                          4 * LANES);
+        ROLLED
+        for (int i = 0; i < n; i++)
+            NAMED(spread)(n, half + i * 4 * LANES, LANES, to + i * n * apart + part * LANES, apart);
     }
 }
 
@@ -266,6 +333,83 @@ static void NAMED(convolve_3)(const Convolution *to_do, const Map *out, float *s
 static void NAMED(convolve_5)(const Convolution *to_do, const Map *out, float *scratch)
 {
     NAMED(convolve)(8, to_do, out, scratch);
+}
+
+/* At one point: what `count` tiles add to the gradient of the weights from 16 channels to 16. */
+INLINE void NAMED(correlate)(int count, float *restrict sums, const float *restrict inputs,
+                             const float *restrict outputs)
+{
+    for (int first = 0; first < GROUP; first += TOGETHER) {
+        Vector sum[TOGETHER][PARTS];
+        UNROLL
+        for (int c = 0; c < TOGETHER; c++)
+            UNROLL
+            for (int part = 0; part < PARTS; part++)
+                sum[c][part] = IN(sums + (first + c) * GROUP + part * LANES);
+        for (int t = 0; t < count; t++)
+            UNROLL
+            for (int c = 0; c < TOGETHER; c++)
+                UNROLL
+                for (int part = 0; part < PARTS; part++)
+                    sum[c][part] += IN(outputs + t * GROUP + part * LANES) *
+                                    inputs[t * GROUP + first + c];
+        UNROLL
+        for (int c = 0; c < TOGETHER; c++)
+            UNROLL
+            for (int part = 0; part < PARTS; part++)
+                AT(sums + (first + c) * GROUP + part * LANES) = sum[c][part];
+    }
+}
+
+/* Add the gradient of the weights, laid out as these are, that follows from that of the outputs in
+   the rectangle of `by`. Few groups of outputs at a time, so that their sums stay in the cache. */
+INLINE void NAMED(correlate_maps)(int n, const Map *from, const Map *by, int inputs, int outputs,
+                                  float *sums, float *scratch)
+{
+    int reach = (n - 4) / 2;
+    Py_ssize_t block = TILES * GROUP, of_point = (Py_ssize_t)inputs * GROUP * GROUP;
+    Py_ssize_t entered = inputs * block + GROUP, spread = SLICE * block + GROUP;
+    float *tiles = scratch, *gradients = scratch + n * n * entered;
+    for (int slice = 0; slice < outputs; slice += SLICE) {
+        int groups = (int)least(SLICE, outputs - slice);
+        Py_ssize_t y = by->top, x = by->left;
+        while (y < by->bottom) {
+            int count = 0;
+            for (; count < TILES && y < by->bottom; count++) {
+                for (int k = 0; k < inputs; k++)
+                    NAMED(enter_tile)(n, from, y - reach, x - reach, k,
+                                      tiles + k * block + count * GROUP, entered);
+                for (int k = 0; k < groups; k++)
+                    NAMED(spread_tile)(n, by, y, x, slice + k,
+                                       gradients + k * block + count * GROUP, spread);
+                x += 4;
+                if (x >= by->right) {
+                    x = by->left;
+                    y += 4;
+                }
+            }
+            for (int k = 0; k < groups; k++)
+                for (int point = 0; point < n * n; point++)
+                    for (int input = 0; input < inputs; input++)
+                        NAMED(correlate)(count,
+                                         sums + ((slice + k) * n * n + point) * of_point +
+                                             input * GROUP * GROUP,
+                                         tiles + point * entered + input * block,
+                                         gradients + point * spread + k * block);
+        }
+    }
+}
+
+static void NAMED(correlate_3)(const Map *from, const Map *by, int inputs, int outputs, float *sums,
+                               float *scratch)
+{
+    NAMED(correlate_maps)(6, from, by, inputs, outputs, sums, scratch);
+}
+
+static void NAMED(correlate_5)(const Map *from, const Map *by, int inputs, int outputs, float *sums,
+                               float *scratch)
+{
+    NAMED(correlate_maps)(8, from, by, inputs, outputs, sums, scratch);
 }
 
 #undef Vector
