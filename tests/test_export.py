@@ -15,6 +15,7 @@ from srcli.backends.ort import OnnxRuntimeSession
 from srcli.errors import SrcliError, VerificationError
 from srcli.loading import load
 from srcli.registry import MODELS, check_scale, get_model
+from srcli.store import shipped_weights
 
 to_onnx = importlib.import_module("srcli.export.to_onnx")
 verify = importlib.import_module("srcli.export.verify")
@@ -155,17 +156,19 @@ def test_export_of_the_default_model_is_that_of_upscale(srcli, here):
     assert [p.name for p in here.iterdir()] == ["lapar-c-x4.onnx"]
 
 
-@pytest.mark.parametrize("scale", [2, 3, 4])
-def test_half_precision_stays_within_a_grey_level(srcli, here, scale, photograph):
-    assert srcli("export", "-s", scale, "--fp16")[0] == 0
-    file = here / f"lapar-c-x{scale}-fp16.onnx"
+@pytest.mark.parametrize(
+    ("name", "scale"), [(w.model, w.scale) for w in shipped_weights() if w.task == "upscale"]
+)
+def test_half_precision_stays_within_a_grey_level(srcli, here, name, scale, photograph):
+    assert srcli("export", "-m", name, "-s", scale, "--fp16")[0] == 0
+    file = here / f"{name}-x{scale}-fp16.onnx"
     graph = onnx.load(file)
     onnx.checker.check_model(graph, full_check=True)
     kinds = {t.data_type for t in graph.graph.initializer}
     assert onnx.TensorProto.FLOAT not in kinds
     batch = np.ascontiguousarray(photograph[:64, :64].transpose(2, 0, 1)[None], np.float32) / 255
     with torch.inference_mode():
-        expected = load("lapar-c", scale).published()(torch.from_numpy(batch)).numpy()
+        expected = load(name, scale).published()(torch.from_numpy(batch)).numpy()
     actual = OnnxRuntimeSession(file, SessionOptions())(batch)
     assert actual.dtype == np.float32
     assert np.abs(actual - expected).max() < 1 / 255
@@ -187,7 +190,7 @@ def test_other_opsets(srcli, here, opset):
 def test_export_mistakes_leave_nothing(srcli, here):
     for arguments, code, says in [
         (["--opset", 9], 2, "opset 9"),
-        (["-m", "lapar-b", "-s", 3], 3, "--weights FILE"),
+        (["-m", "awsrn-sd", "-s", 3], 3, "--weights FILE"),
         (["--onnx", "--trt", "-o", "x.onnx"], 2, "one file"),
     ]:
         actual, _, err = srcli("export", *arguments)

@@ -36,17 +36,14 @@ from srcli.health.backends import compiled_part
 from srcli.loading import load
 from srcli.models.lapar.network import Lapar
 from srcli.registry import get_model
+from srcli.store import shipped_weights
 
 try:
     compiled = importlib.import_module(COMPILED)
 except ImportError:
     compiled = None
 pytestmark = pytest.mark.skipif(compiled is None, reason="built without a compiler")
-SHIPPED = [("lapar-c", scale, "upscale") for scale in (2, 3, 4)] + [
-    ("lapar-b", 2, "upscale"),
-    ("lapar-c", 1, "denoise"),
-    ("lapar-c", 1, "deblock"),
-]
+SHIPPED = [(weights.model, weights.scale, weights.task) for weights in shipped_weights()]
 FORMS = {"lapar-a": (32, 4), "lapar-b": (24, 3), "lapar-c": (16, 2)}  # channels and blocks
 POINTS = {3: [0, 0.5**0.5, -(0.5**0.5), 2**0.5, -(2**0.5)], 5: [0, 1, -1, 2, -2, 0.5, -0.5]}
 
