@@ -6,7 +6,7 @@ For each: the ONNX file passes onnx.checker with full shape inference and holds 
 Runtime computes what the published network computes at five sizes; TensorRT-RTX, which needs no
 GPU for that, parses it and builds an engine of one dynamic profile in fp32 and fp16. Takes about an
 hour on two cores; CI does the same at small sizes. The file is written after each model; what it
-has already is not done again.
+has of these weights is not measured again.
 
 `differences` are the largest absolute ones, in output ranges of the published network (1 for a
 picture); `limit` is what the model allows. A size that costs more multiply-adds than --afford or
@@ -42,6 +42,7 @@ from srcli.export import to_tensorrt
 from srcli.export.to_onnx import OnnxOptions, to_onnx
 from srcli.export.to_tensorrt import EngineOptions, build_engine, check_largest_tensor
 from srcli.export.verify import sample_crops
+from srcli.files import atomic_path
 from srcli.loading import LoadedModel, load
 from srcli.registry import MODELS
 from srcli.spec import ModelSpec
@@ -49,9 +50,10 @@ from srcli.store import find_weights
 
 SIZES = ((24, 24), (25, 31), (37, 24), (61, 47), (360, 640))
 Row = dict[str, Any]
+DIFFERENCES = [f"difference_{width}x{height}" for height, width in SIZES]
 FIELDS = [
     *("model", "scale", "weights", "nodes", "valid", "resize", "limit"),
-    *(f"difference_{width}x{height}" for height, width in SIZES),
+    *DIFFERENCES,
     *("trt_fp32", "trt_fp16"),
 ]
 
@@ -96,14 +98,12 @@ def complete(row: Row, model: LoadedModel, folder: Path, limits: argparse.Namesp
         "resize": sum(node.op_type == "Resize" for node in graph.graph.node),
         "limit": model.spec.tolerance,
     }
-    for crop in sample_crops(SIZES):
-        height, width = crop.shape[2:]
-        field = f"difference_{width}x{height}"
-        if row.get(field, "-") in ("-", ""):
-            affordable = can_afford(model, height, width, limits)
-            row[field] = difference(model, file, crop) if affordable else "-"
+    for field, crop in zip(DIFFERENCES, sample_crops(SIZES), strict=True):
+        if row[field] == "-" and can_afford(model, *crop.shape[2:], limits):
+            row[field] = difference(model, file, crop)
     for precision in ("fp32", "fp16"):
-        row[f"trt_{precision}"] = row.get(f"trt_{precision}") or built(model, precision)
+        found = row.get(f"trt_{precision}", "FAILED")
+        row[f"trt_{precision}"] = built(model, precision) if "FAILED" in found else found
 
 
 def can_afford(model: LoadedModel, height: int, width: int, limits: argparse.Namespace) -> bool:
@@ -173,8 +173,8 @@ def read_rows(file: Path) -> dict[tuple[str, int], Row]:
 
 
 def write_rows(file: Path, rows: dict[tuple[str, int], Row]) -> None:
-    with file.open("w", newline="") as stream:
-        writer = csv.DictWriter(stream, FIELDS)
+    with atomic_path(file) as partial, partial.open("w", newline="") as stream:
+        writer = csv.DictWriter(stream, FIELDS, lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows.values())
 
@@ -194,13 +194,12 @@ def main() -> None:
         if not spec.name.startswith(arguments.only):
             continue
         row = rows.setdefault((spec.name, scale), {"model": spec.name, "scale": scale})
-        if all(row.get(field, "-") not in ("-", "") for field in FIELDS):
-            continue
         started = time.perf_counter()
         with tempfile.TemporaryDirectory() as folder:
             checkpoint = Path(checkpoints[spec.name]) if spec.name in checkpoints else None
             model, origin = open_model(spec, scale, Path(folder), checkpoint)
-            row["weights"] = row.get("weights") or origin
+            if row.get("weights") != origin:
+                row |= {"weights": origin} | dict.fromkeys(DIFFERENCES, "-")
             complete(row, model, Path(folder), arguments)
         write_rows(arguments.out, rows)
         print(f"{spec.name} x{scale}: {time.perf_counter() - started:.0f} s  {row}", flush=True)

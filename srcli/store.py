@@ -130,7 +130,7 @@ def into_cache() -> Iterator[None]:
     try:
         yield
     except OutputError as error:
-        reason, _, _ = str(error).rpartition(". ")  # the last sentence is another remedy
+        reason = str(error).rpartition(". ")[0] or str(error)  # the last sentence is a remedy
         raise OutputError(
             f"{reason}. It is srcli's cache: make it writable, free some space, or name another "
             "folder in SRCLI_CACHE."

@@ -122,8 +122,8 @@ def test_lapar_builds(lapar: Graphs, scale: int, precision: str) -> None:
 
 
 VARIANTS = [(spec.name, scale) for spec in MODELS for scale in spec.scales]
-# Those that build in a second, and one of each of the others, belong to the suite. All others are
-# `make engines`, which takes minutes.
+# Those that build in seconds, in one precision, belong to the suite. All others are `make engines`,
+# which takes minutes.
 QUICK = [v for v in VARIANTS if v[0].startswith(("lapar-b", "awsrn"))] + [
     ("asdn-base", 2), ("fsdn-base", 4), ("hpinet-s", 4)
 ]  # fmt: skip
@@ -134,7 +134,6 @@ def _offered(name: str) -> tuple[GraphPrecision, ...]:
 
 
 def _marks(name: str, scale: int, precision: GraphPrecision) -> tuple[pytest.MarkDecorator, ...]:
-    """Of the quick ones the last precision is not slow."""
     quick = (name, scale) in QUICK and precision == _offered(name)[-1]
     return () if quick else (pytest.mark.slow,)
 

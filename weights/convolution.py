@@ -10,53 +10,71 @@ Source: Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks", 201
 from __future__ import annotations
 
 import importlib
+import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from functools import cache
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from srcli.backends.native import (
+    ALIGNMENT,
     COMPILED,
     GROUP,
     TILES,
     Array,
-    NativeBackend,
     Rectangle,
     aligned,
     evaluation,
+    obstacle,
 )
 
 SLICE = 4  # as in `_network.c`
 TILE = 4  # side of a tile's outputs
 
 Work = Callable[[int, int, Rectangle, Array], object]
-"""Does a rectangle: with the numbers of its picture and of its thread, and memory for scratch."""
+"""Does rows of a picture, given the numbers of portion and picture, the rows, and scratch."""
 
 
 def use_compiled(network: nn.Module, threads: int) -> str:
     """Let the compiled kernels do all convolutions of a network on the CPU that they fit.
 
     Args:
-        network: Its convolutions pad with zeros to the same size; they are replaced under their
-            names, with their parameters.
+        network: Its convolutions are replaced under their names, with their parameters.
         threads: How many to use.
 
     Returns:
         What does the convolutions, and why if it is not the compiled code.
     """
-    problem = NativeBackend().unavailable()
+    problem = obstacle()
     if problem is not None:
-        return f"PyTorch ({problem})"
+        return f"PyTorch ({problem[0]})"
     convolver = Convolver(threads)
-    for name, module in list(network.named_modules()):
-        if isinstance(module, nn.Conv2d) and module.in_channels % GROUP == 0:
-            network.set_submodule(name, CompiledConvolution(module, convolver))
-    return "compiled"
+    plain = [(n, m) for n, m in network.named_modules() if isinstance(m, nn.Conv2d)]
+    fitting = [(name, module) for name, module in plain if _fits(module)]
+    for name, module in fitting:
+        network.set_submodule(name, CompiledConvolution(module, convolver))
+    return f"compiled ({len(fitting)} of {len(plain)})"
+
+
+def _fits(module: nn.Conv2d) -> bool:
+    side = module.kernel_size[0]
+    return (
+        type(module) is nn.Conv2d
+        and module.in_channels % GROUP == 0
+        and module.kernel_size in ((3, 3), (5, 5))
+        and module.padding == (side // 2, side // 2)
+        and module.padding_mode == "zeros"
+        and module.stride == module.dilation == (1, 1)
+        and module.groups == 1
+        and module.bias is not None
+        and module.weight.dtype == torch.float32
+    )
 
 
 class CompiledConvolution(nn.Module):
@@ -70,9 +88,11 @@ class CompiledConvolution(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         assert self.bias is not None
+        weight, bias = self.weight, self.bias
         missing = -self.out_channels % GROUP
-        weight = F.pad(self.weight, (0, 0, 0, 0, 0, 0, 0, missing))
-        bias = F.pad(self.bias, (0, missing))
+        if missing:
+            weight = F.pad(weight, (0, 0, 0, 0, 0, 0, 0, missing))
+            bias = F.pad(bias, (0, missing))
         outputs: Tensor = _Convolution.apply(x, weight, bias, self._convolver)  # type: ignore[no-untyped-call]
         return outputs[:, : self.out_channels]
 
@@ -80,33 +100,37 @@ class CompiledConvolution(nn.Module):
 class _Convolution(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, convolver: Convolver) -> Tensor:
-        x = x.contiguous(memory_format=torch.channels_last)
+        x = _laid_out(x)
         ctx.save_for_backward(x, weight)
         ctx.convolver = convolver
         return convolver.outputs(x, weight, bias)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor, None]:
         x, weight = ctx.saved_tensors
-        by_output = gradients[0].contiguous(memory_format=torch.channels_last)
-        turned = weight.flip(2, 3).transpose(0, 1)
-        by_input = ctx.convolver.outputs(by_output, turned, weight.new_zeros(weight.shape[1]))
-        by_weight = ctx.convolver.weight_gradient(x, by_output, weight.shape[2])
-        return by_input, by_weight, by_output.sum((0, 2, 3)), None
+        gradient = _laid_out(gradients[0])
+        of_x = of_weight = None
+        if ctx.needs_input_grad[0]:
+            rotated = weight.flip(2, 3).transpose(0, 1)
+            of_x = ctx.convolver.outputs(gradient, rotated, weight.new_zeros(weight.shape[1]))
+        if ctx.needs_input_grad[1]:
+            of_weight = ctx.convolver.weight_gradient(x, gradient, weight.shape[2])
+        return of_x, of_weight, gradient.sum((0, 2, 3)), None
 
 
 class Convolver:
     """Convolutions of channels-last float32 tensors, whose channels are multiples of 16.
 
-    Each thread does the same rows in every call, so the last digits depend on the number of
-    threads, but not on which is faster.
+    The work is always shared out alike, so the last digits depend on the number of threads, but
+    not on which of them is faster.
     """
 
     def __init__(self, threads: int) -> None:
         self._compiled: Any = importlib.import_module(COMPILED)
         self._threads = threads
         self._pool = ThreadPoolExecutor(threads, "convolver")
-        self._scratch = [aligned(0) for _ in range(threads)]
+        self._thread = threading.local()
 
     def outputs(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         """n x I x h x w -> n x O x h x w.
@@ -120,54 +144,87 @@ class Convolver:
         out = torch.empty((len(x), outputs, *x.shape[2:]), memory_format=torch.channels_last)
         kernel = (_flat(_packed(weight)), _flat(bias))
 
-        def work(picture: int, thread: int, rectangle: Rectangle, scratch: Array) -> None:
+        def work(portion: int, picture: int, rows: Rectangle, scratch: Array) -> None:
             maps = (_map(x, picture), _map(out, picture))
             self._compiled.convolution(
-                maps[0], kernel, side, inputs, outputs, maps[1], rectangle, scratch
+                maps[0], kernel, side, inputs, outputs, maps[1], rows, scratch
             )
 
         self._share(x, _points(side) * ((inputs + GROUP) * TILES + 2 * GROUP), work)
         return out
 
-    def weight_gradient(self, x: Tensor, by_output: Tensor, side: int) -> Tensor:
-        """O x I x side x side, from n x I x h x w and n x O x h x w."""
-        inputs, outputs = x.shape[1], by_output.shape[1]
-        sums = [aligned(outputs * _points(side) * inputs) for _ in range(self._threads)]
-        for of_thread in sums:
-            of_thread[:] = 0
+    def weight_gradient(self, x: Tensor, gradient: Tensor, side: int) -> Tensor:
+        """O x I x side x side, from the inputs n x I x h x w and the gradient of the outputs."""
+        inputs, outputs = x.shape[1], gradient.shape[1]
+        portions = len(_portions(len(x), x.shape[2], self._threads))
+        sums = [aligned(outputs * _points(side) * inputs) for _ in range(portions)]
+        for of_portion in sums:
+            of_portion[:] = 0
 
-        def work(picture: int, thread: int, rectangle: Rectangle, scratch: Array) -> None:
-            maps = (_map(x, picture), _map(by_output, picture))
-            self._compiled.correlation(
-                *maps, side, inputs, outputs, sums[thread], rectangle, scratch
+        def work(portion: int, picture: int, rows: Rectangle, scratch: Array) -> None:
+            maps = (_map(x, picture), _map(gradient, picture))
+            self._compiled.weight_gradient(
+                *maps, side, inputs, outputs, sums[portion], rows, scratch
             )
 
         self._share(x, _points(side) * ((inputs + SLICE * GROUP) * TILES + 2 * GROUP), work)
-        total = sums[0] if self._threads == 1 else np.sum(sums, axis=0)
+        total = sums[0]
+        for of_portion in sums[1:]:
+            total += of_portion
         return _unpacked(torch.from_numpy(total), outputs, inputs, side)
 
     def _share(self, x: Tensor, floats: int, work: Work) -> None:
-        """Each thread does its rows of all pictures, with memory for so many floats."""
+        """Do all rows of all pictures, each thread a portion, with scratch of so many floats."""
         count, _, height, width = x.shape
-        rows = -(-height // (TILE * self._threads)) * TILE
+        portions = _portions(count, height, self._threads)
 
-        def do(thread: int) -> None:
-            if self._scratch[thread].size < floats:
-                self._scratch[thread] = aligned(floats)
-            rectangle = (thread * rows, 0, min(thread * rows + rows, height), width)
-            for picture in range(count):
-                work(picture, thread, rectangle, self._scratch[thread])
+        def do(portion: int) -> None:
+            scratch = getattr(self._thread, "scratch", None)
+            if scratch is None or scratch.size < floats:
+                scratch = self._thread.scratch = aligned(floats)
+            for picture, top, bottom in portions[portion]:
+                work(portion, picture, (top, 0, bottom, width), scratch)
 
-        busy = range(-(-height // rows))
-        if len(busy) == 1:
+        if len(portions) == 1:
             do(0)
-        else:
-            list(self._pool.map(do, busy))
+            return
+        futures = [self._pool.submit(do, portion) for portion in range(len(portions))]
+        wait(futures)  # also for those that go on after one has failed
+        for future in futures:
+            future.result()
+
+
+def _portions(count: int, height: int, threads: int) -> list[list[tuple[int, int, int]]]:
+    """All rows of `count` pictures in equal parts, whole tiles each: (picture, top, bottom)."""
+    bands = -(-height // TILE)  # of a picture
+    parts = min(threads, count * bands)
+    portions = []
+    for part in range(parts):
+        first, last = (count * bands * edge // parts for edge in (part, part + 1))
+        portions.append(
+            [
+                (
+                    picture,
+                    TILE * max(first - picture * bands, 0),
+                    min(TILE * min(last - picture * bands, bands), height),
+                )
+                for picture in range(first // bands, (last - 1) // bands + 1)
+            ]
+        )
+    return portions
+
+
+def _laid_out(tensor: Tensor) -> Tensor:
+    """As the compiled code reads it: pixel by pixel, from a multiple of 64 bytes on."""
+    tensor = tensor.contiguous(memory_format=torch.channels_last)
+    if tensor.data_ptr() % ALIGNMENT:
+        tensor = tensor.clone(memory_format=torch.channels_last)
+    return tensor
 
 
 def _map(batch: Tensor, index: int) -> Array:
     """One picture of a channels-last batch: 1 x h x w x C, without a copy."""
-    picture: Array = batch[index : index + 1].permute(0, 2, 3, 1).detach().numpy()
+    picture: Array = batch.detach()[index : index + 1].permute(0, 2, 3, 1).numpy()
     return picture
 
 

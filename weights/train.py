@@ -10,10 +10,10 @@ moving average of the weights, under the published tensor names: what is shipped
 
 Three things make an hour of CPU count. The published parameters are optimised through the fused
 network (see `Lapar.fused_weights`), which costs a third of the published one. Its convolutions and
-filters are done by compiled code, forwards and backwards (`convolution.py`). And every random
-choice is drawn from a generator seeded by (seed, step), so a resumed run sees exactly what an
-uninterrupted one sees. With `--steps` the result depends on the seed and the number of threads
-alone; with `--minutes` the learning rate follows the clock.
+filters are done by compiled code where that fits them, forwards and backwards (`convolution.py`).
+And every random choice is drawn from a generator seeded by (seed, step), so a resumed run sees
+exactly what an uninterrupted one sees. On one machine and with as many threads, the result of
+`--steps` depends on the seed alone; with `--minutes` the learning rate follows the clock.
 """
 
 from __future__ import annotations

@@ -20,8 +20,8 @@
 
 enum { GROUP = 16, STEP = 4, TILES = 16, SLICE = 4, MOST_SOURCES = 8 };
 
-/* Raised with every change of what Python must lay out otherwise; `native.py` knows it too. */
-enum { LAYOUT = 1 };
+/* Raised with every change of what Python calls or must lay out; `native.py` knows it too. */
+enum { LAYOUT = 2 };
 
 #define INLINE static inline __attribute__((always_inline))
 #ifdef __clang__
@@ -132,37 +132,34 @@ INLINE Py_ssize_t most(Py_ssize_t a, Py_ssize_t b)
 #include "_network_kernels.h"
 
 typedef void Convolve(const Convolution *, const Map *, float *);
-typedef void Correlate(const Map *, const Map *, int, int, float *, float *);
+typedef void Gradient(const Map *, const Map *, int, int, float *, float *);
 typedef struct {
     Convolve *convolve_3, *convolve_5;
-    Correlate *correlate_3, *correlate_5;
+    Gradient *gradient_3, *gradient_5;
     int bits;
 } Kernels;
 
-#define KERNELS(bits) {convolve_3_##bits, convolve_5_##bits, correlate_3_##bits, correlate_5_##bits, bits}
+#define KERNELS(bits) {convolve_3_##bits, convolve_5_##bits, gradient_3_##bits, gradient_5_##bits, bits}
 #ifdef SEVERAL_KINDS
 static const Kernels kernels_512 = KERNELS(512), kernels_256 = KERNELS(256);
 #endif
 static const Kernels kernels_128 = KERNELS(128);
 static const Kernels *kernels = &kernels_128;
 
-/* The widest vectors that the processor has, or those of so many bits; 0 if it has no such: then
-   others are chosen. */
-static int choose_kernels(int bits)
+/* Those of the widest vectors that the processor has, or of so many bits; NULL if it has no such. */
+static const Kernels *kernels_of(int bits)
 {
 #ifdef SEVERAL_KINDS
     __builtin_cpu_init();
     if ((bits == 0 || bits == 512) && __builtin_cpu_supports("avx512f") &&
         __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512bw") &&
         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("fma"))
-        kernels = &kernels_512;
-    else if ((bits == 0 || bits == 256) && __builtin_cpu_supports("avx2") &&
+        return &kernels_512;
+    if ((bits == 0 || bits == 256) && __builtin_cpu_supports("avx2") &&
         __builtin_cpu_supports("fma"))
-        kernels = &kernels_256;
-    else
+        return &kernels_256;
 #endif
-        kernels = &kernels_128;
-    return bits == 0 || bits == kernels->bits;
+    return bits == 0 || bits == 128 ? &kernels_128 : NULL;
 }
 
 /* Memory for intermediate results, handed out piece by piece. */
@@ -371,9 +368,12 @@ static int maps(Held *held, PyObject *object, int flags, int groups, Map *found,
     if (view == NULL)
         return -1;
     const Py_ssize_t *shape = view->shape;
-    if (shape[0] < 1 || shape[0] > limit || shape[3] != groups * GROUP ||
-        (uintptr_t)view->buf % 64 != 0) {
+    if (shape[0] < 1 || shape[0] > limit || shape[3] != groups * GROUP) {
         PyErr_Format(PyExc_ValueError, "%s: not such maps", name);
+        return -1;
+    }
+    if ((uintptr_t)view->buf % 64 != 0) {
+        PyErr_Format(PyExc_ValueError, "%s: must begin at a multiple of 64 bytes", name);
         return -1;
     }
     for (Py_ssize_t k = 0; k < shape[0]; k++)
@@ -597,10 +597,10 @@ static PyObject *convolution(PyObject *module, PyObject *arguments)
     return finished(&held, &scratch);
 }
 
-/* correlation(features, gradients, side, channels, outputs, sums, rectangle, scratch): add to `sums`
+/* weight_gradient(features, gradients, side, channels, outputs, sums, rectangle, scratch): add to `sums`
    what the gradients of a convolution's outputs in the rectangle give as gradient of its weights,
    at the points of Winograd's filtering and in the layout of the weights. */
-static PyObject *correlation(PyObject *module, PyObject *arguments)
+static PyObject *weight_gradient(PyObject *module, PyObject *arguments)
 {
     PyObject *features, *gradients, *target, *room;
     int side, channels, outputs;
@@ -626,8 +626,8 @@ static PyObject *correlation(PyObject *module, PyObject *arguments)
         by = part_of(by, area.top, area.left, area.bottom, area.right);
         Py_BEGIN_ALLOW_THREADS
         if (free != NULL)
-            (side == 3 ? kernels->correlate_3 : kernels->correlate_5)(&from, &by, inputs, groups,
-                                                                      sums, free);
+            (side == 3 ? kernels->gradient_3 : kernels->gradient_5)(&from, &by, inputs, groups, sums,
+                                                                    free);
         Py_END_ALLOW_THREADS
     }
     return finished(&held, &scratch);
@@ -739,7 +739,10 @@ static PyObject *choose(PyObject *module, PyObject *arguments)
     (void)module;
     if (!PyArg_ParseTuple(arguments, "i", &bits))
         return NULL;
-    return PyBool_FromLong(choose_kernels(bits));
+    const Kernels *chosen = kernels_of(bits);
+    if (chosen != NULL)
+        kernels = chosen;
+    return PyBool_FromLong(chosen != NULL);
 }
 
 /* vectors(): the bits that it computes in. */
@@ -755,7 +758,7 @@ static PyMethodDef methods[] = {{"head", head, METH_VARARGS, NULL},
                                 {"reduction", reduction, METH_VARARGS, NULL},
                                 {"tail", tail, METH_VARARGS, NULL},
                                 {"convolution", convolution, METH_VARARGS, NULL},
-                                {"correlation", correlation, METH_VARARGS, NULL},
+                                {"weight_gradient", weight_gradient, METH_VARARGS, NULL},
                                 {"choose", choose, METH_VARARGS, NULL},
                                 {"vectors", vectors, METH_NOARGS, NULL},
                                 {NULL, NULL, 0, NULL}};
@@ -766,7 +769,7 @@ static struct PyModuleDef definition = {PyModuleDef_HEAD_INIT, "_network", NULL,
 PyMODINIT_FUNC PyInit__network(void)
 {
     PyObject *module = PyModule_Create(&definition);
-    choose_kernels(0);
+    kernels = kernels_of(0);
     if (module != NULL && PyModule_AddIntConstant(module, "layout", LAYOUT) < 0) {
         Py_DECREF(module);
         return NULL;

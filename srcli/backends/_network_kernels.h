@@ -11,6 +11,9 @@
    The points of 3 x 3 are 0, +-1/sqrt(2), +-sqrt(2), those of 5 x 5 are 0, +-1, +-2, +-1/2: of those
    that were tried they lose the fewest digits (2 and 6 times the error of the plain sum in float32).
 
+   `enter` is the paper's input transform, `leave` its output transform, and `spread`, for training,
+   the transpose of the latter.
+
    Source: Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks", 2015, section 4. */
 
 typedef float NAMED(Vector) __attribute__((vector_size(4 * LANES), may_alias));
@@ -84,7 +87,7 @@ INLINE void NAMED(leave_8)(const float *from, Py_ssize_t s, float *to, Py_ssize_
     AT(to + 3 * r) = IN(from + 7 * s) + difference_a + 8 * difference_b + 0.125f * difference_c;
 }
 
-/* One side of 4 gradients of outputs to those of 6 products: `leave_6` the other way round. */
+/* One side of 4 gradients of outputs to those of 6 products: the transpose of `leave_6`. */
 INLINE void NAMED(spread_6)(const float *from, Py_ssize_t s, float *to, Py_ssize_t r)
 {
     const float a = 0.70710678118654752f, b = 1.41421356237309505f;
@@ -336,7 +339,7 @@ static void NAMED(convolve_5)(const Convolution *to_do, const Map *out, float *s
 }
 
 /* At one point: what `count` tiles add to the gradient of the weights from 16 channels to 16. */
-INLINE void NAMED(correlate)(int count, float *restrict sums, const float *restrict inputs,
+INLINE void NAMED(add_products)(int count, float *restrict sums, const float *restrict inputs,
                              const float *restrict outputs)
 {
     for (int first = 0; first < GROUP; first += TOGETHER) {
@@ -363,7 +366,7 @@ INLINE void NAMED(correlate)(int count, float *restrict sums, const float *restr
 
 /* Add the gradient of the weights, laid out as these are, that follows from that of the outputs in
    the rectangle of `by`. Few groups of outputs at a time, so that their sums stay in the cache. */
-INLINE void NAMED(correlate_maps)(int n, const Map *from, const Map *by, int inputs, int outputs,
+INLINE void NAMED(gradient)(int n, const Map *from, const Map *by, int inputs, int outputs,
                                   float *sums, float *scratch)
 {
     int reach = (n - 4) / 2;
@@ -391,7 +394,7 @@ INLINE void NAMED(correlate_maps)(int n, const Map *from, const Map *by, int inp
             for (int k = 0; k < groups; k++)
                 for (int point = 0; point < n * n; point++)
                     for (int input = 0; input < inputs; input++)
-                        NAMED(correlate)(count,
+                        NAMED(add_products)(count,
                                          sums + ((slice + k) * n * n + point) * of_point +
                                              input * GROUP * GROUP,
                                          tiles + point * entered + input * block,
@@ -400,16 +403,16 @@ INLINE void NAMED(correlate_maps)(int n, const Map *from, const Map *by, int inp
     }
 }
 
-static void NAMED(correlate_3)(const Map *from, const Map *by, int inputs, int outputs, float *sums,
+static void NAMED(gradient_3)(const Map *from, const Map *by, int inputs, int outputs, float *sums,
                                float *scratch)
 {
-    NAMED(correlate_maps)(6, from, by, inputs, outputs, sums, scratch);
+    NAMED(gradient)(6, from, by, inputs, outputs, sums, scratch);
 }
 
-static void NAMED(correlate_5)(const Map *from, const Map *by, int inputs, int outputs, float *sums,
+static void NAMED(gradient_5)(const Map *from, const Map *by, int inputs, int outputs, float *sums,
                                float *scratch)
 {
-    NAMED(correlate_maps)(8, from, by, inputs, outputs, sums, scratch);
+    NAMED(gradient)(8, from, by, inputs, outputs, sums, scratch);
 }
 
 #undef Vector

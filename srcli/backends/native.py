@@ -41,7 +41,7 @@ Kernel = tuple[Array, Array]
 
 COMPILED = "srcli.backends._network"
 GROUP, STEP, TILES = 16, 4, 16  # as in `_network.c`
-LAYOUT = 1  # as in `_network.c`
+LAYOUT = 2  # as in `_network.c`
 ALIGNMENT = 64  # bytes
 LEAST_BITS = 256  # measured on x86-64: in vectors of 128 bits other backends are faster
 
@@ -60,18 +60,8 @@ class NativeBackend:
     name = "native"
 
     def unavailable(self) -> str | None:
-        try:
-            compiled = importlib.import_module(COMPILED)
-        except ImportError:
-            return f"srcli was installed without its compiled network. {REBUILD}"
-        if compiled.layout != LAYOUT:
-            return "the compiled network is of another version of srcli. Install srcli again."
-        if vectors() < LEAST_BITS:
-            return (
-                f"this build has no vectors of {LEAST_BITS} bits for this processor. "
-                "Choose --backend ort."
-            )
-        return None
+        found = obstacle()
+        return found and ". ".join(found)
 
     def declines(self, spec: ModelSpec, precision: Precision) -> str | None:
         if spec.distinct_taps is None:
@@ -119,6 +109,20 @@ class NativeSession:
         if self._network is not None:
             self._network.close()
         self._network = None
+
+
+def obstacle() -> tuple[str, str] | None:
+    """Why the compiled network is not to be used here, and the remedy; None if it is."""
+    try:
+        compiled = importlib.import_module(COMPILED)
+    except ImportError:
+        return "srcli was installed without its compiled network", REBUILD
+    if compiled.layout != LAYOUT:
+        return "the compiled network is of another version of srcli", "Install srcli again."
+    if vectors() < LEAST_BITS:
+        reason = f"this build has no vectors of {LEAST_BITS} bits for this processor"
+        return reason, "Choose --backend ort."
+    return None
 
 
 def vectors() -> int:
