@@ -10,10 +10,12 @@ has of these weights is not measured again.
 
 `differences` are the largest absolute ones, in output ranges of the published network (1 for a
 picture); `limit` is what the model allows. HPINet and DCLS are compared with the published network
-in double precision: in float32 it strays from that itself, HPINet by 0.003, because among thousands
-of patches two are nearly equally good matches. A size that costs more multiply-adds than --afford
-or more than --memory is left out ("-"), and done later if these are raised. Weights are those that
-ship, else random ones.
+in double precision: in float32 HPINet strays from that itself by 0.003, because among thousands of
+patches two may be nearly equally good matches. A size that costs more multiply-adds than --afford
+or more than --memory is left out ("-"), and done later if these are raised.
+
+Weights are those that ship, else random ones, except for what `--checkpoint hpinet-s=FILE` has
+under the same name in the same shape: with random weights many matches are nearly equally good.
 """
 
 from __future__ import annotations
@@ -35,6 +37,7 @@ import torch
 
 from srcli.backends.base import Batch, SessionOptions
 from srcli.backends.ort import OnnxRuntimeSession
+from srcli.checkpoints import read_tensors
 from srcli.errors import SrcliError, UsageError
 from srcli.export import to_tensorrt
 from srcli.export.to_onnx import OnnxOptions, to_onnx
@@ -63,15 +66,23 @@ def variants() -> Iterator[tuple[ModelSpec, int]]:
             yield spec, scale
 
 
-def open_model(spec: ModelSpec, scale: int, folder: Path) -> tuple[LoadedModel, str]:
-    """With the weights that ship, else with random ones; and which these are."""
+def open_model(
+    spec: ModelSpec, scale: int, folder: Path, checkpoint: Path | None
+) -> tuple[LoadedModel, str]:
+    """With the weights that ship, else with random ones, filled up; and which these are."""
     task = "upscale" if scale > 1 else "denoise"
     if find_weights(spec, scale, task):
         return load(spec.name, scale, task=task), "shipped"
     torch.manual_seed(7)
+    weights, origin = spec.build(scale).state_dict(), "random"
+    if checkpoint is not None:
+        theirs = {k.removeprefix("module."): v for k, v in read_tensors(checkpoint).items()}
+        fitting = {k: v for k, v in theirs.items() if k in weights and v.shape == weights[k].shape}
+        weights |= fitting
+        origin = f"{len(fitting)} of {len(weights)} tensors of {checkpoint.stem}"
     file = folder / f"{spec.name}-x{scale}.pth"
-    torch.save(spec.build(scale).state_dict(), file)
-    return load(spec.name, scale, task=task, weights=file), "random"
+    torch.save(weights, file)
+    return load(spec.name, scale, task=task, weights=file), origin
 
 
 def complete(row: Row, model: LoadedModel, folder: Path, limits: argparse.Namespace) -> None:
@@ -175,7 +186,9 @@ def main() -> None:
     parser.add_argument("--only", default="", help="names that begin so")
     parser.add_argument("--afford", type=float, default=4e11, help="multiply-adds of one run")
     parser.add_argument("--memory", type=float, default=8, help="GiB of one run")
+    parser.add_argument("--checkpoint", action="append", default=[], help="MODEL=FILE")
     arguments = parser.parse_args()
+    checkpoints = dict(pair.split("=", 1) for pair in arguments.checkpoint)
     no_gpu()
     rows = read_rows(arguments.out)
     for spec, scale in variants():
@@ -184,7 +197,8 @@ def main() -> None:
         row = rows.setdefault((spec.name, scale), {"model": spec.name, "scale": scale})
         started = time.perf_counter()
         with tempfile.TemporaryDirectory() as folder:
-            model, origin = open_model(spec, scale, Path(folder))
+            checkpoint = Path(checkpoints[spec.name]) if spec.name in checkpoints else None
+            model, origin = open_model(spec, scale, Path(folder), checkpoint)
             if row.get("weights") != origin:
                 row |= {"weights": origin} | dict.fromkeys(DIFFERENCES, "-")
             complete(row, model, Path(folder), arguments)
