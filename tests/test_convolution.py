@@ -71,7 +71,7 @@ def test_outputs_and_gradients(vectors, shape):
     assert_close(found(*given_), in_double(*given_), TOLERANCE[shape[2]])
 
 
-@settings(deadline=None, max_examples=30)
+@settings(deadline=None, max_examples=15)
 @given(st.integers(1, 40), st.integers(1, 40), st.integers(1, 3), st.sampled_from([3, 5]))
 def test_any_size_on_any_number_of_threads(height, width, threads, side):
     given_ = tensors(16, 16, side, height, width)
@@ -223,7 +223,7 @@ class TestRefusals:
         getattr(compiled, name)(*self.arguments(name))
 
 
-@settings(max_examples=200)
+@settings(max_examples=60)
 @given(st.integers(1, 5), st.integers(1, 50), st.integers(1, 20))
 def test_portions_are_all_rows_once(count, height, threads):
     portions = _portions(count, height, threads)
