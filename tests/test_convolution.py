@@ -12,12 +12,10 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
-from srcli.backends.native import COMPILED, aligned, obstacle
+from srcli.backends.native import COMPILED, aligned, obstacle, packed
 from srcli.weights.convolution import (
     CompiledConvolution,
     Convolver,
-    _flat,
-    _packed,
     _portions,
     use_compiled,
 )
@@ -171,7 +169,7 @@ class TestRefusals:
         maps = aligned(2 * 8 * 9 * 16).reshape(2, 1, 8, 9, 16)
         maps[:] = 0
         sums, scratch = aligned(36 * 256), aligned(1 << 18)
-        kernel = (_flat(_packed(torch.randn(16, 16, 3, 3))), _flat(torch.randn(16)))
+        kernel = packed(torch.randn(16, 16, 3, 3).numpy(), torch.randn(16).numpy())
         rectangle = (0, 0, 8, 9)
         return {
             "convolution": [maps[0], kernel, 3, 16, 16, maps[1], rectangle, scratch],

@@ -31,11 +31,15 @@ from srcli.backends.native import (
     Rectangle,
     aligned,
     evaluation,
+    filled,
     obstacle,
 )
 
 SLICE = 4  # as in `_network.c`
 TILE = 4  # side of a tile's outputs
+
+Portion = list[tuple[int, int, int]]
+"""Rows of some pictures: the picture, its first row, and the one after the last."""
 
 Work = Callable[[int, int, Rectangle, Array], object]
 """Does rows of a picture, given the numbers of portion and picture, the rows, and scratch."""
@@ -142,7 +146,7 @@ class Convolver:
         """
         outputs, inputs, side, _ = weight.shape
         out = torch.empty((len(x), outputs, *x.shape[2:]), memory_format=torch.channels_last)
-        kernel = (_flat(_packed(weight)), _flat(bias))
+        kernel = (filled(_packed(weight).numpy()), filled(bias.detach().numpy()))
 
         def work(portion: int, picture: int, rows: Rectangle, scratch: Array) -> None:
             maps = (_map(x, picture), _map(out, picture))
@@ -150,14 +154,16 @@ class Convolver:
                 maps[0], kernel, side, inputs, outputs, maps[1], rows, scratch
             )
 
-        self._share(x, _points(side) * ((inputs + GROUP) * TILES + 2 * GROUP), work)
+        portions = _portions(len(x), x.shape[2], self._threads)
+        floats = _points(side) * ((inputs + GROUP) * TILES + 2 * GROUP)
+        self._share(portions, x.shape[3], floats, work)
         return out
 
     def weight_gradient(self, x: Tensor, gradient: Tensor, side: int) -> Tensor:
         """O x I x side x side, from the inputs n x I x h x w and the gradient of the outputs."""
         inputs, outputs = x.shape[1], gradient.shape[1]
-        portions = len(_portions(len(x), x.shape[2], self._threads))
-        sums = [aligned(outputs * _points(side) * inputs) for _ in range(portions)]
+        portions = _portions(len(x), x.shape[2], self._threads)
+        sums = [aligned(outputs * _points(side) * inputs) for _ in portions]
         for of_portion in sums:
             of_portion[:] = 0
 
@@ -167,16 +173,15 @@ class Convolver:
                 *maps, side, inputs, outputs, sums[portion], rows, scratch
             )
 
-        self._share(x, _points(side) * ((inputs + SLICE * GROUP) * TILES + 2 * GROUP), work)
+        floats = _points(side) * ((inputs + SLICE * GROUP) * TILES + 2 * GROUP)
+        self._share(portions, x.shape[3], floats, work)
         total = sums[0]
         for of_portion in sums[1:]:
             total += of_portion
         return _unpacked(torch.from_numpy(total), outputs, inputs, side)
 
-    def _share(self, x: Tensor, floats: int, work: Work) -> None:
-        """Do all rows of all pictures, each thread a portion, with scratch of so many floats."""
-        count, _, height, width = x.shape
-        portions = _portions(count, height, self._threads)
+    def _share(self, portions: list[Portion], width: int, floats: int, work: Work) -> None:
+        """Do each portion in a thread of its own, with scratch of so many floats."""
 
         def do(portion: int) -> None:
             scratch = getattr(self._thread, "scratch", None)
@@ -194,8 +199,8 @@ class Convolver:
             future.result()
 
 
-def _portions(count: int, height: int, threads: int) -> list[list[tuple[int, int, int]]]:
-    """All rows of `count` pictures in equal parts, whole tiles each: (picture, top, bottom)."""
+def _portions(count: int, height: int, threads: int) -> list[Portion]:
+    """All rows of `count` pictures in equal parts, whole tiles each."""
     bands = -(-height // TILE)  # of a picture
     parts = min(threads, count * bands)
     portions = []
@@ -247,13 +252,6 @@ def _evaluation(side: int) -> Tensor:
     """What takes a kernel to the points: (side + 3)^2 x side^2."""
     along = evaluation(side)
     return torch.from_numpy(np.kron(along, along)).float()
-
-
-def _flat(values: Tensor) -> Array:
-    """As the compiled code reads it: from a multiple of 64 bytes on."""
-    flat = aligned(values.numel())
-    flat[:] = values.detach().reshape(-1).numpy()
-    return flat
 
 
 def _points(side: int) -> int:

@@ -139,14 +139,15 @@ typedef struct {
     int bits;
 } Kernels;
 
-#define KERNELS(bits) {convolve_3_##bits, convolve_5_##bits, gradient_3_##bits, gradient_5_##bits, bits}
+#define KERNELS(bits) \
+    {convolve_3_##bits, convolve_5_##bits, gradient_3_##bits, gradient_5_##bits, bits}
 #ifdef SEVERAL_KINDS
 static const Kernels kernels_512 = KERNELS(512), kernels_256 = KERNELS(256);
 #endif
 static const Kernels kernels_128 = KERNELS(128);
 static const Kernels *kernels = &kernels_128;
 
-/* Those of the widest vectors that the processor has, or of so many bits; NULL if it has no such. */
+/* Those of the widest vectors that the processor has, or of so many bits; NULL if it has none. */
 static const Kernels *kernels_of(int bits)
 {
 #ifdef SEVERAL_KINDS
@@ -416,9 +417,8 @@ static int kernel(Held *held, PyObject *pair, int side, Convolution *to_do)
     }
     if (!PyArg_ParseTuple(pair, "OO", &weights, &bias))
         return 0;
-    to_do->weights = numbers(held, weights, 0,
-                             to_do->outputs * points * to_do->sources * up_to(to_do->channels, STEP) * GROUP,
-                             "weights");
+    Py_ssize_t of_point = to_do->sources * up_to(to_do->channels, STEP) * GROUP;
+    to_do->weights = numbers(held, weights, 0, to_do->outputs * points * of_point, "weights");
     if (to_do->weights == NULL)
         return 0;
     to_do->bias = numbers(held, bias, 0, to_do->outputs * GROUP, "bias");
@@ -522,8 +522,9 @@ static PyObject *unit(PyObject *module, PyObject *arguments)
     Convolution second = {.from = &between, .sources = 1, .channels = channels, .groups = groups,
                           .outputs = groups, .scale = 1, .skip = &from, .factor = factor};
     if (groups && maps(&held, features, 0, groups, &from, 1, "features") == 1 &&
-        maps(&held, target, PyBUF_WRITABLE, groups, &out, 1, "out") == 1 && same_size(&from, &out) &&
-        lies_in(&area, out.bottom, out.right) && kernel(&held, opening, 3, &first) &&
+        maps(&held, target, PyBUF_WRITABLE, groups, &out, 1, "out") == 1 &&
+        same_size(&from, &out) && lies_in(&area, out.bottom, out.right) &&
+        kernel(&held, opening, 3, &first) &&
         kernel(&held, closing, 3, &second) && scratch_of(&held, room, &scratch)) {
         Py_BEGIN_ALLOW_THREADS
         inner = part_of(out, area.top, area.left, area.bottom, area.right);
@@ -568,66 +569,82 @@ static PyObject *reduction(PyObject *module, PyObject *arguments)
     return finished(&held, &scratch);
 }
 
-/* convolution(features, kernel, side, channels, outputs, out, rectangle, scratch): one convolution of
-   3 x 3 or 5 x 5, and nothing else. */
+/* What `convolution` and `weight_gradient` take: features, something that goes with the outputs,
+   the kernel's side, channels of features and outputs, what is written, a rectangle of the outputs,
+   and scratch. */
+typedef struct {
+    PyObject *features, *other, *target, *room;
+    int side, channels;
+    int inputs, outputs;                  /* groups of 16 channels */
+    Rectangle area;
+} Single;
+
+static int single(PyObject *arguments, Single *given)
+{
+    int outputs;
+    Rectangle *area = &given->area;
+    if (!PyArg_ParseTuple(arguments, "OOiiiO(nnnn)O", &given->features, &given->other, &given->side,
+                          &given->channels, &outputs, &given->target, &area->top, &area->left,
+                          &area->bottom, &area->right, &given->room))
+        return 0;
+    given->inputs = groups_for(given->channels);
+    given->outputs = given->inputs ? groups_for(outputs) : 0;
+    return given->outputs && is_side(given->side);
+}
+
+/* convolution(features, kernel, side, channels, outputs, out, rectangle, scratch): one convolution
+   of 3 x 3 or 5 x 5, and nothing else. */
 static PyObject *convolution(PyObject *module, PyObject *arguments)
 {
-    PyObject *features, *pair, *target, *room;
-    int side, channels, outputs;
-    Rectangle area;
+    Single given;
     Held held = {.count = 0};
     Scratch scratch = {.failed = 0};
     Map from, out, inner;
     (void)module;
-    if (!PyArg_ParseTuple(arguments, "OOiiiO(nnnn)O", &features, &pair, &side, &channels, &outputs,
-                          &target, &area.top, &area.left, &area.bottom, &area.right, &room))
+    if (!single(arguments, &given))
         return NULL;
-    int inputs = groups_for(channels), groups = inputs ? groups_for(outputs) : 0;
-    Convolution to_do = {.from = &from, .sources = 1, .channels = channels, .groups = groups,
-                         .outputs = groups, .scale = 1};
-    if (groups && is_side(side) && maps(&held, features, 0, inputs, &from, 1, "features") == 1 &&
-        maps(&held, target, PyBUF_WRITABLE, groups, &out, 1, "out") == 1 && same_size(&from, &out) &&
-        lies_in(&area, out.bottom, out.right) && kernel(&held, pair, side, &to_do) &&
-        scratch_of(&held, room, &scratch)) {
+    const Rectangle *area = &given.area;
+    Convolution to_do = {.from = &from, .sources = 1, .channels = given.channels,
+                         .groups = given.outputs, .outputs = given.outputs, .scale = 1};
+    if (maps(&held, given.features, 0, given.inputs, &from, 1, "features") == 1 &&
+        maps(&held, given.target, PyBUF_WRITABLE, given.outputs, &out, 1, "out") == 1 &&
+        same_size(&from, &out) && lies_in(area, out.bottom, out.right) &&
+        kernel(&held, given.other, given.side, &to_do) &&
+        scratch_of(&held, given.room, &scratch)) {
         Py_BEGIN_ALLOW_THREADS
-        inner = part_of(out, area.top, area.left, area.bottom, area.right);
-        convolve(side, &to_do, &inner, &scratch);
+        inner = part_of(out, area->top, area->left, area->bottom, area->right);
+        convolve(given.side, &to_do, &inner, &scratch);
         Py_END_ALLOW_THREADS
     }
     return finished(&held, &scratch);
 }
 
-/* weight_gradient(features, gradients, side, channels, outputs, sums, rectangle, scratch): add to `sums`
-   what the gradients of a convolution's outputs in the rectangle give as gradient of its weights,
-   at the points of Winograd's filtering and in the layout of the weights. */
+/* weight_gradient(features, gradients, side, channels, outputs, sums, rectangle, scratch): add to
+   `sums` what the gradients of a convolution's outputs in the rectangle give as gradient of its
+   weights, at the points of Winograd's filtering and in the layout of the weights. */
 static PyObject *weight_gradient(PyObject *module, PyObject *arguments)
 {
-    PyObject *features, *gradients, *target, *room;
-    int side, channels, outputs;
-    Rectangle area;
+    Single given;
     Held held = {.count = 0};
     Scratch scratch = {.failed = 0};
     Map from, by;
     (void)module;
-    if (!PyArg_ParseTuple(arguments, "OOiiiO(nnnn)O", &features, &gradients, &side, &channels,
-                          &outputs, &target, &area.top, &area.left, &area.bottom, &area.right,
-                          &room))
+    if (!single(arguments, &given))
         return NULL;
-    int inputs = groups_for(channels), groups = inputs ? groups_for(outputs) : 0;
-    if (!groups || !is_side(side))
-        return NULL;
-    Py_ssize_t points = (side + 3) * (side + 3);
-    float *sums = numbers(&held, target, PyBUF_WRITABLE, groups * points * inputs * GROUP * GROUP,
-                          "sums");
-    if (sums != NULL && maps(&held, features, 0, inputs, &from, 1, "features") == 1 &&
-        maps(&held, gradients, 0, groups, &by, 1, "gradients") == 1 && same_size(&from, &by) &&
-        lies_in(&area, by.bottom, by.right) && scratch_of(&held, room, &scratch)) {
+    const Rectangle *area = &given.area;
+    int inputs = given.inputs, outputs = given.outputs;
+    Py_ssize_t points = (given.side + 3) * (given.side + 3);
+    Gradient *add = given.side == 3 ? kernels->gradient_3 : kernels->gradient_5;
+    float *sums = numbers(&held, given.target, PyBUF_WRITABLE,
+                          outputs * points * inputs * GROUP * GROUP, "sums");
+    if (sums != NULL && maps(&held, given.features, 0, inputs, &from, 1, "features") == 1 &&
+        maps(&held, given.other, 0, outputs, &by, 1, "gradients") == 1 && same_size(&from, &by) &&
+        lies_in(area, by.bottom, by.right) && scratch_of(&held, given.room, &scratch)) {
         float *free = take(&scratch, points * ((inputs + SLICE) * TILES * GROUP + 2 * GROUP));
-        by = part_of(by, area.top, area.left, area.bottom, area.right);
+        by = part_of(by, area->top, area->left, area->bottom, area->right);
         Py_BEGIN_ALLOW_THREADS
         if (free != NULL)
-            (side == 3 ? kernels->gradient_3 : kernels->gradient_5)(&from, &by, inputs, groups, sums,
-                                                                    free);
+            add(&from, &by, inputs, outputs, sums, free);
         Py_END_ALLOW_THREADS
     }
     return finished(&held, &scratch);

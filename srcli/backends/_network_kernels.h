@@ -8,8 +8,8 @@
    multiplied there, and the product is brought back. N * N multiplications for each pair of
    channels take the place of 16 * R * R: a fourth for 3 x 3, less than a sixth for 5 x 5.
 
-   The points of 3 x 3 are 0, +-1/sqrt(2), +-sqrt(2), those of 5 x 5 are 0, +-1, +-2, +-1/2: of those
-   that were tried they lose the fewest digits (2 and 6 times the error of the plain sum in float32).
+   The points of 3 x 3 are 0, +-1/sqrt(2), +-sqrt(2), those of 5 x 5 are 0, +-1, +-2, +-1/2: of all
+   that were tried they lose the fewest digits (2 and 6 times the error of a plain sum in float32).
 
    `enter` is the paper's input transform, `leave` its output transform, and `spread`, for training,
    the transpose of the latter.
@@ -146,8 +146,8 @@ INLINE void NAMED(leave)(int n, const float *from, Py_ssize_t s, float *to, Py_s
         NAMED(leave_8)(from, s, to, r);
 }
 
-/* `side` x `side` pixels of a map from (y, x) on, 16 channels: in the map, or in `bordered` with zeros
-   for what lies outside of it. */
+/* `side` x `side` pixels of a map from (y, x) on, 16 channels: in the map, or in `bordered` with
+   zeros for what lies outside of it. */
 INLINE Place NAMED(tile_at)(int side, const Map *map, Py_ssize_t y, Py_ssize_t x, Py_ssize_t group,
                             float *bordered)
 {
@@ -248,7 +248,8 @@ INLINE void NAMED(leave_tile)(int n, int rectified, int skipped, const float *su
         Vector offset = IN(bias + part * LANES);
         ROLLED
         for (int j = 0; j < n; j++)
-            NAMED(leave)(n, sums + j * apart + part * LANES, n * apart, half + j * LANES, n * LANES);
+            NAMED(leave)(n, sums + j * apart + part * LANES, n * apart, half + j * LANES,
+                         n * LANES);
         for (int i = 0; i < rows; i++) {
             float done[4 * LANES] __attribute__((aligned(64)));
             float *to = out->base + i * out->row + part * LANES;
@@ -340,7 +341,7 @@ static void NAMED(convolve_5)(const Convolution *to_do, const Map *out, float *s
 
 /* At one point: what `count` tiles add to the gradient of the weights from 16 channels to 16. */
 INLINE void NAMED(add_products)(int count, float *restrict sums, const float *restrict inputs,
-                             const float *restrict outputs)
+                                const float *restrict outputs)
 {
     for (int first = 0; first < GROUP; first += TOGETHER) {
         Vector sum[TOGETHER][PARTS];
@@ -367,7 +368,7 @@ INLINE void NAMED(add_products)(int count, float *restrict sums, const float *re
 /* Add the gradient of the weights, laid out as these are, that follows from that of the outputs in
    the rectangle of `by`. Few groups of outputs at a time, so that their sums stay in the cache. */
 INLINE void NAMED(gradient)(int n, const Map *from, const Map *by, int inputs, int outputs,
-                                  float *sums, float *scratch)
+                            float *sums, float *scratch)
 {
     int reach = (n - 4) / 2;
     Py_ssize_t block = TILES * GROUP, of_point = (Py_ssize_t)inputs * GROUP * GROUP;
@@ -394,23 +395,23 @@ INLINE void NAMED(gradient)(int n, const Map *from, const Map *by, int inputs, i
             for (int k = 0; k < groups; k++)
                 for (int point = 0; point < n * n; point++)
                     for (int input = 0; input < inputs; input++)
-                        NAMED(add_products)(count,
-                                         sums + ((slice + k) * n * n + point) * of_point +
-                                             input * GROUP * GROUP,
-                                         tiles + point * entered + input * block,
-                                         gradients + point * spread + k * block);
+                        NAMED(add_products)(
+                            count,
+                            sums + ((slice + k) * n * n + point) * of_point + input * GROUP * GROUP,
+                            tiles + point * entered + input * block,
+                            gradients + point * spread + k * block);
         }
     }
 }
 
 static void NAMED(gradient_3)(const Map *from, const Map *by, int inputs, int outputs, float *sums,
-                               float *scratch)
+                              float *scratch)
 {
     NAMED(gradient)(6, from, by, inputs, outputs, sums, scratch);
 }
 
 static void NAMED(gradient_5)(const Map *from, const Map *by, int inputs, int outputs, float *sums,
-                               float *scratch)
+                              float *scratch)
 {
     NAMED(gradient)(8, from, by, inputs, outputs, sums, scratch);
 }

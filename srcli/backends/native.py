@@ -161,7 +161,7 @@ class CompiledLapar:
         self.scale = scale
         self._channels = int(weights["head.bias"].shape[0])
         self._width = _rounded(self._channels, GROUP)
-        self._mean = _filled(weights["mean"])
+        self._mean = filled(weights["mean"])
         self._head = kernel("head")
         self._blocks = [
             _Block(
@@ -177,7 +177,7 @@ class CompiledLapar:
         ]
         self._up = kernel("up", scale=scale) if scale > 1 else None
         phases = _along_one_side(weights["phases"], scale) if scale > 1 else np.ones((1, 5))
-        self._phases = _filled(phases)
+        self._phases = filled(phases)
         self._mix, self._merge, self._taps = (kernel(name) for name in ("mix", "merge", "taps"))
 
         self._helpers = max(0, threads - lanes)  # besides the threads that call
@@ -311,12 +311,13 @@ def packed(weight: Array, bias: Array, *, sources: int = 1, scale: int = 1) -> K
         sources: Maps that the input channels come from, one after the other.
         scale: Of the pixel shuffle that follows; channels are put into the order of its pixels.
     """
-    side = weight.shape[2]
-    evaluate = evaluation(side)
-    points = np.einsum("iy,ocyx,jx->oijc", evaluate, weight.astype(np.float64), evaluate)
+    outputs, _, side, _ = weight.shape
+    along = evaluation(side)
+    kernels = weight.astype(np.float64).reshape(-1, side**2)
+    points = (kernels @ np.kron(along, along).T).reshape(outputs, -1, (side + 3) ** 2)
     # What is a channel of which of the scale * scale pixels; where its input comes from.
-    channels, inputs = weight.shape[0] // scale**2, weight.shape[1] // sources
-    points = points.reshape(channels, scale**2, (side + 3) ** 2, sources, inputs)
+    channels, inputs = outputs // scale**2, weight.shape[1] // sources
+    points = points.swapaxes(1, 2).reshape(channels, scale**2, -1, sources, inputs)
     wide = np.zeros(
         (
             scale**2,
@@ -330,7 +331,7 @@ def packed(weight: Array, bias: Array, *, sources: int = 1, scale: int = 1) -> K
     groups = wide.reshape(-1, GROUP, *wide.shape[2:])
     offsets = np.zeros(wide.shape[:2])
     offsets[:, :channels] = bias.reshape(channels, scale**2).T
-    return _filled(groups.transpose(0, 2, 3, 4, 1)), _filled(offsets)
+    return filled(groups.transpose(0, 2, 3, 4, 1)), filled(offsets)
 
 
 def evaluation(side: int) -> NDArray[np.float64]:
@@ -371,6 +372,13 @@ def aligned(count: int) -> Array:
     memory = np.empty(count + ALIGNMENT // 4, np.float32)
     start = -memory.ctypes.data % ALIGNMENT // 4
     return memory[start : start + count]
+
+
+def filled(values: NDArray[Any]) -> Array:
+    """As float32 from a multiple of 64 bytes on, flat."""
+    made = aligned(values.size)
+    made[:] = values.ravel()
+    return made
 
 
 def write_weights(
@@ -420,13 +428,6 @@ def _scratch_floats(width: int, scale: int, units: int) -> int:
     enlarged = (rows + 8 + 2 * scale) * (columns + 8 + 2 * scale) * width
     lines = 20 * (columns + 32)
     return points + max(features, mixed + enlarged + lines) + 1024
-
-
-def _filled(values: NDArray[Any]) -> Array:
-    """As float32 from a multiple of 64 bytes on, flat."""
-    made = aligned(values.size)
-    made[:] = values.ravel()
-    return made
 
 
 def _rounded(count: int, step: int) -> int:
