@@ -13,16 +13,18 @@ picture); `limit` is what the model allows. A size that costs more multiply-adds
 more than --memory is left out ("-"), and done later if these are raised.
 
 Weights are those that ship, else random ones, except for what `--checkpoint hpinet-s=FILE` has
-under the same name in the same shape. HPINet needs that, and is compared with the published network
-in double precision: among thousands of patches two may be nearly equally good matches, many with
-random weights. Even with its authors' weights the published network in float32 strays from itself
-in double precision by 0.003; there are none for HPINet-L here.
+under the same name, as far as it goes: a narrower network fills a corner of each tensor, and blocks
+that it lacks repeat its last two. HPINet needs that, and is compared with the published network in
+double precision: among thousands of patches two may be nearly equally good matches, and with random
+weights many are. Even with its authors' weights the published network in float32 strays from itself
+in double precision by 0.003. For HPINet-L, whose weights are not here, take those of HPINet-M.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
+import re
 import sys
 import tempfile
 import time
@@ -77,13 +79,27 @@ def open_model(
     torch.manual_seed(7)
     weights, origin = spec.build(scale).state_dict(), "random"
     if checkpoint is not None:
-        theirs = {k.removeprefix("module."): v for k, v in read_tensors(checkpoint).items()}
-        fitting = {k: v for k, v in theirs.items() if k in weights and v.shape == weights[k].shape}
-        weights |= fitting
-        origin = f"{len(fitting)} of {len(weights)} tensors of {checkpoint.stem}"
+        filled = fill(weights, read_tensors(checkpoint))
+        origin = f"{filled} of {len(weights)} tensors of {checkpoint.stem}"
     file = folder / f"{spec.name}-x{scale}.pth"
     torch.save(weights, file)
     return load(spec.name, scale, task=task, weights=file), origin
+
+
+def fill(weights: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) -> int:
+    """Put a network's tensors into those of a larger one; how many of these there are some in."""
+    theirs = {name.removeprefix("module."): tensor for name, tensor in theirs.items()}
+    filled = 0
+    for name, tensor in weights.items():
+        two_blocks_before = re.sub(r"\d+", lambda block: f"{int(block[0]) - 2}", name, count=1)
+        source = theirs.get(name, theirs.get(two_blocks_before))
+        if source is not None:
+            corner = tuple(
+                slice(min(sides)) for sides in zip(tensor.shape, source.shape, strict=True)
+            )
+            tensor[corner] = source[corner]
+            filled += 1
+    return filled
 
 
 def complete(row: Row, model: LoadedModel, folder: Path, limits: argparse.Namespace) -> None:
