@@ -61,10 +61,25 @@ def test_axes_stay_at_right_angles_in_order():
     optimiser = Soap([weights], lr=0.02, every=5)
     descend(optimiser, weights, long_valley(), 101)
     state = optimiser.state[weights]
-    for moment, axes in zip(state["moments"], state["axes"], strict=True):
+    for (moment,), (axes,) in zip(state["moments"], state["axes"], strict=True):
         torch.testing.assert_close(axes.T @ axes, torch.eye(len(axes)), atol=1e-5, rtol=0)
         along = (axes * (moment @ axes)).sum(dim=0)
         assert float(along[0]) == pytest.approx(float(along.max()))
+
+
+def test_those_of_one_shape_do_not_mix():
+    torch.manual_seed(0)
+    targets = torch.randn(3, 5, 4)
+    together = [nn.Parameter(torch.zeros(5, 4)) for _ in targets]
+    alone = [nn.Parameter(torch.zeros(5, 4)) for _ in targets]
+    optimisers = [Soap(together, lr=0.02), *(Soap([each], lr=0.02) for each in alone)]
+    for _ in range(40):
+        for weights in (together, alone):
+            for each, target in zip(weights, targets, strict=True):
+                each.grad = (each.detach() - target) ** 3
+        for optimiser in optimisers:
+            optimiser.step()
+    torch.testing.assert_close(together, alone, atol=1e-5, rtol=0)
 
 
 def test_the_first_step_only_looks():

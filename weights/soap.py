@@ -24,7 +24,8 @@ class Soap(torch.optim.Optimizer):
     """Matrices and convolutions by SOAP, everything else by Adam.
 
     Args:
-        parameters: What to optimise. A convolution o x i x k x k counts as a matrix o x ikk.
+        parameters: What to optimise; the same of them must have gradients at every step. A
+            convolution o x i x k x k counts as a matrix o x ikk.
         lr: As for Adam.
         betas: Decay of the gradient's mean, and of its second moments in both senses.
         every: Steps after which the eigenvectors are brought up to date.
@@ -56,24 +57,22 @@ class Soap(torch.optim.Optimizer):
             with torch.enable_grad():
                 loss = closure()
         for group in self.param_groups:
-            for parameter in group["params"]:
-                if parameter.grad is not None:
-                    self._move(parameter, parameter.grad, group)
+            for alike in _by_shape(p for p in group["params"] if p.grad is not None):
+                self._move(alike, group)
         return loss
 
-    def _move(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
-        state: dict[str, Any] = self.state[parameter]
+    def _move(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
+        """Move parameters of one shape, whose state is kept stacked by the first of them."""
+        state: dict[str, Any] = self.state[parameters[0]]
         fast, slow = group["betas"]
-        gradient = (
-            gradient.reshape(len(gradient), -1) if gradient.ndim > 1 else gradient.reshape(-1, 1)
-        )
-        turns = min(gradient.shape) > 1
+        gradient = torch.stack([_as_matrix(p.grad) for p in parameters if p.grad is not None])
+        turns = min(gradient.shape[1:]) > 1
         if not state:
             state["step"] = 0
             state["mean"], state["square"] = torch.zeros_like(gradient), torch.zeros_like(gradient)
             if turns:
                 # Both with the weight that every later gradient has.
-                state["moments"] = [(1 - slow) * _square(g) for g in (gradient, gradient.T)]
+                state["moments"] = [(1 - slow) * _square(g) for g in (gradient, gradient.mT)]
                 state["axes"] = [_eigenvectors(moment) for moment in state["moments"]]
                 return
         state["step"] += 1
@@ -83,34 +82,48 @@ class Soap(torch.optim.Optimizer):
         if turns:
             rows, columns = state["axes"]
             state["moments"][0].lerp_(_square(gradient), 1 - slow)
-            state["moments"][1].lerp_(_square(gradient.T), 1 - slow)
-            direction, gradient = (rows.T @ turned @ columns for turned in (mean, gradient))
+            state["moments"][1].lerp_(_square(gradient.mT), 1 - slow)
+            direction, gradient = (rows.mT @ turned @ columns for turned in (mean, gradient))
         square.mul_(slow).addcmul_(gradient, gradient, value=1 - slow)
         scale = (square / (1 - slow**count)).sqrt_().add_(EPS)
         change = direction / (1 - fast**count) / scale
         if turns:
-            change = rows @ change @ columns.T
+            change = rows @ change @ columns.mT
             if count % group["every"] == 0:
                 _bring_up_to_date(state)
-        parameter.sub_(group["lr"] * change.view_as(parameter))
+        changes = [own.view_as(p) for own, p in zip(change, parameters, strict=True)]
+        torch._foreach_sub_(parameters, changes, alpha=group["lr"])
 
 
-def _square(matrix: Tensor) -> Tensor:
-    return matrix @ matrix.T
+def _by_shape(parameters: Iterable[Tensor]) -> Iterable[list[Tensor]]:
+    """Many networks repeat one layer: each operation then does all of its copies."""
+    alike: dict[torch.Size, list[Tensor]] = {}
+    for parameter in parameters:
+        alike.setdefault(parameter.shape, []).append(parameter)
+    return alike.values()
 
 
-def _eigenvectors(moment: Tensor) -> Tensor:
+def _as_matrix(gradient: Tensor) -> Tensor:
+    return gradient.reshape(len(gradient), -1) if gradient.ndim > 1 else gradient.reshape(-1, 1)
+
+
+def _square(matrices: Tensor) -> Tensor:
+    return matrices @ matrices.mT
+
+
+def _eigenvectors(moments: Tensor) -> Tensor:
     """As columns, of the largest eigenvalue first."""
-    vectors: Tensor = torch.linalg.eigh(moment).eigenvectors
-    return vectors.flip(1)
+    vectors: Tensor = torch.linalg.eigh(moments).eigenvectors
+    return vectors.flip(-1)
 
 
 def _bring_up_to_date(state: dict[str, Any]) -> None:
     """One step of the power iteration from the old eigenvectors (algorithm 4)."""
-    for side, (moment, axes) in enumerate(zip(state["moments"], state["axes"], strict=True)):
-        turned = moment @ axes
+    for side, (moments, axes) in enumerate(zip(state["moments"], state["axes"], strict=True)):
+        turned = moments @ axes
         # QR keeps the order of the columns, which must be that of the eigenvalues; what belongs to
         # an axis moves with it.
-        order = (axes * turned).sum(dim=0).argsort(descending=True)
-        state["square"] = state["square"].index_select(side, order)
-        state["axes"][side] = torch.linalg.qr(turned[:, order]).Q
+        order = (axes * turned).sum(dim=-2).argsort(dim=-1, descending=True)
+        index = order.unsqueeze(1) if side else order.unsqueeze(2)
+        state["square"] = state["square"].take_along_dim(index, dim=1 + side)
+        state["axes"][side] = torch.linalg.qr(turned.take_along_dim(order.unsqueeze(1), dim=2)).Q
