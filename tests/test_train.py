@@ -5,16 +5,21 @@ from __future__ import annotations
 import importlib
 import subprocess
 import sys
+from unittest.mock import MagicMock
 
 import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from srcli.registry import get_model
+from srcli.weights.gradients import Gradients
 from srcli.weights.growth import grown
+from srcli.weights.losses import LOSSES
 from srcli.weights.variants import VARIANTS
 
+CPU = torch.device("cpu")
 train = importlib.import_module("srcli.weights.train")
 
 
@@ -35,7 +40,7 @@ def recipe(**changes):
 
 def run_for(recipe, folder, data, until):
     folder.mkdir(exist_ok=True)
-    run = train.Run(recipe, folder, torch.device("cpu"))
+    run = train.Run(recipe, folder, CPU)
     if run.checkpoint.exists():
         run.restore()
     pictures = train.Pictures(data, recipe.scale)
@@ -66,7 +71,7 @@ def test_resuming_gives_the_same_weights(tmp_path, data, changes, optimiser):
 
 def test_training_reduces_the_loss(tmp_path, data):
     wanted = recipe(steps=40, patch=12)
-    run = train.Run(wanted, tmp_path, torch.device("cpu"))
+    run = train.Run(wanted, tmp_path, CPU)
     pictures = train.Pictures(data, 2)
     losses = [run.update(*pictures.batch(wanted, step)) for step in range(40)]
     assert sum(losses[-10:]) < 0.8 * sum(losses[:10])
@@ -80,18 +85,83 @@ def test_pairs_belong_together(data):
     wanted = recipe(patch=24, batch=4)
     low, high = train.Pictures(data, 2).batch(wanted, 5)
     for small, large in zip(low, high, strict=True):
-        pixels = (large * 255).round().byte().permute(1, 2, 0).numpy()
+        pixels = large.permute(1, 2, 0).contiguous().numpy()
         # Borders were reduced with what lies beyond them.
         reduced = reduce(pixels, 2)[4:-4, 4:-4]
-        expected = (small * 255).round().byte().permute(1, 2, 0).numpy()[4:-4, 4:-4]
+        expected = small.permute(1, 2, 0).numpy()[4:-4, 4:-4]
         assert psnr(reduced, expected) > 55
+
+
+def test_workers_cut_what_is_cut_here(data):
+    wanted = recipe()
+    pictures = train.Pictures(data, 2)
+    prepared = train.batches(pictures, wanted, 3, workers=2, pinned=False)
+    for step, found in zip(range(3, 8), prepared, strict=False):
+        for ours, theirs in zip(pictures.batch(wanted, step), found, strict=True):
+            assert torch.equal(ours, theirs)
+
+
+class TestRecording:
+    """What CUDA graphs need, as far as that shows on a CPU."""
+
+    WAITS_FOR_VALUES = ("_local_scalar_dense", "equal", "nonzero", "lift_fresh", "item")
+
+    @pytest.mark.parametrize("loss", LOSSES)
+    @pytest.mark.parametrize("variant", VARIANTS)
+    def test_nothing_in_a_step_waits_for_values(self, tmp_path, variant, loss):
+        run = train.Run(recipe(variant=variant, loss=loss, bf16=True), tmp_path, CPU)
+        low, high = torch.rand(1, 3, 8, 8), torch.rand(1, 3, 16, 16)
+        with Operations() as done:
+            run._gradients(low, high)
+        assert len(done.names) > 400
+        assert not {name for name in done.names if name.split(".")[1] in self.WAITS_FOR_VALUES}
+
+    def gradients(self, monkeypatch, graph):
+        weight = torch.nn.Parameter(torch.ones(2))
+        gradients = Gradients(lambda a, b: ((a * weight - b) ** 2).sum(), [weight], recorded=True)
+        cuda = {"Stream": MagicMock(), "current_stream": MagicMock(), "stream": MagicMock()}
+        for name, value in (cuda | {"CUDAGraph": MagicMock(), "graph": graph}).items():
+            monkeypatch.setattr(torch.cuda, name, value)
+        return gradients, weight
+
+    def test_a_graph_gets_each_batch(self, monkeypatch):
+        gradients, weight = self.gradients(monkeypatch, MagicMock())
+        for number in (1.0, 2.0, 3.0):
+            batch = torch.full((2,), number), torch.zeros(2)
+            gradients(*batch)
+            gradients._graph.replay.assert_called()
+            # What was recorded would now be done with the memory that it was recorded with.
+            loss = gradients._computed(*gradients._batch)
+            assert float(loss) == 2 * number**2
+            assert weight.grad.tolist() == [2 * number**2] * 2
+
+    def test_without_a_graph_it_goes_on(self, monkeypatch, caplog):
+        refused = MagicMock(side_effect=RuntimeError("operation not permitted\nwhile capturing"))
+        gradients, weight = self.gradients(monkeypatch, refused)
+        for number in (1.0, 2.0):
+            loss = gradients(torch.full((2,), number), torch.zeros(2))
+            assert float(loss) == 2 * number**2
+            assert weight.grad.tolist() == [2 * number**2] * 2
+        assert caplog.text.count("no CUDA graph (operation not permitted)") == 1
+
+
+class Operations(TorchDispatchMode):
+    """The names of all operations."""
+
+    def __init__(self):
+        super().__init__()
+        self.names = []
+
+    def __torch_dispatch__(self, function, types, arguments=(), options=None):
+        self.names.append(str(function))
+        return function(*arguments, **(options or {}))
 
 
 def test_other_scales_start_from_a_sibling(tmp_path):
     from srcli.store import find_weights
 
     sibling = find_weights(get_model("lapar-c"), 2, "upscale")
-    run = train.Run(recipe(scale=4), tmp_path, torch.device("cpu"))
+    run = train.Run(recipe(scale=4), tmp_path, CPU)
     run.start_from(sibling.path)
     body = load_file(sibling.path)["w_conv.body.0.reduction.weight_v"]
     assert torch.equal(run.net.state_dict()["w_conv.body.0.reduction.weight_v"], body)
@@ -105,13 +175,14 @@ def test_a_larger_network_starts_as_its_smaller_sibling(tmp_path, small, large, 
     save_file(sibling.state_dict(), tmp_path / "small.safetensors")
     task = "denoise" if scale == 1 else "upscale"
     wanted = recipe(model=f"lapar-{large}", scale=scale, task=task)
-    run = train.Run(wanted, tmp_path, torch.device("cpu"))
+    run = train.Run(wanted, tmp_path, CPU)
     run.start_from(tmp_path / "small.safetensors")
     picture = torch.rand(1, 3, 13, 11)
     with torch.no_grad():
         torch.testing.assert_close(run.net(picture), sibling(picture), atol=1e-5, rtol=0)
-    run.update(picture, torch.rand(1, 3, 13 * scale, 11 * scale))
-    run.update(picture, torch.rand(1, 3, 13 * scale, 11 * scale))
+    low, high = ((torch.rand(1, 3, 13 * s, 11 * s) * 255).byte() for s in (1, scale))
+    run.update(low, high)
+    run.update(low, high)
     channels = sibling.state_dict()["w_conv.head.0.bias"].shape[0]
     old_from_new = run.net.state_dict()["w_conv.body.0.b0.body.0.weight_v"][:channels, channels:]
     assert old_from_new.abs().max() > 0
@@ -124,7 +195,7 @@ def test_a_variant_starts_as_what_it_is_given(tmp_path, data, variant):
     file = find_weights(get_model("lapar-c"), 2, "upscale").path
     published = get_model("lapar-c").build(2)
     published.load_state_dict(load_file(file))
-    run = train.Run(recipe(variant=variant, learning_rate=1e-3), tmp_path, torch.device("cpu"))
+    run = train.Run(recipe(variant=variant, learning_rate=1e-3), tmp_path, CPU)
     run.start_from(file)
     picture = torch.rand(1, 3, 9, 10)
     expected = published.fuse()(picture)
@@ -137,7 +208,7 @@ def test_a_variant_starts_as_what_it_is_given(tmp_path, data, variant):
     for name, parameter in run.net.named_parameters():
         assert not parameter.requires_grad or not torch.equal(parameter, before[name]), name
     run.save()
-    again = train.Run(run.recipe, tmp_path, torch.device("cpu"))
+    again = train.Run(run.recipe, tmp_path, CPU)
     again.restore()
     torch.testing.assert_close(again.net.fuse()(picture), run.net.fuse()(picture))
 
@@ -146,8 +217,8 @@ def test_bfloat16_sees_nearly_the_same_loss(tmp_path, data):
     pictures = train.Pictures(data, 2)
     losses = []
     for bf16 in (False, True):
-        run = train.Run(recipe(bf16=bf16), tmp_path, torch.device("cpu"))
-        losses.append(run.update(*pictures.batch(run.recipe, 0)))
+        run = train.Run(recipe(bf16=bf16), tmp_path, CPU)
+        losses.append(float(run.update(*pictures.batch(run.recipe, 0))))
         assert all(p.dtype == torch.float32 for p in run.net.parameters())
     assert losses[0] != losses[1]
     assert losses[1] == pytest.approx(losses[0], rel=0.05)
@@ -155,14 +226,14 @@ def test_bfloat16_sees_nearly_the_same_loss(tmp_path, data):
 
 def test_weights_that_fit_nowhere_are_refused(tmp_path):
     save_file({"other": torch.zeros(3)}, tmp_path / "other.safetensors")
-    run = train.Run(recipe(), tmp_path, torch.device("cpu"))
+    run = train.Run(recipe(), tmp_path, CPU)
     with pytest.raises(SystemExit, match="no tensor in it fits lapar-c"):
         run.start_from(tmp_path / "other.safetensors")
 
 
 def test_asymmetric_filters_become_so(tmp_path, data):
     wanted = recipe(variant="asymmetric")
-    run = train.Run(wanted, tmp_path, torch.device("cpu"))
+    run = train.Run(wanted, tmp_path, CPU)
     run.update(*train.Pictures(data, 2).batch(wanted, 0))
     run.update(*train.Pictures(data, 2).batch(wanted, 1))
     taps = run.net.fuse().taps.weight

@@ -10,6 +10,8 @@ Network", 2019.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -54,7 +56,9 @@ class LocalFusionBlock(nn.Module):
         skips = [float(unit.x_scale.scale.detach()) for unit in self.units()]
         return [1.0 if _foldable(s) else s for s in [*skips, float(self.x_scale.scale.detach())]]
 
-    def fused_weights(self, gain: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+    def fused_weights(
+        self, gain: Tensor, skips: Sequence[float] | None = None
+    ) -> tuple[dict[str, Tensor], Tensor]:
         """Fold all scalars into the convolutions.
 
         A unit computes `y = a*x + b*body(x)`. Keep `z = x / gain` instead of `x`, where `gain` is
@@ -64,6 +68,7 @@ class LocalFusionBlock(nn.Module):
 
         Args:
             gain: What the block's input has been divided by.
+            skips: Of the `FusedBlock` that they are for; else those of `fused_skips`.
 
         Returns:
             The weights of `FusedBlock`, and what its output has been divided by.
@@ -71,15 +76,16 @@ class LocalFusionBlock(nn.Module):
         weights: dict[str, Tensor] = {}
         inner, gains = gain, []
         units = self.units()
-        for name, unit in zip(_unit_names(len(units)), units, strict=True):
+        *left, own_left = skips or self.fused_skips()
+        for name, unit, factor in zip(_unit_names(len(units)), units, left, strict=True):
             opening, closing = unit.convolutions()
             weights |= plain(f"{name}.first", opening, inner)
-            inner = _next_gain(inner, unit.x_scale.scale)
+            inner = _next_gain(inner, unit.x_scale.scale, factor)
             residual = unit.res_scale.scale / inner
             weights |= named(f"{name}.second", closing.weight * residual, closing.bias * residual)
             gains.append(inner.expand(closing.weight.shape[0]))
         factors = torch.cat(gains).view(1, -1, 1, 1)  # one for each channel of the concatenation
-        gain = _next_gain(gain, self.x_scale.scale)
+        gain = _next_gain(gain, self.x_scale.scale, own_left)
         residual = self.res_scale.scale / gain
         kernel = self.reduction.weight * factors * residual
         return weights | named("reduction", kernel, self.reduction.bias * residual), gain
@@ -124,13 +130,19 @@ class FusedBlock(nn.Module):
             self.add_module(name, FusedUnit(channels, width, skip))
         self.reduction = same_conv(channels * len(inner), channels, 3)
 
+    def units(self) -> list[FusedUnit]:
+        return [unit for unit in self.children() if isinstance(unit, FusedUnit)]
+
+    def skips(self) -> list[float]:
+        """As it was made with."""
+        return [*(unit.skip for unit in self.units()), self.skip]
+
     def forward(self, x: Tensor) -> Tensor:
         outputs = []
         y = x
-        for unit in self.children():
-            if isinstance(unit, FusedUnit):
-                y = unit(y)
-                outputs.append(y)
+        for unit in self.units():
+            y = unit(y)
+            outputs.append(y)
         return _scaled(x, self.skip) + self.reduction(torch.cat(outputs, dim=1))  # type: ignore[no-any-return]
 
 
@@ -180,5 +192,6 @@ def _foldable(skip: float) -> bool:
     return abs(skip) >= SMALLEST_FOLDED_SKIP
 
 
-def _next_gain(gain: Tensor, skip: Tensor) -> Tensor:
-    return gain * skip if _foldable(float(skip.detach())) else gain
+def _next_gain(gain: Tensor, skip: Tensor, left: float) -> Tensor:
+    """`left`: the factor that stays on the skip connection, 1 where it is folded."""
+    return gain * skip if left == 1.0 else gain

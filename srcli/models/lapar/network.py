@@ -66,34 +66,41 @@ class Lapar(nn.Module):
         """The cheaper network of the same function; shares no tensors with this one."""
         return FusedLapar.from_weights(self.fused_weights(), self.scale, self.skips())
 
-    def fused_weights(self) -> dict[str, Tensor]:
+    def fused_weights(self, form: FusedLapar | None = None) -> dict[str, Tensor]:
         """The weights of `FusedLapar` as differentiable functions of the published ones.
 
         Training runs the fused network on these, so it optimises the published parameters at the
         price of the cheap graph.
+
+        Args:
+            form: The network that they are for, if there is one already: how it folds is not asked
+                of the weights again, which would wait for a GPU.
         """
         net = self.w_conv
         weights: dict[str, Tensor] = {"mean": net.rgb_mean} | plain("head", first(net.head))
         gain = torch.ones(1, device=net.rgb_mean.device)
-        for index, block in enumerate(net.blocks()):
-            folded, gain = block.fused_weights(gain)
+        skips = self.skips() if form is None else form.skips()
+        for index, (block, left) in enumerate(zip(net.blocks(), skips, strict=True)):
+            folded, gain = block.fused_weights(gain, left)
             weights |= {f"body.{index}.{name}": value for name, value in folded.items()}
-        tail = net.tail.fused_weights(self._basis())
+        tail = net.tail.fused_weights(self._basis(None if form is None else form.taps.out_channels))
         if self.scale > 1:
             weights |= plain("up", first(net.up), gain)
         else:
             tail["mix.weight"] = tail["mix.weight"] * gain
         return weights | tail
 
-    def _basis(self) -> Tensor:
+    def _basis(self, count: int | None) -> Tensor:
         """What turns 72 coefficients into the taps of one filter: (72, taps).
 
         Filters that equal their own half-turn need 13 taps (the centre and one of each opposite
         pair), and every published dictionary is like that; a foreign one may need all 25.
         """
         taps = self.decom_conv.weight.flatten(1)  # 72 25
-        symmetric = torch.equal(taps, taps.flip(1))
-        return taps[:, : taps.shape[1] // 2 + 1] if symmetric else taps
+        if count is None:
+            symmetric = torch.equal(taps, taps.flip(1))
+            count = taps.shape[1] // 2 + 1 if symmetric else taps.shape[1]
+        return taps[:, :count]
 
     def skips(self) -> list[list[float]]:
         """For each block, the factors that remain on its skip connections when it is fused."""
@@ -202,6 +209,10 @@ class FusedLapar(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         taps = self.filters(x)  # n 13 H W
         return self.assemble(self._enlarge(x), taps, self.taps.out_channels)  # n 3 H W
+
+    def skips(self) -> list[list[float]]:
+        """As it was made with."""
+        return [block.skips() for block in self.body if isinstance(block, FusedBlock)]
 
     def filters(self, x: Tensor) -> Tensor:
         """The taps of every output pixel's filter, n x 13 x H x W or n x 25 x H x W.

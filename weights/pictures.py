@@ -1,0 +1,175 @@
+"""Training pictures, and the batches that are cut from them."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from srcli.degradations import Subsampling, add_noise, compress
+from srcli.resample import reduce, resize
+
+from .recipe import Recipe
+
+Pixels = NDArray[np.uint8]
+
+# Photographs are soft at full size, pictures that people enlarge have mostly been reduced before:
+# the network sees the training pictures at each of these sizes equally often.
+SHRINK = (1.0, 2 / 3, 1 / 2)
+MOST_NOISE = 55.0  # standard deviation, of 255
+QUALITIES = range(10, 51)  # of JPEG
+JPEG_GRID = 16  # side of the blocks in which JPEG repeats itself, with halved colour planes
+PICTURE_TYPES = {".png", ".webp", ".bmp", ".tif", ".tiff"}  # lossless: JPEG teaches JPEG
+
+
+class Pictures:
+    """Training pictures in memory, with their reduced versions, and patches drawn from them."""
+
+    def __init__(self, folder: Path, scale: int) -> None:
+        files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in PICTURE_TYPES)
+        if not files:
+            raise SystemExit(f"{folder}: no lossless pictures ({', '.join(sorted(PICTURE_TYPES))})")
+        self.scale = scale
+        originals = [_decode(file) for file in files]
+        levels = [[_shrunk(picture, factor) for picture in originals] for factor in SHRINK]
+        self.high = [_cropped(picture, scale) for level in levels for picture in level]
+        self.low = [reduce(picture, scale) if scale > 1 else picture for picture in self.high]
+        areas = np.array([picture.shape[0] * picture.shape[1] for picture in self.low], float)
+        by_level = areas.reshape(len(SHRINK), -1)
+        self.chances = (by_level / by_level.sum(axis=1, keepdims=True)).ravel() / len(SHRINK)
+
+    def batch(self, recipe: Recipe, step: int) -> tuple[Tensor, Tensor]:
+        """LR (n 3 p p) and HR (n 3 s*p s*p) patches, uint8, the same for the same step."""
+        rng = np.random.default_rng((recipe.seed, step))
+        pairs = [self._patch(recipe, rng) for _ in range(recipe.batch)]
+        low, high = zip(*pairs, strict=True)
+        return tensor(low), tensor(high)
+
+    def _patch(self, recipe: Recipe, rng: np.random.Generator) -> tuple[Pixels, Pixels]:
+        drawn = [self._place(recipe.patch, rng) for _ in range(recipe.candidates)]
+        index, top, left = max(drawn, key=lambda place: self._detail(place, recipe.patch))
+        low = self._damaged(recipe, index, top, left, rng)
+        s = self.scale
+        high = _window(self.high[index], top * s, left * s, recipe.patch * s)
+        turns, mirror = int(rng.integers(4)), bool(rng.integers(2))
+        return _turned(low, turns, mirror), _turned(high, turns, mirror)
+
+    def _damaged(
+        self, recipe: Recipe, index: int, top: int, left: int, rng: np.random.Generator
+    ) -> Pixels:
+        """What the network gets: the reduced, noisy or compressed patch."""
+        picture, side = self.low[index], recipe.patch
+        if recipe.task == "denoise":
+            patch = _window(picture, top, left, side)
+            return add_noise(patch, float(rng.uniform(0, MOST_NOISE)), rng)
+        if recipe.task == "deblock":
+            # JPEG's blocks begin at the corner of the picture, so compress from one of them: the
+            # network must not learn where in a patch they lie.
+            y, x = top - top % JPEG_GRID, left - left % JPEG_GRID
+            around = picture[y : top + side + JPEG_GRID, x : left + side + JPEG_GRID]
+            subsampling: Subsampling = "420" if rng.integers(2) else "444"
+            decoded = compress(
+                np.ascontiguousarray(around), int(rng.choice(QUALITIES)), subsampling
+            )
+            return _window(decoded, top - y, left - x, side)
+        return _window(picture, top, left, side)
+
+    def _place(self, patch: int, rng: np.random.Generator) -> tuple[int, int, int]:
+        index = int(rng.choice(len(self.low), p=self.chances))
+        height, width = self.low[index].shape[:2]
+        if min(height, width) < patch:
+            raise SystemExit(f"a picture of {width} x {height} is too small for --patch {patch}.")
+        return index, int(rng.integers(height - patch + 1)), int(rng.integers(width - patch + 1))
+
+    def _detail(self, place: tuple[int, int, int], patch: int) -> float:
+        index, top, left = place
+        green = _window(self.low[index], top, left, patch)[:, :, 1].astype(np.int16)
+        return float(np.abs(np.diff(green, axis=0)).mean() + np.abs(np.diff(green, axis=1)).mean())
+
+
+class Batches(Dataset[tuple[Tensor, Tensor]]):
+    """A batch for each step."""
+
+    def __init__(self, pictures: Pictures, recipe: Recipe) -> None:
+        self._pictures, self._recipe = pictures, recipe
+
+    def __getitem__(self, step: int) -> tuple[Tensor, Tensor]:
+        return self._pictures.batch(self._recipe, step)
+
+
+def batches(
+    pictures: Pictures, recipe: Recipe, first: int, *, workers: int, pinned: bool
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """The batches of all steps from `first` on, without end.
+
+    Args:
+        pictures: Shared with the workers, not copied.
+        recipe: What to cut from them.
+        first: Step.
+        workers: Processes that prepare batches ahead; 0: each is made when it is asked for.
+        pinned: Lay them into memory that a GPU reads by itself.
+    """
+    loader = DataLoader(
+        Batches(pictures, recipe),
+        batch_size=None,
+        sampler=itertools.count(first),
+        num_workers=workers,
+        pin_memory=pinned,
+        multiprocessing_context="fork" if workers else None,
+    )
+    return iter(loader)
+
+
+def test_pairs(dataset: Path, recipe: Recipe) -> Iterator[tuple[Pixels, Pixels]]:
+    """The input and the original of each picture of a test set."""
+    for file in sorted((dataset / "HR").iterdir()):
+        high = _decode(file)
+        if recipe.task == "denoise":
+            yield add_noise(high, 25, np.random.default_rng(0)), high
+        elif recipe.task == "deblock":
+            yield compress(high, 20), high
+        else:
+            low = _decode(dataset / f"LRx{recipe.scale}" / file.name)
+            height, width = (side * recipe.scale for side in low.shape[:2])
+            yield low, high[:height, :width]
+
+
+def _decode(file: Path) -> Pixels:
+    with Image.open(file) as picture:
+        return np.asarray(picture.convert("RGB"))
+
+
+def _shrunk(picture: Pixels, factor: float) -> Pixels:
+    if factor == 1.0:
+        return picture
+    height, width = (round(side * factor) for side in picture.shape[:2])
+    small = resize(picture.astype(np.float32), height, width)
+    rounded: Pixels = np.clip(np.rint(small), 0, 255).astype(np.uint8)
+    return rounded
+
+
+def _cropped(picture: Pixels, multiple: int) -> Pixels:
+    height, width = (side - side % multiple for side in picture.shape[:2])
+    return picture[:height, :width]
+
+
+def _window(picture: Pixels, top: int, left: int, side: int) -> Pixels:
+    return picture[top : top + side, left : left + side]
+
+
+def _turned(patch: Pixels, turns: int, mirror: bool) -> Pixels:
+    turned = np.rot90(patch, turns)
+    return turned[:, ::-1] if mirror else turned
+
+
+def tensor(patches: Sequence[Pixels]) -> Tensor:
+    """h x w x 3 each, as n x 3 x h x w."""
+    stacked = np.stack([np.ascontiguousarray(patch) for patch in patches])
+    return torch.from_numpy(stacked).permute(0, 3, 1, 2)
