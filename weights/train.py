@@ -169,6 +169,8 @@ class Run:
                 "another --out."
             )
         self.optimiser.load_state_dict(state["optimiser"])
+        for group in self.optimiser.param_groups:
+            group["every"] = self.recipe.refresh  # for SOAP; not what it was when this was saved
         self.step, self.seconds = state["step"], state["seconds"]
         log.info("resumed at step %d after %.1f minutes", self.step, self.seconds / 60)
 
