@@ -1,0 +1,118 @@
+"""What only a machine with an NVIDIA GPU can tell; skipped on all others."""
+
+from __future__ import annotations
+
+import importlib
+
+import numpy as np
+import pytest
+import torch
+
+from srcli.backends import get_backend
+from srcli.backends.base import SessionOptions
+from srcli.loading import load
+from srcli.registry import get_model
+from srcli.store import shipped_weights
+
+train = importlib.import_module("srcli.weights.train")
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+CUDA = torch.device("cuda")
+SHIPPED = [(weights.model, weights.scale, weights.task) for weights in shipped_weights()]
+
+
+@pytest.fixture
+def crops(photograph):
+    """Two batches of one shape, which a recorded run must not mix up: n x 3 x h x w."""
+    planes = photograph.astype(np.float32).transpose(2, 0, 1) / 255
+    return [np.stack([planes[:, y : y + 47, 9:70], planes[:, 40:87, y : y + 61]]) for y in (3, 50)]
+
+
+def check(session, model, crops, tolerance):
+    network = model.published().double().to(CUDA)
+    with torch.inference_mode():
+        expected = [network(torch.from_numpy(b).double().to(CUDA)).cpu().numpy() for b in crops]
+    for batch, reference in [*zip(crops, expected, strict=True)] * 2:
+        np.testing.assert_allclose(session(batch), reference, atol=tolerance, rtol=0)
+
+
+@pytest.mark.parametrize("cuda_graph", [True, False])
+@pytest.mark.parametrize(("name", "scale", "task"), SHIPPED)
+def test_pytorch_computes_the_published_network(crops, name, scale, task, cuda_graph):
+    model = load(name, scale, task=task)
+    options = SessionOptions(cuda_graph=cuda_graph)
+    session = get_backend("torch", model.spec).open(model, options)
+    check(session, model, crops, model.spec.tolerance)
+    # Neither was given up on the way.
+    assert session.facts["cuda_graph"] == cuda_graph
+    assert session.facts["filters"] == "Triton"
+    session.close()
+
+
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+@pytest.mark.parametrize(("name", "scale", "task"), SHIPPED)
+def test_half_precision_stays_near(crops, name, scale, task, precision):
+    model = load(name, scale, task=task)
+    session = get_backend("torch", model.spec).open(model, SessionOptions(precision=precision))
+    check(session, model, crops, {"fp16": 1 / 255, "bf16": 8 / 255}[precision])
+    session.close()
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+@pytest.mark.parametrize(("name", "scale", "task"), SHIPPED)
+def test_onnx_runtime_computes_it_too(crops, name, scale, task, precision):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
+        pytest.skip("needs onnxruntime-gpu")
+    model = load(name, scale, task=task)
+    session = get_backend("ort", model.spec).open(model, SessionOptions(precision=precision))
+    assert session.facts["device"] == "cuda"
+    check(session, model, crops, model.spec.tolerance if precision == "fp32" else 1 / 255)
+    session.close()
+
+
+@pytest.mark.parametrize("name", ["awsrn-sd", "hpinet-s", "asdn-base", "fsdn-base", "dcls-iso"])
+def test_every_family_runs(tmp_path, crops, name):
+    spec = get_model(name)
+    scale = spec.scales[0]
+    torch.manual_seed(0)
+    torch.save(spec.build(scale).state_dict(), tmp_path / "random.pth")
+    model = load(name, scale, weights=tmp_path / "random.pth")
+    session = get_backend("torch", spec).open(model, SessionOptions())
+    check(session, model, crops, 10 * spec.tolerance)
+    session.close()
+
+
+class TestTraining:
+    def trained(self, folder, device, **options):
+        wanted = train.Recipe(model="lapar-c", scale=2, batch=2, patch=16, steps=30, loss="psnr")
+        run = train.Run(wanted, folder, torch.device(device), **options)
+        generator = torch.Generator().manual_seed(0)
+        for _ in range(12):  # beyond a turn of SOAP's axes
+            low, high = (
+                torch.randint(256, (2, 3, side, side), generator=generator, dtype=torch.uint8)
+                for side in (16, 32)
+            )
+            run.update(low, high)
+        return run
+
+    def test_recorded_steps_are_what_others_are(self, tmp_path):
+        recorded = self.trained(tmp_path, "cuda")
+        plain = self.trained(tmp_path, "cuda", cuda_graph=False)
+        assert recorded._gradients._graph is not None
+        for name, value in plain.averaged().state_dict().items():
+            found = recorded.averaged().state_dict()[name]
+            torch.testing.assert_close(found, value, atol=2e-4, rtol=0, msg=name)
+
+    def test_a_gpu_goes_on_where_a_processor_ended(self, tmp_path):
+        run = self.trained(tmp_path, "cpu")
+        run.save()
+        again = train.Run(run.recipe, tmp_path, torch.device("cuda"))
+        again.restore()
+        low, high = torch.zeros(2, 3, 16, 16).byte(), torch.zeros(2, 3, 32, 32).byte()
+        assert torch.isfinite(again.update(low, high))
+        again.save()
+        back = train.Run(run.recipe, tmp_path, torch.device("cpu"))
+        back.restore()
+        assert back.step == 13
+        assert torch.isfinite(back.update(low, high))
