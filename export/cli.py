@@ -167,7 +167,12 @@ def _check_targets(request: Request, model: LoadedModel) -> None:
         raise UsageError("-o names one file. Leave it out, or choose --onnx or --trt.")
     if request.int8 and (request.trt or request.fp16):
         raise UsageError("--int8 makes ONNX files for CPUs. For a GPU choose --trt --fp16.")
-    for target in _targets(request, model):
+    targets = _targets(request, model)
+    if request.report is not None:
+        if request.report.resolve() in [target.resolve() for target in targets]:
+            raise UsageError(f"{request.report}: would be replaced by its own report.")
+        targets.append(request.report)
+    for target in targets:
         if target.exists() and not request.overwrite:
             raise OutputExistsError(
                 f"{target}: exists already. Replace it with --overwrite, or choose another -o."

@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from onnx import GraphProto, ModelProto, NodeProto, helper, numpy_helper
 
+from srcli import runtimes
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -83,8 +85,7 @@ def _before_moving(name: str, makers: Mapping[str, NodeProto]) -> str:
 
 def _steps(model: ModelProto, names: list[str], pictures: Iterable[Batch]) -> dict[str, Step]:
     """The step of each tensor, from the least and the largest value that it takes."""
-    import onnxruntime as ort
-
+    ort = runtimes.onnxruntime()
     probe = ModelProto()
     probe.CopyFrom(model)
     probe.graph.output.extend(helper.make_empty_tensor_value_info(name) for name in names)

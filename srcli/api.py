@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
+from srcli.errors import UsageError
 from srcli.registry import DEFAULT_MODEL, DEFAULT_SCALE, MODELS
 from srcli.spec import ModelSpec, Scale, Task
 
@@ -30,6 +31,7 @@ class OpenModel:
     def __init__(self, restorer: Restorer, scale: Scale) -> None:
         self._restorer = restorer
         self._scale = scale
+        self._closed = False
 
     @property
     def scale(self) -> Scale:
@@ -43,10 +45,14 @@ class OpenModel:
         range; the result has the same type and number of axes.
 
         Raises:
-            UsageError: The array is of another shape or type.
+            UsageError: The array is of another shape or type, or the model was closed.
         """
-        picture, axes = _as_picture(pixels), pixels.ndim
-        return _as_array(self.picture(picture), axes)
+        import numpy as np
+
+        if self._closed:
+            raise UsageError("this model has been closed. Load it again.")
+        plain: Any = np.asarray(pixels)  # matrices and masked arrays compute in their own ways
+        return _as_array(self.picture(_as_picture(plain)), plain.ndim)
 
     def picture(self, picture: Picture) -> Picture:
         """Restore what `srcli.images.read` gives."""
@@ -55,6 +61,7 @@ class OpenModel:
 
     def close(self) -> None:
         """Free the model."""
+        self._closed = True
         self._restorer.session.close()
 
     def __enter__(self) -> Self:
@@ -97,6 +104,8 @@ def load(
     from srcli.backends.base import SessionOptions
     from srcli.pipeline import Restorer
 
+    if threads is not None and threads < 1:
+        raise UsageError(f"{threads} threads cannot compute. Give 1 or more.")
     file = None if weights is None else Path(weights)
     loaded = loading.load(model, scale, task=task, weights=file)
     session = open_model(backend, loaded, SessionOptions(threads=threads))[1]
@@ -123,7 +132,6 @@ def restore(
 
 
 def _as_picture(pixels: Pixels) -> Picture:
-    from srcli.errors import UsageError
     from srcli.images import Picture
 
     layered = pixels[:, :, None] if pixels.ndim == 2 else pixels

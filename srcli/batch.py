@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import sys
 import threading
 import time
@@ -83,15 +84,21 @@ class Batch:
         with ExitStack() as stack:
             workers = stack.enter_context(_Patient(self.lanes + IN_FLIGHT, "picture"))
             if self.resume:
-                roots = {job.root for job in jobs if str(job.target) != STDIO}
-                self._journals = {r: stack.enter_context(Journal(r)) for r in sorted(roots)}
+                roots = {_absolute(job.root) for job in jobs if str(job.target) != STDIO}
+                self._journals = {
+                    r: stack.enter_context(Journal(r, self._is_whole)) for r in sorted(roots)
+                }
             pending: deque[Future[list[Outcome]]] = deque()
-            for group in grouped(jobs, self.size):
-                pending.append(workers.submit(self._do, group))
-                while len(pending) > self.lanes + IN_FLIGHT or (pending and pending[0].done()):
-                    yield from pending.popleft().result()
-            for future in pending:
-                yield from future.result()
+            try:
+                for group in grouped(jobs, self.size):
+                    pending.append(workers.submit(self._do, group))
+                    while len(pending) > self.lanes + IN_FLIGHT or (pending and pending[0].done()):
+                        yield from pending.popleft().result()
+                for future in pending:
+                    yield from future.result()
+            except BaseException:
+                self._progress.stop()
+                raise
 
     def _do(self, jobs: Sequence[Job]) -> list[Outcome]:
         """Decode, restore and encode pictures of one size."""
@@ -112,7 +119,7 @@ class Batch:
             if self.skip_existing and str(job.target) != STDIO and job.target.exists():
                 return Outcome(job=job, status="skipped")
             digest, recipe = self._identity(job)
-            journal = self._journals.get(job.root)
+            journal = self._journals.get(_absolute(job.root))
             if journal is not None and journal.is_done(job.target, digest, recipe):
                 return Outcome(job=job, status="skipped")
             picture = None
@@ -121,6 +128,13 @@ class Batch:
             return _Prepared(job, picture, digest, recipe)
         except (SrcliError, MemoryError) as error:
             return _failure(job, error)
+
+    def _is_whole(self, file: Path) -> bool:
+        try:
+            images.read(file, max_pixels=self.max_pixels)
+        except (SrcliError, MemoryError) as error:
+            return not isinstance(error, InputError)  # else nobody knows
+        return True
 
     def _identity(self, job: Job) -> tuple[str, str]:
         """Checksums of the input, and of everything else that the output depends on."""
@@ -131,8 +145,13 @@ class Batch:
             digest = sha256_of(job.source) if content is None else _sha256(content)
         except OSError as error:
             raise InputError(f"{job.name}: cannot be read ({error.strerror}).") from error
-        size = None if job.size is None else asdict(job.size)
-        return digest, recipe_of({**self.facts, "size": size, "options": asdict(job.options)})
+        facts = {**self.facts, "size": None, "options": asdict(job.options)}
+        if job.size is not None:
+            # Not of the other scales that this batch happens to need.
+            own = f"x{float(job.size.network_scale):g}"
+            weights = self.facts.get("weights_sha256", {}).get(own)
+            facts |= {"size": asdict(job.size), "weights_sha256": {own: weights}}
+        return digest, recipe_of(facts)
 
     def _restore(self, group: Sequence[_Prepared]) -> list[Outcome]:
         first = group[0]
@@ -213,13 +232,13 @@ class Batch:
 
     def _announce(self, prepared: _Prepared) -> None:
         job = prepared.job
-        if job.root in self._journals:
-            self._journals[job.root].announce(job.target, prepared.digest, prepared.recipe)
+        if (root := _absolute(job.root)) in self._journals:
+            self._journals[root].announce(job.target, prepared.digest, prepared.recipe)
 
     def _finish(self, prepared: _Prepared) -> None:
         job = prepared.job
-        if job.root in self._journals:
-            self._journals[job.root].finish(job.target, prepared.digest, prepared.recipe)
+        if (root := _absolute(job.root)) in self._journals:
+            self._journals[root].finish(job.target, prepared.digest, prepared.recipe)
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,6 +265,11 @@ class _Progress:
         self._tell, self._total = tell, max(1, total)
         self._done: dict[int, int] = {}
         self._guard = threading.Lock()
+        self._stopped = False
+
+    def stop(self) -> None:
+        """Let whoever reports next, of a tile, go no further."""
+        self._stopped = True
 
     def of(self, *jobs: Job) -> Progress:
         """For pictures that go through the network together."""
@@ -257,13 +281,19 @@ class _Progress:
         return advance
 
     def advance(self, job: Job, done: int, total: int) -> None:
+        if self._stopped:
+            raise _StoppedError
         with self._guard:
             self._done[id(job)] = round(_pixels(job) * done / total)
             self._tell(job.name, sum(self._done.values()), self._total)
 
 
+class _StoppedError(Exception):
+    """The run has ended; nobody waits for this picture."""
+
+
 class _Patient(ThreadPoolExecutor):
-    """Lets what is being done finish, and drops what waits, when the block is left."""
+    """Waits for what is being done, and drops what waits, when the block is left."""
 
     def __exit__(self, *details: object) -> None:
         self.shutdown(wait=True, cancel_futures=True)
@@ -295,6 +325,10 @@ def _fit_together(first: Job, second: Job) -> bool:
         and first.size == second.size
         and not _is_large(first)
     )
+
+
+def _absolute(path: Path) -> Path:
+    return Path(os.path.abspath(path))  # noqa: PTH100  resolve() would follow links
 
 
 def _pixels(job: Job) -> int:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
 import signal
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 
 import click
 
 from srcli import __version__
-from srcli.errors import SrcliError
+from srcli.errors import OutputError, SrcliError, UsageError
 
 INTERRUPTED = 130
 
@@ -62,7 +64,10 @@ def cli() -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and leave the process with its exit code."""
-    signal.signal(signal.SIGTERM, _terminate)
+    for name in ("SIGTERM", "SIGHUP"):  # the latter when a terminal is closed
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) is not signal.SIG_IGN:  # by nohup
+            signal.signal(number, _terminate)
     sys.exit(run(arguments))
 
 
@@ -102,4 +107,14 @@ def run(arguments: Sequence[str] | None = None) -> int:
         # The reader has gone (`| head`): that is its right. Python would complain at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            console.error(f"{error.filename}: the name is too long. Give a shorter one.")
+            return UsageError.exit_code
+        if error.errno == errno.ENOSPC and error.filename is None:
+            console.error("standard output: cannot be written (no space left on the device).")
+            with suppress(OSError):  # Python would try again at exit
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return OutputError.exit_code
+        raise
     return outcome if isinstance(outcome, int) else 0

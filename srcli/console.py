@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -40,7 +41,16 @@ def result(line: str) -> None:
 
 def print_json(value: Any) -> None:
     """The whole result as JSON, on stdout."""
-    result(json.dumps(value, indent=2, ensure_ascii=False))
+    result(json.dumps(_finite(value), indent=2, ensure_ascii=False, allow_nan=False))
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no infinity, which is the PSNR of equal pictures: null."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, dict):
+        return {key: _finite(entry) for key, entry in value.items()}
+    return [_finite(entry) for entry in value] if isinstance(value, list | tuple) else value
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, title: str = "") -> None:
@@ -91,6 +101,11 @@ class Bar:
         self._progress.update(self._task, description=description, completed=done, total=total)
 
 
+def _is_terminal(stream: TextIO | None) -> bool:
+    """Also where a shell has closed it (`>&-`)."""
+    return stream is not None and stream.isatty()
+
+
 @contextmanager
 def progress() -> Iterator[Bar]:
     """A progress bar on stderr while the block runs; nothing where stderr is no terminal."""
@@ -105,7 +120,7 @@ def progress() -> Iterator[Bar]:
         transient=True,
         # On a terminal, lines are printed above the bar. A result that goes elsewhere must not be
         # drawn into it.
-        redirect_stdout=sys.stdout.isatty(),
-        disable=not sys.stderr.isatty(),
+        redirect_stdout=_is_terminal(sys.stdout),
+        disable=not _is_terminal(sys.stderr),
     ) as shown:
         yield Bar(shown)

@@ -2,15 +2,47 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import re
 import secrets
+import socket
+import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from srcli.errors import OutputError
 
-TEMPORARY_PREFIX = ".srcli-"
+_MACHINE = hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]
+_TEMPORARY = re.compile(r"\.srcli-(?P<machine>[0-9a-f]{8})-(?P<process>\d+)-[0-9a-f]{16}(\.\w+)?")
+_FORGOTTEN = 24 * 3600  # seconds; of another machine's we know no more than their age
+
+
+def temporary_name(suffix: str) -> str:
+    """A hidden name that nothing else has, and that says which process is writing it."""
+    return f".srcli-{_MACHINE}-{os.getpid()}-{secrets.token_hex(8)}{suffix}"
+
+
+def is_leftover(file: Path) -> bool:
+    """Whether it is a temporary file of ours, of a process that was killed."""
+    name = _TEMPORARY.fullmatch(file.name)
+    if name is None or file.is_symlink() or not file.is_file():
+        return False
+    if name["machine"] != _MACHINE or sys.platform == "win32":  # where asking could kill it
+        return time.time() - file.stat().st_mtime > _FORGOTTEN
+    return not _is_alive(int(name["process"]))
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):  # somebody else's
+        return True
+    return True
 
 
 @contextmanager
@@ -23,7 +55,7 @@ def atomic_path(target: Path) -> Iterator[Path]:
     Raises:
         OutputError: The folder or the file cannot be written.
     """
-    partial = target.with_name(f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}{target.suffix}")
+    partial = target.with_name(temporary_name(target.suffix))
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         # Exclusively, and with the permissions that any new file of this user gets.

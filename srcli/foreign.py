@@ -200,8 +200,13 @@ def _described(file: Path) -> Any:
             f"{file}: checkpoints that are not ours need spandrel. "
             "Run `pip install srcli[spandrel]`, or give an .onnx file."
         )
-    import spandrel
-
+    try:
+        import spandrel
+    except ImportError as error:
+        raise MissingPartError(
+            f"{file}: spandrel cannot be loaded ({first_line(error)}). "
+            "Run `pip install srcli[spandrel]`, or give an .onnx file."
+        ) from error
     try:
         found = spandrel.ModelLoader("cpu").load_from_file(os.fspath(file))
     except spandrel.UnsupportedModelError:

@@ -95,7 +95,7 @@ def plan_jobs(inputs: Sequence[str], wishes: Wishes) -> list[Job]:
     Raises:
         UsageError: Outputs collide with each other or with inputs, or the wishes contradict.
     """
-    found = list(_find(inputs, recursive=wishes.recursive))
+    found = list(_find(inputs, recursive=wishes.recursive, output=wishes.output))
     if not found:
         raise InputError(f"{', '.join(inputs)}: no pictures in it. Name others, or give -r.")
     jobs = [_job(entry, wishes, alone=len(found) == 1, folders=inputs) for entry in found]
@@ -115,11 +115,18 @@ def check_existing(jobs: Iterable[Job]) -> None:
         )
 
 
-def _find(inputs: Sequence[str], *, recursive: bool) -> Iterator[_Found]:
+def _find(inputs: Sequence[str], *, recursive: bool, output: str | None) -> Iterator[_Found]:
+    """The inputs; in a folder that holds the output folder too, not what is in that one."""
+    own = Path(output).resolve() if output and output != STDIO else None
     for text in inputs:
+        if not text:
+            raise UsageError("an input has no name. Is a variable of your shell empty?")
         path = Path(text)
         if text != STDIO and path.is_dir():
-            yield from (_Found(file, path) for file in _pictures_in(path, recursive=recursive))
+            inside = own is not None and path.resolve() in own.parents
+            for file in _pictures_in(path, recursive=recursive):
+                if not (inside and own in file.resolve().parents):
+                    yield _Found(file, path)
         elif text != STDIO and not os.path.lexists(path) and glob.has_magic(text):
             # Shells expand patterns; where one did not, nothing matched, or there is no shell.
             yield from (_Found(Path(name)) for name in _matching(text))

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
@@ -19,7 +20,7 @@ from typing import Any, Self
 from filelock import FileLock, Timeout
 
 from srcli.errors import OutputError, OutputExistsError, UsageError
-from srcli.files import TEMPORARY_PREFIX, atomic_path
+from srcli.files import atomic_path, is_leftover
 from srcli.store import sha256_of
 
 NAME = ".srcli-journal.jsonl"
@@ -39,10 +40,17 @@ class Record:
 
 
 class Journal:
-    """The journal of one output folder; a context manager that keeps others out."""
+    """The journal of one output folder; a context manager that keeps others out.
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
+    Args:
+        root: The folder.
+        is_whole: Whether an output that is not as it was made can still be used: then somebody has
+            worked on it, and it is not made again.
+    """
+
+    def __init__(self, root: Path, is_whole: Callable[[Path], bool]) -> None:
+        self._is_whole = is_whole
+        self.root = Path(os.path.abspath(root))  # noqa: PTH100  resolve() would follow links
         self._file = root / NAME
         self._records: dict[str, Record] = {}
         self._guard = threading.Lock()
@@ -78,7 +86,8 @@ class Journal:
         """Whether the output is there, whole, and what would be made again.
 
         Raises:
-            OutputExistsError: There is a file that this journal knows nothing of.
+            OutputExistsError: There is a file that this journal knows nothing of, or that somebody
+                has changed since.
         """
         record = self._records.get(self._key(target))
         if not target.exists():
@@ -88,8 +97,16 @@ class Journal:
                 f"{target}: exists, but was not made by the batch to be resumed. Replace it with "
                 "--overwrite, or choose another place with -o."
             )
-        same = (record.input_sha256, record.recipe) == (input_sha256, recipe)
-        return same and record.output_sha256 == sha256_of(target)
+        if record.output_sha256 is None:
+            return False  # it may have got its name, or not
+        if record.output_sha256 != sha256_of(target):
+            if not self._is_whole(target):
+                return False
+            raise OutputExistsError(
+                f"{target}: was changed after the batch had made it. Replace it with --overwrite, "
+                "or move it away."
+            )
+        return (record.input_sha256, record.recipe) == (input_sha256, recipe)
 
     def announce(self, target: Path, input_sha256: str, recipe: str) -> None:
         """Say that an output is about to get its name."""
@@ -114,13 +131,14 @@ class Journal:
                 partial.write_text("".join(lines), "utf-8")
 
     def _remove_leftovers(self) -> None:
-        """Temporary files of runs that were killed. The lock says that nobody uses them."""
-        for path in self.root.rglob(f"{TEMPORARY_PREFIX}*"):
-            if path.name not in (NAME, _LOCK) and path.is_file():
+        """Temporary files of runs that were killed."""
+        for path in self.root.rglob(".srcli-*"):
+            if is_leftover(path):
                 path.unlink(missing_ok=True)
 
     def _key(self, target: Path) -> str:
-        return target.relative_to(self.root).as_posix()
+        path = Path(os.path.abspath(target))  # noqa: PTH100
+        return path.relative_to(self.root).as_posix()
 
 
 def recipe_of(facts: Mapping[str, Any]) -> str:
@@ -130,7 +148,7 @@ def recipe_of(facts: Mapping[str, Any]) -> str:
 
 
 def _line(name: str, record: Record) -> str:
-    return json.dumps({"output": name, **asdict(record)}, ensure_ascii=False) + "\n"
+    return json.dumps({"output": name, **asdict(record)}) + "\n"  # in ASCII: names can be anything
 
 
 def _read(file: Path) -> dict[str, Record]:
@@ -138,7 +156,7 @@ def _read(file: Path) -> dict[str, Record]:
     records: dict[str, Record] = {}
     if not file.exists():
         return records
-    for line in file.read_text("utf-8", errors="replace").splitlines():
+    for line in file.read_text("utf-8", errors="replace").split("\n"):
         try:
             row = json.loads(line)
             name = str(row.pop("output"))

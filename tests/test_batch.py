@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import random
 import signal
 import subprocess
@@ -18,8 +19,10 @@ from PIL import Image
 from srcli.backends import BACKENDS
 from srcli.batch import Batch
 from srcli.errors import InputError, UsageError
+from srcli.files import temporary_name
 from srcli.images import SaveOptions
 from srcli.jobs import Wishes, plan_jobs
+from srcli.journal import NAME
 from srcli.pipeline import Restorer
 from srcli.sizes import SizeRequest
 from srcli.spec import Geometry
@@ -370,6 +373,85 @@ def test_resume_redoes_what_was_damaged(journey):
     assert tree(journey.target) == before
 
 
+def test_resume_leaves_what_somebody_has_worked_on(journey):
+    Image.new("RGB", (7, 7), "red").save(journey.target / "000.png")
+    before = tree(journey.target)
+    assert journey.run() == ["failed", "skipped", "skipped", "skipped"]
+    assert tree(journey.target) == before
+
+
+def test_resume_removes_what_killed_runs_have_left(journey):
+    killed = subprocess.Popen([sys.executable, "-c", ""])
+    killed.wait()
+    own = temporary_name(".png")
+    theirs = own.replace(f"-{os.getpid()}-", f"-{killed.pid}-")
+    elsewhere = ".srcli-00000000" + theirs.removeprefix(".srcli-")[8:]
+    for name in (own, theirs, elsewhere, ".srcli-notes.txt"):
+        (journey.target / name).touch()
+    journey.run()
+    left = {path.name for path in journey.target.glob(".srcli-*")} - {NAME}
+    assert left == {own, elsewhere, ".srcli-notes.txt"}
+
+
+def test_resume_asks_for_the_weights_of_a_pictures_own_scale(journey):
+    assert journey.run(weights_sha256={"x2": "a"}) == ["done"] * 4
+    assert journey.run(weights_sha256={"x2": "a", "x4": "b"}) == ["skipped"] * 4
+    assert journey.run(weights_sha256={"x2": "c", "x4": "b"}) == ["done"] * 4
+
+
+def test_resume_knows_a_folder_by_all_its_names(tmp_path, monkeypatch):
+    make_pictures(tmp_path, 2)
+    monkeypatch.chdir(tmp_path)
+    for expected in ("done", "skipped"):
+        jobs = plan_jobs(["000.png", str(tmp_path / "001.png")], wishes())
+        for outcome in batch_with(Nearest(), resume=True).run(jobs):
+            assert outcome.status == expected, outcome.error
+
+
+@pytest.mark.parametrize("name", ["a\u2028b", "bad\udcff", "new\nline"])
+def test_resume_knows_files_of_any_name(tmp_path, name):
+    source = tmp_path / "in"
+    (file,) = make_pictures(source, 1).iterdir()
+    try:
+        file.rename(source / f"{name}.png")
+    except (OSError, UnicodeError):
+        pytest.skip("no such names here")
+    for expected in ("done", "skipped"):
+        jobs = plan_jobs([str(source)], wishes())
+        (outcome,) = batch_with(Nearest(), resume=True).run(jobs)
+        assert outcome.status == expected, outcome.error
+
+
+def test_outputs_inside_the_input_folder_are_no_inputs(tmp_path):
+    source = make_pictures(tmp_path / "in", 3)
+    output = wishes(output=f"{source}/out/", recursive=True)
+    for expected in ("done", "skipped"):
+        jobs = plan_jobs([str(source)], output)
+        assert [o.status for o in batch_with(Nearest(), resume=True).run(jobs)] == [expected] * 3
+
+
+def test_an_input_without_a_name_is_not_this_folder():
+    with pytest.raises(UsageError, match="no name"):
+        plan_jobs([""], wishes())
+
+
+def test_interruption_does_not_wait_for_the_whole_picture(tmp_path):
+    class Slow(Nearest):
+        def __call__(self, batch):
+            time.sleep(0.05)
+            if len(self.batches) == 3:
+                signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+            return super().__call__(batch)
+
+    jobs = plan_jobs([str(make_pictures(tmp_path / "in", 1, size=(60, 80)))], wishes())
+    session = Slow()
+    restorer = Restorer(session=session, geometry=GEOMETRY, scale=2, tile=5)
+    with pytest.raises(KeyboardInterrupt):
+        list(Batch(restorer=lambda scale: restorer).run(jobs))
+    assert len(session.batches) < 12 * 16
+    assert not list((tmp_path / "in_x2").glob("*"))
+
+
 def test_resume_notices_a_changed_input(journey):
     Image.new("RGB", (12, 10)).save(journey.source / "001.png")
     assert journey.run() == ["skipped", "done", "skipped", "skipped"]
@@ -495,7 +577,7 @@ def test_check_compares_tiles_and_backends(srcli, tmp_path, photograph):
 @pytest.mark.parametrize("task", ["denoise", "deblock"])
 def test_restoring_without_weights_names_the_remedy(srcli, tmp_path, photograph, task):
     Image.fromarray(photograph[:20, :20]).save(tmp_path / "a.png")
-    code, _, err = srcli(task, tmp_path / "a.png", "-m", "lapar-a")
+    code, _, err = srcli(task, tmp_path / "a.png", "-m", "lapar-b")
     assert code == 3
     assert "--weights FILE" in err
 

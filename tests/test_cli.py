@@ -7,6 +7,7 @@ import os
 import stat
 import subprocess
 import sys
+from pathlib import Path
 
 import click
 import numpy as np
@@ -341,3 +342,56 @@ def test_results_go_to_stdout_even_while_a_bar_is_shown(picture):
     assert "40x30 -> 80x60" in done.stdout
     assert "━" in shown
     assert "40x30" not in shown
+
+
+def test_a_picture_and_json_do_not_share_stdout(srcli, picture):
+    code, out, err = srcli("upscale", picture, "-s", 2, "-o", "-", "--json")
+    assert (code, out) == (2, "")
+    assert "share standard output" in err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("upscale", "a.png", "--memory", "inf"),
+        ("eval", ".", "--sigma", "nan"),
+        ("bench", "--seconds", "nan"),
+        ("upscale", ""),
+        ("upscale", 300 * "n" + ".png"),
+    ],
+)
+def test_what_is_no_number_or_name(srcli, arguments):
+    code, _, err = srcli(*arguments)
+    assert code == 2
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-"])
+def test_closed_streams(tmp_path, picture, closed):
+    output = tmp_path / "out.png"
+    command = f"{sys.executable} -m srcli upscale {picture} -s 2 -o {output} {closed}"
+    assert subprocess.run(command, shell=True).returncode == 0
+    assert output.exists()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no such device here")
+def test_results_that_cannot_be_written():
+    command = f"{sys.executable} -m srcli models > /dev/full"
+    done = subprocess.run(command, shell=True, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: standard output: cannot be written")
+    assert "Traceback" not in done.stderr
+
+
+def test_other_runtimes_tell_nobody(tmp_path):
+    """Neither numbers of this machine nor settings of a measuring service are left behind."""
+    program = (
+        "from srcli import runtimes\n"
+        "runtimes.onnxruntime()\n"
+        "try: runtimes.openvino()\n"
+        "except ImportError: pass\n"
+    )
+    home = {"HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    environment = {k: v for k, v in os.environ.items() if k != "ORT_DISABLE_TELEMETRY"} | home
+    subprocess.run([sys.executable, "-c", program], env=environment, check=True)
+    assert not list(tmp_path.rglob("*"))

@@ -140,6 +140,14 @@ def here(tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.mark.parametrize(("report", "says"), [("there.json", "exists"), ("x.onnx", "own report")])
+def test_a_report_replaces_nothing(srcli, here, report, says):
+    (here / "there.json").write_text("mine")
+    code, _, err = srcli("export", "-s", 2, "-o", "x.onnx", "--report", report)
+    assert (code, says in err) == (2, True), err
+    assert {path.name: path.read_text() for path in here.iterdir()} == {"there.json": "mine"}
+
+
 def test_export_writes_a_verified_file(srcli, here):
     code, out, _ = srcli("export", "-m", "lapar-c", "-s", 2, "--report", "report.json", "--json")
     assert code == 0

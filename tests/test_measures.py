@@ -132,6 +132,24 @@ def test_eval_shows_each_picture(srcli, tmp_path, photograph):
     assert tmp_path.name in out
 
 
+def test_test_sets_of_one_name_are_two(srcli, tmp_path, photograph):
+    folders = [tmp_path / name / "S" for name in "xy"]
+    for folder, side in zip(folders, (40, 60), strict=True):
+        folder.mkdir(parents=True)
+        Image.fromarray(photograph[:side, :side]).save(folder / "one.png")
+    code, out, _ = srcli("eval", "-m", "bicubic", "-s", 2, *folders, "--json")
+    assert code == 0
+    assert [row["name"] for row in json.loads(out)["datasets"]] == [str(f) for f in folders]
+
+
+def test_equal_pictures_are_json_too(srcli, tmp_path, photograph):
+    Image.fromarray(photograph).save(tmp_path / "one.png")
+    code, out, _ = srcli("eval", "-m", "none", "--sigma", 0, tmp_path, "--json")
+    assert code == 0
+    (row,) = json.loads(out, parse_constant=pytest.fail)["datasets"]
+    assert row["psnr"] is None
+
+
 def test_luma_may_be_rounded_before_it_is_compared(srcli, tmp_path, photograph):
     Image.fromarray(photograph).save(tmp_path / "one.png")
     high = photograph

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from srcli import runtimes
 from srcli.backends.base import (
     Batch,
     Model,
@@ -27,7 +28,7 @@ from srcli.backends.base import (
 from srcli.backends.cpu_filters import TAPS, CpuFilters, shortest_graph
 from srcli.backends.openvino_graph import gather_pixels, last_channels
 from srcli.backends.ort import OnnxRuntimeSession
-from srcli.errors import BackendError, first_line
+from srcli.errors import BackendError, DeclinedError, first_line
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -68,10 +69,8 @@ class OpenVinoSession:
     memory_share = 0.6  # measured: 0.45 (LAPAR), 0.55 (AWSRN), 0.4 (ASDN), 0.2 (HPINet)
 
     def __init__(self, graph: Path, options: SessionOptions) -> None:
-        import openvino
-
         self._precision = options.precision
-        self._core: Any = openvino.Core()
+        self._core: Any = runtimes.openvino().Core()
         self.lanes = options.lanes
         self._most = max(2, MAX_COMPILED // options.lanes)  # each lane has memory for each shape
         self._settings: dict[str, Any] = {
@@ -91,6 +90,10 @@ class OpenVinoSession:
                 f"{graph}: OpenVINO cannot load this graph ({first_line(error)}). "
                 "Delete the file and try again, or choose another --backend."
             ) from error
+        if self._model.input(0).partial_shape.is_static:
+            raise DeclinedError(
+                f"openvino: {graph.name} takes pictures of one size only. Choose --backend ort."
+            )
         gather_pixels(self._model)
         self._filters: CpuFilters | None = None
         if TAPS in self._model.output(0).names:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from srcli import runtimes
 from srcli.backends.base import (
     Batch,
     Model,
@@ -66,8 +67,7 @@ class OnnxRuntimeSession:
     """
 
     def __init__(self, graph: Path, options: SessionOptions, *, cuda: bool = False) -> None:
-        import onnxruntime as ort
-
+        ort = runtimes.onnxruntime()
         ort.set_default_logger_severity(_FATAL_ONLY)
         settings = ort.SessionOptions()
         settings.log_severity_level = _FATAL_ONLY
@@ -125,8 +125,7 @@ class OnnxRuntimeSession:
         """Put a batch where the graph computes; the result runs it there and waits."""
         if self._provider != _CUDA:
             return lambda: self(batch)
-        import onnxruntime as ort
-
+        ort = runtimes.onnxruntime()
         binding = self._session.io_binding()
         binding.bind_ortvalue_input(self._input, ort.OrtValue.ortvalue_from_numpy(batch, "cuda", 0))
         binding.bind_output(self._outputs[0], "cuda", 0)
@@ -150,9 +149,7 @@ def _limits(shape: Sequence[Any]) -> tuple[Shape, Shape] | tuple[None, None]:
 def _has_cuda() -> bool:
     if not driver().devices:
         return False
-    import onnxruntime as ort
-
-    return _CUDA in ort.get_available_providers()
+    return _CUDA in runtimes.onnxruntime().get_available_providers()
 
 
 def _providers(cuda: bool) -> list[Any]:

@@ -51,7 +51,7 @@ def square(text: str) -> tuple[int, int, int]:
 @options.weights
 @click.option(
     "--sigma",
-    type=click.FloatRange(min=0.1, max=32),
+    type=options.Range(min=0.1, max=32),
     default=SIGMA,
     show_default=True,
     help="Of the blur that the path begins with, in input pixels.",

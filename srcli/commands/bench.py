@@ -65,7 +65,7 @@ LONGEST = 10.0  # seconds of one run, in a sweep
 @click.option("--sweep", is_flag=True, help="360p to 4K, 1 to 16 pictures at once, with roofline.")
 @click.option("--roofline", is_flag=True, help="Show what binds each row.")
 @click.option(
-    "--seconds", type=click.FloatRange(min=0), default=45.0, show_default=True,
+    "--seconds", type=options.Range(min=0), default=45.0, show_default=True,
     help="To measure, warm; at least three rounds are done.",
 )  # fmt: skip
 @click.option(
@@ -104,7 +104,7 @@ def bench(context: click.Context, /, **wishes: Any) -> int | None:
 @click.argument("first", type=click.Path(path_type=Path))
 @click.argument("second", type=click.Path(path_type=Path))
 @click.option(
-    "--tolerance", type=click.FloatRange(min=0), default=0.05, show_default=True,
+    "--tolerance", type=options.Range(min=0), default=0.05, show_default=True,
     help="How much slower a row may become.",
 )  # fmt: skip
 @click.option(

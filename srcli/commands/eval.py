@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -41,7 +42,7 @@ COLUMNS: dict[Task, tuple[str, ...]] = {
     "--sigma",
     "sigmas",
     multiple=True,
-    type=click.FloatRange(0, 255),
+    type=options.Range(0, 255),
     help="Denoise pictures with noise of this deviation, of 255. May be repeated.",
 )
 @click.option(
@@ -86,7 +87,13 @@ def evaluate(
     from srcli.evaluation import evaluate as scores_of
 
     task = _task(scale, sigmas, qualities)
-    files = {folder.name or str(folder): dataset_files(folder) for folder in datasets}
+    names = Counter(folder.name for folder in datasets)
+    files = {
+        folder.name if names[folder.name] == 1 and folder.name else str(folder): dataset_files(
+            folder
+        )
+        for folder in datasets
+    }
     enlarge, facts, close = _enlarger(model, scale or 1, task, **running)
     results: dict[tuple[str, str], list[Score]] = {}
     try:
@@ -128,7 +135,7 @@ def _levels(
     if not (sigmas or qualities):
         yield "", None
     for sigma in sigmas:
-        yield f"sigma {sigma:g}", noisy(sigma)
+        yield f"sigma {float(sigma)!r}".removesuffix(".0"), noisy(sigma)
     for quality in qualities:
         yield f"quality {quality}", compressed(quality)
 

@@ -32,6 +32,8 @@ def check_kernel_file(file: Path, spec: ModelSpec, jobs: Sequence[Job], *, overw
     if file.suffix.lower() != ".png":
         raise UsageError(f"{file}: the kernel is written as PNG. Choose a name that ends in .png.")
     for target in (file, file.with_suffix(".npy")):
+        if target.resolve() in (jobs[0].target.resolve(), jobs[0].source.resolve()):
+            raise UsageError(f"{target}: is the picture itself. Choose another name.")
         if target.exists() and not overwrite:
             raise OutputExistsError(
                 f"{target}: exists already. Replace it with --overwrite, or choose another name."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -24,6 +25,18 @@ def apply(*options: Callable[[Any], Any]) -> Callable[[Command], Command]:
         return command
 
     return decorate
+
+
+class Range(click.FloatRange):
+    """As click's, without `nan`, which is within every range."""
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        number = float(super().convert(value, param, ctx))
+        if math.isnan(number):
+            self.fail(f"{value!r} is no number.", param, ctx)
+        return number
 
 
 def check_free(output: Path, overwrite: bool) -> None:
@@ -74,7 +87,7 @@ tta = click.option(
 prune_branches = click.option(
     "--prune-branches",
     "prune_below",
-    type=click.FloatRange(min=0),
+    type=Range(min=0),
     metavar="T",
     help="Take out reconstruction branches of less learned weight (AWSRN); changes the result.",
 )
@@ -95,7 +108,7 @@ def memory_size(text: str) -> int:
     number, unit = (text[:-1], text[-1].upper()) if text[-1:].upper() in units else (text, "M")
     try:
         amount = int(float(number) * units[unit])
-    except ValueError:
+    except (ValueError, OverflowError):
         raise click.BadParameter(
             f"{text!r} is not an amount of memory. Write 512M or 2G."
         ) from None

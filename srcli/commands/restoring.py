@@ -169,6 +169,14 @@ def restore_files(request: Request, task: Task, size: SizeRequest) -> int:
     jobs = _plan(request, task, size)
     if request.save_kernel is not None:
         check_kernel_file(request.save_kernel, request.spec, jobs, overwrite=request.overwrite)
+        if _backend(request) != "torch":
+            raise UsageError("--save-kernel needs --backend torch, where the kernel comes out.")
+        if request.check or request.skip_existing or request.resume:
+            raise UsageError(
+                "--save-kernel goes with neither --check, --skip-existing nor --resume."
+            )
+    if request.as_json and any(str(job.target) == "-" for job in jobs):
+        raise UsageError("the picture and --json would share standard output. Name a file with -o.")
     if request.dry_run:
         return _show_plan(jobs, request)
     runner = _Runner(request, task, _side_by_side(jobs, request))

@@ -10,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from srcli import runtimes
 from srcli.cuda import driver
 from srcli.errors import first_line
 from srcli.health.finding import Finding
@@ -30,7 +31,7 @@ _FATAL_ONLY = 4  # ONNX Runtime's severity
 def providers() -> Iterator[Finding]:
     """Every provider that this ONNX Runtime was built with, and whether it computes."""
     try:
-        import onnxruntime as ort
+        ort = runtimes.onnxruntime()
     except Exception as error:  # a damaged package may raise anything
         if installed_runtimes():
             yield _broken_runtime(first_line(error))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
@@ -10,7 +9,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from srcli.files import TEMPORARY_PREFIX, atomic_path
+from srcli.files import atomic_path, temporary_name
 from srcli.images import vips
 from srcli.images.formats import format_of
 from srcli.images.picture import Header, Metadata, Pixels, SaveOptions
@@ -209,7 +208,7 @@ class StripWriter:
 
     def _started(self, pixels: Pixels) -> RowSpool:
         self._target.parent.mkdir(parents=True, exist_ok=True)
-        path = self._target.with_name(f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}.rows")
+        path = self._target.with_name(temporary_name(".rows"))
         _, width, bands = pixels.shape
         return RowSpool(path, width, self._height, bands, 8 * pixels.dtype.itemsize)
 
