@@ -12,11 +12,14 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
+from srcli.backends import open_model
 from srcli.backends.base import SessionOptions
 from srcli.backends.eager import TorchSession
 from srcli.backends.ort import OnnxRuntimeSession
-from srcli.errors import BackendError, WeightsError
+from srcli.errors import BackendError, DeclinedError, MissingPartError, WeightsError
+from srcli.export.to_onnx import OnnxOptions, to_onnx
 from srcli.foreign import load_foreign
+from srcli.loading import load
 from srcli.pipeline import Restorer
 
 
@@ -202,3 +205,23 @@ def test_a_checkpoint_of_nothing_known(tmp_path, spandrel):
     torch.save({"weight": torch.zeros(3)}, tmp_path / "odd.pth")
     with pytest.raises(WeightsError, match="spandrel knows no network"):
         load_foreign(tmp_path / "odd.pth")
+
+
+def test_spandrel_that_cannot_be_loaded(monkeypatch, tmp_path):
+    (tmp_path / "x.pth").write_bytes(b"anything")
+    monkeypatch.setattr("srcli.foreign.importlib.util.find_spec", lambda name: object())
+    monkeypatch.setitem(sys.modules, "spandrel", None)
+    with pytest.raises(MissingPartError, match=r"cannot be loaded.*pip install srcli\[spandrel\]"):
+        load_foreign(tmp_path / "x.pth")
+
+
+def test_graphs_of_one_size_are_left_to_onnx_runtime(tmp_path, photograph):
+    pytest.importorskip("openvino")
+    file = tmp_path / "static.onnx"
+    file.write_bytes(to_onnx(load("lapar-c", 2), OnnxOptions(size=(20, 24))).SerializeToString())
+    model = load_foreign(file)
+    with pytest.raises(DeclinedError, match="one size only"):
+        open_model("openvino", model, SessionOptions())
+    backend, session = open_model("auto", model, SessionOptions())
+    assert backend.name == "ort"
+    session.close()

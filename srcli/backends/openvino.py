@@ -90,7 +90,7 @@ class OpenVinoSession:
                 f"{graph}: OpenVINO cannot load this graph ({first_line(error)}). "
                 "Delete the file and try again, or choose another --backend."
             ) from error
-        if self._model.input(0).partial_shape.is_static:
+        if any(side.is_static for side in list(self._model.input(0).partial_shape)[2:]):
             raise DeclinedError(
                 f"openvino: {graph.name} takes pictures of one size only. Choose --backend ort."
             )

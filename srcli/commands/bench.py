@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from srcli.commands import options
-from srcli.errors import UsageError
+from srcli.errors import OutputExistsError, UsageError
 from srcli.registry import DEFAULT_SCALE, check_scale, get_model
 
 if TYPE_CHECKING:
@@ -78,6 +78,7 @@ LONGEST = 10.0  # seconds of one run, in a sweep
     "--plot", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE.svg|png",
     help="Draw latency against PSNR, or against size if there are several.",
 )  # fmt: skip
+@click.option("--overwrite", is_flag=True, help="Replace what --plot names if it exists.")
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON, samples included.")
 @click.option("--csv", "as_csv", is_flag=True, help="Print CSV.")
 @click.option("--markdown", "as_markdown", is_flag=True, help="Print a Markdown table.")
@@ -153,6 +154,7 @@ def _word(regressed: bool, improved: bool) -> str:
 def _bench(
     *,
     plot: Path | None,
+    overwrite: bool,
     as_json: bool,
     as_csv: bool,
     as_markdown: bool,
@@ -175,6 +177,8 @@ def _bench(
         from srcli.benchmark.plot import check_target
 
         check_target(plot)
+        if plot.exists() and not overwrite:
+            raise OutputExistsError(f"{plot}: exists already. Add --overwrite to replace it.")
     rows = list(dict.fromkeys(_rows(sweep=sweep, **wishes)))
     if not rows:
         raise UsageError(
