@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
@@ -161,7 +162,9 @@ def _weights(file: Path) -> dict[str, Any]:
         with safe_open(file, "pt") as opened:
             header = opened.metadata() or {}
         if HEADER in header:
-            header = json.loads(header[HEADER])
+            with suppress(ValueError):  # else it is somebody else's, and shown as it is
+                ours = json.loads(header[HEADER])
+                header = ours if isinstance(ours, dict) else header
     return {
         "kind": "weights",
         "model": [f"{one.spec.name} x{one.scale}" for one in identify(tensors)] or "unknown",

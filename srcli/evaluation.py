@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from srcli.degradations import add_noise, compress
 from srcli.errors import InputError
 from srcli.images import Picture, has_picture_suffix, read, to_8_bits
-from srcli.metrics import crop_border, luma, psnr, psnr_b, ssim
+from srcli.metrics import SSIM_SIDE, crop_border, luma, psnr, psnr_b, ssim
 from srcli.resample import reduce, resize
 
 Pixels8 = NDArray[np.uint8]
@@ -76,6 +76,11 @@ def evaluate(
     border = scale if scale > 1 else 0
     for number, file in enumerate(files):
         low, high = _pair(file, scale) if damage is None else _damaged(file, number, damage)
+        if min(high.shape[:2]) - 2 * border < SSIM_SIDE:
+            raise InputError(
+                f"{file}: {high.shape[1]} x {high.shape[0]} pixels are too few to be compared. "
+                f"Leave out pictures with sides below {SSIM_SIDE + 2 * border}."
+            )
         restored = np.clip(np.rint(enlarge(low) * 255.0), 0, 255)
         planes = [crop_border(luma(picture), border) for picture in (restored, high)]
         colors = [crop_border(p.astype(np.float64), border) for p in (restored, high)]

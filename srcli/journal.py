@@ -66,7 +66,13 @@ class Journal:
             ) from None
         except OSError as error:
             raise OutputError(f"{self.root}: cannot be written ({error.strerror}).") from error
-        self._records = _read(self._file)
+        try:
+            self._records = _read(self._file)
+        except OSError as error:
+            self._lock.release()
+            raise OutputError(
+                f"{self._file}: cannot be read ({error.strerror}). Move it away and try again."
+            ) from error
         self._remove_leftovers()
         return self
 

@@ -7,8 +7,9 @@ import json
 import pytest
 import torch
 from safetensors import safe_open
+from safetensors.torch import save_file
 
-from srcli.artifacts import identify
+from srcli.artifacts import describe, identify
 from srcli.registry import get_model
 from srcli.store import find_weights, sha256_of
 
@@ -112,3 +113,10 @@ def test_shipped_weights_are_verified(srcli, tmp_path, monkeypatch):
     assert said["files"]["changed.safetensors"] == "is not the file of the manifest"
     assert said["files"]["gone.safetensors"].startswith("cannot be read")
     assert "pip install --force-reinstall" in err
+
+
+@pytest.mark.parametrize("header", ["not json", "[1, 2]", '"text"'])
+def test_headers_of_others_are_shown_as_they_are(tmp_path, header):
+    file = tmp_path / "w.safetensors"
+    save_file({"weight": torch.zeros(3)}, file, {"srcli": header})
+    assert describe(file)["srcli"] == header

@@ -18,7 +18,7 @@ from PIL import Image
 
 from srcli.backends import BACKENDS
 from srcli.batch import Batch
-from srcli.errors import InputError, UsageError
+from srcli.errors import InputError, OutputError, UsageError
 from srcli.files import temporary_name
 from srcli.images import SaveOptions
 from srcli.jobs import Wishes, plan_jobs
@@ -397,6 +397,13 @@ def test_resume_asks_for_the_weights_of_a_pictures_own_scale(journey):
     assert journey.run(weights_sha256={"x2": "a"}) == ["done"] * 4
     assert journey.run(weights_sha256={"x2": "a", "x4": "b"}) == ["skipped"] * 4
     assert journey.run(weights_sha256={"x2": "c", "x4": "b"}) == ["done"] * 4
+
+
+def test_a_journal_that_is_a_folder(tmp_path):
+    source = make_pictures(tmp_path / "in", 1)
+    (tmp_path / "in_x2" / NAME).mkdir(parents=True)
+    with pytest.raises(OutputError, match="cannot be read"):
+        list(batch_with(Nearest(), resume=True).run(plan_jobs([str(source)], wishes())))
 
 
 def test_resume_knows_a_folder_by_all_its_names(tmp_path, monkeypatch):

@@ -132,6 +132,13 @@ def test_eval_shows_each_picture(srcli, tmp_path, photograph):
     assert tmp_path.name in out
 
 
+def test_pictures_that_are_too_small_are_named(srcli, tmp_path, photograph):
+    Image.fromarray(photograph[:40, :14]).save(tmp_path / "narrow.png")
+    code, _, err = srcli("eval", "-m", "bicubic", "-s", 2, tmp_path)
+    assert code == 1
+    assert "narrow.png: 14 x 40 pixels are too few" in err
+
+
 def test_test_sets_of_one_name_are_two(srcli, tmp_path, photograph):
     folders = [tmp_path / name / "S" for name in "xy"]
     for folder, side in zip(folders, (40, 60), strict=True):
