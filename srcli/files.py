@@ -17,6 +17,7 @@ from srcli.errors import OutputError
 
 _MACHINE = hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]
 _TEMPORARY = re.compile(r"\.srcli-(?P<machine>[0-9a-f]{8})-(?P<process>\d+)-[0-9a-f]{16}(\.\w+)?")
+_STARTED = time.time()
 _FORGOTTEN = 24 * 3600  # seconds; of another machine's we know no more than their age
 
 
@@ -30,9 +31,12 @@ def is_leftover(file: Path) -> bool:
     name = _TEMPORARY.fullmatch(file.name)
     if name is None or file.is_symlink() or not file.is_file():
         return False
+    written, process = file.stat().st_mtime, int(name["process"])
     if name["machine"] != _MACHINE or sys.platform == "win32":  # where asking could kill it
-        return time.time() - file.stat().st_mtime > _FORGOTTEN
-    return not _is_alive(int(name["process"]))
+        return time.time() - written > _FORGOTTEN
+    if process == os.getpid():  # in a container it has the same number each time
+        return written < _STARTED
+    return not _is_alive(process)
 
 
 def _is_alive(process: int) -> bool:

@@ -386,8 +386,10 @@ def test_resume_removes_what_killed_runs_have_left(journey):
     own = temporary_name(".png")
     theirs = own.replace(f"-{os.getpid()}-", f"-{killed.pid}-")
     elsewhere = ".srcli-00000000" + theirs.removeprefix(".srcli-")[8:]
-    for name in (own, theirs, elsewhere, ".srcli-notes.txt"):
+    former = temporary_name(".png")  # of a process of the same number, before this one
+    for name in (own, former, theirs, elsewhere, ".srcli-notes.txt"):
         (journey.target / name).touch()
+    os.utime(journey.target / former, (1, 1))
     journey.run()
     left = {path.name for path in journey.target.glob(".srcli-*")} - {NAME}
     assert left == {own, elsewhere, ".srcli-notes.txt"}
