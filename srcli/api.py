@@ -49,13 +49,17 @@ class OpenModel:
         """
         import numpy as np
 
-        if self._closed:
-            raise UsageError("this model has been closed. Load it again.")
         plain: Any = np.asarray(pixels)  # matrices and masked arrays compute in their own ways
         return _as_array(self.picture(_as_picture(plain)), plain.ndim)
 
     def picture(self, picture: Picture) -> Picture:
-        """Restore what `srcli.images.read` gives."""
+        """Restore what `srcli.images.read` gives.
+
+        Raises:
+            UsageError: The model was closed.
+        """
+        if self._closed:
+            raise UsageError("this model has been closed. Load it again.")
         height, width = (max(1, round(s * self._scale)) for s in (picture.height, picture.width))
         return self._restorer(picture, size=(height, width))
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import sys
 import threading
 import time
@@ -84,7 +83,7 @@ class Batch:
         with ExitStack() as stack:
             workers = stack.enter_context(_Patient(self.lanes + IN_FLIGHT, "picture"))
             if self.resume:
-                roots = {_absolute(job.root) for job in jobs if str(job.target) != STDIO}
+                roots = {job.root for job in jobs if str(job.target) != STDIO}
                 self._journals = {
                     r: stack.enter_context(Journal(r, self._is_whole)) for r in sorted(roots)
                 }
@@ -119,7 +118,7 @@ class Batch:
             if self.skip_existing and str(job.target) != STDIO and job.target.exists():
                 return Outcome(job=job, status="skipped")
             digest, recipe = self._identity(job)
-            journal = self._journals.get(_absolute(job.root))
+            journal = self._journals.get(job.root)
             if journal is not None and journal.is_done(job.target, digest, recipe):
                 return Outcome(job=job, status="skipped")
             picture = None
@@ -232,13 +231,13 @@ class Batch:
 
     def _announce(self, prepared: _Prepared) -> None:
         job = prepared.job
-        if (root := _absolute(job.root)) in self._journals:
-            self._journals[root].announce(job.target, prepared.digest, prepared.recipe)
+        if job.root in self._journals:
+            self._journals[job.root].announce(job.target, prepared.digest, prepared.recipe)
 
     def _finish(self, prepared: _Prepared) -> None:
         job = prepared.job
-        if (root := _absolute(job.root)) in self._journals:
-            self._journals[root].finish(job.target, prepared.digest, prepared.recipe)
+        if job.root in self._journals:
+            self._journals[job.root].finish(job.target, prepared.digest, prepared.recipe)
 
 
 @dataclass(frozen=True, slots=True)
@@ -325,10 +324,6 @@ def _fit_together(first: Job, second: Job) -> bool:
         and first.size == second.size
         and not _is_large(first)
     )
-
-
-def _absolute(path: Path) -> Path:
-    return Path(os.path.abspath(path))  # noqa: PTH100  resolve() would follow links
 
 
 def _pixels(job: Job) -> int:

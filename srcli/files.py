@@ -26,8 +26,12 @@ def temporary_name(suffix: str) -> str:
     return f".srcli-{_MACHINE}-{os.getpid()}-{secrets.token_hex(8)}{suffix}"
 
 
-def is_leftover(file: Path) -> bool:
-    """Whether it is a temporary file of ours, of a process that was killed."""
+def leftovers(folder: Path) -> list[Path]:
+    """Temporary files of ours in or below a folder, of processes that were killed."""
+    return [path for path in folder.rglob(".srcli-*") if _is_leftover(path)]
+
+
+def _is_leftover(file: Path) -> bool:
     name = _TEMPORARY.fullmatch(file.name)
     if name is None or file.is_symlink() or not file.is_file():
         return False

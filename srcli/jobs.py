@@ -37,7 +37,7 @@ class Job:
     """The output; `-` for standard output."""
 
     root: Path
-    """The folder that all outputs of this input's kind lie in or below."""
+    """The folder that all outputs of this input's kind lie in or below, in full."""
 
     options: SaveOptions = field(default_factory=SaveOptions)
     content: bytes | None = None
@@ -161,7 +161,13 @@ def _job(found: _Found, wishes: Wishes, *, alone: bool, folders: Sequence[str]) 
     source = found.source
     content = sys.stdin.buffer.read() if str(source) == STDIO else None
     root, target = _target(found, wishes, alone=alone, folders=folders)
-    return Job(source=source, target=target, root=root, options=wishes.options, content=content)
+    return Job(
+        source=source,
+        target=target,
+        root=Path(os.path.abspath(root)),  # noqa: PTH100  resolve() would follow links
+        options=wishes.options,
+        content=content,
+    )
 
 
 def _target(

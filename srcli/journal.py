@@ -20,7 +20,7 @@ from typing import Any, Self
 from filelock import FileLock, Timeout
 
 from srcli.errors import OutputError, OutputExistsError, UsageError
-from srcli.files import atomic_path, is_leftover
+from srcli.files import atomic_path, leftovers
 from srcli.store import sha256_of
 
 NAME = ".srcli-journal.jsonl"
@@ -43,14 +43,14 @@ class Journal:
     """The journal of one output folder; a context manager that keeps others out.
 
     Args:
-        root: The folder.
+        root: The folder, absolute.
         is_whole: Whether an output that is not as it was made can still be used: then somebody has
             worked on it, and it is not made again.
     """
 
     def __init__(self, root: Path, is_whole: Callable[[Path], bool]) -> None:
         self._is_whole = is_whole
-        self.root = Path(os.path.abspath(root))  # noqa: PTH100  resolve() would follow links
+        self.root = root
         self._file = root / NAME
         self._records: dict[str, Record] = {}
         self._guard = threading.Lock()
@@ -73,7 +73,8 @@ class Journal:
             raise OutputError(
                 f"{self._file}: cannot be read ({error.strerror}). Move it away and try again."
             ) from error
-        self._remove_leftovers()
+        for path in leftovers(self.root):
+            path.unlink(missing_ok=True)
         return self
 
     def __exit__(
@@ -136,14 +137,8 @@ class Journal:
             with atomic_path(self._file) as partial:
                 partial.write_text("".join(lines), "utf-8")
 
-    def _remove_leftovers(self) -> None:
-        """Temporary files of runs that were killed."""
-        for path in self.root.rglob(".srcli-*"):
-            if is_leftover(path):
-                path.unlink(missing_ok=True)
-
     def _key(self, target: Path) -> str:
-        path = Path(os.path.abspath(target))  # noqa: PTH100
+        path = Path(os.path.abspath(target))  # noqa: PTH100  resolve() would follow links
         return path.relative_to(self.root).as_posix()
 
 

@@ -69,7 +69,7 @@ def test_outputs_and_gradients(vectors, shape):
     assert_close(found(*given_), in_double(*given_), TOLERANCE[shape[2]])
 
 
-@settings(deadline=None, max_examples=15)
+@settings(deadline=None, max_examples=30)
 @given(st.integers(1, 40), st.integers(1, 40), st.integers(1, 3), st.sampled_from([3, 5]))
 def test_any_size_on_any_number_of_threads(height, width, threads, side):
     given_ = tensors(16, 16, side, height, width)
@@ -221,7 +221,7 @@ class TestRefusals:
         getattr(compiled, name)(*self.arguments(name))
 
 
-@settings(max_examples=60)
+@settings(max_examples=200)
 @given(st.integers(1, 5), st.integers(1, 50), st.integers(1, 20))
 def test_portions_are_all_rows_once(count, height, threads):
     portions = _portions(count, height, threads)

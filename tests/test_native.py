@@ -63,7 +63,7 @@ def in_double(network, batch):
         return network.double()(torch.from_numpy(batch).double()).numpy()
 
 
-SHAPES = [(2, 3, 3, 5), (1, 3, MOST_ROWS + 9, COLUMNS + 7)]
+SHAPES = [(2, 3, 3, 5), (2, 3, MOST_ROWS + 9, COLUMNS + 7)]
 
 
 @cache
@@ -77,9 +77,12 @@ def as_published(name, scale, task):
 def test_shipped_weights_give_what_the_published_network_gives(vectors, name, scale, task):
     model = load(name, scale, task=task)
     network = prepared(model.published(), threads=2)
+    # Vectors of 128 bits round products before they are added, the others do not. With them
+    # LAPAR-A x4 is off by 3.4e-6, all others by less than 3.3e-6.
+    limit = model.spec.tolerance / (3 if vectors > 128 else 2)
     for shape, expected in zip(SHAPES, as_published(name, scale, task), strict=True):
         found = network(noise(*shape))
-        np.testing.assert_allclose(found, expected, atol=model.spec.tolerance / 2, rtol=0)
+        np.testing.assert_allclose(found, expected, atol=limit, rtol=0)
     network.close()
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from srcli.commands import options
-from srcli.errors import OutputExistsError, UsageError
+from srcli.errors import UsageError
 from srcli.registry import DEFAULT_SCALE, check_scale, get_model
 
 if TYPE_CHECKING:
@@ -177,8 +177,7 @@ def _bench(
         from srcli.benchmark.plot import check_target
 
         check_target(plot)
-        if plot.exists() and not overwrite:
-            raise OutputExistsError(f"{plot}: exists already. Add --overwrite to replace it.")
+        options.check_free(plot, overwrite, "another --plot")
     rows = list(dict.fromkeys(_rows(sweep=sweep, **wishes)))
     if not rows:
         raise UsageError(

@@ -39,10 +39,15 @@ class Range(click.FloatRange):
         return number
 
 
-def check_free(output: Path, overwrite: bool) -> None:
-    """Raise `OutputExistsError` if a file is there already and may not be replaced."""
+def check_free(output: Path, overwrite: bool, other: str = "-o") -> None:
+    """Raise `OutputExistsError` if a file is there already and may not be replaced.
+
+    `other` is the option that names another.
+    """
     if output.exists() and not overwrite:
-        raise OutputExistsError(f"{output}: exists already. Give -o, or --overwrite to replace it.")
+        raise OutputExistsError(
+            f"{output}: exists already. Give {other}, or --overwrite to replace it."
+        )
 
 
 model = click.option(
