@@ -108,6 +108,8 @@ def test_weak_branches_are_taken_out():
     assert (after - before).abs().max() > 1e-4
     fused = network.fuse()
     assert fused.tail.kernel_size == (7, 7)
+    for name, value in network.fused_weights(fused).items():  # as training folds
+        assert torch.equal(value, fused.state_dict()[name]), name
     assert (fused(x) - after).abs().max() < 1e-5
     assert network.prune_branches(0.1) == []
 

@@ -36,7 +36,8 @@ def test_vectors_move_as_with_adam(shape):
 def long_valley():
     """A loss that is steep along some sums of a convolution's weights, and flat along others."""
     torch.manual_seed(0)
-    rows, columns = (torch.linalg.qr(torch.randn(n, n)).Q for n in (6, 18))
+    rows, inputs, places = (torch.linalg.qr(torch.randn(n, n)).Q for n in (6, 2, 9))
+    columns = torch.kron(inputs, places)
     steepness = torch.logspace(0, -2, 6)[:, None] * torch.logspace(0, -2, 18)
     target = torch.randn(6, 2, 3, 3)
 
@@ -53,7 +54,7 @@ def test_it_goes_down_a_valley_that_is_oblique():
     for optimiser in (Soap, torch.optim.Adam):
         weights = nn.Parameter(torch.zeros(6, 2, 3, 3))
         left[optimiser] = descend(optimiser([weights], lr=0.02), weights, loss_of, 300)
-    assert left[Soap] < 0.3 * left[torch.optim.Adam]
+    assert left[Soap] < 0.05 * left[torch.optim.Adam]
 
 
 def test_axes_stay_at_right_angles_in_order():
@@ -61,6 +62,7 @@ def test_axes_stay_at_right_angles_in_order():
     optimiser = Soap([weights], lr=0.02, every=5)
     descend(optimiser, weights, long_valley(), 101)
     state = optimiser.state[weights]
+    assert [axes.shape[-1] for axes in state["axes"]] == [6, 2, 9]  # not 18 x 18: that is slow
     for (moment,), (axes,) in zip(state["moments"], state["axes"], strict=True):
         torch.testing.assert_close(axes.T @ axes, torch.eye(len(axes)), atol=1e-5, rtol=0)
         along = (axes * (moment @ axes)).sum(dim=0)

@@ -54,7 +54,9 @@ TASKS = {
     "upscale": {},
     "denoise": {"scale": 1, "task": "denoise", "loss": "psnr-rgb"},
     "deblock": {"scale": 1, "task": "deblock", "loss": "psnr"},
+    "awsrn": {"model": "awsrn-sd"},
 }
+FORMS = [{"variant": variant} for variant in VARIANTS] + [{"model": "awsrn-sd"}]
 
 
 @pytest.mark.parametrize("optimiser", train.OPTIMISERS)
@@ -69,8 +71,18 @@ def test_resuming_gives_the_same_weights(tmp_path, data, changes, optimiser):
         assert torch.equal(whole.average[name], halves.average[name]), name
 
 
-def test_training_reduces_the_loss(tmp_path, data):
-    wanted = recipe(steps=40, patch=12)
+def test_a_checkpoint_of_another_version_is_refused(tmp_path, data):
+    run = run_for(recipe(), tmp_path, data, 2)
+    state = torch.load(run.checkpoint)
+    del state["format"]
+    torch.save(state, run.checkpoint)
+    with pytest.raises(SystemExit, match=r"another version.*--init .*weights\.safetensors"):
+        run.restore()
+
+
+@pytest.mark.parametrize("model", ["lapar-c", "awsrn-sd"])
+def test_training_reduces_the_loss(tmp_path, data, model):
+    wanted = recipe(model=model, steps=40, patch=12)
     run = train.Run(wanted, tmp_path, CPU)
     pictures = train.Pictures(data, 2)
     losses = [run.update(*pictures.batch(wanted, step)) for step in range(40)]
@@ -107,9 +119,9 @@ class TestRecording:
     WAITS_FOR_VALUES = ("_local_scalar_dense", "equal", "nonzero", "lift_fresh", "item")
 
     @pytest.mark.parametrize("loss", LOSSES)
-    @pytest.mark.parametrize("variant", VARIANTS)
-    def test_nothing_in_a_step_waits_for_values(self, tmp_path, variant, loss):
-        run = train.Run(recipe(variant=variant, loss=loss, bf16=True), tmp_path, CPU)
+    @pytest.mark.parametrize("form", FORMS, ids=lambda form: "".join(form.values()))
+    def test_nothing_in_a_step_waits_for_values(self, tmp_path, form, loss):
+        run = train.Run(recipe(**form, loss=loss, bf16=True), tmp_path, CPU)
         low, high = torch.rand(1, 3, 8, 8), torch.rand(1, 3, 16, 16)
         with Operations() as done:
             run._gradients(low, high)
@@ -229,6 +241,18 @@ def test_weights_that_fit_nowhere_are_refused(tmp_path):
     run = train.Run(recipe(), tmp_path, CPU)
     with pytest.raises(SystemExit, match="no tensor in it fits lapar-c"):
         run.start_from(tmp_path / "other.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"model": "hpinet-s"}, "hpinet-s: this recipe trains LAPAR and AWSRN only"),
+        ({"model": "awsrn-sd", "variant": "free"}, "--variant free: only LAPAR models have it"),
+    ],
+)
+def test_what_it_cannot_train_is_refused(tmp_path, changes, problem):
+    with pytest.raises(SystemExit, match=problem):
+        train.Run(recipe(**changes), tmp_path, CPU)
 
 
 def test_asymmetric_filters_become_so(tmp_path, data):

@@ -2,11 +2,12 @@
 
 Adam gives each weight its own step size. In a convolution the weights depend on each other: what
 varies by itself are sums of them, along the eigenvectors of the gradients' second moments over
-inputs and over outputs. SOAP keeps running means of both (Shampoo's), turns the gradient into
-their eigenvectors, and does there what Adam does.
+outputs, over inputs and over the places of the kernel. SOAP keeps running means of these moments
+(Shampoo's), turns the gradient into their eigenvectors, and does there what Adam does.
 
 Source: Vyas et al., "SOAP: Improving and Stabilizing Shampoo using Adam", 2024 (arXiv 2409.11321),
-algorithm 3.
+algorithm 3. Inputs and places have axes of their own, as Shampoo gives a tensor's modes: together
+they would have axes of up to 1152 x 1152 here, which take longer than all else in a step.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ class Soap(torch.optim.Optimizer):
 
     Args:
         parameters: What to optimise; the same of them must have gradients at every step. A
-            convolution o x i x k x k counts as a matrix o x ikk.
+            convolution o x i x k x k counts as a tensor o x i x kk.
         lr: As for Adam.
         betas: Decay of the gradient's mean, and of its second moments in both senses.
         every: Steps after which the eigenvectors are brought up to date.
@@ -65,33 +66,33 @@ class Soap(torch.optim.Optimizer):
         """Move parameters of one shape, whose state is kept stacked by the first of them."""
         state: dict[str, Any] = self.state[parameters[0]]
         fast, slow = group["betas"]
-        gradient = torch.stack([_as_matrix(p.grad) for p in parameters if p.grad is not None])
-        turns = min(gradient.shape[1:]) > 1
+        gradient = torch.stack([_in_modes(p.grad) for p in parameters if p.grad is not None])
+        modes = _turning_modes(gradient)
         if not state:
             state["step"] = 0
             state["mean"], state["square"] = torch.zeros_like(gradient), torch.zeros_like(gradient)
-            if turns:
-                # Both with the weight that every later gradient has.
-                state["moments"] = [(1 - slow) * _square(g) for g in (gradient, gradient.mT)]
+            if modes:
+                # Each with the weight that every later gradient has.
+                state["moments"] = [(1 - slow) * _moments(gradient, mode) for mode in modes]
                 state["axes"] = [_eigenvectors(moment) for moment in state["moments"]]
                 return
         state["step"] += 1
         mean, square, count = state["mean"], state["square"], state["step"]
         mean.lerp_(gradient, 1 - fast)
         direction = mean
-        if turns:
-            rows, columns = state["axes"]
-            state["moments"][0].lerp_(_square(gradient), 1 - slow)
-            state["moments"][1].lerp_(_square(gradient.mT), 1 - slow)
-            direction, gradient = (rows.mT @ turned @ columns for turned in (mean, gradient))
+        for mode, moments in zip(modes, state.get("moments", ()), strict=True):
+            moments.lerp_(_moments(gradient, mode), 1 - slow)
+        axes = list(zip(modes, state.get("axes", ()), strict=True))
+        for mode, vectors in axes:
+            direction, gradient = (_turned(t, mode, vectors.mT) for t in (direction, gradient))
         square.mul_(slow).addcmul_(gradient, gradient, value=1 - slow)
         scale = (square / (1 - slow**count)).sqrt_().add_(EPS)
         change = direction / (1 - fast**count) / scale
-        if turns:
-            change = rows @ change @ columns.mT
-            if count % group["every"] == 0:
-                _bring_up_to_date(state)
-        changes = [own.view_as(p) for own, p in zip(change, parameters, strict=True)]
+        for mode, vectors in axes:
+            change = _turned(change, mode, vectors)
+        if axes and count % group["every"] == 0:
+            _bring_up_to_date(state, modes)
+        changes = [own.reshape(p.shape) for own, p in zip(change, parameters, strict=True)]
         torch._foreach_sub_(parameters, changes, alpha=group["lr"])
 
 
@@ -103,12 +104,26 @@ def _by_shape(parameters: Iterable[Tensor]) -> Iterable[list[Tensor]]:
     return alike.values()
 
 
-def _as_matrix(gradient: Tensor) -> Tensor:
-    return gradient.reshape(len(gradient), -1) if gradient.ndim > 1 else gradient.reshape(-1, 1)
+def _in_modes(gradient: Tensor) -> Tensor:
+    return gradient.flatten(2) if gradient.ndim > 2 else gradient
 
 
-def _square(matrices: Tensor) -> Tensor:
+def _turning_modes(stack: Tensor) -> list[int]:
+    """The dimensions of a stack of tensors that have axes; a tensor of one dimension has none."""
+    modes = [mode for mode in range(1, stack.ndim) if stack.shape[mode] > 1]
+    return modes if len(modes) > 1 else []
+
+
+def _moments(stack: Tensor, mode: int) -> Tensor:
+    """Second moments of n tensors along one of their dimensions, n x size x size."""
+    matrices = stack.movedim(mode, 1).flatten(2)
     return matrices @ matrices.mT
+
+
+def _turned(stack: Tensor, mode: int, matrices: Tensor) -> Tensor:
+    """n tensors, one dimension of each multiplied by a matrix."""
+    moved = stack.movedim(mode, 1)
+    return (matrices @ moved.flatten(2)).view(moved.shape).movedim(1, mode)
 
 
 def _eigenvectors(moments: Tensor) -> Tensor:
@@ -117,13 +132,15 @@ def _eigenvectors(moments: Tensor) -> Tensor:
     return vectors.flip(-1)
 
 
-def _bring_up_to_date(state: dict[str, Any]) -> None:
+def _bring_up_to_date(state: dict[str, Any], modes: list[int]) -> None:
     """One step of the power iteration from the old eigenvectors (algorithm 4)."""
-    for side, (moments, axes) in enumerate(zip(state["moments"], state["axes"], strict=True)):
+    for place, mode in enumerate(modes):
+        moments, axes = state["moments"][place], state["axes"][place]
         turned = moments @ axes
         # QR keeps the order of the columns, which must be that of the eigenvalues; what belongs to
         # an axis moves with it.
         order = (axes * turned).sum(dim=-2).argsort(dim=-1, descending=True)
-        index = order.unsqueeze(1) if side else order.unsqueeze(2)
-        state["square"] = state["square"].take_along_dim(index, dim=1 + side)
-        state["axes"][side] = torch.linalg.qr(turned.take_along_dim(order.unsqueeze(1), dim=2)).Q
+        square = state["square"].movedim(mode, -1)
+        index = order.view(len(order), *[1] * (square.ndim - 2), -1)
+        state["square"] = square.take_along_dim(index, dim=-1).movedim(-1, mode)
+        state["axes"][place] = torch.linalg.qr(turned.take_along_dim(order.unsqueeze(1), dim=2)).Q

@@ -1,4 +1,4 @@
-"""Train one of srcli's own models on a folder of pictures.
+"""Train a LAPAR or an AWSRN on a folder of pictures.
 
     python -m srcli.weights.train lapar-c -s 4 --data PICTURES --minutes 60 --out runs/lapar-c-x4
     python -m srcli.weights.train lapar-c --task denoise --data PICTURES --minutes 60 --out runs/d
@@ -9,8 +9,9 @@ moving average of the weights, under the published tensor names: what is shipped
 (Those of a `--variant` have names of their own, and serve for comparison only.)
 
 Three things make an hour of CPU count. The published parameters are optimised through the fused
-network (see `Lapar.fused_weights`), which costs a third of the published one. Its convolutions and
-filters are done by compiled code where that fits them, forwards and backwards (`convolution.py`).
+network (see `Lapar.fused_weights`), which costs a third of the published one with LAPAR. Its
+convolutions and filters are done by compiled code where that fits them, forwards and backwards
+(`convolution.py`).
 And every random choice is drawn from a generator seeded by (seed, step), so a resumed run sees
 exactly what an uninterrupted one sees. On one machine and with as many threads, the result of
 `--steps` depends on the seed alone; with `--minutes` the learning rate follows the clock.
@@ -37,7 +38,8 @@ from torch.func import functional_call
 
 from srcli.backends.fused_filters import use_compiled as use_compiled_filters
 from srcli.metrics import crop_border, luma, psnr
-from srcli.models.lapar.network import Lapar
+from srcli.models.awsrn.network import Awsrn, FusedAwsrn
+from srcli.models.lapar.network import FusedLapar, Lapar
 from srcli.registry import get_model
 from srcli.spec import TASKS
 
@@ -52,9 +54,13 @@ from .variants import VARIANTS, FreeLapar
 
 log = logging.getLogger("train")
 
+Network = Lapar | Awsrn | FreeLapar
+"""What this recipe trains."""
+
 OPTIMISERS = ("soap", "adam")
 BETAS = (0.9, 0.99)  # of either
 GPU_WORKERS = 3
+FORMAT = 2  # of checkpoints; another one's optimiser cannot go on here
 LONGEST_STEP = 10.0  # seconds; what takes longer was a stopped process, not training
 
 
@@ -71,7 +77,8 @@ class Run:
         if device.type == "cpu" and not recipe.bf16:
             threads = torch.get_num_threads()
             log.info("convolutions: %s", use_compiled_convolutions(self.fused, threads))
-            log.info("filters: %s", use_compiled_filters(self.fused, threads))
+            if isinstance(self.fused, FusedLapar):
+                log.info("filters: %s", use_compiled_filters(self.fused, threads))
         self.average = {k: v.detach().clone() for k, v in self.net.state_dict().items()}
         parameters = [p for p in self.net.parameters() if p.requires_grad]
         self.optimiser = _optimiser(recipe, parameters)
@@ -125,7 +132,9 @@ class Run:
         return LOSSES[self.recipe.loss](restored - high)
 
     def _weights(self) -> dict[str, Tensor]:
-        if isinstance(self.net, Lapar):
+        if isinstance(self.net, Lapar) and isinstance(self.fused, FusedLapar):
+            return self.net.fused_weights(self.fused)
+        if isinstance(self.net, Awsrn) and isinstance(self.fused, FusedAwsrn):
             return self.net.fused_weights(self.fused)
         return self.net.fused_weights()
 
@@ -136,7 +145,7 @@ class Run:
         averages = [self.average[name] for name in state]
         torch._foreach_lerp_(averages, list(state.values()), 1 - decay)
 
-    def averaged(self) -> Lapar | FreeLapar:
+    def averaged(self) -> Network:
         net = _build(self.recipe)
         net.load_state_dict(self.average)
         return net
@@ -144,6 +153,7 @@ class Run:
     def save(self) -> None:
         """Write the checkpoint and the weights, each whole or not at all."""
         state = {
+            "format": FORMAT,
             "recipe": asdict(self.recipe),
             "net": self.net.state_dict(),
             "average": self.average,
@@ -160,6 +170,11 @@ class Run:
 
     def restore(self) -> None:
         state: dict[str, Any] = torch.load(self.checkpoint, weights_only=True, map_location="cpu")
+        if state.get("format") != FORMAT:
+            raise SystemExit(
+                f"{self.checkpoint}: is of another version of this program. Begin a new run from "
+                f"its weights: --init {self.folder / 'weights.safetensors'} and another --out."
+            )
         self.net.load_state_dict(state["net"])
         self.average = {k: v.to(self.device) for k, v in state["average"].items()}
         used = state["recipe"].get("optimiser", "adam")
@@ -211,7 +226,7 @@ def _report(run: Run, losses: list[Tensor], test: Path | None) -> None:
 
 
 @torch.no_grad()
-def validate(net: Lapar | FreeLapar, dataset: Path, recipe: Recipe) -> float:
+def validate(net: Network, dataset: Path, recipe: Recipe) -> float:
     """Mean PSNR of the fused network on a test set, in dB; of all planes for noise, else of Y."""
     fused = net.fuse()
     scores = []
@@ -231,18 +246,22 @@ def _optimiser(recipe: Recipe, parameters: list[nn.Parameter]) -> torch.optim.Op
     return Soap(parameters, betas=BETAS, every=recipe.refresh)
 
 
-def _build(recipe: Recipe) -> Lapar | FreeLapar:
+def _build(recipe: Recipe) -> Network:
     return _variant(_published(recipe), recipe)
 
 
-def _variant(net: Lapar, recipe: Recipe) -> Lapar | FreeLapar:
-    return net if recipe.variant == "published" else FreeLapar(net, recipe.variant)
-
-
-def _published(recipe: Recipe) -> Lapar:
-    net = get_model(recipe.model).build(recipe.scale)
+def _variant(net: Lapar | Awsrn, recipe: Recipe) -> Network:
+    if recipe.variant == "published":
+        return net
     if not isinstance(net, Lapar):
-        raise SystemExit(f"{recipe.model}: this recipe trains LAPAR models only")
+        raise SystemExit(f"--variant {recipe.variant}: only LAPAR models have it.")
+    return FreeLapar(net, recipe.variant)
+
+
+def _published(recipe: Recipe) -> Lapar | Awsrn:
+    net = get_model(recipe.model).build(recipe.scale)
+    if not isinstance(net, Lapar | Awsrn):
+        raise SystemExit(f"{recipe.model}: this recipe trains LAPAR and AWSRN only.")
     return net
 
 

@@ -84,20 +84,26 @@ class Awsrn(nn.Module):
     def fuse(self) -> FusedAwsrn:
         """The cheaper network of the same function; shares no tensors with this one."""
         weights = {name: value.detach() for name, value in self.fused_weights().items()}
-        skips = [block.fused_skips() for block in self.blocks()]
-        return FusedAwsrn.from_weights(weights, self.scale, skips)
+        return FusedAwsrn.from_weights(weights, self.scale, self.skips())
 
-    def fused_weights(self) -> dict[str, Tensor]:
-        """The weights of `FusedAwsrn` as differentiable functions of the published ones."""
+    def fused_weights(self, form: FusedAwsrn | None = None) -> dict[str, Tensor]:
+        """The weights of `FusedAwsrn` as differentiable functions of the published ones.
+
+        Args:
+            form: The network that they are for, if there is one already: how it folds is not asked
+                of the weights again, which would wait for a GPU.
+        """
         # These convolutions get pictures in [0, 1] less the mean, and give pictures in [0, 1].
         into, out = RANGE / HALF_RANGE, HALF_RANGE / RANGE
         head, skip = first(self.head), first(self.skip)
         weights = named("head", head.weight * into, head.bias)
         gain = torch.ones(1, device=self.mean.device)
-        for index, block in enumerate(self.blocks()):
-            folded, gain = block.fused_weights(gain)
+        skips = self.skips() if form is None else form.skips()
+        for index, (block, left) in enumerate(zip(self.blocks(), skips, strict=True)):
+            folded, gain = block.fused_weights(gain, left)
             weights |= {f"body.{index}.{name}": value for name, value in folded.items()}
-        kernel, bias = self.tail.mixed()
+        side = self.tail.side() if form is None else form.tail.kernel_size[0]
+        kernel, bias = self.tail.mixed(side)
         # The pixel shuffle makes each plane of `scale**2` channels.
         mean = self.mean.flatten().repeat_interleave(self.scale**2)
         return (
@@ -105,6 +111,10 @@ class Awsrn(nn.Module):
             | named("tail", kernel * gain * out, (bias + skip.bias) * out + mean)
             | {"skip.weight": skip.weight * (into * out)}
         )
+
+    def skips(self) -> list[list[float]]:
+        """For each block, the factors that remain on its skip connections when it is fused."""
+        return [block.fused_skips() for block in self.blocks()]
 
 
 class MultiScaleReconstruction(nn.Module):
@@ -147,14 +157,17 @@ class MultiScaleReconstruction(nn.Module):
                 self.branch(branch.kernel)[1].scale.zero_()
         return weak
 
-    def mixed(self) -> tuple[Tensor, Tensor]:
-        """Kernel and bias of the one convolution that does the work of all branches.
+    def side(self) -> int:
+        """Of the largest branch that has any weight."""
+        return max((branch.kernel for branch in self.branches()), default=KERNELS[0])
 
-        As large as the largest branch that has any weight.
+    def mixed(self, side: int) -> tuple[Tensor, Tensor]:
+        """Kernel of this side, and bias, of the one convolution that does all branches' work.
+
+        A larger branch has no weight, so it is left out.
         """
-        kernels = [branch.kernel for branch in self.branches()] or [KERNELS[0]]
-        pairs = [self.branch(kernel) for kernel in kernels]
-        weights = [pad_kernel(c.weight, max(kernels)) * f.scale for c, f in pairs]
+        pairs = [self.branch(kernel) for kernel in KERNELS if kernel <= side]
+        weights = [pad_kernel(c.weight, side) * f.scale for c, f in pairs]
         biases = [convolution.bias * factor.scale for convolution, factor in pairs]
         return torch.stack(weights).sum(dim=0), torch.stack(biases).sum(dim=0)
 
@@ -199,3 +212,7 @@ class FusedAwsrn(nn.Module):
             features = block(features)  # n C h w
         phases = self.tail(features) + self.skip(centred)  # n 3*s*s h w
         return F.pixel_shuffle(phases, self.scale)  # n 3 H W
+
+    def skips(self) -> list[list[float]]:
+        """As it was made with."""
+        return [block.skips() for block in self.body if isinstance(block, FusedBlock)]
