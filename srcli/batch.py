@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import sys
 import threading
 import time
@@ -115,7 +116,7 @@ class Batch:
         try:
             if job.error is not None:
                 raise job.error
-            if self.skip_existing and str(job.target) != STDIO and job.target.exists():
+            if self.skip_existing and str(job.target) != STDIO and os.path.lexists(job.target):
                 return Outcome(job=job, status="skipped")
             digest, recipe = self._identity(job)
             journal = self._journals.get(job.root)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import importlib
+import io
 import os
 import signal
 import sys
@@ -68,7 +69,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
         number = getattr(signal, name, None)
         if number is not None and signal.getsignal(number) is not signal.SIG_IGN:  # by nohup
             signal.signal(number, _terminate)
+    _print_any_name()
     sys.exit(run(arguments))
+
+
+def _print_any_name() -> None:
+    """What is no text goes out as the bytes it is; letters that cannot be shown, as codes."""
+    stream = sys.stdout
+    if isinstance(stream, io.TextIOWrapper):
+        unicode = stream.encoding.lower() in ("utf-8", "utf8")
+        stream.reconfigure(errors="surrogateescape" if unicode else "backslashreplace")
 
 
 def _terminate(number: int, frame: object) -> None:

@@ -41,7 +41,12 @@ def result(line: str) -> None:
 
 def print_json(value: Any) -> None:
     """The whole result as JSON, on stdout."""
-    result(json.dumps(_finite(value), indent=2, ensure_ascii=False, allow_nan=False))
+    text = json.dumps(_finite(value), indent=2, ensure_ascii=False, allow_nan=False)
+    try:
+        text.encode(getattr(sys.stdout, "encoding", None) or "utf-8")
+    except UnicodeEncodeError:  # a name that is no text, or a terminal of few letters
+        text = json.dumps(json.loads(text), indent=2)
+    result(text)
 
 
 def _finite(value: Any) -> Any:

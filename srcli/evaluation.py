@@ -127,8 +127,10 @@ def _pair(file: Path, scale: int) -> tuple[Pixels8, Pixels8]:
     if low is None:
         low = reduce(high, scale)
     height, width = (side * scale for side in low.shape[:2])
-    if height > high.shape[0] or width > high.shape[1]:
-        raise InputError(f"{reduced}: larger than its original {file} divided by {scale}.")
+    left_over = high.shape[0] - height, high.shape[1] - width
+    if not all(0 <= pixels < scale for pixels in left_over):
+        is_what = "larger" if min(left_over) < 0 else "smaller"
+        raise InputError(f"{reduced}: {is_what} than its original {file} divided by {scale}.")
     return low, high[:height, :width]
 
 

@@ -121,7 +121,7 @@ def _find(inputs: Sequence[str], *, recursive: bool, output: str | None) -> Iter
     for text in inputs:
         if not text:
             raise UsageError("an input has no name. Is a variable of your shell empty?")
-        path = Path(text)
+        path = _path(text)
         if text != STDIO and path.is_dir():
             inside = own is not None and path.resolve() in own.parents
             for file in _pictures_in(path, recursive=recursive):
@@ -183,12 +183,22 @@ def _target(
             raise UsageError("standard output takes one picture. Give a folder with -o.")
         return Path(STDIO), Path(STDIO)
     if output is not None and alone and not _is_folder(output):
-        format_of(wishes.options.format or output)  # before any work: can this be written at all?
-        return Path(output).parent, Path(output)
+        _check_suffix(output, wishes.options.format)  # before any work
+        return _path(output).parent, _path(output)
     stem = "stdin" if str(source) == STDIO else source.stem
     folder = source.parent if output is None else Path(output)
     named = source.with_name(f"{stem}{wishes.suffix}{source.suffix}").name
     return folder, _with_format(folder / named, wishes.options)
+
+
+def _check_suffix(output: str, wanted: str | None) -> None:
+    """Raise `UsageError` if the name says no format, or another one than is wanted."""
+    fmt = format_of(wanted or output)
+    if wanted is not None and has_picture_suffix(output) and format_of(output) is not fmt:
+        raise UsageError(
+            f"{output}: this name is that of another format than --format {wanted}. "
+            "Change it, or leave out --format."
+        )
 
 
 def _tree_root(folder: Path, wishes: Wishes, folders: Sequence[str]) -> Path:
@@ -208,6 +218,12 @@ def _with_format(target: Path, options: SaveOptions) -> Path:
     if options.format is not None and target.suffix.lower() not in FORMATS[options.format].suffixes:
         return target.with_name(f"{target.stem}{FORMATS[options.format].suffixes[0]}")
     return target if has_picture_suffix(target) else target.with_name(f"{target.name}.png")
+
+
+def _path(text: str) -> Path:
+    """A file that is called like standard input, `./-`, in full: else it would be that."""
+    path = Path(text)
+    return path.absolute() if str(path) == STDIO != text else path
 
 
 def _is_folder(output: str) -> bool:

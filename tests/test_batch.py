@@ -334,6 +334,25 @@ def test_skip_existing_keeps_what_is_there(tmp_path):
     assert (tmp_path / "in_x2" / "001.png").read_text() == "mine"
 
 
+def test_a_link_that_leads_nowhere_is_there(tmp_path):
+    make_pictures(tmp_path / "in", 1)
+    link = tmp_path / "in_x2" / "000.png"
+    link.parent.mkdir()
+    link.symlink_to("away.png")
+    jobs = plan_jobs([str(tmp_path / "in")], wishes())
+    (outcome,) = batch_with(Nearest(), skip_existing=True).run(jobs)
+    assert outcome.status == "skipped"
+    assert link.is_symlink()
+
+
+def test_a_file_may_be_called_like_standard_input(srcli, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Image.new("RGB", (6, 4), "teal").save("-", "png")
+    code, out, err = srcli("upscale", "./-", "-s", 2)
+    assert code == 0, err
+    assert out.startswith(str(tmp_path / "-_x2.png"))
+
+
 class Journey:
     """A folder that is restored again and again with --resume."""
 
@@ -561,6 +580,21 @@ def test_dry_run_does_nothing(srcli, tmp_path):
     assert not (tmp_path / "in_x4").exists()
 
 
+@pytest.mark.parametrize(
+    ("option", "what"), [("--skip-existing", "kept)"), ("--resume", "kept, unless")]
+)
+def test_dry_run_tells_what_is_there(srcli, tmp_path, option, what):
+    source = make_pictures(tmp_path / "in", 2)
+    (tmp_path / "in_x4").mkdir()
+    (tmp_path / "in_x4" / "001.png").write_text("mine")
+    _, out, _ = srcli("upscale", source, "--dry-run", option)
+    first, second = out.splitlines()
+    assert "exists" not in first
+    assert f"(exists: {what}" in second
+    _, out, _ = srcli("upscale", source, "--dry-run", "--json", option)
+    assert [row["exists"] for row in json.loads(out)["files"]] == [False, True]
+
+
 def test_a_batch_reports_and_goes_on(srcli, tmp_path):
     """200 pictures, 10 of them bad: 190 outputs, 10 reports, exit code 1."""
     source = make_pictures(tmp_path / "in", 200, size=(8, 8), bad=range(5, 200, 20))
@@ -581,6 +615,15 @@ def test_check_compares_tiles_and_backends(srcli, tmp_path, photograph):
     assert len(rows) == 2 * len(usable) - 1  # each one's tiles, and the others against the first
     assert all(float(row["difference"]) < 1e-5 for row in rows)
     assert [p.name for p in tmp_path.iterdir()] == ["a.png"]
+
+
+def test_check_goes_on_after_a_damaged_picture(srcli, tmp_path, photograph):
+    for name in ("a.png", "b.png"):
+        Image.fromarray(photograph[:30, :20]).save(tmp_path / name)
+    (tmp_path / "a.png").write_bytes((tmp_path / "a.png").read_bytes()[:-100])
+    code, out, err = srcli("upscale", tmp_path, "--check", "--backend", "torch", "--json")
+    assert (code, "a.png" in err) == (1, True)
+    assert [row["input"] for row in json.loads(out)] == [str(tmp_path / "b.png")]
 
 
 @pytest.mark.parametrize("task", ["denoise", "deblock"])

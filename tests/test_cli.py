@@ -265,6 +265,22 @@ def colliding(picture):
     return ["upscale", picture, other, "-o", f"{picture.parent}/out/"], 2, "would both become"
 
 
+def named_as_another_format(picture):
+    return (
+        ["upscale", picture, "-o", picture.with_name("out.png"), "--format", "jpeg"],
+        2,
+        "--format",
+    )
+
+
+def two_networks(picture):
+    return ["upscale", picture, "--model-file", "net.onnx", "-m", "lapar-c"], 2, "--model is for"
+
+
+def weights_for_another_network(picture):
+    return ["upscale", picture, "--model-file", "net.onnx", "--weights", picture], 2, "--weights is"
+
+
 MISTAKES = [
     missing,
     unknown_model,
@@ -279,6 +295,9 @@ MISTAKES = [
     below_a_file,
     unknown_backend,
     colliding,
+    named_as_another_format,
+    two_networks,
+    weights_for_another_network,
 ]
 
 
@@ -372,6 +391,24 @@ def test_closed_streams(tmp_path, picture, closed):
     command = f"{sys.executable} -m srcli upscale {picture} -s 2 -o {output} {closed}"
     assert subprocess.run(command, shell=True).returncode == 0
     assert output.exists()
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
+@pytest.mark.parametrize("name", [b"\xc3\xa9.png", b"\xff.png"], ids=["letter", "bytes"])
+def test_names_that_cannot_be_shown(picture, name, encoding):
+    file = picture.with_name(os.fsdecode(name))
+    picture.rename(file)
+    command = [sys.executable, "-m", "srcli", "upscale", file, "-s", "2", "--overwrite"]
+    environment = os.environ | {"PYTHONIOENCODING": encoding}
+    done = subprocess.run(command, env=environment, capture_output=True)
+    assert (done.returncode, b"Traceback" in done.stderr) == (0, False)
+    target = file.with_name(f"{file.stem}_x2.png")
+    assert target.exists()
+    if encoding == "utf-8":
+        assert done.stdout.startswith(os.fsencode(target))
+    done = subprocess.run([*command, "--json"], env=environment, capture_output=True)
+    (row,) = json.loads(done.stdout)["files"]
+    assert row["output"] == str(target)
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no such device here")

@@ -66,6 +66,13 @@ def test_limits_hold_for_turned_pictures():
     assert inner.closed
 
 
+def test_a_fixed_size_that_cannot_be_turned_is_refused():
+    fixed = Lopsided()
+    fixed.min_shape = fixed.max_shape = (1, 3, 16, 24)
+    with pytest.raises(UsageError, match=r"24 x 16 pixels.*Leave out --tta"):
+        SelfEnsemble(fixed)
+
+
 def test_blind_networks_are_refused():
     with pytest.raises(UsageError, match="Leave out --tta"):
         SelfEnsemble(SimpleNamespace(is_blind=True))

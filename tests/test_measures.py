@@ -139,6 +139,16 @@ def test_pictures_that_are_too_small_are_named(srcli, tmp_path, photograph):
     assert "narrow.png: 14 x 40 pixels are too few" in err
 
 
+@pytest.mark.parametrize(("side", "is_what"), [(11, "smaller"), (21, "larger")])
+def test_reduced_pictures_of_another_scale_are_named(srcli, tmp_path, photograph, side, is_what):
+    for folder, pixels in {"HR": photograph[:41, :41], "LRx2": photograph[:side, :side]}.items():
+        (tmp_path / folder).mkdir()
+        Image.fromarray(pixels).save(tmp_path / folder / "a.png")
+    code, _, err = srcli("eval", "-m", "bicubic", "-s", 2, tmp_path)
+    assert code == 1
+    assert f"{tmp_path / 'LRx2' / 'a.png'}: {is_what} than its original" in err
+
+
 def test_test_sets_of_one_name_are_two(srcli, tmp_path, photograph):
     folders = [tmp_path / name / "S" for name in "xy"]
     for folder, side in zip(folders, (40, 60), strict=True):

@@ -22,7 +22,8 @@ class SelfEnsemble:
         session: What to run; it is closed with this one.
 
     Raises:
-        UsageError: The network estimates the picture's blur, which would be turned with it.
+        UsageError: The network estimates the picture's blur, which would be turned with it; or it
+            takes no picture that lies on its side.
     """
 
     def __init__(self, session: Session) -> None:
@@ -36,6 +37,12 @@ class SelfEnsemble:
         self.max_shape: Shape | None = None
         if limits is not None:
             self.min_shape, self.max_shape = _square(*limits)
+            if self.min_shape[2] > self.max_shape[2]:
+                height, width = limits[1][2:]
+                raise UsageError(
+                    f"this network takes at most {width} x {height} pixels, and no picture of that "
+                    "lying on its side. Leave out --tta."
+                )
 
     def __call__(self, batch: Batch) -> Batch:
         total: Batch | None = None

@@ -7,6 +7,7 @@ from contextlib import closing
 from typing import TYPE_CHECKING
 
 from srcli import console
+from srcli.errors import InputError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -26,12 +27,16 @@ def check_jobs(jobs: Sequence[Job], request: Request, load: Callable[[Scale], Lo
     """Compare tiled with untiled results, and backends with each other, on each input."""
     rows, failed = [], False
     for job in jobs:
-        if job.error is not None or job.size is None:
-            console.error(str(job.error))
+        try:
+            if job.error is not None or job.size is None:
+                raise job.error or InputError(f"{job.name}: has no size.")
+            middle = _middle(job)
+        except InputError as error:
+            console.error(str(error))
             failed = True
             continue
         model = load(job.size.network_scale)
-        for what, difference in _differences(job, request, model):
+        for what, difference in _differences(middle, request, model):
             verdict = _verdict(what, difference, model)
             failed = failed or verdict == TOO_LARGE
             rows.append((job.name, what, f"{difference:.1e}", verdict))
@@ -51,14 +56,15 @@ def _verdict(what: str, difference: float, model: LoadedModel) -> str:
     return "approximate" if expected else TOO_LARGE
 
 
-def _differences(job: Job, request: Request, model: LoadedModel) -> Iterator[tuple[str, float]]:
+def _differences(
+    batch: NDArray[np.float32], request: Request, model: LoadedModel
+) -> Iterator[tuple[str, float]]:
     import numpy as np
 
     from srcli.backends import BACKENDS
     from srcli.errors import DeclinedError
     from srcli.pipeline import Restorer
 
-    batch = _middle(job)
     tile = request.tile or max(8, min(batch.shape[2:]) // 3)
     reference: tuple[str, NDArray[np.float32]] | None = None
     chosen = [

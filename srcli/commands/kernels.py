@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -34,7 +35,7 @@ def check_kernel_file(file: Path, spec: ModelSpec, jobs: Sequence[Job], *, overw
     for target in (file, file.with_suffix(".npy")):
         if target.resolve() in (jobs[0].target.resolve(), jobs[0].source.resolve()):
             raise UsageError(f"{target}: is the picture itself. Choose another name.")
-        if target.exists() and not overwrite:
+        if os.path.lexists(target) and not overwrite:
             raise OutputExistsError(
                 f"{target}: exists already. Replace it with --overwrite, or choose another name."
             )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -44,7 +45,7 @@ def check_free(output: Path, overwrite: bool, other: str = "-o") -> None:
 
     `other` is the option that names another.
     """
-    if output.exists() and not overwrite:
+    if os.path.lexists(output) and not overwrite:
         raise OutputExistsError(
             f"{output}: exists already. Give {other}, or --overwrite to replace it."
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from srcli import __version__, console
 from srcli.commands import options
@@ -66,6 +68,22 @@ class Request:
     as_json: bool
     prune_below: float | None = None
     save_kernel: Path | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse options of our own models beside another network."""
+        if self.model_file is None:
+            return
+        source = click.get_current_context().get_parameter_source("model")
+        own = {
+            "--model": source is ParameterSource.COMMANDLINE,
+            "--weights": self.weights is not None,
+            "--prune-branches": self.prune_below is not None,
+        }
+        for option in (name for name, is_given in own.items() if is_given):
+            raise UsageError(
+                f"{option} is for srcli's own models, and {self.model_file} is a network with "
+                f"weights of its own. Leave out {option} or --model-file."
+            )
 
     @property
     def spec(self) -> ModelSpec:
@@ -197,7 +215,7 @@ def _side_by_side(jobs: Sequence[Job], request: Request) -> int:
     from srcli.batch import grouped
 
     keep = request.skip_existing or request.resume
-    ahead = [j for j in jobs if j.size is not None and not (keep and j.target.exists())]
+    ahead = [j for j in jobs if j.size is not None and not (keep and os.path.lexists(j.target))]
     if len({job.size.network_scale for job in ahead if job.size is not None}) > 1:
         return 1  # each scale has its own network, and tiles of its own
     return sum(1 for _ in grouped(ahead, request.batch))
@@ -391,10 +409,23 @@ def _show_plan(jobs: Sequence[Job], request: Request) -> int:
         if job.error is not None:
             console.error(str(job.error))
         else:
-            console.result(f"{job.name} -> {job.target}  {_sizes(job)}")
+            console.result(f"{job.name} -> {job.target}  {_sizes(job)}{_kept(job, request)}")
             for note in job.notes:
                 console.note(f"note: {note}")
     return FAILED if any(job.error for job in jobs) else 0
+
+
+def _kept(job: Job, request: Request) -> str:
+    """What will become of an output that is there already."""
+    if not _exists(job):
+        return ""
+    if request.resume:
+        return "  (exists: kept, unless it was made otherwise)"
+    return "  (exists: kept)" if request.skip_existing else "  (exists: replaced)"
+
+
+def _exists(job: Job) -> bool:
+    return str(job.target) != "-" and os.path.lexists(job.target)
 
 
 def _sizes(job: Job) -> str:
@@ -412,6 +443,7 @@ def _planned(job: Job) -> dict[str, Any]:
         "input_size": None if header is None else [header.width, header.height],
         "output_size": None if size is None else [size.width, size.height],
         "scale": None if size is None else number(size.network_scale),
+        "exists": _exists(job),
         "error": None if job.error is None else str(job.error),
         "notes": list(job.notes),
     }

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from srcli.commands import options
-from srcli.commands.restoring import Request, foreign, restore_files, restoring_options
+from srcli.commands.restoring import Request, restore_files, restoring_options
 from srcli.registry import DEFAULT_SCALE
 
 if TYPE_CHECKING:
@@ -69,8 +69,8 @@ def upscale(
 
     from srcli.sizes import SizeRequest
 
+    asked = Request(**request)
     if scale is None and width is None and height is None and fit is None:
-        file = request["model_file"]
-        scale = Fraction(DEFAULT_SCALE if file is None else max(foreign(file).spec.scales))
+        scale = Fraction(DEFAULT_SCALE if asked.model_file is None else max(asked.spec.scales))
     size = SizeRequest(scale=scale, width=width, height=height, fit=fit)
-    return restore_files(Request(**request), "upscale", size)
+    return restore_files(asked, "upscale", size)
