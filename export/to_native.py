@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from srcli.backends.native import CompiledLapar, read_weights, write_weights
+from srcli.backends.native import compiled_network, read_weights, write_weights
 from srcli.files import atomic_path
 from srcli.loading import LoadedModel
 from srcli.machine import usable_cores
@@ -14,7 +14,7 @@ from .verify import Comparison, verify_form
 
 
 def write_verified(model: LoadedModel, target: Path) -> list[Comparison]:
-    """Write a LAPAR model's fused weights to `target`, which appears only after its check.
+    """Write a model's fused weights to `target`, which appears only after its check.
 
     Raises:
         VerificationError: Our compiled code computes something else than the published network.
@@ -24,7 +24,7 @@ def write_verified(model: LoadedModel, target: Path) -> list[Comparison]:
     weights = {name: value.numpy() for name, value in published.fuse().state_dict().items()}
     with atomic_path(target) as partial:
         write_weights(partial, weights, published.scale, published.skips())
-        network = CompiledLapar(*read_weights(partial), threads=usable_cores())
+        network = compiled_network(*read_weights(partial), threads=usable_cores())
         try:
             return verify_form(model, "native", network, model.spec.tolerance)
         finally:

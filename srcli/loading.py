@@ -106,11 +106,11 @@ class LoadedModel:
 
     def native_weights(self) -> Path | None:
         """The verified file that `srcli.backends.native` reads; None for what it does not run."""
-        if self.spec.distinct_taps is None:
+        if not self.spec.compiled:
             return None
         path = native_path(self.weights)
         if not path.exists():
-            if not self._is_symmetric():
+            if self.spec.distinct_taps is not None and not self._is_symmetric():
                 return None
             self.note(f"preparing {self.label}; this happens once")
             with into_cache():

@@ -152,6 +152,9 @@ class ModelSpec:
     blind: bool = False
     """Whether the network estimates the picture's blur: it has `estimate_kernel` and `restore`."""
 
+    compiled: bool = False
+    """Whether the `native` backend runs it."""
+
     distinct_taps: int | None = None
     """Of each pixel's filter, where the fused network ends by filtering its picture with filters
     that it computed, each equal to its own half-turn."""

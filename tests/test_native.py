@@ -19,12 +19,14 @@ from srcli.backends.native import (
     COLUMNS,
     COMPILED,
     MOST_ROWS,
+    NARROW_COLUMNS,
     OUTPUT_SIDES,
     PORTIONS,
-    CompiledLapar,
     NativeBackend,
     aligned,
+    compiled_network,
     evaluation,
+    filled,
     packed,
     read_weights,
     rectangles,
@@ -43,7 +45,8 @@ try:
 except ImportError:
     compiled = None
 pytestmark = pytest.mark.skipif(compiled is None, reason="built without a compiler")
-SHIPPED = [(weights.model, weights.scale, weights.task) for weights in shipped_weights()]
+SHIPPED = [(w.model, w.scale, w.task) for w in shipped_weights() if get_model(w.model).compiled]
+AWSRNS = [(name, scale) for name in ("awsrn", "awsrn-sd") for scale in (2, 3, 4)]
 FORMS = {"lapar-a": (32, 4), "lapar-b": (24, 3), "lapar-c": (16, 2)}  # channels and blocks
 POINTS = {3: [0, 0.5**0.5, -(0.5**0.5), 2**0.5, -(2**0.5)], 5: [0, 1, -1, 2, -2, 0.5, -0.5]}
 
@@ -51,7 +54,7 @@ POINTS = {3: [0, 0.5**0.5, -(0.5**0.5), 2**0.5, -(2**0.5)], 5: [0, 1, -1, 2, -2,
 def prepared(network, **options):
     """A published network in compiled code."""
     weights = {name: value.numpy() for name, value in network.fuse().state_dict().items()}
-    return CompiledLapar(weights, network.scale, network.skips(), **{"threads": 1} | options)
+    return compiled_network(weights, network.scale, network.skips(), **{"threads": 1} | options)
 
 
 def noise(*shape):
@@ -101,31 +104,65 @@ def test_every_form_of_lapar(vectors, name, scale):
     np.testing.assert_allclose(network(batch), in_double(published, batch), atol=3e-6, rtol=0)
 
 
+@pytest.mark.parametrize(("name", "scale"), [*AWSRNS, ("awsrn", 8)])
+def test_every_form_of_awsrn(vectors, name, scale):
+    published = awsrn(name, scale)
+    block = published.blocks()[-1]
+    block.x_scale.scale.fill_(1e-3)
+    block.units()[2].x_scale.scale.fill_(-2e-3)
+    batch = noise(1, 3, MOST_ROWS + 9, NARROW_COLUMNS + 4)
+    assert any(factor != 1 for skips in published.skips() for factor in skips)
+    found = prepared(published)(batch)
+    np.testing.assert_allclose(found, in_double(published, batch), atol=3e-6, rtol=0)
+
+
+@pytest.mark.parametrize("kernel", [3, 5, 7])
+def test_awsrn_without_its_largest_branches(kernel):
+    published = awsrn("awsrn-s", 2)
+    published.tail.branch(kernel)[1].scale.fill_(0.5)
+    for larger in range(kernel + 2, 10, 2):
+        published.tail.branch(larger)[1].scale.fill_(0.1)
+    assert published.prune_branches(0.2)
+    assert published.fuse().tail.kernel_size == (kernel, kernel)
+    batch = noise(1, 3, 20, 40)
+    found = prepared(published)(batch)
+    np.testing.assert_allclose(found, in_double(published, batch), atol=3e-6, rtol=0)
+
+
+def awsrn(name, scale):
+    """Not trained."""
+    torch.manual_seed(scale)
+    return get_model(name).build(scale).requires_grad_(False).eval()
+
+
 @settings(deadline=None, max_examples=30)
-@given(st.integers(2, 70), st.integers(2, 170), st.sampled_from([2, 3, 4]))
-def test_any_size(height, width, scale):
-    network = ready(scale)
+@given(
+    st.integers(2, 70),
+    st.integers(2, 170),
+    st.sampled_from([("lapar-c", 2), ("lapar-c", 3), ("lapar-c", 4), ("awsrn-s", 3)]),
+)
+def test_any_size(height, width, which):
     batch = noise(1, 3, height, width)
-    found = network(batch)
+    found = ready(*which)(batch)
     with torch.inference_mode():
-        expected = published(scale)(torch.from_numpy(batch)).numpy()
+        expected = published(*which)(torch.from_numpy(batch)).numpy()
     np.testing.assert_allclose(found, expected, atol=3e-6, rtol=0)
 
 
 @cache
-def ready(scale):
-    return prepared(load("lapar-c", scale).published(), threads=2)
+def ready(name, scale):
+    return prepared(published(name, scale), threads=2)
 
 
 @cache
-def published(scale):
-    return load("lapar-c", scale).published()
+def published(name, scale):
+    return load(name, scale).published() if name == "lapar-c" else awsrn(name, scale)
 
 
-@pytest.mark.parametrize("scale", [2, 4])
-def test_digits_do_not_depend_on_threads_lanes_or_neighbours(scale):
+@pytest.mark.parametrize(("name", "scale"), [("lapar-c", 2), ("lapar-c", 4), ("awsrn-s", 3)])
+def test_digits_do_not_depend_on_threads_lanes_or_neighbours(name, scale):
     batch = noise(3, 3, MOST_ROWS + 20, COLUMNS + 40)
-    network = load("lapar-c", scale).published()
+    network = published(name, scale)
     alone, many = prepared(network), prepared(network, threads=3, lanes=2)
     together = many(batch)
     with ThreadPoolExecutor(2) as callers:
@@ -138,7 +175,7 @@ def test_digits_do_not_depend_on_threads_lanes_or_neighbours(scale):
 
 
 def test_a_larger_picture_leaves_nothing_behind():
-    network = ready(2)
+    network = ready("lapar-c", 2)
     small = noise(1, 3, 20, 30)
     first = network(small)
     network(noise(1, 3, 60, 90))
@@ -166,12 +203,14 @@ def test_numbers_that_are_none_are_not_hidden():
     assert np.isnan(prepared(model)(noise(1, 3, 9, 9))).any()
 
 
+@pytest.mark.parametrize("columns", [COLUMNS, NARROW_COLUMNS])
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (30, 126), (31, 127), (300, 500)])
-def test_rectangles_cover_every_pixel_once(height, width):
+def test_rectangles_cover_every_pixel_once(height, width, columns):
     seen = np.zeros((height, width), int)
-    for top, left, bottom, right in rectangles(height, width, rows_for(height, width), COLUMNS):
+    rows = rows_for(height, width, columns)
+    for top, left, bottom, right in rectangles(height, width, rows, columns):
         assert bottom - top <= MOST_ROWS
-        assert right - left <= COLUMNS
+        assert right - left <= columns
         seen[top:bottom, left:right] += 1
     assert (seen == 1).all()
 
@@ -191,21 +230,29 @@ def test_scratch_memory_suffices(scale):
     assert np.isfinite(network(noise(1, 3, *sides))).all()
 
 
-def test_backend_runs_lapar_only():
+@pytest.mark.parametrize(("name", "scale"), [("awsrn-sd", 2), ("awsrn-sd", 4), ("awsrn", 8)])
+def test_scratch_memory_suffices_for_awsrn(name, scale):
+    network = prepared(awsrn(name, scale))
+    assert np.isfinite(network(noise(1, 3, 8 * MOST_ROWS, 3 * NARROW_COLUMNS))).all()
+
+
+def test_backend_runs_lapar_and_awsrn_only():
     backend = NativeBackend()
-    assert backend.declines(get_model("lapar-a"), "fp32") is None
-    assert "awsrn" in backend.declines(get_model("awsrn"), "fp32")
+    for name in ("lapar-a", "awsrn", "awsrn-sd"):
+        assert backend.declines(get_model(name), "fp32") is None
+    assert "hpinet-s" in backend.declines(get_model("hpinet-s"), "fp32")
     assert "int8" in backend.declines(get_model("lapar-a"), "int8")
-    with pytest.raises(BackendError, match="only LAPAR"):
+    with pytest.raises(BackendError, match="only LAPAR and AWSRN"):
         get_backend("native", get_model("hpinet-s"))
 
 
-def test_auto_takes_it_for_lapar_in_fp32():
+def test_auto_takes_it_in_fp32():
     if NativeBackend().unavailable() is not None:
         pytest.skip("a processor with narrow vectors")
     assert get_backend("auto", get_model("lapar-c")).name == "native"
     assert get_backend("auto", get_model("lapar-c"), "int8").name != "native"
-    assert get_backend("auto", get_model("awsrn")).name != "native"
+    assert get_backend("auto", get_model("awsrn")).name == "native"
+    assert get_backend("auto", get_model("hpinet-s")).name != "native"
 
 
 def test_narrow_vectors_are_left_to_other_backends():
@@ -330,7 +377,7 @@ class TestRefusals:
         kernel = packed(noise(16, 16, 3, 3), noise(16))
         maps = aligned(2 * 8 * 9 * 16).reshape(2, 1, 8, 9, 16)
         maps[:] = 0
-        return [maps[0], kernel, kernel, 16, 1.0, maps[1], (0, 0, 8, 9), aligned(1 << 18)]
+        return [maps[0], kernel, kernel, 16, 16, 1.0, maps[1], (0, 0, 8, 9), aligned(1 << 18)]
 
     @pytest.mark.parametrize(
         ("index", "value", "message"),
@@ -344,11 +391,13 @@ class TestRefusals:
             (2, (aligned(36 * 256), aligned(8)), "bias"),
             (3, 0, "channels"),
             (3, 5000, "channels"),
-            (6, (0, 0, 9, 9), "rectangle"),
-            (6, (-1, 0, 8, 9), "rectangle"),
-            (6, (3, 0, 3, 9), "rectangle"),
-            (7, aligned(1000), "too small"),
-            (7, aligned(1 << 18)[1:], "64 bytes"),
+            (4, 0, "channels"),
+            (4, 32, "weights"),
+            (7, (0, 0, 9, 9), "rectangle"),
+            (7, (-1, 0, 8, 9), "rectangle"),
+            (7, (3, 0, 3, 9), "rectangle"),
+            (8, aligned(1000), "too small"),
+            (8, aligned(1 << 18)[1:], "64 bytes"),
         ],
     )
     def test_unit(self, index, value, message):
@@ -365,11 +414,52 @@ class TestRefusals:
 
     def test_what_cannot_be_written(self):
         arguments = self.arguments()
-        arguments[5].flags.writeable = False
+        arguments[6].flags.writeable = False
         with pytest.raises((ValueError, BufferError)):
             compiled.unit(*arguments)
 
     def test_what_is_right(self):
         arguments = self.arguments()
         compiled.unit(*arguments)
-        assert arguments[5].any()
+        assert arguments[6].any()
+
+    def ending(self):
+        """Arguments of `reconstruction` at a scale of 2."""
+        kernel = packed(noise(12, 160, 3, 3), noise(12), sources=10)
+        maps, room = aligned(8 * 9 * 16).reshape(1, 8, 9, 16), aligned(1 << 18)
+        maps[:] = 1
+        picture, out = noise(3, 8, 9), np.zeros((3, 16, 18), np.float32)
+        return [maps, kernel, 16, 2, filled(np.zeros(3)), picture, out, (0, 0, 8, 9), room]
+
+    @pytest.mark.parametrize(
+        ("index", "value", "message"),
+        [
+            (0, np.zeros((8, 9, 16), np.float32), "dimensions"),
+            (0, aligned(1 * 8 * 9 * 32).reshape(1, 8, 9, 32), "not such maps"),
+            (0, aligned(1 * 8 * 8 * 16).reshape(1, 8, 8, 16), "rectangle"),
+            (0, aligned(1 * 9 * 9 * 16).reshape(1, 9, 9, 16), "fit together"),
+            (1, (aligned(100), aligned(16)), "weights"),
+            (1, (packed(noise(12, 160, 3, 3), noise(12), sources=10)[0], aligned(8)), "bias"),
+            (2, 0, "channels"),
+            (3, 0, "no such scale"),
+            (3, 17, "no such scale"),
+            (3, 3, "weights"),
+            (3, 1, "fit together"),
+            (4, filled(np.zeros(2)), "mean"),
+            (5, np.zeros((1, 8, 9), np.float32), "fit together"),
+            (5, np.zeros((3, 8, 9)), "float32"),
+            (6, np.zeros((3, 16, 17), np.float32), "fit together"),
+            (7, (0, 0, 9, 9), "rectangle"),
+            (8, aligned(1000), "too small"),
+        ],
+    )
+    def test_reconstruction(self, index, value, message):
+        arguments = self.ending()
+        arguments[index] = value
+        with pytest.raises(ValueError, match=message):
+            compiled.reconstruction(*arguments)
+
+    def test_what_is_right_at_the_end(self):
+        arguments = self.ending()
+        compiled.reconstruction(*arguments)
+        assert arguments[6].all()

@@ -1,4 +1,4 @@
-/* LAPAR's fused network on a CPU, its convolutions by Winograd's minimal filtering.
+/* The fused networks of LAPAR and AWSRN on a CPU, their convolutions by Winograd's minimal filtering.
 
    Features lie in memory pixel by pixel, the channels of a pixel side by side, their number rounded
    up to a multiple of 16 (GROUP) with zeros. Outside a map everything is zero, as in the network's
@@ -18,10 +18,10 @@
 #error "needs vectors as GCC and Clang have them"
 #endif
 
-enum { GROUP = 16, STEP = 4, TILES = 16, SLICE = 4, MOST_SOURCES = 8 };
+enum { GROUP = 16, STEP = 4, TILES = 16, SLICE = 4, MOST_SOURCES = 10 };
 
 /* Raised with every change of what Python calls or must lay out; `native.py` knows it too. */
-enum { LAYOUT = 2 };
+enum { LAYOUT = 3 };
 
 #define INLINE static inline __attribute__((always_inline))
 #ifdef __clang__
@@ -232,7 +232,7 @@ static void enter_picture(const float *picture, Py_ssize_t height, Py_ssize_t wi
     for (Py_ssize_t y = out->top; y < out->bottom; y++)
         for (Py_ssize_t x = out->left; x < out->right; x++) {
             float *to = pixel(out, y, x);
-            memset(to, 0, GROUP * sizeof(float));
+            memset(to, 0, (size_t)out->pixel * sizeof(float));
             for (int plane = 0; plane < 3; plane++)
                 to[plane] = picture[(plane * height + y) * width + x] - mean[plane];
         }
@@ -462,23 +462,23 @@ static int groups_for(int channels)
     return 0;
 }
 
-/* head(picture, mean, kernel, channels, out, rectangle, scratch): the first convolution, of a
-   picture of 3 x height x width; rectified. */
+/* head(picture, mean, kernel, channels, rectified, out, rectangle, scratch): the first convolution,
+   of a picture of 3 x height x width. */
 static PyObject *head(PyObject *module, PyObject *arguments)
 {
     PyObject *picture, *mean, *pair, *target, *room;
-    int channels;
+    int channels, rectified;
     Rectangle area;
     Held held = {.count = 0};
     Scratch scratch = {.failed = 0};
     Map out, inner, whole, from;
     (void)module;
-    if (!PyArg_ParseTuple(arguments, "OOOiO(nnnn)O", &picture, &mean, &pair, &channels, &target,
-                          &area.top, &area.left, &area.bottom, &area.right, &room))
+    if (!PyArg_ParseTuple(arguments, "OOOipO(nnnn)O", &picture, &mean, &pair, &channels, &rectified,
+                          &target, &area.top, &area.left, &area.bottom, &area.right, &room))
         return NULL;
     int groups = groups_for(channels);
     Convolution to_do = {.from = &from, .sources = 1, .channels = 3, .groups = groups,
-                         .outputs = groups, .scale = 1, .rectified = 1};
+                         .outputs = groups, .scale = 1, .rectified = rectified};
     Py_buffer *planes = groups ? hold(&held, picture, 0, 3, "picture") : NULL;
     const float *means = planes ? numbers(&held, mean, 0, 3, "mean") : NULL;
     if (means == NULL || !kernel(&held, pair, 3, &to_do) ||
@@ -500,35 +500,36 @@ static PyObject *head(PyObject *module, PyObject *arguments)
     return finished(&held, &scratch);
 }
 
-/* unit(features, opening, closing, channels, factor, out, rectangle, scratch): two convolutions,
-   the first rectified; `factor` times the features is added. */
+/* unit(features, opening, closing, channels, wide, factor, out, rectangle, scratch): two
+   convolutions with `wide` channels between them, the first rectified; `factor` times the features
+   is added. */
 static PyObject *unit(PyObject *module, PyObject *arguments)
 {
     PyObject *features, *opening, *closing, *target, *room;
-    int channels;
+    int channels, wide;
     float factor;
     Rectangle area;
     Held held = {.count = 0};
     Scratch scratch = {.failed = 0};
     Map from, between, out, inner;
     (void)module;
-    if (!PyArg_ParseTuple(arguments, "OOOifO(nnnn)O", &features, &opening, &closing, &channels,
-                          &factor, &target, &area.top, &area.left, &area.bottom, &area.right,
+    if (!PyArg_ParseTuple(arguments, "OOOiifO(nnnn)O", &features, &opening, &closing, &channels,
+                          &wide, &factor, &target, &area.top, &area.left, &area.bottom, &area.right,
                           &room))
         return NULL;
-    int groups = groups_for(channels);
-    Convolution first = {.from = &from, .sources = 1, .channels = channels, .groups = groups,
-                         .outputs = groups, .scale = 1, .rectified = 1};
-    Convolution second = {.from = &between, .sources = 1, .channels = channels, .groups = groups,
+    int groups = groups_for(channels), inside = groups ? groups_for(wide) : 0;
+    Convolution first = {.from = &from, .sources = 1, .channels = channels, .groups = inside,
+                         .outputs = inside, .scale = 1, .rectified = 1};
+    Convolution second = {.from = &between, .sources = 1, .channels = wide, .groups = groups,
                           .outputs = groups, .scale = 1, .skip = &from, .factor = factor};
-    if (groups && maps(&held, features, 0, groups, &from, 1, "features") == 1 &&
+    if (inside && maps(&held, features, 0, groups, &from, 1, "features") == 1 &&
         maps(&held, target, PyBUF_WRITABLE, groups, &out, 1, "out") == 1 &&
         same_size(&from, &out) && lies_in(&area, out.bottom, out.right) &&
         kernel(&held, opening, 3, &first) &&
         kernel(&held, closing, 3, &second) && scratch_of(&held, room, &scratch)) {
         Py_BEGIN_ALLOW_THREADS
         inner = part_of(out, area.top, area.left, area.bottom, area.right);
-        if (take_around(&scratch, &between, &inner, 1, &out, groups)) {
+        if (take_around(&scratch, &between, &inner, 1, &out, inside)) {
             convolve(3, &first, &between, &scratch);
             convolve(3, &second, &inner, &scratch);
         }
@@ -748,6 +749,81 @@ static PyObject *tail(PyObject *module, PyObject *arguments)
     return finished(&held, &scratch);
 }
 
+/* Features of scale * scale channels for each plane to pixels of the planes. */
+static void shuffle(const Map *phases, int scale, float *out, Py_ssize_t height, Py_ssize_t width)
+{
+    for (Py_ssize_t y = phases->top; y < phases->bottom; y++)
+        for (int line = 0; line < 3 * scale; line++) {
+            Py_ssize_t plane = line / scale, below = y * scale + line % scale;
+            float *to = out + (plane * height + below) * width + phases->left * scale;
+            const float *from = pixel(phases, y, phases->left) + line * scale;
+            for (Py_ssize_t x = phases->left; x < phases->right; x++, from += phases->pixel)
+                for (int column = 0; column < scale; column++)
+                    *to++ = from[column];
+        }
+}
+
+enum { SHIFTED = 9 }; /* kernels of 3 x 3 that make one of 9 x 9 */
+
+/* reconstruction(features, kernel, channels, scale, mean, picture, out, rectangle, scratch): AWSRN's
+   last two convolutions and its pixel shuffle. The one of the features, 9 x 9, is nine of 3 x 3 of
+   the features moved by three pixels each way; the one of the picture is the tenth. The rectangle
+   is one of the features. */
+static PyObject *reconstruction(PyObject *module, PyObject *arguments)
+{
+    PyObject *features, *pair, *mean, *picture, *target, *room;
+    int channels, scale;
+    Rectangle area;
+    Held held = {.count = 0};
+    Scratch scratch = {.failed = 0};
+    Map from[SHIFTED + 1], whole, phases;
+    (void)module;
+    if (!PyArg_ParseTuple(arguments, "OOiiOOO(nnnn)O", &features, &pair, &channels, &scale, &mean,
+                          &picture, &target, &area.top, &area.left, &area.bottom, &area.right,
+                          &room))
+        return NULL;
+    int groups = groups_for(channels);
+    if (groups && (scale < 1 || scale > 16)) {
+        PyErr_SetString(PyExc_ValueError, "there is no such scale");
+        groups = 0;
+    }
+    int outputs = groups ? groups_for(3 * scale * scale) : 0;
+    Convolution to_do = {.from = from, .sources = SHIFTED + 1, .channels = channels,
+                         .groups = outputs, .outputs = outputs, .scale = 1};
+    Py_buffer *planes = groups ? hold(&held, picture, 0, 3, "picture") : NULL;
+    Py_buffer *restored = planes ? hold(&held, target, PyBUF_WRITABLE, 3, "out") : NULL;
+    const float *means = restored ? numbers(&held, mean, 0, 3, "mean") : NULL;
+    if (means == NULL || maps(&held, features, 0, groups, &whole, 1, "features") != 1 ||
+        !kernel(&held, pair, 3, &to_do) || !lies_in(&area, whole.bottom, whole.right) ||
+        !scratch_of(&held, room, &scratch))
+        return finished(&held, &scratch);
+    Py_ssize_t height = whole.bottom * scale, width = whole.right * scale;
+    if (planes->shape[0] != 3 || planes->shape[1] != whole.bottom ||
+        planes->shape[2] != whole.right || restored->shape[0] != 3 ||
+        restored->shape[1] != height || restored->shape[2] != width) {
+        PyErr_SetString(PyExc_ValueError, "picture, features and output do not fit together");
+        return finished(&held, &scratch);
+    }
+    Py_BEGIN_ALLOW_THREADS
+    for (int k = 0; k < SHIFTED; k++) {
+        Py_ssize_t down = 3 * (k / 3 - 1), right = 3 * (k % 3 - 1);
+        from[k] = whole;
+        from[k].top -= down;
+        from[k].bottom -= down;
+        from[k].left -= right;
+        from[k].right -= right;
+    }
+    phases = (Map){.top = area.top, .left = area.left, .bottom = area.bottom, .right = area.right};
+    if (take_around(&scratch, &from[SHIFTED], &phases, 1, &whole, groups) &&
+        take_map(&scratch, &phases, outputs)) {
+        enter_picture(planes->buf, whole.bottom, whole.right, means, &from[SHIFTED]);
+        convolve(3, &to_do, &phases, &scratch);
+        shuffle(&phases, scale, restored->buf, height, width);
+    }
+    Py_END_ALLOW_THREADS
+    return finished(&held, &scratch);
+}
+
 /* choose(bits): compute in vectors of so many bits from now on, 0 for the widest; whether the
    processor and the build have such. For tests: nothing may be computed meanwhile. */
 static PyObject *choose(PyObject *module, PyObject *arguments)
@@ -774,6 +850,7 @@ static PyMethodDef methods[] = {{"head", head, METH_VARARGS, NULL},
                                 {"unit", unit, METH_VARARGS, NULL},
                                 {"reduction", reduction, METH_VARARGS, NULL},
                                 {"tail", tail, METH_VARARGS, NULL},
+                                {"reconstruction", reconstruction, METH_VARARGS, NULL},
                                 {"convolution", convolution, METH_VARARGS, NULL},
                                 {"weight_gradient", weight_gradient, METH_VARARGS, NULL},
                                 {"choose", choose, METH_VARARGS, NULL},

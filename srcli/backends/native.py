@@ -1,9 +1,8 @@
-"""LAPAR on a CPU by our own compiled code: Winograd convolutions, rectangle by rectangle.
+"""LAPAR and AWSRN on a CPU by our own compiled code: Winograd convolutions, rectangle by rectangle.
 
 General runtimes sum over all taps of a convolution, and write each convolution's result to memory
-before the next begins. LAPAR's have 16 to 32 channels: few enough that a quarter of the
-multiplications will do (`_network_kernels.h`), and that what lies between two convolutions stays in
-the cache.
+before the next begins. These networks have few channels, so that a quarter of the multiplications
+will do (`_network_kernels.h`), and what lies between two convolutions stays in the cache.
 """
 
 from __future__ import annotations
@@ -11,6 +10,7 @@ from __future__ import annotations
 import importlib
 import json
 import threading
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -41,12 +41,16 @@ Kernel = tuple[Array, Array]
 
 COMPILED = "srcli.backends._network"
 GROUP, STEP, TILES = 16, 4, 16  # as in `_network.c`
-LAYOUT = 2  # as in `_network.c`
+LAYOUT = 3  # as in `_network.c`
 ALIGNMENT = 64  # bytes
 LEAST_BITS = 256  # measured on x86-64: in vectors of 128 bits other backends are faster
 
+SOURCES = 10  # of AWSRN's last convolution: the features in nine places, and the picture
+
 # Rectangles of features, in pixels: with a border of one on each side they are whole tiles of 4.
 MOST_ROWS, COLUMNS = 30, 126
+# Narrower where a unit is as wide as AWSRN's, whose features would fill the cache.
+WIDE, NARROW_COLUMNS = 64, 30
 PORTIONS = 24  # of a stage, at least, for all threads to have work till its end
 # Rectangles of the output by scale: with their borders they are about as many tiles as are done at
 # once, or a multiple of that, before and after enlarging.
@@ -54,8 +58,8 @@ OUTPUT_SIDES = {1: (72, 72), 2: (72, 72), 3: (60, 84), 4: (56, 88)}
 
 
 class NativeBackend:
-    """Runs LAPAR in code that was compiled when srcli was installed; needs neither torch nor ONNX
-    Runtime once the weights are prepared."""
+    """Runs LAPAR and AWSRN in code that was compiled when srcli was installed; needs neither torch
+    nor ONNX Runtime once the weights are prepared."""
 
     name = "native"
 
@@ -64,8 +68,8 @@ class NativeBackend:
         return found and ". ".join(found)
 
     def declines(self, spec: ModelSpec, precision: Precision) -> str | None:
-        if spec.distinct_taps is None:
-            return f"runs only LAPAR, not {spec.name}. Choose another --backend."
+        if not spec.compiled:
+            return f"runs only LAPAR and AWSRN, not {spec.name}. Choose another --backend."
         if precision != "fp32":
             return f"computes in fp32, not {precision}. Choose another --backend."
         return None
@@ -88,7 +92,7 @@ class NativeSession:
 
     def __init__(self, weights: Path, options: SessionOptions, geometry: Geometry) -> None:
         self.lanes = options.lanes
-        self._network: CompiledLapar | None = CompiledLapar(
+        self._network: CompiledNetwork | None = compiled_network(
             *read_weights(weights), threads=options.threads or usable_cores(), lanes=self.lanes
         )
         self.memory_share = self._network.floats_per_pixel / geometry.floats_per_pixel
@@ -130,19 +134,34 @@ def vectors() -> int:
     return int(importlib.import_module(COMPILED).vectors())
 
 
-class CompiledLapar:
-    """The network of `FusedLapar`, run by `_network.c`.
+def compiled_network(
+    weights: Mapping[str, Array],
+    scale: int,
+    skips: Sequence[Sequence[float]],
+    *,
+    threads: int,
+    lanes: int = 1,
+) -> CompiledNetwork:
+    """The network that these weights are of, a `FusedLapar` or a `FusedAwsrn`."""
+    kind = CompiledLapar if "taps.weight" in weights else CompiledAwsrn
+    return kind(weights, scale, skips, threads=threads, lanes=lanes)
+
+
+class CompiledNetwork(ABC):
+    """Local fusion blocks, and what comes before and after them, run by `_network.c`.
 
     Calls are rectangles of work, which all threads share; a stage begins when the one before it is
     done everywhere.
 
     Args:
-        weights: The state of a `FusedLapar` with 13 taps, by its names.
-        scale: 1 to 4.
+        weights: The state of the fused network, by its names.
+        scale: Of the network.
         skips: For each block, the factors on its skip connections, the block's own last.
         threads: Of all lanes together.
         lanes: How many calls are to be under way at once.
     """
+
+    _head_is_rectified: bool
 
     def __init__(
         self,
@@ -155,12 +174,12 @@ class CompiledLapar:
     ) -> None:
         self._compiled: Any = importlib.import_module(COMPILED)
 
-        def kernel(name: str, **layout: int) -> Kernel:
-            return packed(weights[f"{name}.weight"], weights[f"{name}.bias"], **layout)
-
+        kernel = partial(_kernel, weights)
         self.scale = scale
-        self._channels = int(weights["head.bias"].shape[0])
+        self._channels = len(weights["head.bias"])
+        self._wide = len(weights["body.0.b0.first.bias"])  # channels within a unit
         self._width = _rounded(self._channels, GROUP)
+        self._columns = NARROW_COLUMNS if self._wide >= WIDE else COLUMNS
         self._mean = filled(weights["mean"])
         self._head = kernel("head")
         self._blocks = [
@@ -175,10 +194,6 @@ class CompiledLapar:
             )
             for index, (*inner, own) in enumerate(skips)
         ]
-        self._up = kernel("up", scale=scale) if scale > 1 else None
-        phases = _along_one_side(weights["phases"], scale) if scale > 1 else np.ones((1, 5))
-        self._phases = filled(phases)
-        self._mix, self._merge, self._taps = (kernel(name) for name in ("mix", "merge", "taps"))
 
         self._helpers = max(0, threads - lanes)  # besides the threads that call
         self._pool = ThreadPoolExecutor(self._helpers, "native") if self._helpers else None
@@ -222,23 +237,35 @@ class CompiledLapar:
     def _restore(self, picture: Array, maps: Array, out: Array) -> None:
         run, compiled, channels = self._on_each, self._compiled, self._channels
         _, height, width = picture.shape
-        areas = list(rectangles(height, width, rows_for(height, width), COLUMNS))
+        rows = rows_for(height, width, self._columns)
+        areas = list(rectangles(height, width, rows, self._columns))
         x, y, inner = maps[:1], maps[1:2], maps[2:]  # each 1 x h x w x C
-        run(areas, partial(compiled.head, picture, self._mean, self._head, channels, x))
+        entry = (self._mean, self._head, channels, self._head_is_rectified)
+        run(areas, partial(compiled.head, picture, *entry, x))
         for block in self._blocks:
             source = x
             for index, (unit, skip) in enumerate(zip(block.units, block.skips, strict=True)):
                 target = inner[index : index + 1]
-                run(areas, partial(compiled.unit, source, *unit, channels, skip, target))
+                facts = (channels, self._wide, skip)
+                run(areas, partial(compiled.unit, source, *unit, *facts, target))
                 source = target
             outputs, kernel = inner[: len(block.units)], block.reduction
             run(areas, partial(compiled.reduction, outputs, kernel, channels, x, block.skip, y))
             x, y = y, x
-        kernels = (self._up, self._mix, self._merge, self._taps)
-        facts = (channels, self.scale, self._phases, picture, out)
-        tail = partial(compiled.tail, x, *kernels, *facts)
-        _, height, width = out.shape
-        run(list(rectangles(height, width, *OUTPUT_SIDES[self.scale])), tail)
+        self._finish(x, picture, out, areas)
+
+    @abstractmethod
+    def _finish(
+        self, features: Array, picture: Array, out: Array, areas: Sequence[Rectangle]
+    ) -> None:
+        """What follows the body: 1 x h x w x C and 3 x h x w to 3 x H x W.
+
+        `areas` are the rectangles of the body.
+        """
+
+    @abstractmethod
+    def _finish_floats(self) -> int:
+        """Scratch memory that this takes, besides that of a convolution."""
 
     def _on_each(
         self, areas: Sequence[Rectangle], work: Callable[[Rectangle, Array], object]
@@ -274,10 +301,99 @@ class CompiledLapar:
         """Memory of the current thread for what lies between two convolutions."""
         scratch: Array | None = getattr(self._thread, "scratch", None)
         if scratch is None:
-            units = max(len(block.units) for block in self._blocks)
-            floats = _scratch_floats(self._width, self.scale, units)
-            scratch = self._thread.scratch = aligned(floats)
+            scratch = self._thread.scratch = aligned(self._scratch_floats())
         return scratch
+
+    def _scratch_floats(self) -> int:
+        """What the largest of the calls takes."""
+        units = max(len(block.units) for block in self._blocks)
+        deepest = max(units * self._width, _rounded(self._wide, GROUP), self._deepest())
+        points = max(36 * TILES * (deepest + GROUP), 64 * TILES * (self._width + GROUP)) + 64 * 32
+        pixels = (MOST_ROWS + 2) * (self._columns + 2)
+        features = pixels * max(self._width, _rounded(self._wide, GROUP))
+        return points + max(features, self._finish_floats()) + 1024
+
+    def _deepest(self) -> int:
+        """Channels that a convolution after the body sums over."""
+        return self._width
+
+
+class CompiledLapar(CompiledNetwork):
+    """The network of a `FusedLapar` with 13 taps, at a scale of 1 to 4."""
+
+    _head_is_rectified = True
+
+    def __init__(
+        self,
+        weights: Mapping[str, Array],
+        scale: int,
+        skips: Sequence[Sequence[float]],
+        *,
+        threads: int,
+        lanes: int = 1,
+    ) -> None:
+        super().__init__(weights, scale, skips, threads=threads, lanes=lanes)
+        kernel = partial(_kernel, weights)
+        phases = _along_one_side(weights["phases"], scale) if scale > 1 else np.ones((1, 5))
+        up = kernel("up", scale=scale) if scale > 1 else None
+        kernels = (up, *(kernel(name) for name in ("mix", "merge", "taps")))
+        self._tail = (*kernels, self._channels, scale, filled(phases))
+
+    def _finish(
+        self, features: Array, picture: Array, out: Array, areas: Sequence[Rectangle]
+    ) -> None:
+        _, height, width = out.shape
+        work = partial(self._compiled.tail, features, *self._tail, picture, out)
+        self._on_each(list(rectangles(height, width, *OUTPUT_SIDES[self.scale])), work)
+
+    def _finish_floats(self) -> int:
+        rows, columns = OUTPUT_SIDES[self.scale]
+        mixed = (rows + 4) * (columns + 4) * self._width
+        enlarged = (rows + 8 + 2 * self.scale) * (columns + 8 + 2 * self.scale) * self._width
+        return mixed + enlarged + 20 * (columns + 32)
+
+
+class CompiledAwsrn(CompiledNetwork):
+    """The network of a `FusedAwsrn`, whatever branches it has.
+
+    Its reconstruction is one convolution of 9 x 9, a size for which Winograd's filtering would lose
+    too many digits. But it is also the sum of nine of 3 x 3 of features that are moved by three
+    pixels, and of the one of the picture: one convolution with ten sources.
+    """
+
+    _head_is_rectified = False
+
+    def __init__(
+        self,
+        weights: Mapping[str, Array],
+        scale: int,
+        skips: Sequence[Sequence[float]],
+        *,
+        threads: int,
+        lanes: int = 1,
+    ) -> None:
+        super().__init__(weights, scale, skips, threads=threads, lanes=lanes)
+        border = (9 - weights["tail.weight"].shape[-1]) // 2
+        wide = np.pad(weights["tail.weight"], [(0, 0), (0, 0), (border, border), (border, border)])
+        parts = [wide[..., y : y + 3, x : x + 3] for y in (0, 3, 6) for x in (0, 3, 6)]
+        of_picture = np.zeros_like(parts[0])
+        of_picture[:, :3] = weights["skip.weight"]
+        joined = np.concatenate([*parts, of_picture], axis=1)
+        kernel = packed(joined, weights["tail.bias"], sources=SOURCES)
+        self._tail = (kernel, self._channels, scale, self._mean)
+
+    def _finish(
+        self, features: Array, picture: Array, out: Array, areas: Sequence[Rectangle]
+    ) -> None:
+        work = partial(self._compiled.reconstruction, features, *self._tail, picture, out)
+        self._on_each(areas, work)
+
+    def _deepest(self) -> int:
+        return SOURCES * self._width
+
+    def _finish_floats(self) -> int:
+        phases = _rounded(3 * self.scale**2, GROUP)
+        return (MOST_ROWS + 2) * (self._columns + 2) * (self._width + phases)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -300,6 +416,10 @@ class _Memory:
             self._floats = aligned(0)  # first give back what is too small
             self._floats = aligned(count)
         return self._floats[:count].reshape(shape)
+
+
+def _kernel(weights: Mapping[str, Array], name: str, **layout: int) -> Kernel:
+    return packed(weights[f"{name}.weight"], weights[f"{name}.bias"], **layout)
 
 
 def packed(weight: Array, bias: Array, *, sources: int = 1, scale: int = 1) -> Kernel:
@@ -356,13 +476,13 @@ def rectangles(height: int, width: int, rows: int, columns: int) -> Iterator[Rec
             yield top, left, min(top + rows, height), min(left + columns, width)
 
 
-def rows_for(height: int, width: int) -> int:
+def rows_for(height: int, width: int, columns: int = COLUMNS) -> int:
     """Rows of a rectangle: many, because borders are computed twice, but enough work for all.
 
     The size alone decides, not the number of threads: where tiles of 4 begin changes the last
     digits, and a picture's result must not depend on how many are restored side by side.
     """
-    across = -(-width // COLUMNS)
+    across = -(-width // columns)
     choices = range(MOST_ROWS, 5, -4)
     return next((rows for rows in choices if across * -(-height // rows) >= PORTIONS), choices[-1])
 
@@ -392,7 +512,7 @@ def write_weights(
 
 
 def read_weights(path: Path) -> tuple[dict[str, Array], int, list[list[float]]]:
-    """The state of a `FusedLapar`, its scale, and the factors on its skip connections.
+    """The state of a fused network, its scale, and the factors on its skip connections.
 
     Raises:
         BackendError: The file is damaged.
@@ -417,17 +537,6 @@ def _along_one_side(phases: Array, scale: int) -> NDArray[np.float64]:
     # The other side's taps of each phase add up to 1.
     taps: NDArray[np.float64] = filters.sum(axis=(1, 3)) / scale
     return taps
-
-
-def _scratch_floats(width: int, scale: int, units: int) -> int:
-    """What the largest of the calls takes, in floats."""
-    points = max(36 * (TILES * (units * width + GROUP)), 64 * (TILES * (width + GROUP))) + 64 * 32
-    features = (MOST_ROWS + 2) * (COLUMNS + 2) * width
-    rows, columns = OUTPUT_SIDES[scale]
-    mixed = (rows + 4) * (columns + 4) * width
-    enlarged = (rows + 8 + 2 * scale) * (columns + 8 + 2 * scale) * width
-    lines = 20 * (columns + 32)
-    return points + max(features, mixed + enlarged + lines) + 1024
 
 
 def _rounded(count: int, step: int) -> int:

@@ -33,12 +33,15 @@ def tensorrt() -> Iterator[Finding]:
 
 
 def compiled_part() -> Iterator[Finding]:
-    """What was compiled when srcli was built; all works without it, LAPAR more slowly."""
+    """What was compiled when srcli was built; all works without it, LAPAR and AWSRN more slowly."""
     from srcli.backends import cpu_filters
     from srcli.backends.native import NativeBackend, vectors
 
     parts = (
-        (NativeBackend().unavailable(), "its network: LAPAR takes two to four times as long"),
+        (
+            NativeBackend().unavailable(),
+            "its network: LAPAR and AWSRN take two to four times as long",
+        ),
         (cpu_filters.unavailable(), "its filters: LAPAR is slower with ort, openvino and torch"),
     )
     for problem, consequence in parts:
@@ -47,7 +50,7 @@ def compiled_part() -> Iterator[Finding]:
             found = f"{consequence} ({reason})"
             yield Finding(subject="compiled part", status="note", found=found, remedy=remedy)
             return
-    found = f"LAPAR for processors, in vectors of {vectors()} bits"
+    found = f"LAPAR and AWSRN for processors, in vectors of {vectors()} bits"
     yield Finding(subject="compiled part", status="ok", found=found)
 
 
@@ -62,8 +65,8 @@ def backend() -> Iterator[Finding]:
         return
     usable = [candidate.name for candidate in by_preference() if candidate.unavailable() is None]
     choice, rest = first, usable[1:]
-    if first == "native" and rest:  # it runs LAPAR only
-        choice, rest = f"native for LAPAR, {rest[0]} for other models", rest[1:]
+    if first == "native" and rest:  # it runs LAPAR and AWSRN only
+        choice, rest = f"native for LAPAR and AWSRN, {rest[0]} for other models", rest[1:]
     others = ", ".join(rest) or "nothing else"
     yield Finding(
         subject="backend", status="ok", found=f"auto chooses {choice}; {others} would work too"

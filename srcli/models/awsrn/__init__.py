@@ -86,6 +86,7 @@ def _spec(
         # Measured: 1e-6 between all forms in float32, 4e-4 in float16, untrained weights; relative
         # to the largest value 2e-6 with the reference weights.
         tolerance=1e-5,
+        compiled=True,
         prunable=True,
         published=published,
         weights={scale: _publication(size, scale) for scale in scales},

@@ -81,6 +81,7 @@ def _spec(
         multiply_adds=partial(_multiply_adds, channels, blocks),
         paper=PAPER,
         published=published,
+        compiled=True,
         distinct_taps=DISTINCT_TAPS,
         # Those after the body: four fifths of the arithmetic. In the body 8 bits cost another
         # 0.01 dB and gain little. The tolerance holds on black and white noise too; evenly spread
