@@ -40,7 +40,7 @@ def compiled_part() -> Iterator[Finding]:
     parts = (
         (
             NativeBackend().unavailable(),
-            "its network: LAPAR and AWSRN take two to four times as long",
+            "its networks: LAPAR and AWSRN take 2 to 4 times as long",
         ),
         (cpu_filters.unavailable(), "its filters: LAPAR is slower with ort, openvino and torch"),
     )
