@@ -26,7 +26,7 @@ from srcli.registry import MODELS, get_model
 from srcli.spec import Publication
 from srcli.store import fetched_path, find_weights, sha256_of
 
-NAME, SCALE = "awsrn-sd", 3  # small, and srcli ships no weights for it
+NAME, SCALE = "awsrn-s", 3  # small, and srcli ships no weights for it
 CONTENT = bytes(range(256)) * 2000  # 512 kB, so that it takes several reads
 
 

@@ -194,6 +194,7 @@ class CompiledNetwork(ABC):
             )
             for index, (*inner, own) in enumerate(skips)
         ]
+        self._end = self._ending(weights)
 
         self._helpers = max(0, threads - lanes)  # besides the threads that call
         self._pool = ThreadPoolExecutor(self._helpers, "native") if self._helpers else None
@@ -253,6 +254,10 @@ class CompiledNetwork(ABC):
             run(areas, partial(compiled.reduction, outputs, kernel, channels, x, block.skip, y))
             x, y = y, x
         self._finish(x, picture, out, areas)
+
+    @abstractmethod
+    def _ending(self, weights: Mapping[str, Array]) -> tuple[Any, ...]:
+        """What `_finish` needs of the weights and hands to the compiled code."""
 
     @abstractmethod
     def _finish(
@@ -323,27 +328,18 @@ class CompiledLapar(CompiledNetwork):
 
     _head_is_rectified = True
 
-    def __init__(
-        self,
-        weights: Mapping[str, Array],
-        scale: int,
-        skips: Sequence[Sequence[float]],
-        *,
-        threads: int,
-        lanes: int = 1,
-    ) -> None:
-        super().__init__(weights, scale, skips, threads=threads, lanes=lanes)
-        kernel = partial(_kernel, weights)
+    def _ending(self, weights: Mapping[str, Array]) -> tuple[Any, ...]:
+        kernel, scale = partial(_kernel, weights), self.scale
         phases = _along_one_side(weights["phases"], scale) if scale > 1 else np.ones((1, 5))
         up = kernel("up", scale=scale) if scale > 1 else None
         kernels = (up, *(kernel(name) for name in ("mix", "merge", "taps")))
-        self._tail = (*kernels, self._channels, scale, filled(phases))
+        return (*kernels, self._channels, scale, filled(phases))
 
     def _finish(
         self, features: Array, picture: Array, out: Array, areas: Sequence[Rectangle]
     ) -> None:
         _, height, width = out.shape
-        work = partial(self._compiled.tail, features, *self._tail, picture, out)
+        work = partial(self._compiled.tail, features, *self._end, picture, out)
         self._on_each(list(rectangles(height, width, *OUTPUT_SIDES[self.scale])), work)
 
     def _finish_floats(self) -> int:
@@ -363,16 +359,7 @@ class CompiledAwsrn(CompiledNetwork):
 
     _head_is_rectified = False
 
-    def __init__(
-        self,
-        weights: Mapping[str, Array],
-        scale: int,
-        skips: Sequence[Sequence[float]],
-        *,
-        threads: int,
-        lanes: int = 1,
-    ) -> None:
-        super().__init__(weights, scale, skips, threads=threads, lanes=lanes)
+    def _ending(self, weights: Mapping[str, Array]) -> tuple[Any, ...]:
         border = (9 - weights["tail.weight"].shape[-1]) // 2
         wide = np.pad(weights["tail.weight"], [(0, 0), (0, 0), (border, border), (border, border)])
         parts = [wide[..., y : y + 3, x : x + 3] for y in (0, 3, 6) for x in (0, 3, 6)]
@@ -380,12 +367,12 @@ class CompiledAwsrn(CompiledNetwork):
         of_picture[:, :3] = weights["skip.weight"]
         joined = np.concatenate([*parts, of_picture], axis=1)
         kernel = packed(joined, weights["tail.bias"], sources=SOURCES)
-        self._tail = (kernel, self._channels, scale, self._mean)
+        return (kernel, self._channels, self.scale, self._mean)
 
     def _finish(
         self, features: Array, picture: Array, out: Array, areas: Sequence[Rectangle]
     ) -> None:
-        work = partial(self._compiled.reconstruction, features, *self._tail, picture, out)
+        work = partial(self._compiled.reconstruction, features, *self._end, picture, out)
         self._on_each(areas, work)
 
     def _deepest(self) -> int:
