@@ -129,7 +129,7 @@ def _find(inputs: Sequence[str], *, recursive: bool, output: str | None) -> Iter
                     yield _Found(file, path)
         elif text != STDIO and not os.path.lexists(path) and glob.has_magic(text):
             # Shells expand patterns; where one did not, nothing matched, or there is no shell.
-            yield from (_Found(Path(name)) for name in _matching(text))
+            yield from (_Found(_file(name)) for name in _matching(text))
         else:
             yield _Found(path)
 
@@ -221,9 +221,14 @@ def _with_format(target: Path, options: SaveOptions) -> Path:
 
 
 def _path(text: str) -> Path:
-    """A file that is called like standard input, `./-`, in full: else it would be that."""
-    path = Path(text)
-    return path.absolute() if str(path) == STDIO != text else path
+    """What the user names; only `-` itself is standard input."""
+    return Path(text) if text == STDIO else _file(text)
+
+
+def _file(name: str) -> Path:
+    """A file, in full if it would otherwise be called like standard input."""
+    path = Path(name)
+    return path.absolute() if str(path) == STDIO else path
 
 
 def _is_folder(output: str) -> bool:

@@ -351,6 +351,8 @@ def test_a_file_may_be_called_like_standard_input(srcli, tmp_path, monkeypatch):
     code, out, err = srcli("upscale", "./-", "-s", 2)
     assert code == 0, err
     assert out.startswith(str(tmp_path / "-_x2.png"))
+    _, out, _ = srcli("upscale", "[-]", "-s", 2, "--dry-run", "--overwrite")
+    assert out.startswith(str(tmp_path / "-"))
 
 
 class Journey:
@@ -593,6 +595,7 @@ def test_dry_run_tells_what_is_there(srcli, tmp_path, option, what):
     assert f"(exists: {what}" in second
     _, out, _ = srcli("upscale", source, "--dry-run", "--json", option)
     assert [row["exists"] for row in json.loads(out)["files"]] == [False, True]
+    assert "exists" not in srcli("upscale", source, "--dry-run", "--check")[1]
 
 
 def test_a_batch_reports_and_goes_on(srcli, tmp_path):
@@ -623,6 +626,13 @@ def test_check_goes_on_after_a_damaged_picture(srcli, tmp_path, photograph):
     (tmp_path / "a.png").write_bytes((tmp_path / "a.png").read_bytes()[:-100])
     code, out, err = srcli("upscale", tmp_path, "--check", "--backend", "torch", "--json")
     assert (code, "a.png" in err) == (1, True)
+    assert [row["input"] for row in json.loads(out)] == [str(tmp_path / "b.png")]
+    # Nor is one that could not be written in this format the end.
+    Image.new("RGBA", (20, 30), (9, 9, 9, 99)).save(tmp_path / "a.png")
+    code, out, err = srcli(
+        "upscale", tmp_path, "--check", "--backend", "torch", "--json", "-f", "jpeg"
+    )
+    assert (code, "a.jpg" in err) == (1, True)
     assert [row["input"] for row in json.loads(out)] == [str(tmp_path / "b.png")]
 
 

@@ -60,7 +60,7 @@ Network = Lapar | Awsrn | FreeLapar
 OPTIMISERS = ("soap", "adam")
 BETAS = (0.9, 0.99)  # of either
 GPU_WORKERS = 3
-FORMAT = 2  # of checkpoints; another one's optimiser cannot go on here
+FORMAT = 2  # of SOAP's state in checkpoints
 LONGEST_STEP = 10.0  # seconds; what takes longer was a stopped process, not training
 
 
@@ -170,11 +170,6 @@ class Run:
 
     def restore(self) -> None:
         state: dict[str, Any] = torch.load(self.checkpoint, weights_only=True, map_location="cpu")
-        if state.get("format") != FORMAT:
-            raise SystemExit(
-                f"{self.checkpoint}: is of another version of this program. Begin a new run from "
-                f"its weights: --init {self.folder / 'weights.safetensors'} and another --out."
-            )
         self.net.load_state_dict(state["net"])
         self.average = {k: v.to(self.device) for k, v in state["average"].items()}
         used = state["recipe"].get("optimiser", "adam")
@@ -182,6 +177,11 @@ class Run:
             raise SystemExit(
                 f"{self.checkpoint}: was trained with {used}. Add --optimiser {used}, or give "
                 "another --out."
+            )
+        if used == "soap" and state.get("format") != FORMAT:
+            raise SystemExit(
+                f"{self.checkpoint}: is of another version of this program. Begin a new run from "
+                f"its weights: --init {self.folder / 'weights.safetensors'} and another --out."
             )
         self.optimiser.load_state_dict(state["optimiser"])
         for group in self.optimiser.param_groups:

@@ -216,8 +216,8 @@ class CompiledNetwork(ABC):
     def __call__(self, batch: Batch) -> Batch:
         """n x 3 x h x w in [0, 1] to n x 3 x s*h x s*w, float32, not clamped.
 
-        Sides of the result must be at least 3. May be called from several threads: as many calls
-        as there are lanes run at once, others wait.
+        Sides of LAPAR's result must be at least 3. May be called from several threads: as many
+        calls as there are lanes run at once, others wait.
         """
         count, _, height, width = batch.shape
         restored = np.empty((count, 3, height * self.scale, width * self.scale), np.float32)

@@ -7,7 +7,7 @@ from contextlib import closing
 from typing import TYPE_CHECKING
 
 from srcli import console
-from srcli.errors import InputError
+from srcli.errors import InputError, SrcliError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -31,7 +31,7 @@ def check_jobs(jobs: Sequence[Job], request: Request, load: Callable[[Scale], Lo
             if job.error is not None or job.size is None:
                 raise job.error or InputError(f"{job.name}: has no size.")
             middle = _middle(job)
-        except InputError as error:
+        except SrcliError as error:
             console.error(str(error))
             failed = True
             continue

@@ -417,7 +417,7 @@ def _show_plan(jobs: Sequence[Job], request: Request) -> int:
 
 def _kept(job: Job, request: Request) -> str:
     """What will become of an output that is there already."""
-    if not _exists(job):
+    if request.check or not _exists(job):
         return ""
     if request.resume:
         return "  (exists: kept, unless it was made otherwise)"

@@ -102,7 +102,7 @@ class Awsrn(nn.Module):
         for index, (block, left) in enumerate(zip(self.blocks(), skips, strict=True)):
             folded, gain = block.fused_weights(gain, left)
             weights |= {f"body.{index}.{name}": value for name, value in folded.items()}
-        side = self.tail.side() if form is None else form.tail.kernel_size[0]
+        side = self.tail.side() if form is None else form.tail.weight.shape[-1]
         kernel, bias = self.tail.mixed(side)
         # The pixel shuffle makes each plane of `scale**2` channels.
         mean = self.mean.flatten().repeat_interleave(self.scale**2)
