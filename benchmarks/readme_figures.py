@@ -51,6 +51,7 @@ def enlarged(original: Pixels) -> dict[str, Pixels]:
         "input": small.repeat(SCALE, axis=0).repeat(SCALE, axis=1),
         "bicubic": np.clip(np.rint(cubic), 0, 255).astype(np.uint8),
         "lapar-c, x4": srcli.upscale(small, "lapar-c", SCALE),
+        "awsrn-sd, x4": srcli.upscale(small, "awsrn-sd", SCALE),
         "original": original,
     }
 
