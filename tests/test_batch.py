@@ -465,6 +465,15 @@ def test_an_input_without_a_name_is_not_this_folder():
         plan_jobs([""], wishes())
 
 
+@pytest.fixture
+def interruptible():
+    """Ctrl-C interrupts, also where a shell has started the tests in the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_interruption_does_not_wait_for_the_whole_picture(tmp_path):
     class Slow(Nearest):
         def __call__(self, batch):
