@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import sys
 import threading
 import time
@@ -116,7 +115,7 @@ class Batch:
         try:
             if job.error is not None:
                 raise job.error
-            if self.skip_existing and str(job.target) != STDIO and os.path.lexists(job.target):
+            if self.skip_existing and job.exists:
                 return Outcome(job=job, status="skipped")
             digest, recipe = self._identity(job)
             journal = self._journals.get(job.root)

@@ -50,6 +50,11 @@ class Job:
     """Why the picture cannot be done, where that is known before work."""
 
     @property
+    def exists(self) -> bool:
+        """Whether the output's name is taken already, be it by a link that leads nowhere."""
+        return str(self.target) != STDIO and os.path.lexists(self.target)
+
+    @property
     def name(self) -> str:
         """The input, for people."""
         return _STDIN_NAME if self.content is not None else str(self.source)
@@ -105,8 +110,7 @@ def plan_jobs(inputs: Sequence[str], wishes: Wishes) -> list[Job]:
 
 def check_existing(jobs: Iterable[Job]) -> None:
     """Raise `OutputExistsError` if an output is there already."""
-    files = (job.target for job in jobs if str(job.target) != STDIO)
-    present = [target for target in files if os.path.lexists(target)]
+    present = [job.target for job in jobs if job.exists]
     if present:
         more = f" (and {len(present) - 1} more)" if len(present) > 1 else ""
         raise OutputExistsError(

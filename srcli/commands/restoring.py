@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
@@ -215,7 +214,7 @@ def _side_by_side(jobs: Sequence[Job], request: Request) -> int:
     from srcli.batch import grouped
 
     keep = request.skip_existing or request.resume
-    ahead = [j for j in jobs if j.size is not None and not (keep and os.path.lexists(j.target))]
+    ahead = [j for j in jobs if j.size is not None and not (keep and j.exists)]
     if len({job.size.network_scale for job in ahead if job.size is not None}) > 1:
         return 1  # each scale has its own network, and tiles of its own
     return sum(1 for _ in grouped(ahead, request.batch))
@@ -417,15 +416,11 @@ def _show_plan(jobs: Sequence[Job], request: Request) -> int:
 
 def _kept(job: Job, request: Request) -> str:
     """What will become of an output that is there already."""
-    if request.check or not _exists(job):
+    if request.check or not job.exists:
         return ""
     if request.resume:
         return "  (exists: kept, unless it was made otherwise)"
     return "  (exists: kept)" if request.skip_existing else "  (exists: replaced)"
-
-
-def _exists(job: Job) -> bool:
-    return str(job.target) != "-" and os.path.lexists(job.target)
 
 
 def _sizes(job: Job) -> str:
@@ -443,7 +438,7 @@ def _planned(job: Job) -> dict[str, Any]:
         "input_size": None if header is None else [header.width, header.height],
         "output_size": None if size is None else [size.width, size.height],
         "scale": None if size is None else number(size.network_scale),
-        "exists": _exists(job),
+        "exists": job.exists,
         "error": None if job.error is None else str(job.error),
         "notes": list(job.notes),
     }
