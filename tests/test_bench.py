@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import importlib
 import io
+import itertools
 import json
 import subprocess
 import sys
@@ -136,14 +137,19 @@ def test_a_backend_that_is_not_here_is_an_error(srcli):
     assert srcli("bench", "--backend", "nonsense", *SMALL)[0] == 3
 
 
-@pytest.mark.parametrize(("graph", "batch"), [("published", "1"), ("fused", "2")])
-def test_from_file_to_file(srcli, graph, batch):
+def test_from_file_to_file(srcli):
     code, out, err = srcli(
-        *("bench", "-m", "lapar-c", "--backend", "torch", "--graph", graph, "--batch", batch),
+        *("bench", "-m", "lapar-c", "--backend", "torch", "--batch", 1, "--batch", 2),
+        *("--graph", "published", "--graph", "fused"),
         *("--scope", "network", "--scope", "file", *SMALL, "--markdown"),
     )
     assert code == 0, err
-    assert [line.split(" | ")[4] for line in out.splitlines()[2:]] == ["network", "file"]
+    rows = [line.strip("| ").split(" | ") for line in out.splitlines()[2:]]
+    found = [(graph, scope, size) for _, graph, _, _, scope, size, *_ in rows]
+    sizes = ("64x48", "64x48 x 2")
+    expected = itertools.product(("published", "fused"), ("network", "file"), sizes)
+    assert sorted(found) == sorted(expected)
+    assert {row[-1] for row in rows} == {"ok"}
 
 
 def test_a_file_is_restored_as_upscale_does(tmp_path):

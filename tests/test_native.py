@@ -66,7 +66,8 @@ def in_double(network, batch):
         return network.double()(torch.from_numpy(batch).double()).numpy()
 
 
-SHAPES = [(2, 3, 3, 5), (2, 3, MOST_ROWS + 9, COLUMNS + 7)]
+# Several at once, and one of several strips and columns.
+SHAPES = [(2, 3, 3, 5), (3, 3, 12, 17), (1, 3, MOST_ROWS + 9, COLUMNS + 7)]
 
 
 @cache

@@ -125,7 +125,7 @@ VARIANTS = [(spec.name, scale) for spec in MODELS for scale in spec.scales]
 # Those that build in seconds, in one precision, belong to the suite. All others are `make engines`,
 # which takes minutes.
 QUICK = [v for v in VARIANTS if v[0].startswith(("lapar-b", "awsrn"))] + [
-    ("asdn-base", 2), ("fsdn-base", 4), ("hpinet-s", 4)
+    ("asdn-base", 2), ("fsdn-base", 4)
 ]  # fmt: skip
 
 

@@ -29,8 +29,10 @@ class WeightNormConv2d(nn.Module):
         initial = nn.Conv2d(inputs, outputs, kernel)
         assert initial.bias is not None
         self.bias = nn.Parameter(initial.bias.detach().clone())
-        self.weight_g = nn.Parameter(_filter_norm(initial.weight).detach().clone())
+        self.weight_g = nn.Parameter(torch.empty(outputs, 1, 1, 1))
         self.weight_v = nn.Parameter(initial.weight.detach().clone())
+        if not self.weight_v.is_meta:  # arithmetic there loads PyTorch's compiler: seconds
+            self.weight_g.data = _filter_norm(self.weight_v.data)
 
     @property
     def weight(self) -> Tensor:
