@@ -161,7 +161,7 @@ def export(task: str | None, **given: Any) -> None:
 
 
 def _check_targets(request: Request, model: LoadedModel) -> None:
-    from srcli.errors import OutputExistsError, UsageError
+    from srcli.errors import UsageError
 
     if request.onnx and request.trt and request.output is not None:
         raise UsageError("-o names one file. Leave it out, or choose --onnx or --trt.")
@@ -171,12 +171,9 @@ def _check_targets(request: Request, model: LoadedModel) -> None:
     if request.report is not None:
         if request.report.resolve() in [target.resolve() for target in targets]:
             raise UsageError(f"{request.report}: would be replaced by its own report.")
-        targets.append(request.report)
+        options.check_free(request.report, request.overwrite, "another --report")
     for target in targets:
-        if target.exists() and not request.overwrite:
-            raise OutputExistsError(
-                f"{target}: exists already. Replace it with --overwrite, or choose another -o."
-            )
+        options.check_free(target, request.overwrite, "another -o")
 
 
 def _targets(request: Request, model: LoadedModel) -> list[Path]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from srcli.errors import OutputExistsError, UsageError
+from srcli.commands import options
+from srcli.errors import UsageError
 from srcli.spec import ModelSpec
 
 if TYPE_CHECKING:
@@ -35,10 +35,7 @@ def check_kernel_file(file: Path, spec: ModelSpec, jobs: Sequence[Job], *, overw
     for target in (file, file.with_suffix(".npy")):
         if target.resolve() in (jobs[0].target.resolve(), jobs[0].source.resolve()):
             raise UsageError(f"{target}: is the picture itself. Choose another name.")
-        if os.path.lexists(target) and not overwrite:
-            raise OutputExistsError(
-                f"{target}: exists already. Replace it with --overwrite, or choose another name."
-            )
+        options.check_free(target, overwrite, "another --save-kernel")
 
 
 def save_kernel(kernel: NDArray[np.float32], file: Path) -> None:

@@ -67,8 +67,8 @@ backend = click.option(
     default="auto",
     show_default=True,
     metavar="NAME",
-    help="What runs the network: native (LAPAR on a CPU), openvino, ort, torch, trt, or auto for "
-    "the fastest that works.",
+    help="What runs the network: native (LAPAR and AWSRN on a CPU), openvino, ort, torch, trt, or "
+    "auto for the fastest that works.",
 )
 
 threads = click.option(
