@@ -87,7 +87,7 @@ class Request:
 @click.option(
     "-o",
     "--output",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=options.FILE,
     metavar="FILE",
     help="The ONNX file, or with --trt the engine.  [default: named after the model, here]",
 )
@@ -103,7 +103,7 @@ class Request:
 @click.option("--max-shape", type=_size, metavar="WxH", help="Largest input of the engine.")
 @click.option(
     "--timing-cache",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=options.FILE,
     metavar="FILE",
     help="Read and written; makes the next build faster.",
 )
@@ -117,7 +117,7 @@ class Request:
 )
 @click.option(
     "--report",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=options.FILE,
     metavar="FILE",
     help="Write the figures of the verification as JSON.",
 )

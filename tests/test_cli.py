@@ -376,6 +376,11 @@ def test_a_picture_and_json_do_not_share_stdout(srcli, picture):
         ("eval", ".", "--sigma", "nan"),
         ("bench", "--seconds", "nan"),
         ("upscale", ""),
+        ("upscale", "a.png", "-o", ""),
+        ("upscale", "a.png", "--weights", ""),
+        ("eval", "-s", "4", ""),
+        ("weights", "convert", ""),
+        ("bench", "compare", "a.json", ""),
         ("upscale", 300 * "n" + ".png"),
     ],
 )

@@ -36,7 +36,7 @@ def square(text: str) -> tuple[int, int, int]:
 
 
 @click.command()
-@click.argument("image", type=click.Path(path_type=Path, dir_okay=False))
+@click.argument("image", type=options.FILE)
 @click.option(
     "--window",
     type=square,
@@ -72,7 +72,7 @@ def square(text: str) -> tuple[int, int, int]:
     help="What the network may keep for one gradient.",
 )
 @click.option(
-    "-o", "--output", type=click.Path(path_type=Path, dir_okay=False), default="attribution.png",
+    "-o", "--output", type=options.FILE, default="attribution.png",
     show_default=True, help="A PNG file.",
 )  # fmt: skip
 @click.option("--overwrite", is_flag=True, help="Replace the output if it exists.")

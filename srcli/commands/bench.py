@@ -75,7 +75,7 @@ LONGEST = 10.0  # seconds of one run, in a sweep
 )  # fmt: skip
 @options.threads
 @click.option(
-    "--plot", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE.svg|png",
+    "--plot", type=options.FILE, metavar="FILE.svg|png",
     help="Draw latency against PSNR, or against size if there are several.",
 )  # fmt: skip
 @click.option("--overwrite", is_flag=True, help="Replace what --plot names if it exists.")
@@ -102,8 +102,8 @@ def bench(context: click.Context, /, **wishes: Any) -> int | None:
 
 
 @bench.command("compare")
-@click.argument("first", type=click.Path(path_type=Path))
-@click.argument("second", type=click.Path(path_type=Path))
+@click.argument("first", type=options.PLACE)
+@click.argument("second", type=options.PLACE)
 @click.option(
     "--tolerance", type=options.Range(min=0), default=0.05, show_default=True,
     help="How much slower a row may become.",

@@ -33,9 +33,7 @@ COLUMNS: dict[Task, tuple[str, ...]] = {
 
 
 @click.command("eval")
-@click.argument(
-    "datasets", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="DATASET..."
-)
+@click.argument("datasets", nargs=-1, required=True, type=options.PLACE, metavar="DATASET...")
 @options.model
 @click.option("-s", "--scale", type=int, help="Enlargement.")
 @click.option(

@@ -32,7 +32,7 @@ def position(text: str) -> tuple[int, int]:
 
 
 @click.command()
-@click.argument("image", required=False, type=click.Path(path_type=Path, dir_okay=False))
+@click.argument("image", required=False, type=options.FILE)
 @click.option("--at", type=position, metavar="X,Y", help="A pixel of the input, from the top left.")
 @click.option("--dictionary", is_flag=True, help="Draw the dictionary's filters instead.")
 @options.model
@@ -41,7 +41,7 @@ def position(text: str) -> tuple[int, int]:
 )
 @options.weights
 @click.option(
-    "-o", "--output", type=click.Path(path_type=Path, dir_okay=False), default="filters.png",
+    "-o", "--output", type=options.FILE, default="filters.png",
     show_default=True, help="A PNG file.",
 )  # fmt: skip
 @click.option("--overwrite", is_flag=True, help="Replace the output if it exists.")

@@ -40,6 +40,20 @@ class Range(click.FloatRange):
         return number
 
 
+class PathName(click.Path):
+    """A path. No text at all, which `click.Path` would take for the folder here, is none."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if value == "":
+            self.fail("There is no name. Is a variable of your shell empty?", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+FILE = PathName(path_type=Path, dir_okay=False)
+PLACE = PathName(path_type=Path)
+"""A file or a folder."""
+
+
 def check_free(output: Path, overwrite: bool, other: str = "-o") -> None:
     """Raise `OutputExistsError` if a file is there already and may not be replaced.
 
@@ -57,7 +71,7 @@ model = click.option(
 
 weights = click.option(
     "--weights",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=FILE,
     metavar="FILE",
     help="Your own checkpoint of the model (.safetensors or .pth) instead of the shipped one.",
 )
@@ -100,7 +114,7 @@ prune_branches = click.option(
 
 save_kernel = click.option(
     "--save-kernel",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=FILE,
     metavar="FILE",
     help="Write the blur that a blind model (DCLS) sees: a picture, .png, and its numbers, .npy.",
 )

@@ -120,6 +120,7 @@ restoring_options = options.apply(
     click.option(
         "-o",
         "--output",
+        type=options.PathName(),
         metavar="OUT",
         help="File, folder (ends in a slash, or exists), or - for standard output.  "
         "[default: beside the input]",
@@ -127,7 +128,7 @@ restoring_options = options.apply(
     options.model,
     click.option(
         "--model-file",
-        type=click.Path(path_type=Path, dir_okay=False),
+        type=options.FILE,
         metavar="FILE",
         help="Another network instead of --model: an .onnx file, or with spandrel a checkpoint.",
     ),

@@ -50,13 +50,13 @@ def verify(context: click.Context, as_json: bool) -> None:
 
 
 @weights.command()
-@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+@click.argument("file", type=options.FILE)
 @click.option("-m", "--model", help="Which model it is, where the tensors do not tell.")
 @click.option("-s", "--scale", type=int, help="The same for the scale.")
 @click.option(
     "-o",
     "--output",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=options.FILE,
     metavar="OUT.safetensors",
     help="[default: beside the input]",
 )
