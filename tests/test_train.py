@@ -13,6 +13,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from srcli.models.lapar.network import apply_filters
 from srcli.registry import get_model
 from srcli.weights.gradients import Gradients
 from srcli.weights.growth import grown
@@ -122,6 +123,7 @@ class TestRecording:
     @pytest.mark.parametrize("form", FORMS, ids=lambda form: "".join(form.values()))
     def test_nothing_in_a_step_waits_for_values(self, tmp_path, form, loss):
         run = train.Run(recipe(**form, loss=loss, bf16=True), tmp_path, CPU)
+        run.fused.assemble = apply_filters  # in PyTorch, as there
         low, high = torch.rand(1, 3, 8, 8), torch.rand(1, 3, 16, 16)
         with Operations() as done:
             run._gradients(low, high)
@@ -234,6 +236,19 @@ def test_bfloat16_sees_nearly_the_same_loss(tmp_path, data):
         assert all(p.dtype == torch.float32 for p in run.net.parameters())
     assert losses[0] != losses[1]
     assert losses[1] == pytest.approx(losses[0], rel=0.05)
+
+
+def test_in_bfloat16_pictures_keep_all_their_digits(tmp_path):
+    """Only the network's taps are short; filtering with them is what it is in use."""
+    run = train.Run(recipe(bf16=True), tmp_path, CPU)
+    picture = torch.rand(1, 3, 8, 9)
+    expected = run.net.fuse().enlarge(picture)
+    taps = torch.rand(1, 13, 16, 18)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = run.fused.enlarge(picture)
+        filtered = run.fused.assemble(found, taps, 13)
+    assert torch.equal(found, expected)
+    torch.testing.assert_close(filtered, apply_filters(expected, taps, 13))
 
 
 def test_weights_that_fit_nowhere_are_refused(tmp_path):

@@ -24,7 +24,7 @@ class Recipe:
     optimiser: str = "soap"  # or another of OPTIMISERS
     refresh: int = 10  # steps after which SOAP brings its axes up to date
     variant: str = "published"  # or another of VARIANTS
-    bf16: bool = False  # convolutions in bfloat16; pays on GPUs, not on CPUs without AMX
+    bf16: bool = False  # convolutions in bfloat16; pays on GPUs and CPUs with AMX, not on others
     seed: int = 0
     steps: int | None = None
     minutes: float | None = None

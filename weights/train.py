@@ -74,11 +74,16 @@ class Run:
         torch.manual_seed(recipe.seed)
         self.net = _build(recipe).to(device)
         self.fused = self.net.fuse().to(device)
-        if device.type == "cpu" and not recipe.bf16:
+        if device.type == "cpu":
             threads = torch.get_num_threads()
-            log.info("convolutions: %s", use_compiled_convolutions(self.fused, threads))
+            if not recipe.bf16:
+                log.info("convolutions: %s", use_compiled_convolutions(self.fused, threads))
             if isinstance(self.fused, FusedLapar):
                 log.info("filters: %s", use_compiled_filters(self.fused, threads))
+        if recipe.bf16 and isinstance(self.fused, FusedLapar):
+            # What is filtered is not for the network to learn, and half a grey level there stays.
+            exactly = torch.autocast(device.type, enabled=False)
+            self.fused.enlarge = exactly(self.fused.enlarge)  # type: ignore[method-assign]
         self.average = {k: v.detach().clone() for k, v in self.net.state_dict().items()}
         parameters = [p for p in self.net.parameters() if p.requires_grad]
         self.optimiser = _optimiser(recipe, parameters)

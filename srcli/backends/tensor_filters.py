@@ -13,9 +13,9 @@ from srcli.errors import BackendError
 
 
 def for_tensors(threads: int) -> Callable[[Tensor, Tensor, int], Tensor]:
-    """`srcli.models.lapar.network.apply_filters` for float32 on the CPU, and symmetric filters.
+    """`srcli.models.lapar.network.apply_filters` in float32 on the CPU, for symmetric filters.
 
-    Gradients go to the taps; the picture must not need any.
+    Gradients go to the taps; the picture must not need any. Shorter types are made longer first.
 
     Raises:
         BackendError: It was not built.
@@ -26,7 +26,8 @@ def for_tensors(threads: int) -> Callable[[Tensor, Tensor, int], Tensor]:
     filters = CpuFilters(threads)
 
     def apply_filters(picture: Tensor, taps: Tensor, count: int) -> Tensor:
-        filtered: Tensor = _Filtering.apply(picture, taps, filters)  # type: ignore[no-untyped-call]
+        whole = (picture.float(), taps.float())
+        filtered: Tensor = _Filtering.apply(*whole, filters)  # type: ignore[no-untyped-call]
         return filtered
 
     return apply_filters

@@ -208,7 +208,7 @@ class FusedLapar(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         taps = self.filters(x)  # n 13 H W
-        return self.assemble(self._enlarge(x), taps, self.taps.out_channels)  # n 3 H W
+        return self.assemble(self.enlarge(x), taps, self.taps.out_channels)  # n 3 H W
 
     def skips(self) -> list[list[float]]:
         """As it was made with."""
@@ -227,7 +227,7 @@ class FusedLapar(nn.Module):
         features = F.relu(self.merge(self.mix(features)))  # n C H W
         return self.taps(features)  # type: ignore[no-any-return]
 
-    def _enlarge(self, x: Tensor) -> Tensor:
+    def enlarge(self, x: Tensor) -> Tensor:
         """Bicubic enlargement, n x 3 x h x w -> n x 3 x H x W."""
         if self.scale == 1:
             return x
