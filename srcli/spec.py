@@ -196,7 +196,9 @@ class ModelSpec:
         """Largest difference allowed in `fp32` or a shorter type."""
         if precision == "int8":
             return self.eight_bits.tolerance if self.eight_bits else 0.0
-        return self.tolerance if precision == "fp32" else self.half_tolerance or 0.0
+        half = self.half_tolerance or 0.0
+        # bfloat16 has three bits fewer than float16, whose tolerance is twice what it needs.
+        return {"fp32": self.tolerance, "fp16": half, "bf16": 4 * half}[precision]
 
     def tasks(self) -> tuple[Task, ...]:
         """What the model is for."""

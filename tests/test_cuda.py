@@ -55,7 +55,7 @@ def test_pytorch_computes_the_published_network(crops, name, scale, task, cuda_g
 def test_half_precision_stays_near(crops, name, scale, task, precision):
     model = load(name, scale, task=task)
     session = get_backend("torch", model.spec).open(model, SessionOptions(precision=precision))
-    check(session, model, crops, {"fp16": 1 / 255, "bf16": 8 / 255}[precision])
+    check(session, model, crops, model.spec.tolerance_for(precision))
     session.close()
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
+import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from srcli.backends import get_backend, openvino
@@ -15,6 +17,7 @@ from srcli.backends.base import SessionOptions
 from srcli.backends.openvino_graph import gather_pixels
 from srcli.loading import load
 
+SAMPLE = Path(__file__).parents[1] / "export" / "sample.png"
 SMALL, LARGE = (1, 3, 19, 23), (1, 3, 20, 60)
 
 
@@ -73,6 +76,33 @@ def test_calls_at_the_same_time_give_what_single_ones_give(name, monkeypatch):
             np.testing.assert_allclose(result, alone(batch), atol=1e-6)
     alone.close()
     shared.close()
+
+
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+@pytest.mark.parametrize(("name", "scale"), [("lapar-a", 4), ("lapar-c", 2), ("awsrn-sd", 4)])
+def test_short_types_stay_within_their_tolerance(photograph, name, scale, precision):
+    backend, model = get_backend("openvino"), load(name, scale)
+    if backend.unavailable() or backend.declines(model.spec, precision):
+        pytest.skip("not on this machine")
+    batch = photograph[:80, :64].transpose(2, 0, 1)[None].astype(np.float32) / 255
+    with torch.inference_mode():
+        expected = model.published()(torch.from_numpy(batch)).numpy()
+    session = backend.open(model, SessionOptions(precision=precision, threads=1))
+    found = session(batch)
+    session.close()
+    assert 1e-4 < np.abs(found - expected).max() <= model.spec.tolerance_for(precision)
+
+
+def test_a_type_that_the_processor_does_not_have_is_declined(srcli, monkeypatch, tmp_path):
+    if reason := get_backend("openvino").unavailable():
+        pytest.skip(reason)
+    monkeypatch.setattr(openvino, "_capabilities", lambda: frozenset({"FP32", "INT8"}))
+    arguments = ("upscale", SAMPLE, "-o", tmp_path / "o.png", "--backend", "openvino")
+    for precision in ("fp16", "bf16"):
+        code, _, err = srcli(*arguments, "--precision", precision)
+        assert code == 3
+        assert f"this processor does not compute in {precision}. Leave out --precision" in err
+    assert srcli(*arguments, "-m", "lapar-c", "--precision", "int8")[0] == 0
 
 
 def run(core, graph, batch):

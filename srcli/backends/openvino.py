@@ -10,6 +10,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,7 @@ from srcli.backends.base import (
     Batch,
     Model,
     OutOfMemory,
-    RunsEveryModel,
+    Precision,
     SessionOptions,
     recent,
     says_out_of_memory,
@@ -33,13 +34,16 @@ from srcli.errors import BackendError, DeclinedError, first_line
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from srcli.spec import ModelSpec
+
 Shape = tuple[int, ...]
 SMALL = 1 << 15  # pixels of input
 MAX_COMPILED = 4  # shapes kept: the tile and what is left at the picture's borders
+_CAPABILITIES = {"fp16": "FP16", "bf16": "BF16"}  # others are computed everywhere
 _TYPES = {"fp32": "f32", "fp16": "f16", "bf16": "bf16", "int8": "f32"}
 
 
-class OpenVinoBackend(RunsEveryModel):
+class OpenVinoBackend:
     """Runs the exported graph; needs no torch once the graph is in the cache."""
 
     name = "openvino"
@@ -49,9 +53,21 @@ class OpenVinoBackend(RunsEveryModel):
             return "OpenVINO is not installed. Run `pip install srcli[openvino]`."
         return None
 
+    def declines(self, spec: ModelSpec, precision: Precision) -> str | None:
+        """See `Backend`."""
+        if precision not in _CAPABILITIES or _CAPABILITIES[precision] in _capabilities():
+            return None
+        return f"this processor does not compute in {precision}. Leave out --precision."
+
     def open(self, model: Model, options: SessionOptions) -> OpenVinoSession:
         graph = shortest_graph(model, "int8" if options.precision == "int8" else "fp32")
         return OpenVinoSession(graph, options)
+
+
+@cache
+def _capabilities() -> frozenset[str]:
+    """What OpenVINO says this processor can."""
+    return frozenset(runtimes.openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
 
 
 class OpenVinoSession:
