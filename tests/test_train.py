@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import signal
 import subprocess
 import sys
 from unittest.mock import MagicMock
@@ -311,6 +312,28 @@ def test_the_command_leaves_weights_and_a_log(tmp_path, data):
     assert done.returncode == 0, done.stderr
     names = {path.name for path in (tmp_path / "run").iterdir()}
     assert names == {"checkpoint.pt", "weights.safetensors", "log.csv"}
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_is_saved_and_goes_on(tmp_path, data, number):
+    uninterrupted = run_for(recipe(), tmp_path / "whole", data, 6)
+    pictures = train.Pictures(data, 2)
+
+    def until_the_fourth():
+        for step in range(4):
+            if step == 3:
+                signal.raise_signal(number)
+            yield pictures.batch(recipe(), step)
+
+    run = run_for(recipe(), tmp_path / "parted", data, 0)
+    before = signal.getsignal(number)
+    with pytest.raises(SystemExit) as left:
+        train.train(run, until_the_fourth(), None, every=9)
+    assert left.value.code == 128 + number
+    assert signal.getsignal(number) == before
+    resumed = run_for(recipe(), tmp_path / "parted", data, 6)
+    for name, value in uninterrupted.net.state_dict().items():
+        assert torch.equal(resumed.net.state_dict()[name], value), name
 
 
 def test_logs_are_drawn(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import signal
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -123,8 +124,14 @@ def batches(
         num_workers=workers,
         pin_memory=pinned,
         multiprocessing_context="fork" if workers else None,
+        worker_init_fn=_leave_interruptions,
     )
     return iter(loader)
+
+
+def _leave_interruptions(worker: int) -> None:
+    """Ctrl-C goes to all processes; the one that trains saves first, and needs the others."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def test_pairs(dataset: Path, recipe: Recipe) -> Iterator[tuple[Pixels, Pixels]]:

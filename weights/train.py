@@ -3,9 +3,10 @@
     python -m srcli.weights.train lapar-c -s 4 --data PICTURES --minutes 60 --out runs/lapar-c-x4
     python -m srcli.weights.train lapar-c --task denoise --data PICTURES --minutes 60 --out runs/d
 
-The run can be stopped at any time and goes on where it stopped when the same command is given
-again. `--out` receives `checkpoint.pt` (everything needed to go on), `weights.safetensors` (the
-moving average of the weights, under the published tensor names: what is shipped) and `log.csv`.
+The run can be stopped at any time, by Ctrl-C or a polite kill, and goes on where it stopped when
+the same command is given again. `--out` receives `checkpoint.pt` (everything needed to go on),
+`weights.safetensors` (the moving average of the weights, under the published tensor names: what is
+shipped) and `log.csv`.
 (Those of a `--variant` have names of their own, and serve for comparison only.)
 
 Three things make an hour of CPU count. The published parameters are optimised through the fused
@@ -24,11 +25,12 @@ import csv
 import logging
 import math
 import os
+import signal
 import time
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -195,14 +197,56 @@ class Run:
         log.info("resumed at step %d after %.1f minutes", self.step, self.seconds / 60)
 
 
+class Interruption:
+    """Ctrl-C and a polite kill, which wait for the end of a step; a second one does not."""
+
+    signal: int | None = None
+
+    def __enter__(self) -> Self:
+        self._before = {s: signal.signal(s, self._note) for s in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._restore()
+
+    def _note(self, number: int, frame: object) -> None:
+        self.signal = number
+        self._restore()
+
+    def _restore(self) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+
 def train(
     run: Run, batches: Iterator[tuple[Tensor, Tensor]], test: Path | None, every: float
 ) -> None:
-    """Go on with `run` until its recipe is fulfilled; evaluate and save every `every` minutes."""
+    """Go on with `run` until its recipe is fulfilled; evaluate and save every `every` minutes.
+
+    Raises:
+        SystemExit: It was interrupted, and saved.
+    """
+    with Interruption() as interruption:
+        _train(run, batches, test, every, interruption)
+    if interruption.signal is not None:
+        run.save()
+        log.info("stopped after step %d; the same command goes on from there", run.step)
+        raise SystemExit(128 + interruption.signal)
+
+
+def _train(
+    run: Run,
+    batches: Iterator[tuple[Tensor, Tensor]],
+    test: Path | None,
+    every: float,
+    interruption: Interruption,
+) -> None:
     recipe = run.recipe
     losses: list[Tensor] = []
     since = last = time.monotonic()
     while recipe.progress(run.step, run.seconds) < 1:
+        if interruption.signal is not None:
+            return
         losses.append(run.update(*next(batches)))
         now = time.monotonic()
         run.seconds += min(now - last, LONGEST_STEP)
