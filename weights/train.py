@@ -226,36 +226,25 @@ def train(
     Raises:
         SystemExit: It was interrupted, and saved.
     """
+    recipe = run.recipe
+    losses: list[Tensor] = []
+    since = last = time.monotonic()
     with Interruption() as interruption:
-        _train(run, batches, test, every, interruption)
+        while recipe.progress(run.step, run.seconds) < 1 and interruption.signal is None:
+            losses.append(run.update(*next(batches)))
+            now = time.monotonic()
+            run.seconds += min(now - last, LONGEST_STEP)
+            last = now
+            if now - since > 60 * every:
+                _report(run, losses, test)
+                losses, since = [], time.monotonic()
+                last = since  # evaluation does not count as training time
+        if interruption.signal is None:
+            _report(run, losses, test)
     if interruption.signal is not None:
         run.save()
         log.info("stopped after step %d; the same command goes on from there", run.step)
         raise SystemExit(128 + interruption.signal)
-
-
-def _train(
-    run: Run,
-    batches: Iterator[tuple[Tensor, Tensor]],
-    test: Path | None,
-    every: float,
-    interruption: Interruption,
-) -> None:
-    recipe = run.recipe
-    losses: list[Tensor] = []
-    since = last = time.monotonic()
-    while recipe.progress(run.step, run.seconds) < 1:
-        if interruption.signal is not None:
-            return
-        losses.append(run.update(*next(batches)))
-        now = time.monotonic()
-        run.seconds += min(now - last, LONGEST_STEP)
-        last = now
-        if now - since > 60 * every:
-            _report(run, losses, test)
-            losses, since = [], time.monotonic()
-            last = since  # evaluation does not count as training time
-    _report(run, losses, test)
 
 
 def _report(run: Run, losses: list[Tensor], test: Path | None) -> None:
