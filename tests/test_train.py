@@ -252,6 +252,16 @@ def test_in_bfloat16_pictures_keep_all_their_digits(tmp_path):
     torch.testing.assert_close(filtered, apply_filters(expected, taps, 13))
 
 
+def test_in_bfloat16_biases_of_filters_keep_all_their_digits(tmp_path):
+    """Rounded, they would put every pixel off by the same, which the network then makes up for."""
+    taps = train.Run(recipe(bf16=True), tmp_path, CPU).fused.taps
+    taps.weight.zero_()
+    taps.bias.uniform_(0.9, 1)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = taps(torch.rand(1, 16, 4, 5))
+    assert torch.equal(found, taps.bias.view(1, -1, 1, 1).expand_as(found))
+
+
 def test_weights_that_fit_nowhere_are_refused(tmp_path):
     save_file({"other": torch.zeros(3)}, tmp_path / "other.safetensors")
     run = train.Run(recipe(), tmp_path, CPU)

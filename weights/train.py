@@ -37,6 +37,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.nn import functional as F
 
 from srcli.backends.fused_filters import use_compiled as use_compiled_filters
 from srcli.metrics import crop_border, luma, psnr
@@ -86,6 +87,7 @@ class Run:
             # What is filtered is not for the network to learn, and half a grey level there stays.
             exactly = torch.autocast(device.type, enabled=False)
             self.fused.enlarge = exactly(self.fused.enlarge)  # type: ignore[method-assign]
+            self.fused.set_submodule("taps", _BiasApart(self.fused.taps))
         self.average = {k: v.detach().clone() for k, v in self.net.state_dict().items()}
         parameters = [p for p in self.net.parameters() if p.requires_grad]
         self.optimiser = _optimiser(recipe, parameters)
@@ -195,6 +197,24 @@ class Run:
             group["every"] = self.recipe.refresh  # for SOAP; not what it was when this was saved
         self.step, self.seconds = state["step"], state["seconds"]
         log.info("resumed at step %d after %.1f minutes", self.step, self.seconds / 60)
+
+
+class _BiasApart(nn.Module):
+    """A convolution whose bias is not rounded to what the convolution is computed in.
+
+    A filter's centre is nearly one, and a bias: rounded to bfloat16 it would be off by the same at
+    every pixel, and what the network learned would be right for the rounded one only.
+    """
+
+    def __init__(self, convolution: nn.Conv2d) -> None:
+        super().__init__()
+        self.out_channels, self.padding = convolution.out_channels, convolution.padding
+        self.weight, self.bias = convolution.weight, convolution.bias
+
+    def forward(self, x: Tensor) -> Tensor:
+        assert self.bias is not None
+        product = F.conv2d(x, self.weight, padding=self.padding)
+        return product.float() + self.bias.view(-1, 1, 1)
 
 
 class Interruption:
