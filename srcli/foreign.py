@@ -178,7 +178,6 @@ def _model(
         multiply_adds=unknown,
         paper="",
         tolerance=EXPORT_TOLERANCE,
-        half_tolerance=None,
     )
     task: Task = "upscale" if scale > 1 else "denoise"
     weights = Weights(model=spec.name, scale=scale, task=task, path=file, sha256=_digest(file))

@@ -6,7 +6,11 @@ import numpy as np
 import pytest
 
 import srcli
-from srcli.errors import UsageError
+from srcli.backends import get_backend
+from srcli.errors import BackendError, UsageError
+from srcli.registry import get_model, model_names
+
+RUINED = [name for name in model_names() if get_model(name).half_tolerance is None]
 
 
 @pytest.fixture(scope="module")
@@ -42,3 +46,11 @@ def test_after_closing(photograph):
 def test_no_threads(threads):
     with pytest.raises(UsageError, match="threads"):
         srcli.load("lapar-c", 2, threads=threads)
+
+
+@pytest.mark.parametrize("name", RUINED)
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+@pytest.mark.parametrize("backend", ["auto", "torch"])
+def test_half_precision_is_refused_where_it_ruins_the_result(name, precision, backend):
+    with pytest.raises(BackendError, match=f"^{name}: half precision ruins .* Leave out"):
+        get_backend(backend, get_model(name), precision)

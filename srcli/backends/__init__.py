@@ -68,6 +68,11 @@ def _able(
     name: str, spec: ModelSpec | None, precision: Precision, reasons: list[str]
 ) -> Iterator[Backend]:
     """The backends of this name that can be used; `reasons` gets why others cannot."""
+    if spec is not None and precision in ("fp16", "bf16") and spec.half_tolerance is None:
+        reasons.append(
+            f"{spec.name}: half precision ruins what this network computes. Leave out --precision."
+        )
+        return
     for backend in by_preference():
         if name in ("auto", backend.name):
             reason = backend.unavailable()
