@@ -252,14 +252,23 @@ def test_in_bfloat16_pictures_keep_all_their_digits(tmp_path):
     torch.testing.assert_close(filtered, apply_filters(expected, taps, 13))
 
 
-def test_in_bfloat16_biases_of_filters_keep_all_their_digits(tmp_path):
+@pytest.mark.parametrize(("model", "last"), [("lapar-c", "taps"), ("awsrn-sd", "tail")])
+def test_in_bfloat16_the_last_biases_keep_all_their_digits(tmp_path, model, last):
     """Rounded, they would put every pixel off by the same, which the network then makes up for."""
-    taps = train.Run(recipe(bf16=True), tmp_path, CPU).fused.taps
-    taps.weight.zero_()
-    taps.bias.uniform_(0.9, 1)
+    convolution = getattr(train.Run(recipe(model=model, bf16=True), tmp_path, CPU).fused, last)
+    convolution.weight.zero_()
+    convolution.bias.uniform_(0.9, 1)
     with torch.autocast("cpu", torch.bfloat16):
-        found = taps(torch.rand(1, 16, 4, 5))
-    assert torch.equal(found, taps.bias.view(1, -1, 1, 1).expand_as(found))
+        found = convolution(torch.rand(1, convolution.weight.shape[1], 4, 5))
+    assert torch.equal(found, convolution.bias.view(1, -1, 1, 1).expand_as(found))
+
+
+def test_in_bfloat16_awsrn_adds_to_a_picture_with_all_its_digits(tmp_path):
+    run = train.Run(recipe(model="awsrn-sd", bf16=True), tmp_path, CPU)
+    picture = torch.rand(1, 3, 8, 9)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = run.fused.skip(picture)
+    assert torch.equal(found, run.net.fuse().skip(picture))
 
 
 def test_weights_that_fit_nowhere_are_refused(tmp_path):

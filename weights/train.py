@@ -83,11 +83,8 @@ class Run:
                 log.info("convolutions: %s", use_compiled_convolutions(self.fused, threads))
             if isinstance(self.fused, FusedLapar):
                 log.info("filters: %s", use_compiled_filters(self.fused, threads))
-        if recipe.bf16 and isinstance(self.fused, FusedLapar):
-            # What is filtered is not for the network to learn, and half a grey level there stays.
-            exactly = torch.autocast(device.type, enabled=False)
-            self.fused.enlarge = exactly(self.fused.enlarge)  # type: ignore[method-assign]
-            self.fused.set_submodule("taps", _BiasApart(self.fused.taps))
+        if recipe.bf16:
+            _keep_picture(self.fused, device)
         self.average = {k: v.detach().clone() for k, v in self.net.state_dict().items()}
         parameters = [p for p in self.net.parameters() if p.requires_grad]
         self.optimiser = _optimiser(recipe, parameters)
@@ -197,6 +194,20 @@ class Run:
             group["every"] = self.recipe.refresh  # for SOAP; not what it was when this was saved
         self.step, self.seconds = state["step"], state["seconds"]
         log.info("resumed at step %d after %.1f minutes", self.step, self.seconds / 60)
+
+
+def _keep_picture(fused: nn.Module, device: torch.device) -> None:
+    """Keep out of bfloat16 what a network's result is nearly made of already.
+
+    It is not for the network to learn, and half a grey level would stay.
+    """
+    exactly = torch.autocast(device.type, enabled=False)
+    if isinstance(fused, FusedLapar):
+        fused.enlarge = exactly(fused.enlarge)  # type: ignore[method-assign]
+        fused.taps = _BiasApart(fused.taps)  # type: ignore[assignment]
+    elif isinstance(fused, FusedAwsrn):
+        fused.skip.forward = exactly(fused.skip.forward)  # type: ignore[method-assign]
+        fused.tail = _BiasApart(fused.tail)  # type: ignore[assignment]
 
 
 class _BiasApart(nn.Module):
