@@ -8,17 +8,20 @@ import subprocess
 import sys
 from unittest.mock import MagicMock
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from srcli.metrics import psnr
 from srcli.models.lapar.network import apply_filters
 from srcli.registry import get_model
 from srcli.weights.gradients import Gradients
 from srcli.weights.growth import grown
-from srcli.weights.losses import LOSSES
+from srcli.weights.losses import LOSSES, decibels, taught_decibels
+from srcli.weights.teachers import lessons, load_lessons, save_lessons
 from srcli.weights.variants import VARIANTS
 
 CPU = torch.device("cpu")
@@ -93,7 +96,6 @@ def test_training_reduces_the_loss(tmp_path, data, model):
 
 def test_pairs_belong_together(data):
     """The reduced patch is the reduction of the other, wherever it was cut and turned."""
-    from srcli.metrics import psnr
     from srcli.resample import reduce
 
     wanted = recipe(patch=24, batch=4)
@@ -113,6 +115,80 @@ def test_workers_cut_what_is_cut_here(data):
     for step, found in zip(range(3, 8), prepared, strict=False):
         for ours, theirs in zip(pictures.batch(wanted, step), found, strict=True):
             assert torch.equal(ours, theirs)
+
+
+class TestTeachers:
+    def test_they_come_nearer_than_each_of_them(self, data):
+        """The mean of two networks over eight flips and turns, on a picture that none has seen."""
+        pictures = train.Pictures(data, 2)
+
+        def score(taught):
+            return np.mean([psnr(*pair) for pair in zip(taught, pictures.high, strict=True)])
+
+        models = ("lapar-c", "lapar-b")
+        together = score(lessons(pictures.low, models, 2))
+        for model in models:
+            net = get_model(model).build(2)
+            net.load_state_dict(load_file(f"weights/{model}-x2.safetensors"))
+            fused = net.fuse()
+            with torch.no_grad():
+                alone = [fused(train.tensor([low]) / 255)[0] for low in pictures.low]
+            assert together > score([p.permute(1, 2, 0).numpy() * 255 for p in alone])
+
+    def test_patches_are_cut_and_turned_alike(self, data):
+        wanted = recipe(batch=8)
+        pictures = train.Pictures(data, 2)
+        pictures.taught = [picture.astype(np.float16) for picture in pictures.high]
+        low, high, taught = pictures.batch(wanted, 3)
+        assert torch.equal(high, taught)
+        assert low.shape[2:] == (8, 8)
+
+    def test_towards_the_original_the_gradient_is_that_of_the_loss(self):
+        high = torch.rand(3, 3, 6, 6)
+        restored = (high + 0.1 * torch.rand_like(high)).requires_grad_()
+        expected = torch.autograd.grad(decibels(restored - high), restored)
+        found = torch.autograd.grad(taught_decibels(restored - high, restored - high), restored)
+        torch.testing.assert_close(found, expected)
+
+    def test_weights_learn_what_is_taught(self, tmp_path, data):
+        """Two runs by the same patches, whose teachers see all darker and brighter."""
+        pictures, means = train.Pictures(data, 2), []
+        for shift in (-20, 20):
+            pictures.taught = [(p + np.float16(shift)).astype(np.float16) for p in pictures.high]
+            run = train.Run(recipe(taught=0.9, loss="psnr"), tmp_path, CPU)
+            for step in range(6):
+                run.update(*pictures.batch(run.recipe, step))
+            means.append(float(run.net.fuse()(torch.full((1, 3, 9, 9), 0.5)).mean()))
+        assert means[0] < means[1]
+
+    def test_what_is_saved_is_read_whole(self, tmp_path, data):
+        file = tmp_path / "x2.safetensors"
+        pictures = train.Pictures(data, 2)
+        (exactly,) = lessons(pictures.low[:1], ["lapar-c"], 2)
+        taught = list(lessons(pictures.low[:1], ["lapar-c"], 2, bf16=True))
+        assert psnr(taught[0].astype(float), exactly.astype(float)) > 60
+        save_lessons(file, taught, pictures.low[:1])
+        assert np.array_equal(load_lessons(file, pictures.low[:1])[0], taught[0])
+        with pytest.raises(SystemExit, match="is not of these pictures"):
+            load_lessons(file, pictures.low)
+        file.write_bytes(file.read_bytes()[:100])
+        with pytest.raises(SystemExit, match="cannot be read"):
+            load_lessons(file, pictures.low)
+
+    def test_the_commands_work_together(self, tmp_path, data):
+        def run(program, *options):
+            command = [sys.executable, "-m", f"srcli.weights.{program}", *options]
+            return subprocess.run(command, capture_output=True, text=True, check=False)
+
+        file, out = str(tmp_path / "x4.safetensors"), str(tmp_path / "run")
+        done = run("teachers", "lapar-c", "-s", "4", "--data", str(data), "--out", file)
+        assert done.returncode == 0, done.stderr
+        options = ["lapar-c", "-s", "4", "--data", str(data), "--out", out, "--teachers", file]
+        options += ["--loss", "psnr", "--patch", "8", "--batch", "2", "--steps", "2"]
+        done = run("train", *options, "--taught", "0.9")
+        assert done.returncode == 0, done.stderr
+        assert (tmp_path / "run" / "weights.safetensors").exists()
+        assert "go together" in run("train", *options).stderr
 
 
 class TestRecording:

@@ -20,44 +20,45 @@ class Gradients:
     batch must have the same shape.
 
     Args:
-        loss_of: The loss of two tensors, the input and what it should become. What it does may not
-            depend on values, for the graph does the same each time.
+        loss_of: The loss of a batch's tensors: the input, what it should become, and what teachers
+            make of it if there are any. What it does may not depend on values, for the graph does
+            the same each time.
         parameters: What it depends on.
         recorded: Use a CUDA graph.
     """
 
     def __init__(
         self,
-        loss_of: Callable[[Tensor, Tensor], Tensor],
+        loss_of: Callable[..., Tensor],
         parameters: Sequence[nn.Parameter],
         *,
         recorded: bool,
     ) -> None:
         self._loss_of, self._parameters, self._recorded = loss_of, parameters, recorded
         self._graph: torch.cuda.CUDAGraph | None = None
-        self._batch: tuple[Tensor, Tensor]
+        self._batch: tuple[Tensor, ...]
         self._loss: Tensor
 
-    def __call__(self, low: Tensor, high: Tensor) -> Tensor:
+    def __call__(self, *batch: Tensor) -> Tensor:
         """The loss, without its history; of the graph's it is valid until the next call."""
         if self._recorded and self._graph is None:
-            self._record(low, high)
+            self._record(*batch)
         if self._graph is None:
-            return self._computed(low, high)
-        for own, given in zip(self._batch, (low, high), strict=True):
+            return self._computed(*batch)
+        for own, given in zip(self._batch, batch, strict=True):
             own.copy_(given)
         self._graph.replay()
         return self._loss
 
-    def _computed(self, low: Tensor, high: Tensor) -> Tensor:
+    def _computed(self, *batch: Tensor) -> Tensor:
         for parameter in self._parameters:
             parameter.grad = None
-        loss = self._loss_of(low, high)
+        loss = self._loss_of(*batch)
         loss.backward()  # type: ignore[no-untyped-call]
         return loss.detach()
 
-    def _record(self, low: Tensor, high: Tensor) -> None:
-        self._batch = (low.clone(), high.clone())
+    def _record(self, *batch: Tensor) -> None:
+        self._batch = tuple(tensor.clone() for tensor in batch)
         stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):

@@ -24,14 +24,27 @@ def decibels(difference: Tensor) -> Tensor:
     """Logarithm of each patch's squared error: its PSNR, in which smooth patches weigh as much as
     rough ones, as in the mean over a test set. Scaled to gradients like those of `squared`.
     """
-    luma_error = (_luma(difference) ** 2).mean(dim=(1, 2))
-    colour_error = (difference**2).mean(dim=(1, 2, 3))
-    return 0.015 * torch.log(luma_error + 0.1 * colour_error + 1e-7).mean()
+    return 0.015 * torch.log(_patch_errors(difference)).mean()
 
 
 def decibels_rgb(difference: Tensor) -> Tensor:
     """As `decibels`, all planes alike: for noise, which is scored on them."""
     return 0.015 * torch.log((difference**2).mean(dim=(1, 2, 3)) + 1e-7).mean()
+
+
+def taught_decibels(difference: Tensor, taught: Tensor) -> Tensor:
+    """`decibels` with another target: its gradient, were the restored patch compared with that.
+
+    Args:
+        difference: Restored minus original, which says how much each patch weighs.
+        taught: Restored minus target.
+    """
+    return 0.015 * (_patch_errors(taught) / _patch_errors(difference).detach()).mean()
+
+
+def _patch_errors(difference: Tensor) -> Tensor:
+    luma_error = (_luma(difference) ** 2).mean(dim=(1, 2))
+    return luma_error + 0.1 * (difference**2).mean(dim=(1, 2, 3)) + 1e-7
 
 
 def _luma(difference: Tensor) -> Tensor:

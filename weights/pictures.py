@@ -6,6 +6,7 @@ import itertools
 import signal
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -20,6 +21,8 @@ from srcli.resample import reduce, resize
 from .recipe import Recipe
 
 Pixels = NDArray[np.uint8]
+Taught = NDArray[np.float16]  # what teachers make of a picture, in [0, 255]
+Patch = TypeVar("Patch", Pixels, Taught)
 
 # Photographs are soft at full size, pictures that people enlarge have mostly been reduced before:
 # the network sees the training pictures at each of these sizes equally often.
@@ -42,25 +45,31 @@ class Pictures:
         levels = [[_shrunk(picture, factor) for picture in originals] for factor in SHRINK]
         self.high = [_cropped(picture, scale) for level in levels for picture in level]
         self.low = [reduce(picture, scale) if scale > 1 else picture for picture in self.high]
+        self.taught: Sequence[Taught] = ()
         areas = np.array([picture.shape[0] * picture.shape[1] for picture in self.low], float)
         by_level = areas.reshape(len(SHRINK), -1)
         self.chances = (by_level / by_level.sum(axis=1, keepdims=True)).ravel() / len(SHRINK)
 
-    def batch(self, recipe: Recipe, step: int) -> tuple[Tensor, Tensor]:
-        """LR (n 3 p p) and HR (n 3 s*p s*p) patches, uint8, the same for the same step."""
-        rng = np.random.default_rng((recipe.seed, step))
-        pairs = [self._patch(recipe, rng) for _ in range(recipe.batch)]
-        low, high = zip(*pairs, strict=True)
-        return tensor(low), tensor(high)
+    def batch(self, recipe: Recipe, step: int) -> tuple[Tensor, ...]:
+        """LR (n 3 p p) and HR (n 3 s*p s*p) patches in [0, 255], the same for the same step.
 
-    def _patch(self, recipe: Recipe, rng: np.random.Generator) -> tuple[Pixels, Pixels]:
+        Where there are teachers, what they make of LR comes third.
+        """
+        rng = np.random.default_rng((recipe.seed, step))
+        patches = [self._patch(recipe, rng) for _ in range(recipe.batch)]
+        return tuple(map(tensor, zip(*patches, strict=True)))
+
+    def _patch(self, recipe: Recipe, rng: np.random.Generator) -> list[Pixels | Taught]:
         drawn = [self._place(recipe.patch, rng) for _ in range(recipe.candidates)]
         index, top, left = max(drawn, key=lambda place: self._detail(place, recipe.patch))
         low = self._damaged(recipe, index, top, left, rng)
         s = self.scale
-        high = _window(self.high[index], top * s, left * s, recipe.patch * s)
+        place, side = (top * s, left * s), recipe.patch * s
+        patches: list[Pixels | Taught] = [low, _window(self.high[index], *place, side)]
+        if self.taught:
+            patches.append(_window(self.taught[index], *place, side))
         turns, mirror = int(rng.integers(4)), bool(rng.integers(2))
-        return _turned(low, turns, mirror), _turned(high, turns, mirror)
+        return [_turned(patch, turns, mirror) for patch in patches]
 
     def _damaged(
         self, recipe: Recipe, index: int, top: int, left: int, rng: np.random.Generator
@@ -95,19 +104,19 @@ class Pictures:
         return float(np.abs(np.diff(green, axis=0)).mean() + np.abs(np.diff(green, axis=1)).mean())
 
 
-class Batches(Dataset[tuple[Tensor, Tensor]]):
+class Batches(Dataset[tuple[Tensor, ...]]):
     """A batch for each step."""
 
     def __init__(self, pictures: Pictures, recipe: Recipe) -> None:
         self._pictures, self._recipe = pictures, recipe
 
-    def __getitem__(self, step: int) -> tuple[Tensor, Tensor]:
+    def __getitem__(self, step: int) -> tuple[Tensor, ...]:
         return self._pictures.batch(self._recipe, step)
 
 
 def batches(
     pictures: Pictures, recipe: Recipe, first: int, *, workers: int, pinned: bool
-) -> Iterator[tuple[Tensor, Tensor]]:
+) -> Iterator[tuple[Tensor, ...]]:
     """The batches of all steps from `first` on, without end.
 
     Args:
@@ -167,16 +176,16 @@ def _cropped(picture: Pixels, multiple: int) -> Pixels:
     return picture[:height, :width]
 
 
-def _window(picture: Pixels, top: int, left: int, side: int) -> Pixels:
+def _window(picture: Patch, top: int, left: int, side: int) -> Patch:
     return picture[top : top + side, left : left + side]
 
 
-def _turned(patch: Pixels, turns: int, mirror: bool) -> Pixels:
+def _turned(patch: Pixels | Taught, turns: int, mirror: bool) -> Pixels | Taught:
     turned = np.rot90(patch, turns)
     return turned[:, ::-1] if mirror else turned
 
 
-def tensor(patches: Sequence[Pixels]) -> Tensor:
+def tensor(patches: Sequence[Pixels | Taught]) -> Tensor:
     """h x w x 3 each, as n x 3 x h x w."""
     stacked = np.stack([np.ascontiguousarray(patch) for patch in patches])
     return torch.from_numpy(stacked).permute(0, 3, 1, 2)

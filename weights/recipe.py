@@ -24,6 +24,7 @@ class Recipe:
     optimiser: str = "soap"  # or another of OPTIMISERS
     refresh: int = 10  # steps after which SOAP brings its axes up to date
     variant: str = "published"  # or another of VARIANTS
+    taught: float = 0.0  # how far from the original the target lies, towards the teachers
     bf16: bool = False  # convolutions in bfloat16; pays on GPUs and CPUs with AMX, not on others
     seed: int = 0
     steps: int | None = None

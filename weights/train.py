@@ -37,7 +37,6 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.func import functional_call
-from torch.nn import functional as F
 
 from srcli.backends.fused_filters import use_compiled as use_compiled_filters
 from srcli.metrics import crop_border, luma, psnr
@@ -46,13 +45,15 @@ from srcli.models.lapar.network import FusedLapar, Lapar
 from srcli.registry import get_model
 from srcli.spec import TASKS
 
+from .bfloat16 import keep_picture
 from .convolution import use_compiled as use_compiled_convolutions
 from .gradients import Gradients
 from .growth import grown
-from .losses import LOSSES
+from .losses import LOSSES, taught_decibels
 from .pictures import Pictures, batches, tensor, test_pairs
 from .recipe import Recipe
 from .soap import Soap
+from .teachers import load_lessons
 from .variants import VARIANTS, FreeLapar
 
 log = logging.getLogger("train")
@@ -84,7 +85,7 @@ class Run:
             if isinstance(self.fused, FusedLapar):
                 log.info("filters: %s", use_compiled_filters(self.fused, threads))
         if recipe.bf16:
-            _keep_picture(self.fused, device)
+            keep_picture(self.fused, device)
         self.average = {k: v.detach().clone() for k, v in self.net.state_dict().items()}
         parameters = [p for p in self.net.parameters() if p.requires_grad]
         self.optimiser = _optimiser(recipe, parameters)
@@ -115,27 +116,30 @@ class Run:
         self.average = {k: v.detach().clone() for k, v in self.net.state_dict().items()}
         log.info("started from %s: %d of %d tensors", file, len(fitting), len(state))
 
-    def update(self, low: Tensor, high: Tensor) -> Tensor:
+    def update(self, *batch: Tensor) -> Tensor:
         """One step of the optimiser, by a batch of `Pictures`; returns the loss, on its device."""
-        low, high = (t.to(self.device, non_blocking=True).float().div_(255) for t in (low, high))
-        low, high = (t.contiguous(memory_format=torch.channels_last) for t in (low, high))
+        moved = (t.to(self.device, non_blocking=True).float().div_(255) for t in batch)
+        ready = [t.contiguous(memory_format=torch.channels_last) for t in moved]
         rate = self.recipe.rate(self.recipe.progress(self.step, self.seconds))
         for group in self.optimiser.param_groups:
             group["lr"] = rate
-        loss = self._gradients(low, high).clone()
+        loss = self._gradients(*ready).clone()
         nn.utils.clip_grad_norm_(self.net.parameters(), self.recipe.clip)
         self.optimiser.step()
         self._average()
         self.step += 1
         return loss
 
-    def _loss(self, low: Tensor, high: Tensor) -> Tensor:
+    def _loss(self, low: Tensor, high: Tensor, taught: Tensor | None = None) -> Tensor:
         bf16 = torch.autocast(
             self.device.type, torch.bfloat16, enabled=self.recipe.bf16, cache_enabled=False
         )
         with bf16:
             restored = functional_call(self.fused, self._weights(), (low,))
-        return LOSSES[self.recipe.loss](restored - high)
+        if taught is None:
+            return LOSSES[self.recipe.loss](restored - high)
+        target = torch.lerp(high, taught, self.recipe.taught)
+        return taught_decibels(restored - high, restored - target)
 
     def _weights(self) -> dict[str, Tensor]:
         if isinstance(self.net, Lapar) and isinstance(self.fused, FusedLapar):
@@ -196,38 +200,6 @@ class Run:
         log.info("resumed at step %d after %.1f minutes", self.step, self.seconds / 60)
 
 
-def _keep_picture(fused: nn.Module, device: torch.device) -> None:
-    """Keep out of bfloat16 what a network's result is nearly made of already.
-
-    It is not for the network to learn, and half a grey level would stay.
-    """
-    exactly = torch.autocast(device.type, enabled=False)
-    if isinstance(fused, FusedLapar):
-        fused.enlarge = exactly(fused.enlarge)  # type: ignore[method-assign]
-        fused.taps = _BiasApart(fused.taps)  # type: ignore[assignment]
-    elif isinstance(fused, FusedAwsrn):
-        fused.skip.forward = exactly(fused.skip.forward)  # type: ignore[method-assign]
-        fused.tail = _BiasApart(fused.tail)  # type: ignore[assignment]
-
-
-class _BiasApart(nn.Module):
-    """A convolution whose bias is not rounded to what the convolution is computed in.
-
-    A filter's centre is nearly one, and a bias: rounded to bfloat16 it would be off by the same at
-    every pixel, and what the network learned would be right for the rounded one only.
-    """
-
-    def __init__(self, convolution: nn.Conv2d) -> None:
-        super().__init__()
-        self.out_channels, self.padding = convolution.out_channels, convolution.padding
-        self.weight, self.bias = convolution.weight, convolution.bias
-
-    def forward(self, x: Tensor) -> Tensor:
-        assert self.bias is not None
-        product = F.conv2d(x, self.weight, padding=self.padding)
-        return product.float() + self.bias.view(-1, 1, 1)
-
-
 class Interruption:
     """Ctrl-C and a polite kill, which wait for the end of a step; a second one does not."""
 
@@ -249,9 +221,7 @@ class Interruption:
             signal.signal(number, handler)
 
 
-def train(
-    run: Run, batches: Iterator[tuple[Tensor, Tensor]], test: Path | None, every: float
-) -> None:
+def train(run: Run, batches: Iterator[tuple[Tensor, ...]], test: Path | None, every: float) -> None:
     """Go on with `run` until its recipe is fulfilled; evaluate and save every `every` minutes.
 
     Raises:
@@ -346,6 +316,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--data", type=Path, required=True, help="folder of lossless pictures")
     parser.add_argument("--out", type=Path, required=True, help="folder of this run")
     parser.add_argument("--init", type=Path, help="safetensors to start from, of any scale")
+    parser.add_argument("--teachers", type=Path, help="what teachers.py made of the pictures")
     parser.add_argument("--test", type=Path, help="test set with HR and LRx<scale> folders")
     parser.add_argument("--minutes", type=float)
     parser.add_argument("--steps", type=int)
@@ -361,7 +332,16 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--variant", choices=VARIANTS, default="published", help="see variants.py")
     parser.add_argument("--bf16", action="store_true", help="convolutions in bfloat16")
     defaults = Recipe(model="", scale=1)
-    for name in ("batch", "patch", "learning_rate", "candidates", "average", "refresh", "seed"):
+    for name in (
+        "batch",
+        "patch",
+        "learning_rate",
+        "candidates",
+        "average",
+        "refresh",
+        "taught",
+        "seed",
+    ):
         value = getattr(defaults, name)
         parser.add_argument(f"--{name.replace('_', '-')}", type=type(value), default=value)
     arguments = parser.parse_args()
@@ -369,6 +349,10 @@ def _arguments() -> argparse.Namespace:
         parser.error("say how long: --minutes M or --steps N")
     if (arguments.task == "upscale") != (arguments.scale > 1):
         parser.error("upscale needs a --scale above 1; denoise and deblock have none")
+    if (arguments.taught > 0) != (arguments.teachers is not None):
+        parser.error("--teachers FILE and --taught SHARE go together")
+    if arguments.teachers and (arguments.task != "upscale" or arguments.loss != "psnr"):
+        parser.error("--teachers serves upscaling with --loss psnr only")
     return arguments
 
 
@@ -381,6 +365,8 @@ def main() -> None:
     recipe = Recipe(**{k: v for k, v in vars(arguments).items() if k in fields})
     arguments.out.mkdir(parents=True, exist_ok=True)
     pictures = Pictures(arguments.data, recipe.scale)
+    if arguments.teachers:
+        pictures.taught = load_lessons(arguments.teachers, pictures.low)
     device = torch.device(arguments.device)
     run = Run(recipe, arguments.out, device, cuda_graph=not arguments.no_cuda_graph)
     if run.checkpoint.exists():
