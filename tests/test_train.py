@@ -126,7 +126,7 @@ class TestTeachers:
             return np.mean([psnr(*pair) for pair in zip(taught, pictures.high, strict=True)])
 
         models = ("lapar-c", "lapar-b")
-        together = score(lessons(pictures.low, models, 2))
+        together = score(lessons(pictures.low, models, 2, CPU))
         for model in models:
             net = get_model(model).build(2)
             net.load_state_dict(load_file(f"weights/{model}-x2.safetensors"))
@@ -164,8 +164,8 @@ class TestTeachers:
     def test_what_is_saved_is_read_whole(self, tmp_path, data):
         file = tmp_path / "x2.safetensors"
         pictures = train.Pictures(data, 2)
-        (exactly,) = lessons(pictures.low[:1], ["lapar-c"], 2)
-        taught = list(lessons(pictures.low[:1], ["lapar-c"], 2, bf16=True))
+        (exactly,) = lessons(pictures.low[:1], ["lapar-c"], 2, CPU)
+        taught = list(lessons(pictures.low[:1], ["lapar-c"], 2, CPU, bf16=True))
         assert psnr(taught[0].astype(float), exactly.astype(float)) > 60
         save_lessons(file, taught, pictures.low[:1])
         assert np.array_equal(load_lessons(file, pictures.low[:1])[0], taught[0])
