@@ -15,6 +15,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from srcli.loading import load
 from srcli.metrics import psnr
 from srcli.models.lapar.network import apply_filters
 from srcli.registry import get_model
@@ -128,9 +129,7 @@ class TestTeachers:
         models = ("lapar-c", "lapar-b")
         together = score(lessons(pictures.low, models, 2, CPU))
         for model in models:
-            net = get_model(model).build(2)
-            net.load_state_dict(load_file(f"weights/{model}-x2.safetensors"))
-            fused = net.fuse()
+            fused = load(model, 2).network()
             with torch.no_grad():
                 alone = [fused(train.tensor([low]) / 255)[0] for low in pictures.low]
             assert together > score([p.permute(1, 2, 0).numpy() * 255 for p in alone])

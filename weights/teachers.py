@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -29,11 +28,11 @@ from safetensors.numpy import load_file, save_file
 from srcli.backends.base import Batch
 from srcli.backends.ensemble import SelfEnsemble
 from srcli.backends.fused_filters import use_compiled as use_compiled_filters
+from srcli.files import atomic_path
 from srcli.loading import load
-from srcli.models.lapar.network import FusedLapar
 
 from .bfloat16 import keep_picture
-from .pictures import Pictures, Pixels, Taught
+from .pictures import Pictures, Pixels, Taught, tensor
 
 MARK = "pictures"  # tensor that says which pictures the others belong to
 
@@ -48,7 +47,7 @@ class Teacher:
     def __init__(self, model: str, scale: int, device: torch.device, *, bf16: bool) -> None:
         self._net, self._bf16 = load(model, scale).network().to(device), bf16
         self._device = device
-        if device.type == "cpu" and isinstance(self._net, FusedLapar):
+        if device.type == "cpu":
             use_compiled_filters(self._net, torch.get_num_threads())
         if bf16:
             keep_picture(self._net, device)
@@ -75,17 +74,16 @@ def lessons(
     """What the models make of pictures together, one after the other."""
     teachers = [SelfEnsemble(Teacher(model, scale, device, bf16=bf16)) for model in models]
     for picture in low:
-        batch = picture.transpose(2, 0, 1)[None].astype(np.float32) / np.float32(255)
+        batch = (tensor([picture]).float() / 255).numpy()
         restored = np.mean([np.clip(teacher(batch), 0, 1) for teacher in teachers], axis=0)
         yield (restored[0].transpose(1, 2, 0) * 255).astype(np.float16)
 
 
 def save_lessons(file: Path, taught: Iterable[Taught], low: Sequence[Pixels]) -> None:
     """Write them, whole or not at all."""
-    partial = file.with_name(f"{file.name}.partial")
-    tensors = {str(index): np.ascontiguousarray(picture) for index, picture in enumerate(taught)}
-    save_file(tensors | {MARK: _mark(low)}, partial)
-    os.replace(partial, file)
+    with atomic_path(file) as partial:  # asked first: what cannot be written is not made
+        tensors = {str(index): np.ascontiguousarray(each) for index, each in enumerate(taught)}
+        save_file(tensors | {MARK: _mark(low)}, partial)
 
 
 def load_lessons(file: Path, low: Sequence[Pixels]) -> list[Taught]:
