@@ -19,6 +19,7 @@ from srcli.loading import load
 from srcli.metrics import psnr
 from srcli.models.lapar.network import apply_filters
 from srcli.registry import get_model
+from srcli.resample import reduce, resize
 from srcli.weights.gradients import Gradients
 from srcli.weights.growth import grown
 from srcli.weights.losses import LOSSES, decibels, taught_decibels
@@ -97,8 +98,6 @@ def test_training_reduces_the_loss(tmp_path, data, model):
 
 def test_pairs_belong_together(data):
     """The reduced patch is the reduction of the other, wherever it was cut and turned."""
-    from srcli.resample import reduce
-
     wanted = recipe(patch=24, batch=4)
     low, high = train.Pictures(data, 2).batch(wanted, 5)
     for small, large in zip(low, high, strict=True):
@@ -137,10 +136,28 @@ class TestTeachers:
     def test_patches_are_cut_and_turned_alike(self, data):
         wanted = recipe(batch=8)
         pictures = train.Pictures(data, 2)
-        pictures.taught = [picture.astype(np.float16) for picture in pictures.high]
+        pictures.teach([picture.astype(np.float16) for picture in pictures.high])
         low, high, taught = pictures.batch(wanted, 3)
         assert torch.equal(high, taught)
         assert low.shape[2:] == (8, 8)
+
+    def test_patches_are_kept_where_teachers_gain_most(self, data):
+        """They know the left half of each picture, and of the right no more than bicubic."""
+        pictures = train.Pictures(data, 2)
+        taught = []
+        for low, high in zip(pictures.low, pictures.high, strict=True):
+            lesson = resize(low.astype(np.float32), *high.shape[:2]).astype(np.float16)
+            half = high.shape[1] // 2
+            lesson[:, :half] = high[:, :half]
+            taught.append(lesson)
+        pictures.teach(taught)
+
+        def share_known(candidates):
+            _, high, taught = pictures.batch(recipe(candidates=candidates, batch=32), 0)
+            return float(((high - taught).abs().mean(dim=(1, 2, 3)) < 1).float().mean())
+
+        assert share_known(1) < 0.7
+        assert share_known(8) > 0.9
 
     def test_towards_the_original_the_gradient_is_that_of_the_loss(self):
         high = torch.rand(3, 3, 6, 6)
@@ -153,7 +170,7 @@ class TestTeachers:
         """Two runs by the same patches, whose teachers see all darker and brighter."""
         pictures, means = train.Pictures(data, 2), []
         for shift in (-20, 20):
-            pictures.taught = [(p + np.float16(shift)).astype(np.float16) for p in pictures.high]
+            pictures.teach([(p + np.float16(shift)).astype(np.float16) for p in pictures.high])
             run = train.Run(recipe(taught=0.9, loss="psnr"), tmp_path, CPU)
             for step in range(6):
                 run.update(*pictures.batch(run.recipe, step))

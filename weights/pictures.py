@@ -16,13 +16,15 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from srcli.degradations import Subsampling, add_noise, compress
+from srcli.metrics import luma
 from srcli.resample import reduce, resize
 
 from .recipe import Recipe
 
 Pixels = NDArray[np.uint8]
 Taught = NDArray[np.float16]  # what teachers make of a picture, in [0, 255]
-Patch = TypeVar("Patch", Pixels, Taught)
+Errors = NDArray[np.float32]
+Patch = TypeVar("Patch", Pixels, Taught, Errors)
 
 # Photographs are soft at full size, pictures that people enlarge have mostly been reduced before:
 # the network sees the training pictures at each of these sizes equally often.
@@ -30,6 +32,7 @@ SHRINK = (1.0, 2 / 3, 1 / 2)
 MOST_NOISE = 55.0  # standard deviation, of 255
 QUALITIES = range(10, 51)  # of JPEG
 JPEG_GRID = 16  # side of the blocks in which JPEG repeats itself, with halved colour planes
+NO_ERROR = 0.1  # squared, of luma: less is no worse than what rounding leaves
 PICTURE_TYPES = {".png", ".webp", ".bmp", ".tif", ".tiff"}  # lossless: JPEG teaches JPEG
 
 
@@ -46,9 +49,25 @@ class Pictures:
         self.high = [_cropped(picture, scale) for level in levels for picture in level]
         self.low = [reduce(picture, scale) if scale > 1 else picture for picture in self.high]
         self.taught: Sequence[Taught] = ()
+        self._errors: list[tuple[Errors, Errors]] = []
         areas = np.array([picture.shape[0] * picture.shape[1] for picture in self.low], float)
         by_level = areas.reshape(len(SHRINK), -1)
         self.chances = (by_level / by_level.sum(axis=1, keepdims=True)).ravel() / len(SHRINK)
+
+    def teach(self, lessons: Sequence[Taught]) -> None:
+        """Give a second target to each picture of `low`.
+
+        Of a recipe's candidates that patch is then kept on which teachers gain most over bicubic
+        enlargement. Most of what a network can do for a picture it does at few places, its strong
+        edges; texture has more detail, which neither knows.
+        """
+        self.taught = lessons
+        self._errors = []
+        for low, high, taught in zip(self.low, self.high, lessons, strict=True):
+            enlarged = np.clip(resize(low.astype(np.float32), *high.shape[:2]), 0, 255)
+            self._errors.append(
+                (_errors(enlarged, high, self.scale), _errors(taught, high, self.scale))
+            )
 
     def batch(self, recipe: Recipe, step: int) -> tuple[Tensor, ...]:
         """LR (n 3 p p) and HR (n 3 s*p s*p) patches in [0, 255], the same for the same step.
@@ -61,7 +80,8 @@ class Pictures:
 
     def _patch(self, recipe: Recipe, rng: np.random.Generator) -> list[Pixels | Taught]:
         drawn = [self._place(recipe.patch, rng) for _ in range(recipe.candidates)]
-        index, top, left = max(drawn, key=lambda place: self._detail(place, recipe.patch))
+        worth = self._gain if self.taught else self._detail
+        index, top, left = max(drawn, key=lambda place: worth(place, recipe.patch))
         low = self._damaged(recipe, index, top, left, rng)
         s = self.scale
         place, side = (top * s, left * s), recipe.patch * s
@@ -102,6 +122,14 @@ class Pictures:
         index, top, left = place
         green = _window(self.low[index], top, left, patch)[:, :, 1].astype(np.int16)
         return float(np.abs(np.diff(green, axis=0)).mean() + np.abs(np.diff(green, axis=1)).mean())
+
+    def _gain(self, place: tuple[int, int, int], patch: int) -> float:
+        index, top, left = place
+        enlarged, taught = (
+            float(_window(errors, top, left, patch).mean()) + NO_ERROR
+            for errors in self._errors[index]
+        )
+        return enlarged / taught
 
 
 class Batches(Dataset[tuple[Tensor, ...]]):
@@ -174,6 +202,15 @@ def _shrunk(picture: Pixels, factor: float) -> Pixels:
 def _cropped(picture: Pixels, multiple: int) -> Pixels:
     height, width = (side - side % multiple for side in picture.shape[:2])
     return picture[:height, :width]
+
+
+def _errors(restored: NDArray[np.generic], high: Pixels, scale: int) -> Errors:
+    """Squared errors of luma, the mean of those that belong to one pixel of the input, h x w."""
+    squared = ((luma(restored) - luma(high)) ** 2).astype(np.float32)
+    height, width = squared.shape
+    tiles = squared.reshape(height // scale, scale, width // scale, scale)
+    means: Errors = tiles.mean(axis=(1, 3))
+    return means
 
 
 def _window(picture: Patch, top: int, left: int, side: int) -> Patch:

@@ -366,7 +366,7 @@ def main() -> None:
     arguments.out.mkdir(parents=True, exist_ok=True)
     pictures = Pictures(arguments.data, recipe.scale)
     if arguments.teachers:
-        pictures.taught = load_lessons(arguments.teachers, pictures.low)
+        pictures.teach(load_lessons(arguments.teachers, pictures.low))
     device = torch.device(arguments.device)
     run = Run(recipe, arguments.out, device, cuda_graph=not arguments.no_cuda_graph)
     if run.checkpoint.exists():
