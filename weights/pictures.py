@@ -59,7 +59,7 @@ class Pictures:
 
         Of a recipe's candidates that patch is then kept on which teachers gain most over bicubic
         enlargement. Most of what a network can do for a picture it does at few places, its strong
-        edges; texture has more detail, which neither knows.
+        edges; texture has more detail, which no network knows.
         """
         self.taught = lessons
         self._errors = []

@@ -17,7 +17,7 @@ class Recipe:
     patch: int = 48
     learning_rate: float = 1e-3
     warmup: float = 0.02  # share of the run in which the learning rate rises
-    candidates: int = 2  # patches drawn for each one kept; see `Pictures`
+    candidates: int = 2  # patches drawn for each one kept: most detail, or most that teachers gain
     average: float = 0.999  # decay of the moving average of the weights
     clip: float = 0.5  # largest norm of the gradient
     loss: str = "charbonnier"  # or another of LOSSES
