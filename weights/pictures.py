@@ -23,7 +23,7 @@ from .recipe import Recipe
 
 Pixels = NDArray[np.uint8]
 Taught = NDArray[np.float16]  # what teachers make of a picture, in [0, 255]
-Errors = NDArray[np.float32]
+Errors = NDArray[np.float32]  # h x w x 2, squared: of bicubic enlargement, and of teachers
 Patch = TypeVar("Patch", Pixels, Taught, Errors)
 
 # Photographs are soft at full size, pictures that people enlarge have mostly been reduced before:
@@ -49,7 +49,7 @@ class Pictures:
         self.high = [_cropped(picture, scale) for level in levels for picture in level]
         self.low = [reduce(picture, scale) if scale > 1 else picture for picture in self.high]
         self.taught: Sequence[Taught] = ()
-        self._errors: list[tuple[Errors, Errors]] = []
+        self._errors: list[Errors] = []
         areas = np.array([picture.shape[0] * picture.shape[1] for picture in self.low], float)
         by_level = areas.reshape(len(SHRINK), -1)
         self.chances = (by_level / by_level.sum(axis=1, keepdims=True)).ravel() / len(SHRINK)
@@ -62,12 +62,10 @@ class Pictures:
         edges; texture has more detail, which no network knows.
         """
         self.taught = lessons
-        self._errors = []
-        for low, high, taught in zip(self.low, self.high, lessons, strict=True):
-            enlarged = np.clip(resize(low.astype(np.float32), *high.shape[:2]), 0, 255)
-            self._errors.append(
-                (_errors(enlarged, high, self.scale), _errors(taught, high, self.scale))
-            )
+        self._errors = [
+            _squared_errors(low, high, taught, self.scale)
+            for low, high, taught in zip(self.low, self.high, lessons, strict=True)
+        ]
 
     def batch(self, recipe: Recipe, step: int) -> tuple[Tensor, ...]:
         """LR (n 3 p p) and HR (n 3 s*p s*p) patches in [0, 255], the same for the same step.
@@ -125,11 +123,9 @@ class Pictures:
 
     def _gain(self, place: tuple[int, int, int], patch: int) -> float:
         index, top, left = place
-        enlarged, taught = (
-            float(_window(errors, top, left, patch).mean()) + NO_ERROR
-            for errors in self._errors[index]
-        )
-        return enlarged / taught
+        errors = _window(self._errors[index], top, left, patch)
+        enlarged, taught = errors.mean(axis=(0, 1)) + NO_ERROR
+        return float(enlarged / taught)
 
 
 class Batches(Dataset[tuple[Tensor, ...]]):
@@ -204,12 +200,15 @@ def _cropped(picture: Pixels, multiple: int) -> Pixels:
     return picture[:height, :width]
 
 
-def _errors(restored: NDArray[np.generic], high: Pixels, scale: int) -> Errors:
-    """Squared errors of luma, the mean of those that belong to one pixel of the input, h x w."""
-    squared = ((luma(restored) - luma(high)) ** 2).astype(np.float32)
-    height, width = squared.shape
-    tiles = squared.reshape(height // scale, scale, width // scale, scale)
-    means: Errors = tiles.mean(axis=(1, 3))
+def _squared_errors(low: Pixels, high: Pixels, taught: Taught, scale: int) -> Errors:
+    """Of luma, the mean of those that belong to one pixel of the input."""
+    height, width = low.shape[:2]
+    enlarged = np.clip(resize(low.astype(np.float32), *high.shape[:2]), 0, 255)
+    original = luma(high)
+    squared = np.stack([(luma(picture) - original) ** 2 for picture in (enlarged, taught)], axis=-1)
+    means: Errors = squared.reshape(height, scale, width, scale, 2).mean(
+        axis=(1, 3), dtype=np.float32
+    )
     return means
 
 
