@@ -322,6 +322,42 @@ def test_a_variant_starts_as_what_it_is_given(tmp_path, data, variant):
     torch.testing.assert_close(again.net.fuse()(picture), run.net.fuse()(picture))
 
 
+@pytest.mark.parametrize("bf16", [False, True])
+def test_conditioned_filters_are_saved_as_published_ones(tmp_path, data, bf16):
+    wanted = recipe(variant="conditioned", bf16=bf16, average=0, learning_rate=1e-2)
+    run = run_for(wanted, tmp_path, data, 3)
+    published = get_model("lapar-c").build(2)
+    published.load_state_dict(load_file(tmp_path / "weights.safetensors"))
+    picture = torch.rand(1, 3, 9, 10)
+    trained = torch.func.functional_call(run.fused, run._weights(), (picture,))
+    torch.testing.assert_close(published(picture), trained, atol=2e-5, rtol=0)
+    again = train.Run(wanted, tmp_path, CPU)
+    again.start_from(tmp_path / "weights.safetensors")
+    for name, parameter in run.net.named_parameters():
+        if parameter.requires_grad:
+            given = again.net.get_parameter(name)
+            torch.testing.assert_close(given, parameter, atol=2e-5, rtol=2e-5, msg=name)
+
+
+def test_conditioned_filters_sharpen_nearly_as_easily_as_they_brighten(tmp_path, photograph):
+    net = train.Run(recipe(variant="conditioned", scale=4), tmp_path, CPU).net
+    low = torch.tensor(reduce(photograph, 4)).permute(2, 0, 1)[None].float() / 255
+    picture = net.fuse().enlarge(low)
+    brightening = torch.tensor([2.0] * 12 + [1])
+    sharpening = torch.tensor([0.0] * 7 + [-1] + [0] * 3 + [-1, 4])
+
+    def change(assemble, direction):
+        taps = (direction / direction.norm()).view(1, 13, 1, 1).expand(-1, -1, *picture.shape[2:])
+        return float(assemble(picture, taps, 13).square().mean().sqrt())
+
+    plainly, conditioned = (
+        change(assemble, brightening) / change(assemble, sharpening)
+        for assemble in (apply_filters, net.conditioned(apply_filters))
+    )
+    assert plainly > 100
+    assert conditioned < 20
+
+
 def test_bfloat16_sees_nearly_the_same_loss(tmp_path, data):
     pictures = train.Pictures(data, 2)
     losses = []

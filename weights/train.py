@@ -7,7 +7,8 @@ The run can be stopped at any time, by Ctrl-C or a polite kill, and goes on wher
 the same command is given again. `--out` receives `checkpoint.pt` (everything needed to go on),
 `weights.safetensors` (the moving average of the weights, under the published tensor names: what is
 shipped) and `log.csv`.
-(Those of a `--variant` have names of their own, and serve for comparison only.)
+(Those of a `--variant` other than `conditioned` have names of their own, and serve for comparison
+only.)
 
 Three things make an hour of CPU count. The published parameters are optimised through the fused
 network (see `Lapar.fused_weights`), which costs a third of the published one with LAPAR. Its
@@ -54,11 +55,11 @@ from .pictures import Pictures, batches, tensor, test_pairs
 from .recipe import Recipe
 from .soap import Soap
 from .teachers import load_lessons
-from .variants import VARIANTS, FreeLapar
+from .variants import VARIANTS, ConditionedLapar, FreeLapar
 
 log = logging.getLogger("train")
 
-Network = Lapar | Awsrn | FreeLapar
+Network = Lapar | Awsrn | ConditionedLapar | FreeLapar
 """What this recipe trains."""
 
 OPTIMISERS = ("soap", "adam")
@@ -86,6 +87,8 @@ class Run:
                 log.info("filters: %s", use_compiled_filters(self.fused, threads))
         if recipe.bf16:
             keep_picture(self.fused, device)
+        if isinstance(self.net, ConditionedLapar) and isinstance(self.fused, FusedLapar):
+            self.fused.assemble = self.net.conditioned(self.fused.assemble)
         self.average = {k: v.detach().clone() for k, v in self.net.state_dict().items()}
         parameters = [p for p in self.net.parameters() if p.requires_grad]
         self.optimiser = _optimiser(recipe, parameters)
@@ -142,7 +145,7 @@ class Run:
         return taught_decibels(restored - high, restored - target)
 
     def _weights(self) -> dict[str, Tensor]:
-        if isinstance(self.net, Lapar) and isinstance(self.fused, FusedLapar):
+        if isinstance(self.net, Lapar | ConditionedLapar) and isinstance(self.fused, FusedLapar):
             return self.net.fused_weights(self.fused)
         if isinstance(self.net, Awsrn) and isinstance(self.fused, FusedAwsrn):
             return self.net.fused_weights(self.fused)
@@ -175,7 +178,10 @@ class Run:
         torch.save(state, partial)
         os.replace(partial, self.checkpoint)
         partial = self.folder / "weights.partial"
-        save_file({k: v.cpu().contiguous() for k, v in self.average.items()}, partial)
+        average = self.averaged()
+        if isinstance(average, ConditionedLapar):
+            average = average.published()
+        save_file({k: v.cpu().contiguous() for k, v in average.state_dict().items()}, partial)
         os.replace(partial, self.folder / "weights.safetensors")
 
     def restore(self) -> None:
@@ -294,6 +300,8 @@ def _variant(net: Lapar | Awsrn, recipe: Recipe) -> Network:
         return net
     if not isinstance(net, Lapar):
         raise SystemExit(f"--variant {recipe.variant}: only LAPAR models have it.")
+    if recipe.variant == "conditioned":
+        return ConditionedLapar(net)
     return FreeLapar(net, recipe.variant)
 
 

@@ -83,18 +83,20 @@ class Lapar(nn.Module):
         for index, (block, left) in enumerate(zip(net.blocks(), skips, strict=True)):
             folded, gain = block.fused_weights(gain, left)
             weights |= {f"body.{index}.{name}": value for name, value in folded.items()}
-        tail = net.tail.fused_weights(self._basis(None if form is None else form.taps.out_channels))
+        tail = net.tail.fused_weights(self.basis(None if form is None else form.taps.out_channels))
         if self.scale > 1:
             weights |= plain("up", first(net.up), gain)
         else:
             tail["mix.weight"] = tail["mix.weight"] * gain
         return weights | tail
 
-    def _basis(self, count: int | None) -> Tensor:
+    def basis(self, count: int | None = None) -> Tensor:
         """What turns 72 coefficients into the taps of one filter: (72, taps).
 
-        Filters that equal their own half-turn need 13 taps (the centre and one of each opposite
-        pair), and every published dictionary is like that; a foreign one may need all 25.
+        Args:
+            count: 13 or 25; by default what the dictionary needs. Filters that equal their own
+                half-turn need 13 taps (the centre and one of each opposite pair), and every
+                published dictionary is like that; a foreign one may need all 25.
         """
         taps = self.decom_conv.weight.flatten(1)  # 72 25
         if count is None:
