@@ -57,6 +57,14 @@ def test_it_goes_down_a_valley_that_is_oblique():
     assert left[Soap] < 0.05 * left[torch.optim.Adam]
 
 
+def test_another_power_goes_on_where_the_valley_is_flat():
+    left = {}
+    for power in (0.5, 0.75):
+        weights = nn.Parameter(torch.zeros(6, 2, 3, 3))
+        left[power] = descend(Soap([weights], lr=0.01, power=power), weights, long_valley(), 400)
+    assert left[0.75] < 0.1 * left[0.5]
+
+
 def test_axes_stay_at_right_angles_in_order():
     weights = nn.Parameter(torch.zeros(6, 2, 3, 3))
     optimiser = Soap([weights], lr=0.02, every=5)

@@ -23,6 +23,7 @@ class Recipe:
     loss: str = "charbonnier"  # or another of LOSSES
     optimiser: str = "soap"  # or another of OPTIMISERS
     refresh: int = 10  # steps after which SOAP brings its axes up to date
+    power: float = 0.5  # of second moments, by which SOAP divides
     variant: str = "published"  # or another of VARIANTS
     taught: float = 0.0  # how far from the original the target lies, towards the teachers
     bf16: bool = False  # convolutions in bfloat16; pays on GPUs and CPUs with AMX, not on others

@@ -19,6 +19,8 @@ import torch
 from torch import Tensor
 
 EPS = 1e-8
+ADAMS_POWER = 0.5
+MOST_GAIN = 10.0  # a direction that hardly has gradients may be one that means nothing
 
 
 class Soap(torch.optim.Optimizer):
@@ -30,6 +32,10 @@ class Soap(torch.optim.Optimizer):
         lr: As for Adam.
         betas: Decay of the gradient's mean, and of its second moments in both senses.
         every: Steps after which the eigenvectors are brought up to date.
+        power: Of the second moments, what a matrix's gradient is divided by. With Adam's 0.5 all
+            directions move alike, so that those with large gradients change what the network does,
+            and shake it, a hundred times as much as others. Above that, these go up to `MOST_GAIN`
+            times as far, and the large ones less: together they change it as much as with 0.5.
     """
 
     def __init__(
@@ -38,8 +44,9 @@ class Soap(torch.optim.Optimizer):
         lr: float = 1e-3,
         betas: tuple[float, float] = (0.9, 0.99),
         every: int = 10,
+        power: float = 0.5,
     ) -> None:
-        super().__init__(parameters, {"lr": lr, "betas": betas, "every": every})
+        super().__init__(parameters, {"lr": lr, "betas": betas, "every": every, "power": power})
 
     @overload
     def step(self, closure: None = None) -> None: ...
@@ -87,6 +94,8 @@ class Soap(torch.optim.Optimizer):
             direction, gradient = (_turned(t, mode, vectors.mT) for t in (direction, gradient))
         square.mul_(slow).addcmul_(gradient, gradient, value=1 - slow)
         scale = (square / (1 - slow**count)).sqrt_().add_(EPS)
+        if axes and group["power"] != ADAMS_POWER:
+            scale = _for_power(scale, group["power"])
         change = direction / (1 - fast**count) / scale
         for mode, vectors in axes:
             change = _turned(change, mode, vectors)
@@ -94,6 +103,18 @@ class Soap(torch.optim.Optimizer):
             _bring_up_to_date(state, modes)
         changes = [own.reshape(p.shape) for own, p in zip(change, parameters, strict=True)]
         torch._foreach_sub_(parameters, changes, alpha=group["lr"])
+
+
+def _for_power(scale: Tensor, power: float) -> Tensor:
+    """What to divide n tensors by instead of their roots of second moments."""
+    size = _size(scale)
+    gain = (size / scale).pow_(2 * power - 1).clamp_(max=MOST_GAIN)
+    return scale / gain * (_size(gain * scale) / size)
+
+
+def _size(stack: Tensor) -> Tensor:
+    """Root mean square of each of n tensors, n x 1 x ... x 1."""
+    return stack.square().mean(dim=tuple(range(1, stack.ndim)), keepdim=True).sqrt_()
 
 
 def _by_shape(parameters: Iterable[Tensor]) -> Iterable[list[Tensor]]:

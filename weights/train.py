@@ -201,7 +201,8 @@ class Run:
             )
         self.optimiser.load_state_dict(state["optimiser"])
         for group in self.optimiser.param_groups:
-            group["every"] = self.recipe.refresh  # for SOAP; not what it was when this was saved
+            # For SOAP; not what they were when this was saved.
+            group |= {"every": self.recipe.refresh, "power": self.recipe.power}
         self.step, self.seconds = state["step"], state["seconds"]
         log.info("resumed at step %d after %.1f minutes", self.step, self.seconds / 60)
 
@@ -288,7 +289,7 @@ def validate(net: Network, dataset: Path, recipe: Recipe) -> float:
 def _optimiser(recipe: Recipe, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
     if recipe.optimiser == "adam":
         return torch.optim.Adam(parameters, betas=BETAS, fused=True)
-    return Soap(parameters, betas=BETAS, every=recipe.refresh)
+    return Soap(parameters, betas=BETAS, every=recipe.refresh, power=recipe.power)
 
 
 def _build(recipe: Recipe) -> Network:
@@ -347,6 +348,7 @@ def _arguments() -> argparse.Namespace:
         "candidates",
         "average",
         "refresh",
+        "power",
         "taught",
         "seed",
     ):
