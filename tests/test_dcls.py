@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
 
 import numpy as np
@@ -52,17 +53,23 @@ def test_matches_the_published_network(name, shared):
     """The vectors' weights are random: before the clamp, values reach thousands.
 
     999 of 1000 numbers of the vectors are 0 or 1 for that reason; the others hold rounding errors
-    of the values before the clamp, which are what the limit is relative to.
+    of the values before the clamp, which are what the limits are relative to. The vectors were made
+    in single precision, and are up to 5.1e-5 from what the same network gives in double precision:
+    how far two runs in single precision are apart depends on the processor.
     """
     x, expected, kernel = golden(shared, name, "input", "output", "kernel")
     published = build(name).requires_grad_(False)
     fill(published)
-    largest = published.Restorer(x, kernel).abs().max()
+    exact = copy.deepcopy(published).double().Restorer(x.double(), kernel.double())
+    largest = exact.abs().max()
     assert largest > 1000
-    for form in (published, published.fuse()):
+    assert (exact.clamp(0, 1) - expected).abs().max() < 6e-5 * largest
+    fused = published.fuse()
+    for form, restorer in ((published, published.Restorer), (fused, fused.restorer)):
         estimated = form.estimate_kernel(x)
         assert (estimated - kernel).abs().max() < 1e-5 * kernel.abs().max()
-        assert (form.restore(x, kernel) - expected).abs().max() < 1e-5 * largest
+        assert (restorer(x, kernel) - exact).abs().max() < 1e-4 * largest
+        assert torch.equal(form.restore(x, kernel), restorer(x, kernel).clamp(0, 1))
 
 
 @pytest.mark.parametrize("name", CONFIGURATIONS)
