@@ -82,7 +82,7 @@ def test_shipped_weights_give_what_the_published_network_gives(vectors, name, sc
     model = load(name, scale, task=task)
     network = prepared(model.published(), threads=2)
     # AWSRN-SD x4, whose values on noise reach 1.8, is off by 3.4e-6; LAPAR-A x4, whose taps reach
-    # 10 there, by 3.6e-6 (its published form in single precision by 1.2e-5). Vectors of 128 bits
+    # 10 there, by 3.9e-6 (its published form in single precision by 1.2e-5). Vectors of 128 bits
     # round products before they are added. All others are off by less than 3.3e-6.
     steep = not name.startswith("lapar") or (name, scale) == ("lapar-a", 4)
     limit = model.spec.tolerance / (2 if steep or vectors == 128 else 3)
