@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 import signal
 import subprocess
 import sys
@@ -191,6 +192,18 @@ class TestTeachers:
         with pytest.raises(SystemExit, match="cannot be read"):
             load_lessons(file, pictures.low)
 
+    def test_what_a_stopped_command_has_made_is_not_made_again(self, tmp_path, data):
+        low = train.Pictures(data, 2).low[:2]
+        stopped = lessons(low, ["lapar-c"], 2, CPU, kept=tmp_path)
+        first = next(stopped)
+        stopped.close()
+        assert np.array_equal(np.load(tmp_path / "0.npy"), first)
+        np.save(tmp_path / "0.npy", first + 1)  # to be known again
+        again = list(lessons(low, ["lapar-c"], 2, CPU, kept=tmp_path))
+        assert np.array_equal(again[0], first + 1)
+        assert again[1].shape == (2 * low[1].shape[0], 2 * low[1].shape[1], 3)
+        assert (tmp_path / "1.npy").exists()
+
     def test_the_commands_work_together(self, tmp_path, data):
         def run(program, *options):
             command = [sys.executable, "-m", f"srcli.weights.{program}", *options]
@@ -199,6 +212,8 @@ class TestTeachers:
         file, out = str(tmp_path / "x4.safetensors"), str(tmp_path / "run")
         done = run("teachers", "lapar-c", "-s", "4", "--data", str(data), "--out", file)
         assert done.returncode == 0, done.stderr
+        assert re.search(r"(\d+) of \1 pictures", done.stderr)
+        assert not list(tmp_path.glob("*.partial"))
         options = ["lapar-c", "-s", "4", "--data", str(data), "--out", out, "--teachers", file]
         options += ["--loss", "psnr", "--patch", "8", "--batch", "2", "--steps", "2"]
         done = run("train", *options, "--taught", "0.9")

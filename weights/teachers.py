@@ -9,12 +9,18 @@ of several networks over the eight flips and turns of a picture holds none of it
 the original than any of these networks (Hinton, Vinyals and Dean, "Distilling the knowledge in a
 neural network", 2015; self-ensemble: Timofte, Rothe and Van Gool, CVPR 2016, section 3.6). It is
 made once for a whole picture: a flip or turn of the picture has the same one, flipped or turned.
+
+Pictures that are done are kept beside `--out` until all are, in a folder whose name ends in
+`.partial`: the same command goes on where a stopped one was.
 """
 
 from __future__ import annotations
 
 import argparse
 import hashlib
+import logging
+import shutil
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -34,7 +40,10 @@ from srcli.loading import load
 from .bfloat16 import keep_picture
 from .pictures import Pictures, Pixels, Taught, tensor
 
+log = logging.getLogger("teachers")
+
 MARK = "pictures"  # tensor that says which pictures the others belong to
+SILENCE = 60.0  # seconds between two lines about progress, where stderr is no terminal
 
 
 class Teacher:
@@ -70,13 +79,25 @@ def lessons(
     device: torch.device,
     *,
     bf16: bool = False,
+    kept: Path | None = None,
 ) -> Iterator[Taught]:
-    """What the models make of pictures together, one after the other."""
+    """What the models make of pictures together, one after the other.
+
+    Those in the folder `kept` are read from there, and those that are made are written there.
+    """
     teachers = [SelfEnsemble(Teacher(model, scale, device, bf16=bf16)) for model in models]
-    for picture in low:
+    for index, picture in enumerate(low):
+        file = kept / f"{index}.npy" if kept else None
+        if file and file.exists():
+            yield np.load(file)
+            continue
         batch = (tensor([picture]).float() / 255).numpy()
         restored = np.mean([np.clip(teacher(batch), 0, 1) for teacher in teachers], axis=0)
-        yield (restored[0].transpose(1, 2, 0) * 255).astype(np.float16)
+        lesson = (restored[0].transpose(1, 2, 0) * 255).astype(np.float16)
+        if file:
+            with atomic_path(file) as partial:
+                np.save(partial, lesson)
+        yield lesson
 
 
 def save_lessons(file: Path, taught: Iterable[Taught], low: Sequence[Pixels]) -> None:
@@ -112,6 +133,31 @@ def _mark(low: Sequence[Pixels]) -> Pixels:
     return np.frombuffer(mark.digest(), np.uint8)
 
 
+def _unfinished(
+    file: Path, low: Sequence[Pixels], models: Sequence[str], scale: int, *, bf16: bool
+) -> Path:
+    """The folder for what is done of `file`; another one for other networks or pictures."""
+    made_by = hashlib.sha256(repr((scale, bf16)).encode())
+    made_by.update(_mark(low).tobytes())
+    for model in models:
+        made_by.update(load(model, scale).weights.sha256.encode())
+    return file.with_name(f"{file.stem}-{made_by.hexdigest()[:12]}.partial")
+
+
+def _shown(taught: Iterable[Taught], total: int) -> Iterator[Taught]:
+    """The same, with progress on stderr: a bar on a terminal, now and then a line elsewhere."""
+    console = Console(stderr=True)
+    if console.is_terminal:
+        yield from track(taught, "Teaching", total, console=console)
+        return
+    since = time.monotonic()
+    for done, lesson in enumerate(taught, start=1):
+        yield lesson
+        if done == total or time.monotonic() - since > SILENCE:
+            log.info("%d of %d pictures", done, total)
+            since = time.monotonic()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m srcli.weights.teachers",
@@ -128,11 +174,13 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
-    low = Pictures(arguments.data, arguments.scale).low
-    device = torch.device(arguments.device)
-    taught = lessons(low, arguments.models, arguments.scale, device, bf16=arguments.bf16)
-    shown = track(taught, "Teaching", len(low), console=Console(stderr=True))
-    save_lessons(arguments.out, shown, low)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s  %(message)s")
+    out, models, scale, bf16 = arguments.out, arguments.models, arguments.scale, arguments.bf16
+    low = Pictures(arguments.data, scale).low
+    kept = _unfinished(out, low, models, scale, bf16=bf16)
+    taught = lessons(low, models, scale, torch.device(arguments.device), bf16=bf16, kept=kept)
+    save_lessons(out, _shown(taught, len(low)), low)
+    shutil.rmtree(kept, ignore_errors=True)
 
 
 if __name__ == "__main__":
