@@ -26,7 +26,7 @@ class Recipe:
     power: float = 0.5  # of second moments, by which SOAP divides
     variant: str = "published"  # or another of VARIANTS
     taught: float = 0.0  # how far from the original the target lies, towards the teachers
-    bf16: bool = False  # convolutions in bfloat16; pays on GPUs and CPUs with AMX, not on others
+    bf16: bool = False  # convolutions in bfloat16; pays on GPUs and CPUs that have it
     seed: int = 0
     steps: int | None = None
     minutes: float | None = None
