@@ -43,6 +43,9 @@ class OnnxOptions:
     ends_at_taps: bool = False
     """Leave out the last step of a model that assembles filters; see `srcli.export.taps`."""
 
+    by_parts: bool = False
+    """Put nothing together for a convolution; see `srcli.export.parts`."""
+
 
 def export_verified(
     model: LoadedModel, target: Path, options: OnnxOptions | None = None
@@ -105,6 +108,10 @@ def to_onnx(model: LoadedModel, options: OnnxOptions | None = None) -> onnx.Mode
         from .taps import without_filtering
 
         proto = without_filtering(proto)
+    if options.by_parts:
+        from .parts import by_parts
+
+        proto = by_parts(proto)
     _describe(proto, model, options)
     return proto
 

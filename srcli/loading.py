@@ -7,7 +7,7 @@ import importlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from srcli.errors import UsageError, WeightsError
 from srcli.registry import DEFAULT_MODEL, check_scale, get_model
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 
 Note = Callable[[str], None]
+GraphForm = Literal["whole", "taps", "parts"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,7 +91,11 @@ class LoadedModel:
 
     def graph(self, precision: GraphPrecision = "fp32") -> Path:
         """The verified ONNX file in the cache; exported on first use, which takes seconds."""
-        return self._exported(precision, ends_at_taps=False)
+        return self._exported(precision)
+
+    def cpu_graph(self, precision: GraphPrecision = "fp32") -> Path:
+        """The same as CPUs compute it best: a densely connected model by parts."""
+        return self._exported(precision, "parts") if self.spec.dense else self.graph(precision)
 
     def tap_graph(self, precision: GraphPrecision = "fp32") -> Path | None:
         """The same up to the 13 taps of symmetric filters; None for models that have no such.
@@ -99,10 +104,10 @@ class LoadedModel:
         """
         if self.spec.distinct_taps is None or precision == "fp16":
             return None
-        path = self._graph_path(precision, ends_at_taps=True)
+        path = self._graph_path(precision, "taps")
         if not (path.exists() or self._is_symmetric()):
             return None
-        return self._exported(precision, ends_at_taps=True)
+        return self._exported(precision, "taps")
 
     def native_weights(self) -> Path | None:
         """The verified file that `srcli.backends.native` reads; None for what it does not run."""
@@ -122,16 +127,18 @@ class LoadedModel:
         network: Any = self.network()
         return bool(network.taps.out_channels == self.spec.distinct_taps)
 
-    def _graph_path(self, precision: GraphPrecision, *, ends_at_taps: bool) -> Path:
-        return graph_path(self.weights, f"{precision}-taps" if ends_at_taps else precision)
+    def _graph_path(self, precision: GraphPrecision, form: GraphForm) -> Path:
+        return graph_path(self.weights, precision if form == "whole" else f"{precision}-{form}")
 
-    def _exported(self, precision: GraphPrecision, *, ends_at_taps: bool) -> Path:
-        path = self._graph_path(precision, ends_at_taps=ends_at_taps)
+    def _exported(self, precision: GraphPrecision, form: GraphForm = "whole") -> Path:
+        path = self._graph_path(precision, form)
         if not path.exists():
             self.note(f"preparing {self.label} for ONNX Runtime; this happens once")
             # By name: `export` builds on this package, which must not import it in turn.
             exporter = importlib.import_module("srcli.export.to_onnx")
-            options = exporter.OnnxOptions(precision=precision, ends_at_taps=ends_at_taps)
+            options = exporter.OnnxOptions(
+                precision=precision, ends_at_taps=form == "taps", by_parts=form == "parts"
+            )
             with into_cache():
                 exporter.export_verified(self, path, options)
         return path

@@ -155,6 +155,9 @@ class ModelSpec:
     compiled: bool = False
     """Whether the `native` backend runs it."""
 
+    dense: bool = False
+    """Whether most convolutions read what all before them made, put together, as in DenseNet."""
+
     distinct_taps: int | None = None
     """Of each pixel's filter, where the fused network ends by filtering its picture with filters
     that it computed, each equal to its own half-turn."""

@@ -115,6 +115,10 @@ class Model(Protocol):
         """The verified ONNX file that computes in this precision; made on first use."""
         ...
 
+    def cpu_graph(self, precision: GraphPrecision = "fp32") -> Path:
+        """The same as CPUs compute it best."""
+        ...
+
     def tap_graph(self, precision: GraphPrecision = "fp32") -> Path | None:
         """The same up to the taps of LAPAR's filters, for backends that apply them themselves.
 

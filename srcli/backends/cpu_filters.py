@@ -42,7 +42,7 @@ def unavailable() -> str | None:
 def shortest_graph(model: Model, precision: GraphPrecision) -> Path:
     """The graph for CPUs: up to the taps if the rest is done here, else the whole."""
     parted = None if unavailable() else model.tap_graph(precision)
-    return model.graph(precision) if parted is None else parted
+    return model.cpu_graph(precision) if parted is None else parted
 
 
 class CpuFilters:

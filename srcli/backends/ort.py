@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 Shape = tuple[int, ...]
 MANY = 64  # pictures in a batch, where the graph does not limit them
+BY_PARTS = 0.4  # of a dense model's memory is needed by parts; measured: 0.29 to 0.37
 _FATAL_ONLY = 4  # severity; anything lower lets ONNX Runtime write warnings into our stderr
 _CPU, _CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 
@@ -52,7 +53,10 @@ class OnnxRuntimeBackend(RunsEveryModel):
         if options.precision == "int8" and cuda:
             raise BackendError("int8 is for CPUs. Choose --precision fp16.")
         make = model.graph if cuda else partial(shortest_graph, model)
-        return OnnxRuntimeSession(make(options.precision), options, cuda=cuda)
+        session = OnnxRuntimeSession(make(options.precision), options, cuda=cuda)
+        if model.spec.dense and not cuda:
+            session.memory_share = BY_PARTS
+        return session
 
 
 class OnnxRuntimeSession:
@@ -65,6 +69,8 @@ class OnnxRuntimeSession:
         cuda: On the GPU; that it really runs there is checked, because ONNX Runtime goes on
             silently on the CPU when a library of CUDA's is missing.
     """
+
+    memory_share = 1.0
 
     def __init__(self, graph: Path, options: SessionOptions, *, cuda: bool = False) -> None:
         ort = runtimes.onnxruntime()

@@ -308,6 +308,10 @@ class Published:
             )
         return file
 
+    def cpu_graph(self, precision: GraphPrecision = "fp32") -> Path:
+        """No other, whatever it runs on."""
+        return self.graph(precision)
+
     def tap_graph(self, precision: GraphPrecision = "fp32") -> None:
         """The published form has no such taps."""
 
