@@ -104,7 +104,8 @@ def main() -> None:
         for scale in spec.scales if spec.name.startswith(arguments.only) else ():
             for backend in BACKENDS:
                 key = (spec.name, str(scale), backend.name)
-                if key in rows or backend.unavailable() is not None:
+                cannot = backend.unavailable() or backend.declines(spec, "fp32")
+                if key in rows or cannot:
                     continue
                 row = measured_apart(spec.name, scale, backend.name, arguments.memory)
                 if row is None:

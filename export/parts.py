@@ -50,7 +50,8 @@ def by_parts(model: ModelProto) -> ModelProto:
         nodes += _summed(node, read, names)
     graph.initializer.extend(shares.values())
     wanted = {name for node in nodes for name in node.input}
-    set_nodes(graph, [node for node in nodes if node.output[0] in wanted | _outputs(model)])
+    wanted.update(output.name for output in graph.output)
+    set_nodes(graph, [node for node in nodes if wanted.intersection(node.output)])
     return made
 
 
@@ -90,7 +91,3 @@ def _channels(model: ModelProto) -> Mapping[str, int]:
         value.name: value.type.tensor_type.shape.dim for value in (*graph.input, *graph.value_info)
     }
     return {name: dims[CHANNELS].dim_value for name, dims in shapes.items() if len(dims) == 4}
-
-
-def _outputs(model: ModelProto) -> set[str]:
-    return {output.name for output in model.graph.output}

@@ -142,7 +142,7 @@ def _floats(shape: Shape) -> int:
 
 def _geometry_fixed(shape: Shape, scale: int | Fraction) -> Geometry:
     # The features are at input resolution, the head is at that of the output.
-    floats = math.ceil(_floats(shape) / scale**2) + 64
+    floats = math.ceil(_floats(shape) / scale**2) + 72
     return Geometry(margin=shape.reach + 1, floats_per_pixel=floats, tiling="approximate")
 
 
