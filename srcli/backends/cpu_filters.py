@@ -25,6 +25,9 @@ REBUILD = (
     "Install a C compiler (GCC or Clang) and Python's headers, then install srcli from its source "
     "again, with --no-cache-dir."
 )
+# Share of its memory that a dense model needs by parts; measured: 0.26 to 0.38 (see
+# benchmarks/memory_per_pixel.py).
+BY_PARTS = 0.4
 STRIP = 64  # rows; four more are read for each strip
 # Outputs of a graph that ends at the taps; the picture that they filter is the input if missing.
 TAPS, PICTURE = "filter.taps", "filter.picture"

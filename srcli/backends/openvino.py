@@ -26,7 +26,7 @@ from srcli.backends.base import (
     recent,
     says_out_of_memory,
 )
-from srcli.backends.cpu_filters import TAPS, CpuFilters, shortest_graph
+from srcli.backends.cpu_filters import BY_PARTS, TAPS, CpuFilters, shortest_graph
 from srcli.backends.openvino_graph import gather_pixels, last_channels
 from srcli.backends.ort import OnnxRuntimeSession
 from srcli.errors import BackendError, DeclinedError, first_line
@@ -61,7 +61,10 @@ class OpenVinoBackend:
 
     def open(self, model: Model, options: SessionOptions) -> OpenVinoSession:
         graph = shortest_graph(model, "int8" if options.precision == "int8" else "fp32")
-        return OpenVinoSession(graph, options)
+        session = OpenVinoSession(graph, options)
+        if model.spec.dense:
+            session.memory_share = BY_PARTS
+        return session
 
 
 @cache
@@ -82,7 +85,7 @@ class OpenVinoSession:
     Its lanes may call it at the same time, each with its share of the threads.
     """
 
-    memory_share = 0.6  # measured: 0.58 (LAPAR), 0.59 (AWSRN), 0.37 (ASDN), 0.2 (HPINet)
+    memory_share = 0.6  # measured: 0.58 (LAPAR), 0.59 (AWSRN), 0.2 (HPINet)
 
     def __init__(self, graph: Path, options: SessionOptions) -> None:
         self._precision = options.precision

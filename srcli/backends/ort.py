@@ -18,7 +18,7 @@ from srcli.backends.base import (
     SessionOptions,
     says_out_of_memory,
 )
-from srcli.backends.cpu_filters import PICTURE, TAPS, CpuFilters, shortest_graph
+from srcli.backends.cpu_filters import BY_PARTS, PICTURE, TAPS, CpuFilters, shortest_graph
 from srcli.cuda import driver
 from srcli.errors import BackendError, first_line
 from srcli.machine import usable_cores
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
 Shape = tuple[int, ...]
 MANY = 64  # pictures in a batch, where the graph does not limit them
-BY_PARTS = 0.4  # of a dense model's memory is needed by parts; measured: 0.29 to 0.37
 _FATAL_ONLY = 4  # severity; anything lower lets ONNX Runtime write warnings into our stderr
 _CPU, _CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 
