@@ -28,7 +28,7 @@ import re
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
@@ -197,16 +197,17 @@ def no_gpu() -> None:
     module.current_gpu = lambda: None  # type: ignore[attr-defined]
 
 
-def read_rows(file: Path) -> dict[tuple[str, int], Row]:
+def read_rows(file: Path, *keys: str) -> dict[tuple[str, ...], Row]:
+    """Rows of a table by their values in some columns; none where there is no file yet."""
     if not file.exists():
         return {}
     with file.open(newline="") as stream:
-        return {(row["model"], int(row["scale"])): dict(row) for row in csv.DictReader(stream)}
+        return {tuple(row[key] for key in keys): dict(row) for row in csv.DictReader(stream)}
 
 
-def write_rows(file: Path, rows: dict[tuple[str, int], Row]) -> None:
+def write_rows(file: Path, fields: Sequence[str], rows: Mapping[tuple[str, ...], Row]) -> None:
     with atomic_path(file) as partial, partial.open("w", newline="") as stream:
-        writer = csv.DictWriter(stream, FIELDS, lineterminator="\n")
+        writer = csv.DictWriter(stream, fields, lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows.values())
 
@@ -221,11 +222,11 @@ def main() -> None:
     arguments = parser.parse_args()
     checkpoints = dict(pair.split("=", 1) for pair in arguments.checkpoint)
     no_gpu()
-    rows = read_rows(arguments.out)
+    rows = read_rows(arguments.out, "model", "scale")
     for spec, scale in variants():
         if not spec.name.startswith(arguments.only):
             continue
-        row = rows.setdefault((spec.name, scale), {"model": spec.name, "scale": scale})
+        row = rows.setdefault((spec.name, str(scale)), {"model": spec.name, "scale": scale})
         started = time.perf_counter()
         with tempfile.TemporaryDirectory() as folder:
             checkpoint = Path(checkpoints[spec.name]) if spec.name in checkpoints else None
@@ -233,7 +234,7 @@ def main() -> None:
             if row.get("weights") != origin:
                 row |= {"weights": origin} | dict.fromkeys(DIFFERENCES, "-")
             complete(row, model, Path(folder), arguments)
-        write_rows(arguments.out, rows)
+        write_rows(arguments.out, FIELDS, rows)
         print(f"{spec.name} x{scale}: {time.perf_counter() - started:.0f} s  {row}", flush=True)
 
 

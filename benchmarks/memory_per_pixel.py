@@ -18,36 +18,29 @@ import csv
 import subprocess
 import sys
 import tempfile
+from itertools import product
 from math import sqrt
 from pathlib import Path
 
 import numpy as np
-from every_graph import open_model
+from every_graph import Row, open_model, read_rows, variants, write_rows
 
 from srcli.backends import BACKENDS, get_backend
 from srcli.backends.base import SessionOptions, memory_share_of
-from srcli.files import atomic_path
-from srcli.registry import MODELS, get_model
+from srcli.benchmark.memory import forget_peak, peak_bytes, resident_bytes
+from srcli.registry import get_model
 
 FIELDS = ("model", "scale", "backend", "width", "height", "said", "measured", "ratio")
 FLOAT = 4  # bytes
 SMALL = 24  # side of a picture
 MOST_PIXELS = 2_200_000  # of output; at x8 as many as OpenVINO takes itself, see its session
-FORGET_PEAK = "5"  # see proc(5)
-Row = dict[str, str]
-
-
-def bytes_of(what: str) -> int:
-    """Of this process: VmRSS is what it has now, VmHWM what it had at the worst moment."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) << 10 for line in lines if line.startswith(what))
+KEYS = FIELDS[:3]
 
 
 def measure(name: str, scale: int, backend: str, memory: int) -> Row:
     """In this process, which must not have done anything of the sort before."""
-    spec = get_model(name)
     with tempfile.TemporaryDirectory() as folder:
-        model, _ = open_model(spec, scale, Path(folder), None)
+        model, _ = open_model(get_model(name), scale, Path(folder), None)
         session = get_backend(backend).open(model, SessionOptions())
         geometry = model.geometry
         pixels = min(memory / FLOAT / geometry.floats_per_pixel, MOST_PIXELS)
@@ -56,10 +49,12 @@ def measure(name: str, scale: int, backend: str, memory: int) -> Row:
         small = geometry.accepted(SMALL)
         batch = np.random.default_rng(0).random((1, 3, height, width), np.float32)
         session(batch[:, :, :small, :small])
-        Path("/proc/self/clear_refs").write_text(FORGET_PEAK)
-        before = bytes_of("VmRSS")
+        forget_peak()
+        before = resident_bytes()
         session(batch)
-        peak = bytes_of("VmHWM")
+        peak = peak_bytes()
+    if before is None or peak is None:
+        sys.exit("this system does not tell what a process takes")
     said = geometry.floats_per_pixel * memory_share_of(session)
     found = (peak - before) / FLOAT / (height * width * scale**2)
     values = (name, scale, backend, width, height, f"{said:.0f}", f"{found:.0f}")
@@ -94,28 +89,17 @@ def main() -> None:
         return
     if arguments.out is None:
         parser.error("--out is missing")
-    rows: dict[tuple[str, ...], Row] = {}
-    if arguments.out.exists():
-        with arguments.out.open(newline="") as stream:
-            rows = {
-                tuple(row[field] for field in FIELDS[:3]): row for row in csv.DictReader(stream)
-            }
-    for spec in MODELS:
-        for scale in spec.scales if spec.name.startswith(arguments.only) else ():
-            for backend in BACKENDS:
-                key = (spec.name, str(scale), backend.name)
-                cannot = backend.unavailable() or backend.declines(spec, "fp32")
-                if key in rows or cannot:
-                    continue
-                row = measured_apart(spec.name, scale, backend.name, arguments.memory)
-                if row is None:
-                    continue
-                rows[key] = row
-                print(",".join(row.values()), flush=True)
-                with atomic_path(arguments.out) as partial, partial.open("w", newline="") as stream:
-                    writer = csv.DictWriter(stream, FIELDS, lineterminator="\n")
-                    writer.writeheader()
-                    writer.writerows(rows.values())
+    rows = read_rows(arguments.out, *KEYS)
+    for (spec, scale), backend in product(variants(), BACKENDS):
+        key = (spec.name, str(scale), backend.name)
+        cannot = backend.unavailable() or backend.declines(spec, "fp32")
+        if key in rows or cannot or not spec.name.startswith(arguments.only):
+            continue
+        row = measured_apart(spec.name, scale, backend.name, arguments.memory)
+        if row is not None:
+            rows[key] = row
+            print(",".join(row.values()), flush=True)
+            write_rows(arguments.out, FIELDS, rows)
 
 
 if __name__ == "__main__":

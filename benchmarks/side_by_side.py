@@ -32,6 +32,7 @@ import numpy as np
 
 from srcli import api
 from srcli.benchmark.hardware import hardware, state
+from srcli.benchmark.memory import forget_peak, peak_bytes
 from srcli.errors import SrcliError
 from srcli.evaluation import dataset_files
 from srcli.images import read, to_8_bits
@@ -206,7 +207,7 @@ def serve(connection: Connection, number: int, scale: int, models: Path | None) 
         connection.send(str(error))
         return
     connection.send(None)
-    reset_peak()
+    forget_peak()
     at_start = peak_mib()
     while (file := connection.recv()) is not None:
         low = np.load(file)
@@ -216,18 +217,10 @@ def serve(connection: Connection, number: int, scale: int, models: Path | None) 
         connection.send((elapsed, high, peak_mib(), at_start))
 
 
-def reset_peak() -> None:
-    with suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5")
-
-
 def peak_mib() -> int | None:
-    """Largest resident memory since `reset_peak`; None where the system does not tell."""
-    with suppress(OSError):
-        for line in Path("/proc/self/status").read_text().splitlines():
-            if line.startswith("VmHWM"):
-                return int(line.split()[1]) >> 10
-    return None
+    """Largest resident memory since `forget_peak`; None where the system does not tell."""
+    peak = peak_bytes()
+    return None if peak is None else peak >> 20
 
 
 def pairs(folder: Path, scale: int, count: int) -> list[tuple[Pixels, Pixels]]:

@@ -35,17 +35,14 @@ def by_parts(model: ModelProto) -> ModelProto:
     shares: dict[str, TensorProto] = {}
     nodes: list[NodeProto] = []
     for node in graph.node:
-        if node.op_type != "Conv" or node.input[0] not in parts:
+        if node.op_type != "Conv" or node.input[0] not in parts or _has_groups(node):
             nodes.append(node)
             continue
         read = parts[node.input[0]]
         kernel = numpy_helper.to_array(weights[node.input[1]])
-        ends = np.cumsum([widths[part] for part in read])
-        if ends[-1] != kernel.shape[CHANNELS]:  # in groups
-            nodes.append(node)
-            continue
+        starts = np.cumsum([widths[part] for part in read[:-1]])
         names = [f"{node.input[1]}.part{index}" for index in range(len(read))]
-        for name, share in zip(names, np.split(kernel, ends[:-1], CHANNELS), strict=True):
+        for name, share in zip(names, np.split(kernel, starts, CHANNELS), strict=True):
             shares[name] = numpy_helper.from_array(np.ascontiguousarray(share), name)
         nodes += _summed(node, read, names)
     graph.initializer.extend(shares.values())
@@ -61,27 +58,26 @@ def _summed(node: NodeProto, parts: Sequence[str], shares: Sequence[str]) -> Ite
     The others are kept for later anyway, so beginning with them would only keep a sum alive longer.
     The bias goes to the first one.
     """
-    result = node.output[0]
-    constants = [node.input[2:], *[()] * (len(parts) - 1)]
+    result, bias = node.output[0], node.input[2:]
     total = ""
-    for index, (part, share, bias) in enumerate(
-        zip(reversed(parts), reversed(shares), constants, strict=True)
-    ):
-        last = index == len(parts) - 1
+    for index in reversed(range(len(parts))):
         name = f"{result}.part{index}"
-        convolution = helper.make_node("Conv", [part, share, *bias], [name], name)
+        convolution = helper.make_node("Conv", [parts[index], shares[index], *bias], [name], name)
         convolution.attribute.extend(node.attribute)
         yield convolution
         if total:
-            into = result if last else f"{result}.sum{index}"
+            into = f"{result}.sum{index}" if index else result
             yield helper.make_node("Add", [name, total], [into], into)
-            total = into
-        else:
-            total = name
+            name = into
+        total, bias = name, []
 
 
 def _joins_channels(node: NodeProto) -> bool:
     return node.op_type == "Concat" and len(node.input) > 1 and node.attribute[0].i == CHANNELS
+
+
+def _has_groups(convolution: NodeProto) -> bool:
+    return any(entry.name == "group" and entry.i > 1 for entry in convolution.attribute)
 
 
 def _channels(model: ModelProto) -> Mapping[str, int]:

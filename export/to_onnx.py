@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import onnx
 
     from srcli.backends.base import Batch
-    from srcli.spec import GraphPrecision
+    from srcli.spec import GraphForm, GraphPrecision
 
 OPSET = 20  # the newest that TensorRT 10.0 reads
 CALIBRATION_SIZE = (160, 160)
@@ -40,11 +40,7 @@ class OnnxOptions:
     size: tuple[int, int] | None = None
     """Height and width of the input; None for any."""
 
-    ends_at_taps: bool = False
-    """Leave out the last step of a model that assembles filters; see `srcli.export.taps`."""
-
-    by_parts: bool = False
-    """Put nothing together for a convolution; see `srcli.export.parts`."""
+    form: GraphForm = "whole"
 
 
 def export_verified(
@@ -104,11 +100,11 @@ def to_onnx(model: LoadedModel, options: OnnxOptions | None = None) -> onnx.Mode
 
         pictures = calibration_pictures(options.size or CALIBRATION_SIZE)
         proto = quantized(proto, model.spec.eight_bits.layers, pictures)
-    if options.ends_at_taps:
+    if options.form == "taps":
         from .taps import without_filtering
 
         proto = without_filtering(proto)
-    if options.by_parts:
+    elif options.form == "parts":
         from .parts import by_parts
 
         proto = by_parts(proto)

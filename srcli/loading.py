@@ -7,11 +7,11 @@ import importlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from srcli.errors import UsageError, WeightsError
 from srcli.registry import DEFAULT_MODEL, check_scale, get_model
-from srcli.spec import Geometry, GraphPrecision, ModelSpec, Scale, Task
+from srcli.spec import Geometry, GraphForm, GraphPrecision, ModelSpec, Scale, Task
 from srcli.store import (
     Weights,
     find_weights,
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
 
 Note = Callable[[str], None]
-GraphForm = Literal["whole", "taps", "parts"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,9 +135,7 @@ class LoadedModel:
             self.note(f"preparing {self.label} for ONNX Runtime; this happens once")
             # By name: `export` builds on this package, which must not import it in turn.
             exporter = importlib.import_module("srcli.export.to_onnx")
-            options = exporter.OnnxOptions(
-                precision=precision, ends_at_taps=form == "taps", by_parts=form == "parts"
-            )
+            options = exporter.OnnxOptions(precision=precision, form=form)
             with into_cache():
                 exporter.export_verified(self, path, options)
         return path

@@ -16,6 +16,10 @@ TASKS: tuple[Task, ...] = get_args(Task)
 GraphPrecision = Literal["fp32", "fp16", "int8"]
 """What an exported graph computes in."""
 
+GraphForm = Literal["whole", "taps", "parts"]
+"""Whether a graph ends where filters are applied (`srcli.export.taps`), or convolves by parts what
+others put together (`srcli.export.parts`); both for CPUs."""
+
 Scale = int | Fraction
 """A factor of enlargement; whole ones are always `int`."""
 

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from random_weights import untrained_model
 
 from srcli import attribution
 from srcli.attribution import (
@@ -46,13 +47,6 @@ OPTIONS = {"sigma": SIGMA, "memory": 4 << 30}
 def picture(photograph):
     """Hair and skin: 70 x 64 x 3 in [0, 1]."""
     return np.float32(photograph[30:100, 40:104]) / 255
-
-
-def untrained(name, scale, folder):
-    torch.manual_seed(2)
-    file = folder / f"{name}.pth"
-    torch.save(get_model(name).build(scale).state_dict(), file)
-    return load(name, scale, weights=file)
 
 
 def looking_everywhere(model):
@@ -244,7 +238,7 @@ def test_contributions_sum_to_the_change(picture):
 
 @pytest.mark.parametrize(("name", "scale"), FAMILIES)
 def test_every_family_has_a_map(picture, tmp_path, name, scale):
-    model = untrained(name, scale, tmp_path)
+    model = untrained_model(name, scale, tmp_path, seed=2)
     small = picture[20:31, 20:33]  # smaller than HPINet takes: padded
     window = Window(x=12, y=10, size=4)
     found = attribute(model, small, window, steps=8, **OPTIONS)
@@ -285,7 +279,7 @@ def test_a_window_lies_within_the_output(picture, place):
 
 
 def test_a_resampled_output_has_no_map(picture, tmp_path):
-    model = replace(untrained("asdn-base", 2, tmp_path), scale=7)
+    model = replace(untrained_model("asdn-base", 2, tmp_path, seed=2), scale=7)
     with pytest.raises(UsageError, match="2, 3, 4, 8"):
         attribute(model, picture, Window(x=0, y=0, size=4), steps=1, **OPTIONS)
 

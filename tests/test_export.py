@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from random_weights import untrained_model
 
 from srcli.backends.base import SessionOptions
 from srcli.backends.ort import OnnxRuntimeSession
@@ -42,14 +43,7 @@ def untrained(tmp_path_factory):
     """Any model and scale with weights drawn at random, as a user's own checkpoint."""
     folder = tmp_path_factory.mktemp("checkpoints")
 
-    def make(name, scale):
-        torch.manual_seed(7)
-        file = folder / f"{name}-x{scale}.pth"
-        if not file.exists():
-            torch.save(get_model(name).build(scale).state_dict(), file)
-        return load(name, scale, task="denoise" if scale == 1 else "upscale", weights=file)
-
-    return make
+    return lambda name, scale: untrained_model(name, scale, folder, seed=7)
 
 
 @pytest.mark.parametrize(("name", "scale"), VARIANTS)

@@ -7,10 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
+from random_weights import untrained_model
 
 from srcli.backends import BACKENDS
-from srcli.registry import get_model
 
 STATUS = Path("/proc/self/status")
 BUDGET = 160 << 20
@@ -20,13 +19,10 @@ from pathlib import Path
 import numpy as np
 from srcli.backends import get_backend
 from srcli.backends.base import SessionOptions
+from srcli.benchmark.memory import peak_bytes, resident_bytes
 from srcli.images import Picture
 from srcli.loading import load
 from srcli.pipeline import Restorer
-
-def bytes_of(what):  # VmRSS now, VmHWM at the worst moment
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) << 10 for line in lines if line.startswith(what))
 
 backend, task, name, scale, side, budget, *weights = sys.argv[1:]
 scale, side, budget = int(scale), int(side), int(budget)
@@ -35,9 +31,9 @@ session = get_backend(backend).open(model, SessionOptions())
 restorer = Restorer(session=session, geometry=model.geometry, scale=scale, memory=budget)
 pixels = np.random.default_rng(0).integers(0, 256, (side, side, 3), np.uint8)
 restorer(Picture(color=pixels[:64, :64]))
-before = bytes_of("VmRSS")
+before = resident_bytes()
 restorer(Picture(color=pixels))
-print(bytes_of("VmHWM") - before)
+print(peak_bytes() - before)
 """
 
 
@@ -80,7 +76,6 @@ def test_so_do_those_of_dense_networks(tmp_path, backend):
     """Which would take three times as much if they put together what they read."""
     if (problem := why_not(backend)) is not None:
         pytest.skip(problem)
-    torch.manual_seed(0)
-    torch.save(get_model("asdn-base").build(3).state_dict(), tmp_path / "net.pth")
-    found = peak(backend, "upscale", "asdn-base", 3, 90, BUDGET, tmp_path / "net.pth")
+    weights = untrained_model("asdn-base", 3, tmp_path).weights.path
+    found = peak(backend, "upscale", "asdn-base", 3, 90, BUDGET, weights)
     assert found < 1.2 * BUDGET

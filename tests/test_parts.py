@@ -8,13 +8,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
+from random_weights import untrained_model
 
 from srcli.backends.base import SessionOptions, memory_share_of
 from srcli.backends.cpu_filters import shortest_graph
 from srcli.backends.ort import OnnxRuntimeBackend, OnnxRuntimeSession
 from srcli.export.parts import by_parts
-from srcli.loading import load
-from srcli.registry import get_model
 
 
 def run(graph, tmp_path, batch):
@@ -22,12 +21,6 @@ def run(graph, tmp_path, batch):
     (tmp_path / "graph.onnx").write_bytes(graph.SerializeToString())
     session = OnnxRuntimeSession(tmp_path / "graph.onnx", SessionOptions())
     return session(batch)
-
-
-def untrained(name, scale, tmp_path):
-    torch.manual_seed(0)
-    torch.save(get_model(name).build(scale).state_dict(), tmp_path / "net.pth")
-    return load(name, scale, weights=tmp_path / "net.pth")
 
 
 def operators(graph):
@@ -105,7 +98,7 @@ def test_what_something_else_reads_stays(tmp_path):
 
 def test_dense_models_run_by_parts_on_cpus(tmp_path):
     """ASDN does so in `test_memory`."""
-    model = untrained("fsdn-base", 2, tmp_path)
+    model = untrained_model("fsdn-base", 2, tmp_path)
     graph = onnx.load(shortest_graph(model, "fp32"))
     assert "Concat" not in operators(graph)
     assert {entry.key for entry in graph.metadata_props} >= {"srcli.weights_sha256"}
@@ -121,7 +114,7 @@ def test_dense_models_run_by_parts_on_cpus(tmp_path):
 
 
 def test_others_do_not(tmp_path):
-    model = untrained("awsrn-sd", 2, tmp_path)
+    model = untrained_model("awsrn-sd", 2, tmp_path)
     assert model.cpu_graph() == model.graph()
     session = OnnxRuntimeBackend().open(model, SessionOptions())
     assert memory_share_of(session) == 1

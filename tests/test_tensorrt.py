@@ -13,8 +13,8 @@ from types import ModuleType, SimpleNamespace
 import numpy as np
 import onnx
 import pytest
-import torch
 from onnx import TensorProto, helper, numpy_helper
+from random_weights import untrained_model
 
 from srcli.backends.trt_engine import EngineInfo, collecting_logger
 from srcli.errors import BackendError, InputError, UsageError, VerificationError
@@ -28,7 +28,7 @@ from srcli.export.to_tensorrt import (
     load_tensorrt,
     unsupported_operators,
 )
-from srcli.loading import LoadedModel, load
+from srcli.loading import load
 from srcli.registry import MODELS, get_model
 from srcli.spec import GraphPrecision
 
@@ -145,19 +145,11 @@ BUILDS = [
 ]
 
 
-def _untrained(folder: Path, name: str, scale: int) -> LoadedModel:
-    """With random weights: what counts here is that all its operators are known."""
-    torch.manual_seed(0)
-    file = folder / "random.pth"
-    torch.save(get_model(name).build(scale).state_dict(), file)
-    return load(name, scale, task="upscale" if scale > 1 else "denoise", weights=file)
-
-
 @with_rtx
 @pytest.mark.parametrize(("name", "scale"), [(spec.name, spec.scales[-1]) for spec in MODELS])
 def test_every_graph_is_read(tmp_path: Path, name: str, scale: int) -> None:
     """Each model's at one scale, in seconds; `make engines` builds all."""
-    model = _untrained(tmp_path, name, scale)
+    model = untrained_model(name, scale, tmp_path)
     trt = load_tensorrt()
     logger, messages = collecting_logger(trt)
     builder = to_tensorrt._new_builder(trt, logger, messages)
@@ -174,7 +166,7 @@ def test_every_graph_is_read(tmp_path: Path, name: str, scale: int) -> None:
 def test_every_graph_builds(
     tmp_path: Path, name: str, scale: int, precision: GraphPrecision
 ) -> None:
-    model = _untrained(tmp_path, name, scale)
+    model = untrained_model(name, scale, tmp_path)
     least, most = max(8, model.geometry.minimum), 64
     options = EngineOptions(
         precision=precision,

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from srcli.backends import get_backend
 from srcli.backends.base import Batch, Model, Session, SessionOptions
+from srcli.benchmark.memory import forget_peak, peak_bytes
 from srcli.benchmark.rows import Row
 from srcli.errors import BackendError, SrcliError, WeightsError, first_line
 from srcli.loading import LoadedModel, load
@@ -419,8 +420,7 @@ def _reset_peak() -> None:
     # What earlier rows left over is not this row's.
     with suppress(OSError, AttributeError, TypeError):
         ctypes.CDLL(None).malloc_trim(0)
-    with suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5")
+    forget_peak()
     torch: Any = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
@@ -429,10 +429,8 @@ def _reset_peak() -> None:
 def _peak(on_cuda: bool) -> dict[str, Any]:
     """Largest memory since `_reset_peak`, in MiB."""
     found: dict[str, Any] = {}
-    with suppress(OSError):
-        for line in Path("/proc/self/status").read_text().splitlines():
-            if line.startswith("VmHWM"):
-                found["process_peak_mib"] = int(line.split()[1]) // 1024
+    if (resident := peak_bytes()) is not None:
+        found["process_peak_mib"] = resident >> 20
     if on_cuda:
         torch: Any = importlib.import_module("torch")
         found["device_peak_mib"] = torch.cuda.max_memory_allocated() >> 20

@@ -1,0 +1,19 @@
+"""Models with weights drawn at random, for what does not depend on what these are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from srcli.loading import LoadedModel, load
+from srcli.registry import get_model
+
+
+def untrained_model(name: str, scale: int, folder: Path, *, seed: int = 0) -> LoadedModel:
+    """As from a user's own checkpoint, which is made in `folder` unless it is there."""
+    file = folder / f"{name}-x{scale}.pth"
+    if not file.exists():
+        torch.manual_seed(seed)
+        torch.save(get_model(name).build(scale).state_dict(), file)
+    return load(name, scale, task="denoise" if scale == 1 else "upscale", weights=file)
