@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Pixels8 = NDArray[np.uint8]
-Subsampling = Literal["444", "420"]
+Subsampling = Literal["444", "422", "420"]
 
 
 def add_noise(picture: Pixels8, sigma: float, rng: np.random.Generator) -> Pixels8:
@@ -33,7 +33,7 @@ def compress(picture: Pixels8, quality: int, subsampling: Subsampling = "420") -
     from PIL import Image
 
     held = io.BytesIO()
-    kind = {"444": 0, "420": 2}[subsampling]
+    kind = {"444": 0, "422": 1, "420": 2}[subsampling]
     Image.fromarray(picture).save(held, "JPEG", quality=quality, subsampling=kind)
     with Image.open(held) as decoded:
         return np.asarray(decoded.convert("RGB"))

@@ -30,7 +30,9 @@ Patch = TypeVar("Patch", Pixels, Taught, Errors)
 # the network sees the training pictures at each of these sizes equally often.
 SHRINK = (1.0, 2 / 3, 1 / 2)
 MOST_NOISE = 55.0  # standard deviation, of 255
-QUALITIES = range(10, 51)  # of JPEG
+QUALITIES = range(5, 101)  # of JPEG
+UNCOMPRESSED = 0.04  # share of deblocking's patches: what was never compressed must stay as it is
+SUBSAMPLINGS: tuple[tuple[Subsampling, float], ...] = (("420", 0.6), ("444", 0.3), ("422", 0.1))
 JPEG_GRID = 16  # side of the blocks in which JPEG repeats itself, with halved colour planes
 NO_ERROR = 0.1  # squared, of luma: less is no worse than what rounding leaves
 PICTURE_TYPES = {".png", ".webp", ".bmp", ".tif", ".tiff"}  # lossless: JPEG teaches JPEG
@@ -100,9 +102,12 @@ class Pictures:
         if recipe.task == "deblock":
             # JPEG's blocks begin at the corner of the picture, so compress from one of them: the
             # network must not learn where in a patch they lie.
+            if rng.random() < UNCOMPRESSED:
+                return _window(picture, top, left, side)
             y, x = top - top % JPEG_GRID, left - left % JPEG_GRID
             around = picture[y : top + side + JPEG_GRID, x : left + side + JPEG_GRID]
-            subsampling: Subsampling = "420" if rng.integers(2) else "444"
+            names, shares = zip(*SUBSAMPLINGS, strict=True)
+            subsampling: Subsampling = names[int(rng.choice(len(names), p=shares))]
             decoded = compress(
                 np.ascontiguousarray(around), int(rng.choice(QUALITIES)), subsampling
             )
