@@ -12,7 +12,7 @@ import click
 from srcli import console
 from srcli.commands import options
 from srcli.registry import DEFAULT_SCALE
-from srcli.spec import GraphPrecision, Scale, number, whole
+from srcli.spec import GraphPrecision, InputKind, Scale, number, whole
 
 if TYPE_CHECKING:
     from srcli.backends.trt_engine import EngineInfo
@@ -47,6 +47,7 @@ class Request:
     model: str
     scale: Scale
     task: str
+    kind: InputKind
     weights: Path | None
     prune_below: float | None
     onnx: bool
@@ -80,6 +81,7 @@ class Request:
     default=None,
     help="Which weights, at scale 1.",
 )
+@options.input_kind
 @options.weights
 @options.prune_branches
 @click.option("--onnx", is_flag=True, help="Write an ONNX file.  [default]")
@@ -142,6 +144,7 @@ def export(task: str | None, **given: Any) -> None:
         request.model,
         request.scale,
         task=request.task,  # type: ignore[arg-type]  # click checked the choice
+        kind=request.kind,
         weights=request.weights,
         note=console.note,
         prune_below=request.prune_below,
@@ -184,7 +187,8 @@ def _targets(request: Request, model: LoadedModel) -> list[Path]:
 
 
 def _named(model: LoadedModel, request: Request, suffix: str) -> Path:
-    task = "" if model.scale > 1 else f"-{request.task}"
+    task = f"-{request.task}" if model.scale == 1 else ""
+    task += "" if request.kind == "clean" else f"-{request.kind}"
     chosen = _precision(request)
     precision = "" if chosen == "fp32" else f"-{chosen}"
     return Path(f"{model.spec.name}-x{float(model.scale):g}{task}{precision}{suffix}")

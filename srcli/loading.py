@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 from srcli.errors import UsageError, WeightsError
 from srcli.registry import DEFAULT_MODEL, check_scale, get_model
-from srcli.spec import Geometry, GraphForm, GraphPrecision, ModelSpec, Scale, Task
+from srcli.spec import (
+    Geometry,
+    GraphForm,
+    GraphPrecision,
+    InputKind,
+    ModelSpec,
+    Scale,
+    Task,
+)
 from srcli.store import (
     Weights,
     find_weights,
@@ -53,8 +61,9 @@ class LoadedModel:
 
     @property
     def label(self) -> str:
-        """For people: `lapar-c x4`."""
-        return f"{self.spec.name} x{float(self.scale):g}"
+        """For people: `lapar-c x4`, `lapar-c x2 (photo)`."""
+        kind = "" if self.weights.kind == "clean" else f" ({self.weights.kind})"
+        return f"{self.spec.name} x{float(self.scale):g}{kind}"
 
     def published(self) -> nn.Module:
         """The network in its paper's form, with its weights, on the CPU."""
@@ -146,6 +155,7 @@ def load(
     scale: Scale = 4,
     *,
     task: Task = "upscale",
+    kind: InputKind = "clean",
     weights: Path | None = None,
     note: Note = lambda message: None,
     prune_below: float | None = None,
@@ -156,6 +166,8 @@ def load(
         name: In the registry.
         scale: Factor of enlargement.
         task: Which weights, for models that have several.
+        kind: Which weights for upscaling: for clean pictures, or for photographs with JPEG
+            compression and noise.
         weights: The user's own checkpoint; None takes what is shipped, else what was fetched.
         note: Told what takes long.
         prune_below: Take out branches of less learned weight, for models that have such branches.
@@ -173,10 +185,10 @@ def load(
     found = (
         weights_from_file(spec, scale, task, weights)
         if weights is not None
-        else find_weights(spec, scale, task)
+        else find_weights(spec, scale, task, kind)
     )
     if found is None:
-        raise WeightsError(_no_weights(spec, scale, task))
+        raise WeightsError(_no_weights(spec, scale, task, kind))
     if prune_below is not None:
         found = _pruned(found, prune_below)
     return LoadedModel(spec=spec, scale=scale, weights=found, note=note, prune_below=prune_below)
@@ -188,11 +200,15 @@ def _pruned(weights: Weights, threshold: float) -> Weights:
     return replace(weights, sha256=hashlib.sha256(name.encode()).hexdigest())
 
 
-def _no_weights(spec: ModelSpec, scale: Scale, task: Task) -> str:
-    others = sorted({w.model for w in shipped_weights() if (w.scale, w.task) == (scale, task)})
+def _no_weights(spec: ModelSpec, scale: Scale, task: Task, kind: InputKind) -> str:
+    wanted = (scale, task, kind)
+    others = sorted({w.model for w in shipped_weights() if (w.scale, w.task, w.kind) == wanted})
     purpose = f"to {task} by {float(scale):g}" if scale > 1 else f"to {task}"
     ways = ["give your own with --weights FILE"]
-    if task == "upscale" and scale in spec.weights:
+    if kind != "clean":
+        purpose = f"for --input {kind} {purpose}"
+        ways.insert(0, "leave out --input")
+    elif task == "upscale" and scale in spec.weights:
         ways.insert(0, f"run `srcli weights fetch {spec.name} -s {scale}` for its authors'")
     if others:
         ways.append(f"use -m {others[0]}")

@@ -13,6 +13,11 @@ if TYPE_CHECKING:
 Task = Literal["upscale", "denoise", "deblock"]
 TASKS: tuple[Task, ...] = get_args(Task)
 
+InputKind = Literal["clean", "photo"]
+"""Which inputs weights for upscaling were trained on: pictures as reduction leaves them, or pictures
+with noise and JPEG compression, as cameras and the web make them."""
+INPUT_KINDS: tuple[InputKind, ...] = get_args(InputKind)
+
 GraphPrecision = Literal["fp32", "fp16", "int8"]
 """What an exported graph computes in."""
 

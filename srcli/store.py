@@ -13,7 +13,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from srcli.errors import OutputError, WeightsError
-from srcli.spec import ModelSpec, Scale, Task
+from srcli.spec import InputKind, ModelSpec, Scale, Task
 
 GRAPH_FORMAT = 2
 """Raised whenever the exporter makes another graph from the same weights: old files are left."""
@@ -28,6 +28,7 @@ class Weights:
     task: Task
     path: Path
     sha256: str
+    kind: InputKind = "clean"
     licence: str = "unknown"
     facts: Mapping[str, object] = field(default_factory=dict)
     """Provenance of our own: data, steps, hours, hardware, date."""
@@ -48,6 +49,7 @@ def shipped_weights() -> tuple[Weights, ...]:
             task=row.pop("task"),
             path=Path(str(folder.joinpath(f"{name}.safetensors"))),
             sha256=row.pop("sha256"),
+            kind=row.pop("input", "clean"),
             licence=row.pop("licence"),
             scores=row.pop("scores", {}),
             facts=row,
@@ -65,11 +67,16 @@ def flaw(weights: Weights) -> str | None:
     return None if whole else "is not the file of the manifest"
 
 
-def find_weights(spec: ModelSpec, scale: Scale, task: Task) -> Weights | None:
-    """The weights for a model, scale and task, if there are any: shipped, else fetched."""
-    wanted = (spec.name, scale, task)
-    shipped = next((w for w in shipped_weights() if (w.model, w.scale, w.task) == wanted), None)
-    return shipped or (fetched_weights(spec, scale) if task == "upscale" else None)
+def find_weights(
+    spec: ModelSpec, scale: Scale, task: Task, kind: InputKind = "clean"
+) -> Weights | None:
+    """The weights for a model, scale, task and kind of input, if any: shipped, else fetched."""
+    wanted = (spec.name, scale, task, kind)
+    shipped = next(
+        (w for w in shipped_weights() if (w.model, w.scale, w.task, w.kind) == wanted), None
+    )
+    fetchable = task == "upscale" and kind == "clean"
+    return shipped or (fetched_weights(spec, scale) if fetchable else None)
 
 
 def fetched_weights(spec: ModelSpec, scale: Scale) -> Weights | None:

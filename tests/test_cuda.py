@@ -18,7 +18,7 @@ train = importlib.import_module("srcli.weights.train")
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 CUDA = torch.device("cuda")
-SHIPPED = [(weights.model, weights.scale, weights.task) for weights in shipped_weights()]
+SHIPPED = [(w.model, w.scale, w.task, w.kind) for w in shipped_weights()]
 
 
 @pytest.fixture
@@ -37,9 +37,9 @@ def check(session, model, crops, tolerance):
 
 
 @pytest.mark.parametrize("cuda_graph", [True, False])
-@pytest.mark.parametrize(("name", "scale", "task"), SHIPPED)
-def test_pytorch_computes_the_published_network(crops, name, scale, task, cuda_graph):
-    model = load(name, scale, task=task)
+@pytest.mark.parametrize(("name", "scale", "task", "kind"), SHIPPED)
+def test_pytorch_computes_the_published_network(crops, name, scale, task, kind, cuda_graph):
+    model = load(name, scale, task=task, kind=kind)
     options = SessionOptions(cuda_graph=cuda_graph)
     session = get_backend("torch", model.spec).open(model, options)
     check(session, model, crops, model.spec.tolerance)
@@ -51,21 +51,21 @@ def test_pytorch_computes_the_published_network(crops, name, scale, task, cuda_g
 
 
 @pytest.mark.parametrize("precision", ["fp16", "bf16"])
-@pytest.mark.parametrize(("name", "scale", "task"), SHIPPED)
-def test_half_precision_stays_near(crops, name, scale, task, precision):
-    model = load(name, scale, task=task)
+@pytest.mark.parametrize(("name", "scale", "task", "kind"), SHIPPED)
+def test_half_precision_stays_near(crops, name, scale, task, kind, precision):
+    model = load(name, scale, task=task, kind=kind)
     session = get_backend("torch", model.spec).open(model, SessionOptions(precision=precision))
     check(session, model, crops, model.spec.tolerance_for(precision))
     session.close()
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
-@pytest.mark.parametrize(("name", "scale", "task"), SHIPPED)
-def test_onnx_runtime_computes_it_too(crops, name, scale, task, precision):
+@pytest.mark.parametrize(("name", "scale", "task", "kind"), SHIPPED)
+def test_onnx_runtime_computes_it_too(crops, name, scale, task, kind, precision):
     onnxruntime = pytest.importorskip("onnxruntime")
     if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
         pytest.skip("needs onnxruntime-gpu")
-    model = load(name, scale, task=task)
+    model = load(name, scale, task=task, kind=kind)
     session = get_backend("ort", model.spec).open(model, SessionOptions(precision=precision))
     assert session.facts["device"] == "cuda"
     check(session, model, crops, model.spec.tolerance if precision == "fp32" else 1 / 255)

@@ -45,7 +45,9 @@ try:
 except ImportError:
     compiled = None
 pytestmark = pytest.mark.skipif(compiled is None, reason="built without a compiler")
-SHIPPED = [(w.model, w.scale, w.task) for w in shipped_weights() if get_model(w.model).compiled]
+SHIPPED = [
+    (w.model, w.scale, w.task, w.kind) for w in shipped_weights() if get_model(w.model).compiled
+]
 AWSRNS = [(name, scale) for name in ("awsrn", "awsrn-sd") for scale in (2, 3, 4)]
 FORMS = {"lapar-a": (32, 4), "lapar-b": (24, 3), "lapar-c": (16, 2)}  # channels and blocks
 POINTS = {3: [0, 0.5**0.5, -(0.5**0.5), 2**0.5, -(2**0.5)], 5: [0, 1, -1, 2, -2, 0.5, -0.5]}
@@ -77,9 +79,9 @@ def as_published(name, scale, task):
     return [in_double(network, noise(*shape)) for shape in SHAPES]
 
 
-@pytest.mark.parametrize(("name", "scale", "task"), SHIPPED)
-def test_shipped_weights_give_what_the_published_network_gives(vectors, name, scale, task):
-    model = load(name, scale, task=task)
+@pytest.mark.parametrize(("name", "scale", "task", "kind"), SHIPPED)
+def test_shipped_weights_give_what_the_published_network_gives(vectors, name, scale, task, kind):
+    model = load(name, scale, task=task, kind=kind)
     network = prepared(model.published(), threads=2)
     # AWSRN-SD x4, whose values on noise reach 1.8, is off by 3.4e-6; LAPAR-A x4, whose taps reach
     # 10 there, by 3.9e-6 (its published form in single precision by 1.2e-5). Vectors of 128 bits

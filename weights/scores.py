@@ -26,7 +26,7 @@ TEST_SETS = ("Set5", "Set14", "B100")
 # What is undone when the picture keeps its size: the test set, the option, its values.
 LEVELS = {
     "denoise": ("B100", "--sigma", (15, 25, 35, 50)),
-    "deblock": ("LIVE1", "--quality", (10, 20, 30, 40)),
+    "deblock": ("LIVE1", "--quality", (10, 20, 30, 40, 60, 75, 90, 95)),
 }
 FIGURES = {
     "upscale": ("psnr", "ssim"),
@@ -39,14 +39,18 @@ Entry = dict[str, Any]
 
 def measure(entry: Entry, test: Path) -> dict[str, dict[str, float]]:
     """PSNR and SSIM by test set, by the command that users have."""
-    return evaluated(entry["model"], entry["task"], entry["scale"], test)
+    kind = entry.get("input", "clean")
+    return evaluated(entry["model"], entry["task"], entry["scale"], test, kind)
 
 
-def evaluated(model: str, task: str, scale: int, test: Path) -> dict[str, dict[str, float]]:
+def evaluated(
+    model: str, task: str, scale: int, test: Path, kind: str = "clean"
+) -> dict[str, dict[str, float]]:
     """What `srcli eval` says of a model; of `none`, the pictures as they are before."""
     command = [sys.executable, "-m", "srcli", "eval", "-m", model, "--json"]
     if task == "upscale":
-        command += ["-s", str(scale), *(str(test / name) for name in TEST_SETS)]
+        command += ["-s", str(scale), "--input", kind]
+        command += [str(test / name) for name in TEST_SETS]
     else:
         name, option, values = LEVELS[task]
         command += [*(part for value in values for part in (option, str(value))), str(test / name)]
@@ -77,11 +81,13 @@ def score_rows(table: dict[str, Entry]) -> list[str]:
         if entry["task"] != "upscale":
             continue
         published = get_model(entry["model"]).published.get(entry["scale"])
+        published = None if "input" in entry else published
         cells = []
         for name in TEST_SETS:
             paper = f" ({getattr(published, name.lower()):.2f})" if published else ""
             cells.append(f"{entry['scores'][name]['psnr']:.2f}{paper}")
-        rows.append(f"| {entry['model']} | x{entry['scale']} | " + " | ".join(cells) + " |")
+        kind = f" ({entry['input']})" if "input" in entry else ""
+        rows.append(f"| {entry['model']}{kind} | x{entry['scale']} | " + " | ".join(cells) + " |")
     return rows
 
 

@@ -11,7 +11,7 @@ import click
 
 from srcli.commands import options
 from srcli.errors import UsageError
-from srcli.spec import Task
+from srcli.spec import InputKind, Task
 
 if TYPE_CHECKING:
     from srcli.backends.base import Precision
@@ -50,6 +50,7 @@ COLUMNS: dict[Task, tuple[str, ...]] = {
     type=click.IntRange(1, 100),
     help="Deblock JPEG pictures of this quality. May be repeated.",
 )
+@options.input_kind
 @options.running
 @click.option(
     "--y-rounded",
@@ -142,6 +143,7 @@ def _enlarger(
     model: str,
     scale: int,
     task: Task,
+    kind: InputKind,
     weights: Path | None,
     backend: str,
     precision: Precision,
@@ -170,7 +172,7 @@ def _enlarger(
     from srcli.pipeline import Restorer
     from srcli.resample import resize
 
-    loaded = load(model, scale, task=task, weights=weights, note=console.note)
+    loaded = load(model, scale, task=task, kind=kind, weights=weights, note=console.note)
     runner, session = open_model(
         backend, loaded, SessionOptions(threads=threads, precision=precision)
     )

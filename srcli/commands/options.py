@@ -12,6 +12,7 @@ import click
 
 from srcli.errors import OutputExistsError
 from srcli.registry import DEFAULT_MODEL
+from srcli.spec import INPUT_KINDS
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 Decorator = Callable[[Command], Command]
@@ -67,6 +68,16 @@ def check_free(output: Path, overwrite: bool, other: str = "-o") -> None:
 
 model = click.option(
     "-m", "--model", default=DEFAULT_MODEL, show_default=True, help="Name of the model."
+)
+
+input_kind = click.option(
+    "--input",
+    "kind",
+    type=click.Choice(INPUT_KINDS),
+    default="clean",
+    show_default=True,
+    help="Which weights: clean for pictures as they were reduced, photo for those with JPEG "
+    "compression and noise.",
 )
 
 weights = click.option(

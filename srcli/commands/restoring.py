@@ -18,7 +18,7 @@ from srcli.commands import options
 from srcli.commands.kernels import check_kernel_file, save_kernel
 from srcli.errors import UsageError
 from srcli.registry import check_scale, get_model
-from srcli.spec import ModelSpec, Scale, Task, number
+from srcli.spec import InputKind, ModelSpec, Scale, Task, number
 
 if TYPE_CHECKING:
     from srcli.backends.base import Backend, Batch, Precision, SessionOptions
@@ -67,6 +67,7 @@ class Request:
     as_json: bool
     prune_below: float | None = None
     save_kernel: Path | None = None
+    kind: InputKind = "clean"
 
     def __post_init__(self) -> None:
         """Refuse options of our own models beside another network."""
@@ -76,6 +77,7 @@ class Request:
         own = {
             "--model": source is ParameterSource.COMMANDLINE,
             "--weights": self.weights is not None,
+            "--input": self.kind != "clean",
             "--prune-branches": self.prune_below is not None,
         }
         for option in (name for name, is_given in own.items() if is_given):
@@ -299,6 +301,7 @@ class _Runner:
                 request.model,
                 scale,
                 task=self.task,
+                kind=request.kind,
                 weights=request.weights,
                 note=console.note,
                 prune_below=request.prune_below,

@@ -42,6 +42,7 @@ def _box(text: str) -> tuple[int, int]:
 @click.option("--width", type=click.IntRange(min=1), help="Width of the output, in pixels.")
 @click.option("--height", type=click.IntRange(min=1), help="Height of the output, in pixels.")
 @click.option("--fit", type=_box, metavar="WxH", help="As large as fits into a box.")
+@options.input_kind
 @options.prune_branches
 @options.save_kernel
 def upscale(
