@@ -14,7 +14,7 @@ Task = Literal["upscale", "denoise", "deblock"]
 TASKS: tuple[Task, ...] = get_args(Task)
 
 InputKind = Literal["clean", "photo"]
-"""Which inputs weights for upscaling were trained on: pictures as reduction leaves them, or pictures
+"""Which inputs weights for upscaling were trained on: reduced pictures as they are, or pictures
 with noise and JPEG compression, as cameras and the web make them."""
 INPUT_KINDS: tuple[InputKind, ...] = get_args(InputKind)
 
