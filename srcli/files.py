@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import re
 import secrets
 import socket
+import stat
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from srcli.errors import OutputError
+from srcli.errors import OutputError, OutputExistsError
 
 _MACHINE = hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]
 _TEMPORARY = re.compile(r"\.srcli-(?P<machine>[0-9a-f]{8})-(?P<process>\d+)-[0-9a-f]{16}(\.\w+)?")
 _STARTED = time.time()
 _FORGOTTEN = 24 * 3600  # seconds; of another machine's we know no more than their age
+_FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
+_unfinished: set[Path] = set()
 
 
 def temporary_name(suffix: str) -> str:
@@ -26,9 +30,38 @@ def temporary_name(suffix: str) -> str:
     return f".srcli-{_MACHINE}-{os.getpid()}-{secrets.token_hex(8)}{suffix}"
 
 
-def leftovers(folder: Path) -> list[Path]:
-    """Temporary files of ours in or below a folder, of processes that were killed."""
-    return [path for path in folder.rglob(".srcli-*") if _is_leftover(path)]
+def leftovers(folders: Iterable[Path]) -> list[Path]:
+    """List temporary files of srcli in some folders, of processes that were killed.
+
+    Looks at what lies in each folder itself, not below it: an output may lie beside its input, and
+    that folder may hold a whole disk.
+    """
+    found = (path for folder in folders for path in _listed(folder))
+    return [path for path in found if _is_leftover(path)]
+
+
+def _listed(folder: Path) -> list[Path]:
+    try:
+        return list(folder.glob(".srcli-*"))
+    except OSError:
+        return []
+
+
+def begin(path: Path) -> None:
+    """Note a temporary file that `discard_unfinished` is to remove."""
+    _unfinished.add(path)
+
+
+def end(path: Path) -> None:
+    """Forget a temporary file that is gone, or has its final name."""
+    _unfinished.discard(path)
+
+
+def discard_unfinished() -> None:
+    """Remove the temporary files that this process is writing, for a process that ends at once."""
+    for path in list(_unfinished):
+        with suppress(OSError):
+            path.unlink()
 
 
 def _is_leftover(file: Path) -> bool:
@@ -54,35 +87,133 @@ def _is_alive(process: int) -> bool:
 
 
 @contextmanager
-def atomic_path(target: Path) -> Iterator[Path]:
-    """A new, empty file beside `target` that becomes `target` if the block succeeds.
+def atomic_path(target: Path, *, replace: bool = True) -> Iterator[Path]:
+    """Give a new, empty file beside `target` that becomes `target` if the block succeeds.
 
     Whatever happens inside, nothing half written is left under either name. The temporary name
     ends as the target's does: libraries choose the format by it.
 
+    Args:
+        target: The name that the file gets. A file that is replaced hands on its permissions and,
+            where the system allows it, its owner.
+        replace: Whether a file of that name may be replaced, also one that appears meanwhile.
+
     Raises:
+        OutputExistsError: There is such a file, and it may not be replaced.
         OutputError: The folder or the file cannot be written.
     """
-    partial = target.with_name(temporary_name(target.suffix))
+    partial = _created(target)
+    begin(partial)
+    try:
+        yield partial
+        _flush(partial)
+        if replace:
+            _take_over(target, partial)
+            os.replace(partial, target)
+        else:
+            _give_name(partial, target)
+    except FileExistsError:
+        raise OutputExistsError(
+            f"{target}: another program made this file meanwhile. Replace it with --overwrite, "
+            "or choose another place with -o."
+        ) from None
+    except OSError as error:
+        raise OutputError(f"{target}: {_why(error)}") from error
+    finally:
+        partial.unlink(missing_ok=True)
+        end(partial)
+
+
+def _created(target: Path) -> Path:
+    """Create the temporary file of a target."""
+    partial = target.with_name(temporary_name(target.suffix if len(target.suffix) < 9 else ""))
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         # Exclusively, and with the permissions that any new file of this user gets.
         os.close(os.open(partial, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
     except OSError as error:
-        raise OutputError(
-            f"{target}: cannot be written ({error.strerror}). Choose another place with -o."
-        ) from error
+        raise OutputError(f"{target}: {_why(error)}") from error
+    return partial
+
+
+def check_place(target: Path) -> None:
+    """Look whether a file of this name can be made, without making it.
+
+    Raises:
+        OSError: A part of the name is too long for the disk, lies in a file, or may not be written
+            to. `strerror` says so in words of ours.
+    """
+    folder = target.parent
+    missing = [target.name]
+    while not os.path.lexists(folder) and folder != folder.parent:
+        missing.append(folder.name)
+        folder = folder.parent
+    _check_lengths(folder, missing)
+    if os.path.lexists(folder) and not folder.is_dir():
+        raise OSError(errno.ENOTDIR, f"{folder} is a file, not a folder")
+    if not os.access(folder or Path(), os.W_OK | os.X_OK):
+        raise OSError(errno.EACCES, f"the folder {folder} may not be written to")
+
+
+def _check_lengths(folder: Path, names: Iterable[str]) -> None:
     try:
-        yield partial
-        _flush(partial)
-        os.replace(partial, target)
+        longest = os.pathconf(folder, "PC_NAME_MAX")
+    except (OSError, ValueError, AttributeError):  # Windows
+        longest = 255
+    for name in names:
+        length = len(os.fsencode(name))
+        if length > longest:
+            raise OSError(
+                errno.ENAMETOOLONG,
+                f"the name has {length} bytes, and {longest} are the most that this disk takes",
+            )
+
+
+def _why(error: OSError) -> str:
+    """Say why a file cannot be written, and what to do."""
+    if error.errno == errno.ENAMETOOLONG:
+        return "this name is too long for the disk. Choose a shorter one with -o."
+    remedy = "Choose another place with -o."
+    if error.errno in _FULL:
+        remedy = "Free some space, or choose another place with -o."
+    return f"cannot be written ({error.strerror or error}). {remedy}"
+
+
+def _take_over(target: Path, partial: Path) -> None:
+    """Give a new file the permissions and the owner of the one that it replaces."""
+    try:
+        old = os.stat(target, follow_symlinks=False)
+    except OSError:
+        return
+    if not stat.S_ISREG(old.st_mode):
+        return
+    new = partial.stat()
+    if hasattr(os, "chown") and (old.st_uid, old.st_gid) != (new.st_uid, new.st_gid):
+        with suppress(OSError):  # only root may give files away
+            os.chown(partial, old.st_uid, old.st_gid)
+    with suppress(OSError):
+        partial.chmod(stat.S_IMODE(old.st_mode))
+
+
+def _give_name(partial: Path, target: Path) -> None:
+    """Rename without replacing: two programs that want one name cannot both have it.
+
+    Raises:
+        FileExistsError: There is a file of that name.
+    """
+    if sys.platform == "win32":
+        partial.rename(target)  # refuses by itself there
+        return
+    try:
+        os.link(partial, target)
+    except FileExistsError:
+        raise
     except OSError as error:
-        raise OutputError(
-            f"{target}: cannot be written ({error.strerror or error}). "
-            "Free some space or choose another place with -o."
-        ) from error
-    finally:
-        partial.unlink(missing_ok=True)
+        if error.errno in (errno.ENAMETOOLONG, *_FULL):
+            raise
+        # A file system without links (FAT, some network drives): take the name first.
+        os.close(os.open(target, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+        os.replace(partial, target)
 
 
 def _flush(file: Path) -> None:

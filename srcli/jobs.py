@@ -1,15 +1,22 @@
-"""Which pictures are to be done and what each becomes: all of it settled before any work."""
+"""Settle which pictures are to be done and what each becomes, before any work."""
 
 from __future__ import annotations
 
-import glob
 import os
-import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from srcli.errors import InputError, OutputExistsError, SrcliError, UsageError
+from srcli.errors import InputError, OutputError, OutputExistsError, SrcliError, UsageError
+from srcli.files import check_place
+from srcli.finding import (
+    STDIN_NAME,
+    STDIO,
+    Found,
+    LeftOut,
+    find,
+    read_standard_input,
+)
 from srcli.images import (
     FORMATS,
     MAX_PIXELS,
@@ -17,13 +24,12 @@ from srcli.images import (
     SaveOptions,
     check_output,
     format_of,
-    has_picture_suffix,
     probe_all,
 )
+from srcli.naming import Naming, check_forgotten_option
 from srcli.sizes import Grid, Size, SizeRequest
 
-STDIO = "-"
-_STDIN_NAME = "standard input"
+__all__ = ["STDIO", "Job", "Plan", "Wishes", "check_existing", "plan_jobs"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,12 +58,34 @@ class Job:
     @property
     def exists(self) -> bool:
         """Whether the output's name is taken already, be it by a link that leads nowhere."""
-        return str(self.target) != STDIO and os.path.lexists(self.target)
+        return not self.to_stdout and os.path.lexists(self.target)
+
+    @property
+    def to_stdout(self) -> bool:
+        """Whether the output goes to standard output."""
+        return str(self.target) == STDIO
 
     @property
     def name(self) -> str:
         """The input, for people."""
-        return _STDIN_NAME if self.content is not None else str(self.source)
+        return STDIN_NAME if self.content is not None else str(self.source)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """Jobs, and what is no job although it lies where they were looked for."""
+
+    jobs: tuple[Job, ...]
+    left_out: tuple[LeftOut, ...] = ()
+
+    def __iter__(self) -> Iterator[Job]:
+        return iter(self.jobs)
+
+    def __len__(self) -> int:
+        return len(self.jobs)
+
+    def __getitem__(self, index: int) -> Job:
+        return self.jobs[index]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,7 +93,8 @@ class Wishes:
     """What the user wants of all outputs."""
 
     output: str | None
-    """A file, a folder (it exists, or ends in a slash), `-`, or None for beside the input."""
+    """A file, a folder (it exists, or ends in a slash), `-`, a template, or None for beside the
+    input."""
 
     suffix: str
     """What names get: `_x4`."""
@@ -80,17 +109,14 @@ class Wishes:
     options: SaveOptions
     recursive: bool = False
     max_pixels: int = MAX_PIXELS
+    facts: Mapping[str, str] = field(default_factory=dict)
+    """What `{model}`, `{scale}` and `{task}` stand for in a template."""
+
+    own_outputs: bool = False
+    """Leave out inputs that are outputs of other inputs: `*.png` finds those of an earlier run."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Found:
-    """An input, and the folder that it was found in, if the user named a folder."""
-
-    source: Path
-    folder: Path | None = None
-
-
-def plan_jobs(inputs: Sequence[str], wishes: Wishes) -> list[Job]:
+def plan_jobs(inputs: Sequence[str], wishes: Wishes) -> Plan:
     """Pair each input with its output, and look at each as far as its header.
 
     Args:
@@ -99,13 +125,26 @@ def plan_jobs(inputs: Sequence[str], wishes: Wishes) -> list[Job]:
 
     Raises:
         UsageError: Outputs collide with each other or with inputs, or the wishes contradict.
+        InputError: There is nothing to do.
     """
-    found = list(_find(inputs, recursive=wishes.recursive, output=wishes.output))
-    if not found:
-        raise InputError(f"{', '.join(inputs)}: no pictures in it. Name others, or give -r.")
-    jobs = [_job(entry, wishes, alone=len(found) == 1, folders=inputs) for entry in found]
+    check_forgotten_option(inputs, wishes.output)
+    found = find(inputs, recursive=wishes.recursive, output=wishes.output)
+    naming = Naming(
+        output=wishes.output,
+        suffix=wishes.suffix,
+        format=wishes.options.format,
+        facts=wishes.facts,
+        folders=len(inputs),
+        alone=len(found.inputs) == 1,
+    )
+    jobs = [_job(entry, naming, wishes.options) for entry in found.inputs]
+    left_out = list(found.left_out)
+    if wishes.own_outputs:
+        jobs, own = _without_own_outputs(jobs)
+        left_out += own
     _check_names(jobs)
-    return [_examined(job, wishes) for job in jobs]
+    examined = [_examined(job, wishes, alone=len(jobs) == 1) for job in jobs]
+    return Plan(jobs=tuple(examined), left_out=tuple(left_out))
 
 
 def check_existing(jobs: Iterable[Job]) -> None:
@@ -115,144 +154,55 @@ def check_existing(jobs: Iterable[Job]) -> None:
         more = f" (and {len(present) - 1} more)" if len(present) > 1 else ""
         raise OutputExistsError(
             f"{present[0]}: exists already{more}. Replace it with --overwrite, keep it with "
-            "--skip-existing, or choose another place with -o."
+            "--skip-existing, go on with --resume, or choose another place with -o."
         )
 
 
-def _find(inputs: Sequence[str], *, recursive: bool, output: str | None) -> Iterator[_Found]:
-    """The inputs; in a folder that holds the output folder too, not what is in that one."""
-    own = Path(output).resolve() if output and output != STDIO else None
-    for text in inputs:
-        if not text:
-            raise UsageError("an input has no name. Is a variable of your shell empty?")
-        path = _path(text)
-        if text != STDIO and path.is_dir():
-            inside = own is not None and path.resolve() in own.parents
-            for file in _pictures_in(path, recursive=recursive):
-                if not (inside and own in file.resolve().parents):
-                    yield _Found(file, path)
-        elif text != STDIO and not os.path.lexists(path) and glob.has_magic(text):
-            # Shells expand patterns; where one did not, nothing matched, or there is no shell.
-            yield from (_Found(_file(name)) for name in _matching(text))
-        else:
-            yield _Found(path)
-
-
-def _matching(pattern: str) -> list[str]:
-    # Path.glob takes no absolute patterns.
-    return sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207
-
-
-def _pictures_in(folder: Path, *, recursive: bool) -> Iterator[Path]:
-    """Files that are called like pictures, in a stable order.
-
-    Hidden files are left alone (half-written outputs are hidden), and so are symbolic links that
-    lead out of the folder.
-    """
-    inside = folder.resolve()
-    for parent, folders, names in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(names):
-            path = Path(parent, name)
-            hidden = name.startswith(".") or not has_picture_suffix(name)
-            if not hidden and path.resolve().is_relative_to(inside):
-                yield path
-        if not recursive:
-            return
-
-
-def _job(found: _Found, wishes: Wishes, *, alone: bool, folders: Sequence[str]) -> Job:
+def _job(found: Found, naming: Naming, options: SaveOptions) -> Job:
     source = found.source
-    content = sys.stdin.buffer.read() if str(source) == STDIO else None
-    root, target = _target(found, wishes, alone=alone, folders=folders)
-    return Job(
-        source=source,
-        target=target,
-        root=Path(os.path.abspath(root)),  # noqa: PTH100  resolve() would follow links
-        options=wishes.options,
-        content=content,
-    )
+    if found.error is not None:
+        return Job(source=source, target=source, root=_full(source), error=found.error)
+    content = read_standard_input() if str(source) == STDIO else None
+    root, target = naming.target(found)
+    return Job(source=source, target=target, root=_full(root), options=options, content=content)
 
 
-def _target(
-    found: _Found, wishes: Wishes, *, alone: bool, folders: Sequence[str]
-) -> tuple[Path, Path]:
-    """The root folder of an output, and the output."""
-    source, output = found.source, wishes.output
-    if found.folder is not None:
-        root = _tree_root(found.folder, wishes, folders)
-        return root, _with_format(root / source.relative_to(found.folder), wishes.options)
-    if output == STDIO or (output is None and str(source) == STDIO):
-        if not alone:
-            raise UsageError("standard output takes one picture. Give a folder with -o.")
-        return Path(STDIO), Path(STDIO)
-    if output is not None and alone and not _is_folder(output):
-        _check_suffix(output, wishes.options.format)  # before any work
-        return _path(output).parent, _path(output)
-    stem = "stdin" if str(source) == STDIO else source.stem
-    folder = source.parent if output is None else Path(output)
-    named = source.with_name(f"{stem}{wishes.suffix}{source.suffix}").name
-    return folder, _with_format(folder / named, wishes.options)
+def _full(path: Path) -> Path:
+    return Path(os.path.abspath(path))  # resolve() would follow links
 
 
-def _check_suffix(output: str, wanted: str | None) -> None:
-    """Raise `UsageError` if the name says no format, or another one than is wanted."""
-    fmt = format_of(wanted or output)
-    if wanted is not None and has_picture_suffix(output) and format_of(output) is not fmt:
-        raise UsageError(
-            f"{output}: this name is that of another format than --format {wanted}. "
-            "Change it, or leave out --format."
-        )
+def _without_own_outputs(jobs: Sequence[Job]) -> tuple[list[Job], list[LeftOut]]:
+    """Leave out inputs that another input becomes."""
+    becoming = {_real(job.target): job for job in jobs if not job.to_stdout and not job.error}
+    kept, left_out = [], []
+    for job in jobs:
+        maker = None if job.content is not None else becoming.get(_real(job.source))
+        if maker is None or maker is job or job.error is not None:
+            kept.append(job)
+        else:
+            left_out.append(LeftOut(job.source, "the output of another input"))
+    return kept, left_out
 
 
-def _tree_root(folder: Path, wishes: Wishes, folders: Sequence[str]) -> Path:
-    """Where the tree of a folder's outputs begins: `IN_x4` beside it, or in what -o says."""
-    if wishes.output is None:
-        named = folder if folder.name not in ("", "..") else folder.resolve()
-        return named.with_name(f"{named.name}{wishes.suffix}")
-    if wishes.output == STDIO:
-        raise UsageError("standard output takes one picture. Give a folder with -o.")
-    if len(folders) == 1:
-        return Path(wishes.output)
-    return Path(wishes.output) / folder.resolve().name
-
-
-def _with_format(target: Path, options: SaveOptions) -> Path:
-    """The name with the suffix of the format that is asked for; otherwise the input's format."""
-    if options.format is not None and target.suffix.lower() not in FORMATS[options.format].suffixes:
-        return target.with_name(f"{target.stem}{FORMATS[options.format].suffixes[0]}")
-    return target if has_picture_suffix(target) else target.with_name(f"{target.name}.png")
-
-
-def _path(text: str) -> Path:
-    """What the user names; only `-` itself is standard input."""
-    return Path(text) if text == STDIO else _file(text)
-
-
-def _file(name: str) -> Path:
-    """A file, in full if it would otherwise be called like standard input."""
-    path = Path(name)
-    return path.absolute() if str(path) == STDIO else path
-
-
-def _is_folder(output: str) -> bool:
-    return output.endswith(("/", os.sep)) or Path(output).is_dir()
+def _real(path: Path) -> str:
+    """Return where a path leads, by all its names; what leads nowhere stays as it is."""
+    return os.path.realpath(path)
 
 
 def _check_names(jobs: Sequence[Job]) -> None:
-    sources = {job.source.resolve() for job in jobs if job.content is None}
-    taken: dict[Path, Job] = {}
+    sources = {_real(job.source) for job in jobs if job.content is None and not job.error}
+    taken: dict[str, Job] = {}
     for job in jobs:
-        if str(job.target) == STDIO:
+        if job.to_stdout or job.error is not None:
             continue
-        target = job.target.resolve()
+        target = _real(job.target)
         if target in sources:
             raise UsageError(
-                f"{job.target}: is an input and would be replaced by its own result. Choose -o."
+                f"{job.target}: is an input and would be replaced by its own result. Choose "
+                "another name with -o; or, if an earlier run made it, add --resume."
             )
         # Some file systems do not tell A from a.
-        key = Path(str(target).casefold())
-        other = taken.setdefault(key, job)
+        other = taken.setdefault(target.casefold(), job)
         if other is not job:
             raise UsageError(
                 f"{other.name} and {job.name} would both become {job.target}. "
@@ -260,34 +210,63 @@ def _check_names(jobs: Sequence[Job]) -> None:
             )
 
 
-def _examined(job: Job, wishes: Wishes) -> Job:
-    """The job with what the input's header tells; or with the reason why it cannot be done."""
+def _examined(job: Job, wishes: Wishes, *, alone: bool) -> Job:
+    """Add what the input's header tells, or the reason why the job cannot be done."""
+    if job.error is not None:
+        return job
     try:
-        source = job.source if job.content is None else job.content
-        header, metadata = probe_all(source, max_pixels=wishes.max_pixels, name=job.name)
-        size = wishes.size.resolve(header.width, header.height, wishes.scales, wishes.grid)
-        options = job.options
-        if str(job.target) == STDIO:
-            options = replace(options, format=options.format or header.format)
-        chosen = options.format or format_of(job.target).name
-        _check_pixels(job, size, wishes.max_pixels)
-        notes = check_output(
-            size.width,
-            size.height,
-            header.has_alpha,
-            header.bits,
-            chosen,
-            options,
-            str(job.target),
-            channels=header.channels,
-            metadata=metadata,
-        )
+        return _described(job, wishes, alone=alone)
     except SrcliError as error:
         return replace(job, error=error)
-    reach = max(wishes.scales)
-    if size.width > header.width * reach or size.height > header.height * reach:
-        notes.append(f"{job.target}: enlarged by {reach}, the most the model has, then resampled")
+    except OSError as error:  # a link to itself, a drive that has gone
+        reason = f"{job.name}: cannot be read ({error.strerror or error}). Check the path."
+        return replace(job, error=InputError(reason))
+
+
+def _described(job: Job, wishes: Wishes, *, alone: bool) -> Job:
+    source = job.source if job.content is None else job.content
+    header, metadata = probe_all(source, max_pixels=wishes.max_pixels, name=job.name)
+    size = wishes.size.resolve(header.width, header.height, wishes.scales, wishes.grid)
+    options = job.options
+    if job.to_stdout:
+        options = replace(options, format=options.format or header.format)
+    else:
+        _check_place(job)
+    chosen = options.format or format_of(job.target).name
+    options, notes = _fitting(job, options, chosen, alone=alone)
+    _check_pixels(job, size, wishes.max_pixels)
+    notes += check_output(
+        size.width,
+        size.height,
+        header.has_alpha,
+        header.bits,
+        chosen,
+        options,
+        str(job.target),
+        channels=header.channels,
+        metadata=metadata,
+    )
+    notes += size.notes(str(job.target), header.width, header.height)
     return replace(job, header=header, size=size, options=options, notes=tuple(notes))
+
+
+def _check_place(job: Job) -> None:
+    """Raise `OutputError` if the output's place cannot take a file: found out before work."""
+    try:
+        check_place(job.target)
+    except OSError as error:
+        raise OutputError(f"{job.target}: {error.strerror}. Choose another place with -o.") from None
+
+
+def _fitting(
+    job: Job, options: SaveOptions, chosen: str, *, alone: bool
+) -> tuple[SaveOptions, list[str]]:
+    """Leave out a quality that is meant for other pictures of a mixed batch."""
+    meant_for_others = options.format is None and not alone and not job.to_stdout
+    if options.quality is None or FORMATS[chosen].lossy or not meant_for_others:
+        return options, []
+    note = f"{job.target}: {chosen} has no quality to set; --quality is for the others"
+    return replace(options, quality=None), [note]
 
 
 def _check_pixels(job: Job, size: Size, max_pixels: int) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import combinations_with_replacement
 
 from srcli.errors import UsageError
 
@@ -16,12 +18,27 @@ Grid = Callable[[Fraction], Fraction]
 class Size:
     """What becomes of a picture of a certain size."""
 
-    network_scale: int | Fraction
-    """The scale that the network is asked for; whole unless it takes any."""
+    passes: tuple[int | Fraction, ...]
+    """The scales that the network is asked for, one after the other; whole unless it takes any."""
 
     width: int
     height: int
     """The output; where it is not the network's, the result is resampled once."""
+
+    @property
+    def network_scale(self) -> int | Fraction:
+        """What all passes enlarge by."""
+        return math.prod(self.passes)
+
+    def notes(self, name: str, width: int, height: int) -> list[str]:
+        """Say what is done besides one pass of the network, to an input of this size."""
+        reached = (round(side * self.network_scale) for side in (width, height))
+        resampled = (self.width, self.height) != tuple(reached)
+        if len(self.passes) == 1 and not resampled:
+            return []
+        said = ", then by ".join(f"{float(scale):g}" for scale in self.passes)
+        end = f", then resampled to {self.width} x {self.height}" if resampled else ""
+        return [f"{name}: enlarged by {said}{end}"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,11 +65,12 @@ class SizeRequest:
     def resolve(
         self, width: int, height: int, scales: tuple[int, ...], grid: Grid | None = None
     ) -> Size:
-        """The output size for an input, and the network scale that reaches it.
+        """Return the output size for an input, and the network scales that reach it.
 
-        That is the smallest scale that is not smaller than what is wanted, so that the network's
-        result is resampled downwards; if there is none, the largest. A network of any scale (it has
-        a `grid`) takes a factor as it is; for a size, the nearest factor of its grid above.
+        One pass of the smallest scale that is not smaller than what is wanted, so that the
+        network's result is resampled downwards. Where the largest is too small, as few passes as
+        reach it. A network of any scale (it has a `grid`) takes a factor as it is; for a size, the
+        nearest factor of its grid above.
         """
         wanted = self._size(width, height)
         factor = max(Fraction(wanted[0], width), Fraction(wanted[1], height))
@@ -60,9 +78,8 @@ class SizeRequest:
             factor = self.scale  # not blurred by rounding to whole pixels
         if grid is not None and 1 <= factor <= max(scales):
             exact = factor if self.scale is not None else grid(factor)
-            return Size(int(exact) if exact.denominator == 1 else exact, *wanted)
-        network = min((s for s in scales if s >= factor), default=max(scales))
-        return Size(network, *wanted)
+            return Size((int(exact) if exact.denominator == 1 else exact,), *wanted)
+        return Size(passes_for(factor, scales), *wanted)
 
     def _size(self, width: int, height: int) -> tuple[int, int]:
         if self.width is not None and self.height is not None:
@@ -89,3 +106,21 @@ class SizeRequest:
         if None not in box:
             return f"{box[0]}x{box[1]}"
         return f"{self.width}w" if self.width is not None else f"{self.height}h"
+
+
+def passes_for(factor: Fraction | int, scales: Sequence[int]) -> tuple[int, ...]:
+    """Choose the scales of as few passes as reach a factor, the largest first.
+
+    Of equally few, those that exceed it least.
+    """
+    largest = max(scales)
+    if largest < 2:
+        return (largest,)
+    count = 1
+    while largest**count < factor:
+        count += 1
+    chosen = min(
+        (c for c in combinations_with_replacement(sorted(scales), count) if math.prod(c) >= factor),
+        key=math.prod,
+    )
+    return tuple(reversed(chosen))

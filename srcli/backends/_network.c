@@ -225,6 +225,41 @@ static int take_around(Scratch *scratch, Map *made, const Map *inner, Py_ssize_t
     return take_map(scratch, made, groups);
 }
 
+/* The largest multiple of `step` that is no more; also of negative numbers. */
+INLINE Py_ssize_t down_to(Py_ssize_t a, Py_ssize_t step)
+{
+    return a - ((a % step + step) % step);
+}
+
+/* A map of its own for what a convolution makes around a rectangle. Tiles begin at its corner, so
+   above the picture and to the left of it the map goes on: wherever a rectangle begins, the same
+   pixels are then the corners of tiles, and the same digits come out. `blank` clears that part. */
+static int take_tiles(Scratch *scratch, Map *made, Py_ssize_t top, Py_ssize_t left,
+                      Py_ssize_t bottom, Py_ssize_t right, const Map *whole, int groups)
+{
+    made->top = top;
+    made->left = left;
+    made->bottom = least(whole->bottom, bottom);
+    made->right = least(whole->right, right);
+    return take_map(scratch, made, groups);
+}
+
+static int take_tiles_around(Scratch *scratch, Map *made, const Map *inner, Py_ssize_t reach,
+                             const Map *whole, int groups)
+{
+    return take_tiles(scratch, made, inner->top - reach, inner->left - reach,
+                      inner->bottom + reach, inner->right + reach, whole, groups);
+}
+
+/* Outside the picture everything is zero. */
+static void blank(const Map *map)
+{
+    size_t wide = (size_t)map->row * sizeof(float);
+    size_t narrow = (size_t)(most(0, -map->left) * map->pixel) * sizeof(float);
+    for (Py_ssize_t y = map->top; y < map->bottom && (y < 0 || narrow > 0); y++)
+        memset(pixel(map, y, map->left), 0, y < 0 ? wide : narrow);
+}
+
 /* A picture's planes as features of three channels, their mean taken away. */
 static void enter_picture(const float *picture, Py_ssize_t height, Py_ssize_t width,
                           const float *mean, const Map *out)
@@ -529,8 +564,9 @@ static PyObject *unit(PyObject *module, PyObject *arguments)
         kernel(&held, closing, 3, &second) && scratch_of(&held, room, &scratch)) {
         Py_BEGIN_ALLOW_THREADS
         inner = part_of(out, area.top, area.left, area.bottom, area.right);
-        if (take_around(&scratch, &between, &inner, 1, &out, inside)) {
+        if (take_tiles_around(&scratch, &between, &inner, 1, &out, inside)) {
             convolve(3, &first, &between, &scratch);
+            blank(&between);
             convolve(3, &second, &inner, &scratch);
         }
         Py_END_ALLOW_THREADS
@@ -669,23 +705,24 @@ static void restore_rectangle(Tail *tail, const Rectangle *area, Scratch *scratc
     tail->mix.from = &enlarged;
     tail->merge.from = &mixed;
     tail->taps.from = &merged;
-    if (!take_around(scratch, &mixed, &inner, 2, &whole, groups))
+    if (!take_tiles_around(scratch, &mixed, &inner, 2, &whole, groups))
         return;
     Scratch before = *scratch;
     if (scale > 1) {
-        enlarged = (Map){.top = most(0, mixed.top - 2) / scale * scale,
-                         .left = most(0, mixed.left - 2) / scale * scale,
-                         .bottom = least(whole.bottom, up_to(mixed.bottom + 2, scale)),
-                         .right = least(whole.right, up_to(mixed.right + 2, scale))};
-        if (!take_map(scratch, &enlarged, groups))
+        if (!take_tiles(scratch, &enlarged, down_to(mixed.top - 2, scale),
+                        down_to(mixed.left - 2, scale), up_to(mixed.bottom + 2, scale),
+                        up_to(mixed.right + 2, scale), &whole, groups))
             return;
         convolve(3, &tail->up, &enlarged, scratch);
+        blank(&enlarged);
     }
     convolve(5, &tail->mix, &mixed, scratch);
+    blank(&mixed);
     *scratch = before; /* What was enlarged is not needed any more. */
-    if (!take_around(scratch, &merged, &inner, 1, &whole, groups))
+    if (!take_tiles_around(scratch, &merged, &inner, 1, &whole, groups))
         return;
     convolve(3, &tail->merge, &merged, scratch);
+    blank(&merged);
     taps = inner; /* In the place of what was mixed. */
     taps.base = mixed.base;
     taps.pixel = GROUP;

@@ -30,11 +30,15 @@ from srcli.machine import usable_cores
 
 if TYPE_CHECKING:
     from srcli.backends.base import Session
+    from srcli.backends.native_stream import RowStream
     from srcli.spec import Geometry, ModelSpec
 
 Array = NDArray[np.float32]
 Rectangle = tuple[int, int, int, int]
 """Top, left, bottom, right; the last two lie outside."""
+
+Work = Callable[[Rectangle, Array], object]
+"""Does a rectangle, given scratch memory."""
 
 Kernel = tuple[Array, Array]
 """A convolution's weights at the points of Winograd's filtering, and its bias, flat."""
@@ -47,14 +51,17 @@ LEAST_BITS = 256  # measured on x86-64: in vectors of 128 bits other backends ar
 
 SOURCES = 10  # of AWSRN's last convolution: the features in nine places, and the picture
 
-# Rectangles of features, in pixels: with a border of one on each side they are whole tiles of 4.
-MOST_ROWS, COLUMNS = 30, 126
+# Rectangles of features, in pixels. All begin at multiples of TILE, where Winograd's tiles begin, so
+# that digits do not depend on how a picture is cut into rectangles.
+TILE = 4
+MOST_ROWS, COLUMNS = 28, 124
 # Narrower where a unit is as wide as AWSRN's, whose features would fill the cache.
-WIDE, NARROW_COLUMNS = 64, 30
+WIDE, NARROW_COLUMNS = 64, 28
 PORTIONS = 24  # of a stage, at least, for all threads to have work till its end
 # Rectangles of the output by scale: with their borders they are about as many tiles as are done at
-# once, or a multiple of that, before and after enlarging.
-OUTPUT_SIDES = {1: (72, 72), 2: (72, 72), 3: (60, 84), 4: (56, 88)}
+# once, or a multiple of that, before and after enlarging. They begin at multiples of TILE times the
+# scale; between these, digits depend on them.
+OUTPUT_SIDES = {1: (72, 72), 2: (72, 72), 3: (60, 84), 4: (48, 112)}
 
 
 class NativeBackend:
@@ -204,14 +211,29 @@ class CompiledNetwork(ABC):
             self._memory.put(_Memory())
 
     @property
-    def _maps(self) -> int:
+    def maps(self) -> int:
         """Maps of features that are alive at once: what each unit of a block gives, in and out."""
         return max(len(block.units) for block in self._blocks) + 2
 
     @property
+    def width(self) -> int:
+        """Channels of a map, with those that fill up its groups."""
+        return self._width
+
+    @property
+    def blocks(self) -> int:
+        """Local fusion blocks."""
+        return len(self._blocks)
+
+    @property
+    def convolutions(self) -> int:
+        """Convolutions up to the end of the body, one after the other."""
+        return 1 + sum(2 * len(block.units) + 1 for block in self._blocks)
+
+    @property
     def floats_per_pixel(self) -> float:
         """Memory for each pixel of the output: maps, the picture and the output itself."""
-        return (self._maps * self._width + 3) / self.scale**2 + 3
+        return (self.maps * self._width + 3) / self.scale**2 + 3
 
     def __call__(self, batch: Batch) -> Batch:
         """n x 3 x h x w in [0, 1] to n x 3 x s*h x s*w, float32, not clamped.
@@ -223,12 +245,25 @@ class CompiledNetwork(ABC):
         restored = np.empty((count, 3, height * self.scale, width * self.scale), np.float32)
         memory = self._memory.get()
         try:
-            maps = memory.of(self._maps, height, width, self._width)
+            maps = memory.of(self.maps, height, width, self._width)
             for picture, out in zip(batch, restored, strict=True):
                 self._restore(np.ascontiguousarray(picture, np.float32), maps, out)
         finally:
             self._memory.put(memory)
         return restored
+
+    def stream(self, height: int, width: int, *, memory: int, tile: int | None = None) -> RowStream:
+        """Begin a picture that is restored a few rows at a time, to the same digits.
+
+        Args:
+            height: Of the picture, in input pixels.
+            width: Of the picture, in input pixels.
+            memory: Bytes that may be taken.
+            tile: Rows and columns at a time; None chooses by `memory`.
+        """
+        from srcli.backends.native_stream import RowStream
+
+        return RowStream(self, height, width, memory=memory, tile=tile)
 
     def close(self) -> None:
         """End its threads."""
@@ -236,45 +271,67 @@ class CompiledNetwork(ABC):
             self._pool.shutdown()
 
     def _restore(self, picture: Array, maps: Array, out: Array) -> None:
-        run, compiled, channels = self._on_each, self._compiled, self._channels
         _, height, width = picture.shape
-        rows = rows_for(height, width, self._columns)
-        areas = list(rectangles(height, width, rows, self._columns))
+        areas = self.areas(height, width)
         x, y, inner = maps[:1], maps[1:2], maps[2:]  # each 1 x h x w x C
-        entry = (self._mean, self._head, channels, self._head_is_rectified)
-        run(areas, partial(compiled.head, picture, *entry, x))
-        for block in self._blocks:
-            source = x
-            for index, (unit, skip) in enumerate(zip(block.units, block.skips, strict=True)):
-                target = inner[index : index + 1]
-                facts = (channels, self._wide, skip)
-                run(areas, partial(compiled.unit, source, *unit, *facts, target))
-                source = target
-            outputs, kernel = inner[: len(block.units)], block.reduction
-            run(areas, partial(compiled.reduction, outputs, kernel, channels, x, block.skip, y))
+        self.on_each(areas, self.head_work(picture, x))
+        for index in range(self.blocks):
+            for work in self.block_work(index, x, inner, y):
+                self.on_each(areas, work)
             x, y = y, x
-        self._finish(x, picture, out, areas)
+        self.on_each(self.tail_areas(0, height, width), self.tail_work(x, picture, out))
+
+    def areas(self, height: int, width: int) -> list[Rectangle]:
+        """Return the rectangles of features that are done at a time."""
+        rows = rows_for(height, width, self._columns)
+        return list(rectangles(height, width, rows, self._columns))
+
+    def head_work(self, picture: Array, x: Array) -> Work:
+        """Return what computes the first features `x`, 1 x h x w x C, of a picture, 3 x h x w."""
+        entry = (self._mean, self._head, self._channels, self._head_is_rectified)
+        return partial(self._compiled.head, picture, *entry, x)
+
+    def block_work(self, index: int, x: Array, inner: Array, y: Array) -> Iterator[Work]:
+        """Yield what computes each unit of a block from `x`, and at last `y`, 1 x h x w x C.
+
+        `inner` has a map for what each unit gives.
+        """
+        block, compiled, channels = self._blocks[index], self._compiled, self._channels
+        source = x
+        for number, (unit, skip) in enumerate(zip(block.units, block.skips, strict=True)):
+            target = inner[number : number + 1]
+            yield partial(compiled.unit, source, *unit, channels, self._wide, skip, target)
+            source = target
+        outputs, kernel = inner[: len(block.units)], block.reduction
+        yield partial(compiled.reduction, outputs, kernel, channels, x, block.skip, y)
+
+    @property
+    @abstractmethod
+    def tail_period(self) -> tuple[int, int]:
+        """Rows and columns of the input that rectangles of the tail begin at multiples of."""
+
+    @property
+    @abstractmethod
+    def area_scale(self) -> int:
+        """What the tail's rectangles are counted in, for each pixel of the input."""
+
+    @abstractmethod
+    def tail_areas(self, top: int, bottom: int, width: int) -> list[Rectangle]:
+        """Return the tail's rectangles for rows of the input; `top` is a multiple of its period."""
+
+    @abstractmethod
+    def tail_work(self, features: Array, picture: Array, out: Array) -> Work:
+        """Return what follows the body: 1 x h x w x C and 3 x h x w to 3 x H x W."""
 
     @abstractmethod
     def _ending(self, weights: Mapping[str, Array]) -> tuple[Any, ...]:
-        """What `_finish` needs of the weights and hands to the compiled code."""
-
-    @abstractmethod
-    def _finish(
-        self, features: Array, picture: Array, out: Array, areas: Sequence[Rectangle]
-    ) -> None:
-        """What follows the body: 1 x h x w x C and 3 x h x w to 3 x H x W.
-
-        `areas` are the rectangles of the body.
-        """
+        """Return what `tail_work` needs of the weights and hands to the compiled code."""
 
     @abstractmethod
     def _finish_floats(self) -> int:
         """Scratch memory that this takes, besides that of a convolution."""
 
-    def _on_each(
-        self, areas: Sequence[Rectangle], work: Callable[[Rectangle, Array], object]
-    ) -> None:
+    def on_each(self, areas: Sequence[Rectangle], work: Work) -> None:
         """Do all rectangles of a stage, each thread taking the next one when it is free."""
         left = deque(areas)
 
@@ -335,12 +392,25 @@ class CompiledLapar(CompiledNetwork):
         kernels = (up, *(kernel(name) for name in ("mix", "merge", "taps")))
         return (*kernels, self._channels, scale, filled(phases))
 
-    def _finish(
-        self, features: Array, picture: Array, out: Array, areas: Sequence[Rectangle]
-    ) -> None:
-        _, height, width = out.shape
-        work = partial(self._compiled.tail, features, *self._end, picture, out)
-        self._on_each(list(rectangles(height, width, *OUTPUT_SIDES[self.scale])), work)
+    @property
+    def tail_period(self) -> tuple[int, int]:
+        rows, columns = OUTPUT_SIDES[self.scale]
+        return rows // self.scale, columns // self.scale
+
+    @property
+    def area_scale(self) -> int:
+        return self.scale
+
+    def tail_areas(self, top: int, bottom: int, width: int) -> list[Rectangle]:
+        s = self.scale
+        above, height = top * s, (bottom - top) * s
+        return [
+            (above + upper, left, above + lower, right)
+            for upper, left, lower, right in rectangles(height, width * s, *OUTPUT_SIDES[s])
+        ]
+
+    def tail_work(self, features: Array, picture: Array, out: Array) -> Work:
+        return partial(self._compiled.tail, features, *self._end, picture, out)
 
     def _finish_floats(self) -> int:
         rows, columns = OUTPUT_SIDES[self.scale]
@@ -369,11 +439,22 @@ class CompiledAwsrn(CompiledNetwork):
         kernel = packed(joined, weights["tail.bias"], sources=SOURCES)
         return (kernel, self._channels, self.scale, self._mean)
 
-    def _finish(
-        self, features: Array, picture: Array, out: Array, areas: Sequence[Rectangle]
-    ) -> None:
-        work = partial(self._compiled.reconstruction, features, *self._end, picture, out)
-        self._on_each(areas, work)
+    @property
+    def tail_period(self) -> tuple[int, int]:
+        return TILE, TILE
+
+    @property
+    def area_scale(self) -> int:
+        return 1
+
+    def tail_areas(self, top: int, bottom: int, width: int) -> list[Rectangle]:
+        return [
+            (top + upper, left, top + lower, right)
+            for upper, left, lower, right in self.areas(bottom - top, width)
+        ]
+
+    def tail_work(self, features: Array, picture: Array, out: Array) -> Work:
+        return partial(self._compiled.reconstruction, features, *self._end, picture, out)
 
     def _deepest(self) -> int:
         return SOURCES * self._width
@@ -466,11 +547,10 @@ def rectangles(height: int, width: int, rows: int, columns: int) -> Iterator[Rec
 def rows_for(height: int, width: int, columns: int = COLUMNS) -> int:
     """Rows of a rectangle: many, because borders are computed twice, but enough work for all.
 
-    The size alone decides, not the number of threads: where tiles of 4 begin changes the last
-    digits, and a picture's result must not depend on how many are restored side by side.
+    All are multiples of TILE, so they change no digit.
     """
     across = -(-width // columns)
-    choices = range(MOST_ROWS, 5, -4)
+    choices = range(MOST_ROWS, TILE, -TILE)
     return next((rows for rows in choices if across * -(-height // rows) >= PORTIONS), choices[-1])
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from srcli import files
 from srcli.images import vips
 from srcli.images.picture import Pixels
 from srcli.images.reading import TURNS
@@ -32,6 +33,7 @@ class RowSpool:
         """Create the file. Errors are those of the operating system."""
         self._path = path
         self._file = path.open("xb")
+        files.begin(path)
         try:
             self._file.write(_tiff_head(width, height, bands, bits))
         except BaseException:
@@ -53,6 +55,7 @@ class RowSpool:
         with suppress(OSError):  # what was buffered may not fit on a full disk
             self._file.close()
         self._path.unlink(missing_ok=True)
+        files.end(self._path)
 
 
 def _tiff_head(width: int, height: int, bands: int, bits: int) -> bytes:

@@ -133,6 +133,7 @@ class StripWriter:
         bits: int,
         metadata: Metadata | None = None,
         options: SaveOptions | None = None,
+        replace: bool = True,
     ) -> None:
         """Check that the picture can be written, and start.
 
@@ -141,6 +142,7 @@ class StripWriter:
             OutputError: nothing can be written there.
         """
         self._target, self._options = target, options or SaveOptions()
+        self._replace = replace
         self._name = vips.shown(target)
         self._format = format_of(self._options.format or target)
         check_output(width, height, has_alpha, bits, self._format.name, self._options, self._name)
@@ -213,7 +215,10 @@ class StripWriter:
         return RowSpool(path, width, self._height, bands, 8 * pixels.dtype.itemsize)
 
     def _encode(self, image: Any) -> None:
-        with atomic_path(self._target) as partial, partial.open("r+b") as file:
+        with (
+            atomic_path(self._target, replace=self._replace) as partial,
+            partial.open("r+b") as file,
+        ):
             if self._format.name == "bmp":
                 save_bmp(decoded(image), file, self._metadata, self._options)
             else:

@@ -70,8 +70,20 @@ def check_output(
     return notes
 
 
-def write(picture: Picture, target: Path, options: SaveOptions | None = None) -> None:
-    """Write a file that appears under its name whole or not at all, replacing an earlier one.
+def write(
+    picture: Picture,
+    target: Path,
+    options: SaveOptions | None = None,
+    *,
+    replace: bool = True,
+) -> None:
+    """Write a file that appears under its name whole or not at all.
+
+    Args:
+        picture: what is to be in it.
+        target: its name.
+        options: how to encode it.
+        replace: whether an earlier file of that name may be replaced.
 
     Raises:
         UsageError: as `check_output`.
@@ -83,7 +95,7 @@ def write(picture: Picture, target: Path, options: SaveOptions | None = None) ->
     check_target(target)
     with (
         vips.writing(vips.shown(target)),
-        atomic_path(target) as partial,
+        atomic_path(target, replace=replace) as partial,
         partial.open("r+b") as file,
     ):
         _save(prepared, file, fmt, options)
