@@ -20,10 +20,11 @@ from PIL import Image
 from srcli.backends import open_model
 from srcli.backends.base import SessionOptions
 from srcli.batch import Batch
+from srcli.budget import sensible_lanes
 from srcli.images import SaveOptions, read, write
 from srcli.jobs import Job, Wishes, plan_jobs
 from srcli.loading import load
-from srcli.pipeline import Restorer, sensible_lanes
+from srcli.pipeline import Restorer
 from srcli.sizes import SizeRequest
 
 

@@ -3,28 +3,41 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 import sys
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from types import TracebackType
 from typing import Any, Literal
 
 from srcli import images
-from srcli.errors import InputError, MemoryExhaustedError, OutputError, SrcliError
+from srcli.backends.base import StoppedError
+from srcli.errors import (
+    InputError,
+    MemoryExhaustedError,
+    OutputError,
+    OutputExistsError,
+    SrcliError,
+)
+from srcli.files import leftovers
 from srcli.images import Picture, StripReader, StripWriter
-from srcli.jobs import STDIO, Job
+from srcli.jobs import Job
 from srcli.journal import Journal, recipe_of
+from srcli.passes import Passes
 from srcli.pipeline import Progress, Restorer
+from srcli.sizes import Size
 from srcli.spec import Scale
 from srcli.store import sha256_of
 
 IN_FLIGHT = 2  # groups of pictures beyond those in the network: being decoded or encoded
 IN_MEMORY = 256 << 20  # bytes of output above which a picture is done strip by strip
+PATIENCE = 1.5  # seconds that an interrupted run waits for what is under way
 
 Status = Literal["done", "failed", "skipped"]
 
@@ -59,14 +72,32 @@ class Batch:
     """How many pictures of one size go through the network together."""
 
     resume: bool = False
+    """Leave what a batch has made from the same input in the same way."""
+
     skip_existing: bool = False
+    overwrite: bool = False
+    """Replace files that no batch has made."""
+
+    preserve: bool = False
+    """Give outputs the time and the permissions of their inputs."""
+
     facts: Mapping[str, Any] = field(default_factory=dict)
     """What outputs depend on besides input and options: model, weights, version."""
 
     max_pixels: int | None = images.MAX_PIXELS
+    in_memory: int = IN_MEMORY
+    """Bytes of output above which a picture is done strip by strip."""
+
+    note: Callable[[str], None] = lambda message: None
+    """Told what concerns the whole batch."""
+
+    event: Callable[[str, Job], None] = lambda kind, job: None
+    """Told when the work on a picture starts."""
+
     _journals: dict[Path, Journal] = field(default_factory=dict, init=False)
     _network: threading.Semaphore = field(init=False)
     _progress: _Progress = field(init=False)
+    _open: list[Restorer] = field(default_factory=list, init=False)
 
     def __post_init__(self) -> None:
         self._network = threading.Semaphore(self.lanes)
@@ -81,23 +112,43 @@ class Batch:
         """
         self._progress = _Progress(self.progress, sum(_pixels(job) for job in jobs))
         with ExitStack() as stack:
+            self._open_journals(jobs, stack)
             workers = stack.enter_context(_Patient(self.lanes + IN_FLIGHT, "picture"))
-            if self.resume:
-                roots = {job.root for job in jobs if str(job.target) != STDIO}
-                self._journals = {
-                    r: stack.enter_context(Journal(r, self._is_whole)) for r in sorted(roots)
-                }
             pending: deque[Future[list[Outcome]]] = deque()
             try:
-                for group in grouped(jobs, self.size):
+                for group in grouped(jobs, self.size, self.in_memory):
                     pending.append(workers.submit(self._do, group))
                     while len(pending) > self.lanes + IN_FLIGHT or (pending and pending[0].done()):
                         yield from pending.popleft().result()
                 for future in pending:
                     yield from future.result()
             except BaseException:
-                self._progress.stop()
+                self._stop()
+                wait(pending, timeout=PATIENCE)
                 raise
+
+    def _open_journals(self, jobs: Sequence[Job], stack: ExitStack) -> None:
+        """Open the journal of each folder of outputs, and clear what killed runs have left."""
+        written = [job for job in jobs if not job.to_stdout and job.target != job.source]
+        for path in leftovers({job.target.parent for job in written}):
+            path.unlink(missing_ok=True)
+        for root in sorted({job.root for job in written}):
+            journal = Journal(root, self._is_whole, private=len(jobs) == 1, note=self.note)
+            self._journals[root] = stack.enter_context(journal)
+
+    def _stop(self) -> None:
+        """Let what is under way end soon."""
+        self._progress.stop()
+        for restorer in self._open:
+            restorer.stop()
+
+    def _passes(self, size: Size) -> Passes:
+        """Return what restores by the scales of a size, one after the other."""
+        restorers = [self.restorer(scale) for scale in size.passes]
+        for restorer in restorers:
+            if restorer not in self._open:
+                self._open.append(restorer)
+        return Passes(restorers)
 
     def _do(self, jobs: Sequence[Job]) -> list[Outcome]:
         """Decode, restore and encode pictures of one size."""
@@ -112,21 +163,34 @@ class Batch:
 
     def _prepare(self, job: Job) -> _Prepared | Outcome:
         """Decide whether a job is to be done, and decode its picture if it fits in memory."""
+        digest = recipe = ""
         try:
             if job.error is not None:
                 raise job.error
             if self.skip_existing and job.exists:
                 return Outcome(job=job, status="skipped")
             digest, recipe = self._identity(job)
-            journal = self._journals.get(job.root)
-            if journal is not None and journal.is_done(job.target, digest, recipe):
-                return Outcome(job=job, status="skipped")
+            replace = self.overwrite
+            if self.resume and job.exists:
+                if self._is_done(job, digest, recipe):
+                    return Outcome(job=job, status="skipped")
+                replace = True
             picture = None
-            if not _is_large(job):
+            self.event("started", job)
+            if not self._is_large(job):
                 picture = images.read(_source(job), max_pixels=self.max_pixels, name=job.name)
-            return _Prepared(job, picture, digest, recipe)
+            return _Prepared(job, picture, digest, recipe, replace)
         except (SrcliError, MemoryError) as error:
-            return _failure(job, error)
+            return self._failure(job, error, digest, recipe)
+
+    def _is_done(self, job: Job, digest: str, recipe: str) -> bool:
+        journal = self._journals.get(job.root)
+        try:
+            return journal is not None and journal.is_done(job.target, digest, recipe)
+        except OutputExistsError:
+            if self.overwrite:
+                return False
+            raise
 
     def _is_whole(self, file: Path) -> bool:
         try:
@@ -137,7 +201,7 @@ class Batch:
 
     def _identity(self, job: Job) -> tuple[str, str]:
         """Checksums of the input, and of everything else that the output depends on."""
-        if not self.resume:
+        if job.to_stdout:
             return "", ""
         try:
             content = job.content
@@ -147,9 +211,10 @@ class Batch:
         facts = {**self.facts, "size": None, "options": asdict(job.options)}
         if job.size is not None:
             # Not of the other scales that this batch happens to need.
-            own = f"x{float(job.size.network_scale):g}"
-            weights = self.facts.get("weights_sha256", {}).get(own)
-            facts |= {"size": asdict(job.size), "weights_sha256": {own: weights}}
+            own = {f"x{float(scale):g}" for scale in job.size.passes}
+            weights = self.facts.get("weights_sha256", {})
+            used = {scale: weights.get(scale) for scale in own}
+            facts |= {"size": asdict(job.size), "weights_sha256": used}
         return digest, recipe_of(facts)
 
     def _restore(self, group: Sequence[_Prepared]) -> list[Outcome]:
@@ -161,14 +226,14 @@ class Batch:
         try:
             with self._network:
                 started = time.monotonic()
-                restored = self.restorer(size.network_scale).restore_all(
+                restored = self._passes(size).restore_all(
                     [prepared.decoded for prepared in group],
                     self._progress.of(*(prepared.job for prepared in group)),
                     (size.height, size.width),
                 )
                 seconds = (time.monotonic() - started) / len(group)
         except (SrcliError, MemoryError) as error:
-            return [_failure(prepared.job, error) for prepared in group]
+            return [self._failed(prepared, error) for prepared in group]
         return [
             self._encode(prepared, picture, seconds)
             for prepared, picture in zip(group, restored, strict=True)
@@ -177,14 +242,14 @@ class Batch:
     def _encode(self, prepared: _Prepared, picture: Picture, seconds: float) -> Outcome:
         job = prepared.job
         try:
-            if str(job.target) == STDIO:
+            if job.to_stdout:
                 _write_stdout(images.encode(picture, job.options))
             else:
                 self._announce(prepared)
-                images.write(picture, job.target, job.options)
+                images.write(picture, job.target, job.options, replace=prepared.replace)
                 self._finish(prepared)
         except (SrcliError, MemoryError) as error:
-            return _failure(job, error)
+            return self._failed(prepared, error)
         notes = (*job.notes, *prepared.decoded.notes)
         return Outcome(job=job, status="done", seconds=seconds, notes=notes)
 
@@ -198,17 +263,19 @@ class Batch:
                 with StripReader(
                     _source(job), max_pixels=self.max_pixels, name=job.name, folder=job.root
                 ) as reader:
-                    self._copy_strips(job, reader)
+                    self._copy_strips(prepared, reader)
+                    notes = (*job.notes, *reader.notes)
                 self._finish(prepared)
         except (SrcliError, MemoryError) as error:
-            return _failure(job, error)
+            return self._failed(prepared, error)
         seconds = time.monotonic() - started
-        return Outcome(job=job, status="done", seconds=seconds, notes=job.notes)
+        return Outcome(job=job, status="done", seconds=seconds, notes=notes)
 
-    def _copy_strips(self, job: Job, reader: StripReader) -> None:
+    def _copy_strips(self, prepared: _Prepared, reader: StripReader) -> None:
+        job = prepared.job
         assert job.size is not None
         header, size = reader.header, job.size
-        restorer = self.restorer(size.network_scale)
+        passes = self._passes(size)
         with StripWriter(
             job.target,
             width=size.width,
@@ -218,12 +285,14 @@ class Batch:
             bits=header.bits,
             metadata=reader.metadata,
             options=job.options,
+            replace=prepared.replace,
         ) as writer:
-            for color, alpha in restorer.restore_strips(
+            for color, alpha in passes.restore_strips(
                 reader.rows,
                 header.height,
                 header.width,
                 has_alpha=header.has_alpha,
+                bits=header.bits,
                 progress=self._progress.of(job),
                 size=(size.height, size.width),
             ):
@@ -236,8 +305,33 @@ class Batch:
 
     def _finish(self, prepared: _Prepared) -> None:
         job = prepared.job
+        if self.preserve and job.content is None:
+            _preserve(job)
         if job.root in self._journals:
             self._journals[job.root].finish(job.target, prepared.digest, prepared.recipe)
+
+    def _failed(self, prepared: _Prepared, error: SrcliError | MemoryError) -> Outcome:
+        """Tell what became of a picture that was begun."""
+        job = prepared.job
+        if self.resume and isinstance(error, OutputExistsError):
+            with suppress(SrcliError):  # another process of this batch may have been faster
+                if self._is_done(job, prepared.digest, prepared.recipe):
+                    return Outcome(job=job, status="skipped")
+        return self._failure(job, error, prepared.digest, prepared.recipe)
+
+    def _failure(
+        self, job: Job, error: SrcliError | MemoryError, digest: str, recipe: str
+    ) -> Outcome:
+        if isinstance(error, MemoryError):
+            error = MemoryExhaustedError(
+                f"{job.name}: out of memory. Close other programs, or give a smaller --memory."
+            )
+        if job.root in self._journals:
+            self._journals[job.root].fail(job.target, digest, recipe, str(error))
+        return Outcome(job=job, status="failed", error=error)
+
+    def _is_large(self, job: Job) -> bool:
+        return is_large(job, self.in_memory)
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,6 +344,8 @@ class _Prepared:
 
     digest: str
     recipe: str
+    replace: bool
+    """Whether a file of the output's name may be replaced."""
 
     @property
     def decoded(self) -> Picture:
@@ -281,28 +377,29 @@ class _Progress:
 
     def advance(self, job: Job, done: int, total: int) -> None:
         if self._stopped:
-            raise _StoppedError
+            raise StoppedError
         with self._guard:
             self._done[id(job)] = round(_pixels(job) * done / total)
             self._tell(job.name, sum(self._done.values()), self._total)
 
 
-class _StoppedError(Exception):
-    """The run has ended; nobody waits for this picture."""
-
-
 class _Patient(ThreadPoolExecutor):
-    """Waits for what is being done, and drops what waits, when the block is left."""
+    """Waits for what is being done when the block is left; when it is left by an exception, not."""
 
-    def __exit__(self, *details: object) -> None:
-        self.shutdown(wait=True, cancel_futures=True)
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.shutdown(wait=kind is None, cancel_futures=True)
 
 
-def grouped(jobs: Iterable[Job], size: int) -> Iterator[list[Job]]:
+def grouped(jobs: Iterable[Job], size: int, in_memory: int = IN_MEMORY) -> Iterator[list[Job]]:
     """Neighbours that can be one batch of pictures, at most `size` of them."""
     group: list[Job] = []
     for job in jobs:
-        if group and (len(group) == size or not _fit_together(group[-1], job)):
+        if group and (len(group) == size or not _fit_together(group[-1], job, in_memory)):
             yield group
             group = []
         group.append(job)
@@ -310,7 +407,7 @@ def grouped(jobs: Iterable[Job], size: int) -> Iterator[list[Job]]:
         yield group
 
 
-def _fit_together(first: Job, second: Job) -> bool:
+def _fit_together(first: Job, second: Job, in_memory: int) -> bool:
     """Whether two pictures agree in size, channels and bits; known from their headers."""
     kinds = [
         job.header and (job.header.width, job.header.height, job.header.channels, job.header.bits)
@@ -322,7 +419,7 @@ def _fit_together(first: Job, second: Job) -> bool:
         and kinds[0] == kinds[1]
         and first.header.has_alpha == second.header.has_alpha
         and first.size == second.size
-        and not _is_large(first)
+        and not is_large(first, in_memory)
     )
 
 
@@ -330,19 +427,27 @@ def _pixels(job: Job) -> int:
     return job.header.pixels if job.header is not None else 0
 
 
-def _failure(job: Job, error: SrcliError | MemoryError) -> Outcome:
-    if isinstance(error, MemoryError):
-        error = MemoryExhaustedError(
-            f"{job.name}: out of memory. Close other programs, or give a smaller --memory."
-        )
-    return Outcome(job=job, status="failed", error=error)
-
-
-def _is_large(job: Job) -> bool:
-    if job.size is None or job.header is None or str(job.target) == STDIO:
+def is_large(job: Job, in_memory: int) -> bool:
+    """Tell whether a picture is done strip by strip."""
+    if job.size is None or job.header is None or job.to_stdout:
         return False
     channels = job.header.channels + job.header.has_alpha
-    return job.size.width * job.size.height * channels * (job.header.bits // 8) > IN_MEMORY
+    return job.size.width * job.size.height * channels * (job.header.bits // 8) > in_memory
+
+
+def _preserve(job: Job) -> None:
+    """Give the output the input's time and permissions.
+
+    Raises:
+        OutputError: The system does not allow it.
+    """
+    try:
+        shutil.copystat(job.source, job.target)
+    except OSError as error:
+        raise OutputError(
+            f"{job.target}: cannot have the input's time and permissions ({error.strerror}). "
+            "Leave out --preserve."
+        ) from error
 
 
 def _source(job: Job) -> Path | bytes:

@@ -17,6 +17,9 @@ from srcli import __version__
 from srcli.errors import OutputError, SrcliError, UsageError
 
 INTERRUPTED = 130
+_KILLED = tuple(
+    128 + getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)
+)
 
 # Where each command lives, so that `srcli --help` loads none of the heavy libraries. A string,
 # because `export` builds on this package and is never imported by it.
@@ -50,6 +53,17 @@ class LazyGroup(click.Group):
         assert isinstance(command, click.Command)
         return command
 
+    def invoke(self, ctx: click.Context) -> object:
+        """Run a command; click would end in silence where the reader of stdout has gone."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError as error:
+            raise ReaderGoneError from error
+
+
+class ReaderGoneError(Exception):
+    """Nobody reads standard output any more (`| head`)."""
+
 
 @click.group(
     cls=LazyGroup,
@@ -69,8 +83,42 @@ def main(arguments: Sequence[str] | None = None) -> None:
         number = getattr(signal, name, None)
         if number is not None and signal.getsignal(number) is not signal.SIG_IGN:  # by nohup
             signal.signal(number, _terminate)
+    _fill_missing_streams()
     _print_any_name()
-    sys.exit(run(arguments))
+    try:
+        code = run(arguments)
+    except SystemExit as leave:  # a polite kill
+        code = leave.code if isinstance(leave.code, int) else 1
+    if code in (INTERRUPTED, *_KILLED):
+        _leave_at_once(code)
+    sys.exit(code)
+
+
+def _fill_missing_streams() -> None:
+    """Open nothing where a shell has closed a stream (`2>&-`).
+
+    Otherwise the next file that is opened gets its number, and what a library writes there, such as
+    a warning, lands in a picture. Python's own `sys.stderr` stays None, so nothing is written.
+    """
+    for number in (0, 1, 2):
+        try:
+            os.fstat(number)
+        except OSError:
+            nowhere = os.open(os.devnull, os.O_RDWR)
+            if nowhere != number:
+                os.dup2(nowhere, number)
+                os.close(nowhere)
+
+
+def _leave_at_once(code: int) -> None:
+    """End an interrupted process without waiting for threads that are still computing."""
+    from srcli.files import discard_unfinished
+
+    discard_unfinished()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError, AttributeError):
+            stream.flush()
+    os._exit(code)
 
 
 def _print_any_name() -> None:
@@ -113,9 +161,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         console.note("interrupted")
         return INTERRUPTED
-    except BrokenPipeError:
-        # The reader has gone (`| head`): that is its right. Python would complain at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (ReaderGoneError, BrokenPipeError):
+        console.give_up_stdout()  # that is the reader's right; Python would complain at exit
         return 0
     except OSError as error:
         if error.errno == errno.ENAMETOOLONG:
@@ -123,8 +170,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
             return UsageError.exit_code
         if error.errno == errno.ENOSPC and error.filename is None:
             console.error("standard output: cannot be written (no space left on the device).")
-            with suppress(OSError):  # Python would try again at exit
-                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            console.give_up_stdout()  # Python would try again at exit
             return OutputError.exit_code
         raise
     return outcome if isinstance(outcome, int) else 0

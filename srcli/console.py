@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import stat
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from datetime import timedelta
+from enum import Enum
 from typing import TYPE_CHECKING, Any, TextIO
+
+from srcli.errors import OutputError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -15,6 +22,25 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 Advance = Callable[[int, int], None]
+EVERY = 10.0  # seconds between lines about progress where there is no terminal
+
+
+class Level(Enum):
+    """How much people are told."""
+
+    QUIET = 0
+    """Errors only."""
+    NORMAL = 1
+    VERBOSE = 2
+
+
+_level = Level.NORMAL
+
+
+def set_level(level: Level) -> None:
+    """Choose how much people are told from now on."""
+    global _level
+    _level = level
 
 
 def _console(*, stderr: bool) -> Console:
@@ -25,28 +51,98 @@ def _console(*, stderr: bool) -> Console:
 
 
 def note(message: str) -> None:
-    """One line for people, on stderr."""
-    print(message, file=sys.stderr, flush=True)  # noqa: T201  nothing to lay out
+    """Write one line for people to stderr."""
+    if _level is not Level.QUIET:
+        _to_stderr(message)
+
+
+def detail(message: str) -> None:
+    """Write one line to stderr for people who want to know how things are done."""
+    if _level is Level.VERBOSE:
+        _to_stderr(message)
 
 
 def error(message: str) -> None:
-    """One line on stderr that starts with `error:`."""
-    note(f"error: {message}")
+    """Write one line to stderr that starts with `error:`."""
+    _to_stderr(f"error: {message}")
+
+
+def _to_stderr(message: str) -> None:
+    """Write a line where there is a stderr that is not the place of data.
+
+    `print` would take stdout if stderr was closed (`2>&-`).
+    """
+    if sys.stderr is None or (_data_on_stdout and _is_one_file()):
+        return
+    with suppress(OSError, ValueError):  # a full disk or a reader that has gone: nobody to tell
+        print(message, file=sys.stderr, flush=True)  # noqa: T201  nothing to lay out
+
+
+_data_on_stdout = False
+
+
+def expect_data_on_stdout() -> None:
+    """Keep messages out of stdout's file: a shell may have joined the two (`> x.png 2>&1`)."""
+    global _data_on_stdout
+    _data_on_stdout = True
+
+
+def _is_one_file() -> bool:
+    try:
+        out, err = os.fstat(sys.stdout.fileno()), os.fstat(sys.stderr.fileno())
+    except (OSError, ValueError, AttributeError):
+        return False
+    return os.path.samestat(out, err) and stat.S_ISREG(out.st_mode)
 
 
 def result(line: str) -> None:
-    """One line of the result, on stdout."""
-    print(line, flush=True)  # noqa: T201
+    """Write one line of the result to stdout."""
+    if sys.stdout is not None:
+        print(line, flush=True)  # noqa: T201
+
+
+def report(line: str) -> None:
+    """Write one line about finished work to stdout; work goes on if nobody reads it any more."""
+    if _level is Level.QUIET:
+        return
+    try:
+        result(line)
+    except BrokenPipeError:
+        give_up_stdout()
+
+
+def give_up_stdout() -> None:
+    """Send what is written to stdout from now on nowhere: its reader has gone."""
+    with suppress(OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
 
 
 def print_json(value: Any) -> None:
     """The whole result as JSON, on stdout."""
-    text = json.dumps(_finite(value), indent=2, ensure_ascii=False, allow_nan=False)
+    if sys.stdout is None:
+        raise OutputError(
+            "standard output: is closed, and the result was to go there. Redirect it."
+        )
+    result(_encodable(value, indent=2))
+
+
+def print_event(value: Mapping[str, Any]) -> None:
+    """Write one JSON object as a line to stdout; work goes on if nobody reads it any more."""
+    try:
+        result(_encodable(value, indent=None))
+    except BrokenPipeError:
+        give_up_stdout()
+
+
+def _encodable(value: Any, indent: int | None) -> str:
+    text = json.dumps(_finite(value), indent=indent, ensure_ascii=False, allow_nan=False)
     try:
         text.encode(getattr(sys.stdout, "encoding", None) or "utf-8")
     except UnicodeEncodeError:  # a name that is no text, or a terminal of few letters
-        text = json.dumps(json.loads(text), indent=2)
-    result(text)
+        text = json.dumps(json.loads(text), indent=indent)
+    return text
 
 
 def _finite(value: Any) -> Any:
@@ -90,20 +186,46 @@ def _is_number(text: str) -> bool:
 
 
 class Bar:
-    """A progress bar over one piece of work after the other."""
+    """Progress over one piece of work after the other: a bar on a terminal, else a line at times."""
 
-    def __init__(self, progress: Progress) -> None:
+    def __init__(self, progress: Progress | None) -> None:
         self._progress = progress
-        self._task = progress.add_task("", total=None)
+        self._task = progress.add_task("", total=None) if progress is not None else None
+        self._began = self._told = time.monotonic()
 
     def start(self, description: str) -> Advance:
         """Begin a piece of work; returns a function to be called with (done, total)."""
-        self._progress.reset(self._task, description=description, total=1)
-        return lambda done, total: self._progress.update(self._task, completed=done, total=total)
+        self._began = self._told = time.monotonic()
+        if self._progress is not None and self._task is not None:
+            self._progress.reset(self._task, description=description, total=1)
+        return lambda done, total: self.show(description, done, total)
 
     def show(self, description: str, done: int, total: int) -> None:
         """Say what is going on and how much of the whole is done."""
-        self._progress.update(self._task, description=description, completed=done, total=total)
+        if self._progress is not None and self._task is not None:
+            self._progress.update(
+                self._task, description=shown(description), completed=done, total=total
+            )
+        elif (now := time.monotonic()) - self._told >= EVERY:
+            self._told = now
+            note(f"{shown(description)}: {_how_far(done, total, now - self._began)}")
+
+
+def _how_far(done: int, total: int, seconds: float) -> str:
+    """Say what share is done, and about how long the rest takes."""
+    share = done / total if total else 0.0
+    said = f"{share:.0%} done"
+    if not share:
+        return said
+    left = seconds * (1 - share) / share
+    return f"{said}, about {timedelta(seconds=round(left))} left"
+
+
+def shown(text: str) -> str:
+    """Return a text without what could command a terminal."""
+    return "".join(
+        letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text
+    )
 
 
 def _is_terminal(stream: TextIO | None) -> bool:
@@ -113,7 +235,10 @@ def _is_terminal(stream: TextIO | None) -> bool:
 
 @contextmanager
 def progress() -> Iterator[Bar]:
-    """A progress bar on stderr while the block runs; nothing where stderr is no terminal."""
+    """Show progress on stderr while the block runs; nothing where people want to hear nothing."""
+    if _level is Level.QUIET or not _is_terminal(sys.stderr):
+        yield Bar(None)
+        return
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
     from rich.progress import TimeRemainingColumn as Remaining
 
@@ -126,6 +251,5 @@ def progress() -> Iterator[Bar]:
         # On a terminal, lines are printed above the bar. A result that goes elsewhere must not be
         # drawn into it.
         redirect_stdout=_is_terminal(sys.stdout),
-        disable=not _is_terminal(sys.stderr),
-    ) as shown:
-        yield Bar(shown)
+    ) as bar:
+        yield Bar(bar)

@@ -255,7 +255,9 @@ def _check_place(job: Job) -> None:
     try:
         check_place(job.target)
     except OSError as error:
-        raise OutputError(f"{job.target}: {error.strerror}. Choose another place with -o.") from None
+        raise OutputError(
+            f"{job.target}: cannot be written: {error.strerror}. Choose another place with -o."
+        ) from None
 
 
 def _fitting(

@@ -202,8 +202,8 @@ class Journal:
     def _give_up(self, error: OSError) -> None:
         """Go on without a journal; the note says what that means."""
         self._note(
-            f"{self.folder}: the journal cannot be written ({error.strerror or error}). The batch goes on, but "
-            "--resume will not know the pictures that it makes from here on."
+            f"{self.folder}: the journal cannot be written ({error.strerror or error}). The batch "
+            "goes on, but --resume will not know the pictures that it makes from here on."
         )
 
     def _claim(self) -> Path:
@@ -244,7 +244,7 @@ class Journal:
             pass  # what was appended says the same
 
     def _key(self, target: Path) -> str:
-        path = Path(os.path.abspath(target))  # noqa: PTH100  resolve() would follow links
+        path = Path(os.path.abspath(target))
         return Path(os.path.relpath(path, self.root)).as_posix()
 
 

@@ -148,7 +148,8 @@ def _filled(template: str, values: Mapping[str, str]) -> str:
         if match[1] not in values:
             known = " ".join(f"{{{name}}}" for name in FIELDS)
             raise UsageError(
-                f"{template}: there is no {match[0]}. Use {known}, or write {{{{ and }}}} for braces."
+                f"{template}: there is no {match[0]}. Use {known}; double a brace that is meant "
+                "as it stands."
             )
         return values[match[1]]
 

@@ -11,88 +11,47 @@ import math
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
 
-from srcli.backends.base import Batch, OutOfMemory, Session, as_blind, limits_of, memory_share_of
+from srcli.backends.base import (
+    Batch,
+    OutOfMemory,
+    RowStream,
+    Session,
+    StoppedError,
+    StreamingSession,
+    as_blind,
+    as_streaming,
+    limits_of,
+    memory_share_of,
+)
+from srcli.budget import LARGEST_BUDGET, automatic_budget
 from srcli.errors import MemoryExhaustedError, SrcliError, UsageError
-from srcli.images import Picture, Pixels, bleed, from_float, to_float
-from srcli.machine import free_memory, usable_cores
-from srcli.resample import RowResampler
+from srcli.images import Picture, Pixels
+from srcli.planes import (
+    ALPHA_REACH,
+    BLEED,
+    Finisher,
+    Part,
+    Plane,
+    layers,
+    planes,
+    unlayered,
+    with_pixels,
+)
+from srcli.rows import Framed, Rows, Sliding, rows_of
 from srcli.spec import Geometry, Scale
 from srcli.tiling import Span, Tile, choose_window, enlarged, halved, plan, spans
 
-Part = tuple[Pixels, Pixels | None]
-"""Some rows of a picture: colour (rows x width x C) and alpha (rows x width)."""
+RawPart = tuple[Plane, Plane | None, int]
+"""Rows of output before they are rounded: colour, alpha, and bits per channel of the input."""
 
-Rows = Callable[[int, int], Part]
-"""Gives rows [top, bottom) of a picture; asked from top to bottom, without overlap."""
-
-Plane = NDArray[np.floating]
-"""H x W x C in [0, 1], not clamped."""
+SMALL = 1.1  # how much more than the limit is not worth a note
 
 Progress = Callable[[int, int], None]
 """Called with the number of input pixels done and their total."""
-
-SMALLEST_BUDGET, LARGEST_BUDGET = 128 << 20, 512 << 20  # bytes, of the automatic choice, a lane
-MOST_LANES = 4
-APPROXIMATE_BUDGET = 8 << 30  # where a larger tile is a better one
-
-# Rows are turned into pixels so many numbers at a time: each step of that makes a copy.
-BLOCK = 1 << 22
-
-# How far colour is drawn into transparent regions before enlarging, in input pixels. Beyond that
-# nothing visible depends on it.
-BLEED = 8
-
-# Alpha is held within the range of its neighbours at most this far away, in input pixels: the
-# reach of the filter that makes an output pixel.
-ALPHA_REACH = 2
-
-
-def automatic_budget(geometry: Geometry | None = None, lanes: int = 1) -> int:
-    """Bytes that tiles may take when the user does not say: a quarter of what is free.
-
-    At most 512 MiB for each lane, because larger tiles are hardly faster. Where tiles only
-    approximate the whole picture they are better, though: then at most 8 GiB.
-    """
-    approximate = geometry is not None and geometry.tiling == "approximate"
-    largest = APPROXIMATE_BUDGET if approximate else LARGEST_BUDGET * lanes
-    free = free_memory()
-    if free is None:
-        return min(largest, LARGEST_BUDGET * lanes)
-    return min(max(free // 4, SMALLEST_BUDGET), largest)
-
-
-def sensible_lanes(
-    pictures: int,
-    geometry: Geometry,
-    *,
-    threads: int | None = None,
-    memory: int | None = None,
-    tile: int | None = None,
-) -> int:
-    """How many pictures should go through the network side by side.
-
-    Each then has its share of the cores, and none of them waits for the others at the end of every
-    layer. But each needs memory too: with less than the largest automatic budget, tiles would be so
-    small that their halos cost more than is gained. Where tiles only approximate the picture, one
-    picture has all memory, so that its result does not depend on how many there are.
-
-    Args:
-        pictures: To be restored.
-        geometry: Of the network.
-        threads: That may be used; None for one on each core.
-        memory: Bytes for the tiles of all lanes; None for the automatic budget.
-        tile: Side of a tile that the user chose, and with it the memory.
-    """
-    if geometry.tiling == "approximate" or tile is not None:
-        return 1
-    budget = memory or automatic_budget(lanes=MOST_LANES)
-    lanes = min(pictures, threads or usable_cores(), budget // LARGEST_BUDGET, MOST_LANES)
-    return max(1, lanes)
 
 
 def ignore_progress(done: int, total: int) -> None:
@@ -129,6 +88,10 @@ class Restorer:
 
     _said_approximate: bool = field(default=False, init=False)
 
+    _said_small: bool = field(default=False, init=False)
+
+    _stopped: bool = field(default=False, init=False)
+
     _guard: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
 
     _pool: ThreadPoolExecutor = field(init=False, repr=False)
@@ -159,15 +122,28 @@ class Restorer:
         pictures: Sequence[Picture],
         progress: Progress = ignore_progress,
         size: tuple[int, int] | None = None,
+        bits: int | None = None,
     ) -> list[Picture]:
-        """Restore pictures of one size, channels and bits together, as one batch."""
+        """Restore pictures of one size, channels and bits together, as one batch.
+
+        Args:
+            pictures: In any size.
+            progress: Told how far it is.
+            size: Height and width to resample the results to; None for the network's own.
+            bits: Per channel of the results; None keeps the pictures'.
+        """
         first = pictures[0]
-        sources = [_Sliding(_rows_of(picture)) for picture in pictures]
         strips = self._strips(
-            sources, first.height, first.width, first.alpha is not None, progress, size
+            [rows_of(picture) for picture in pictures],
+            first.height,
+            first.width,
+            first.alpha is not None,
+            progress,
+            size,
+            bits,
         )
         return [
-            _with_pixels(picture, parts)
+            with_pixels(picture, parts)
             for picture, parts in zip(pictures, zip(*strips, strict=True), strict=True)
         ]
 
@@ -180,6 +156,7 @@ class Restorer:
         has_alpha: bool,
         progress: Progress = ignore_progress,
         size: tuple[int, int] | None = None,
+        bits: int | None = None,
     ) -> Iterator[Part]:
         """Restore one picture of any height in bounded memory.
 
@@ -190,27 +167,83 @@ class Restorer:
             has_alpha: Whether `rows` will give alpha.
             progress: Told how far it is.
             size: Height and width to resample the result to; None for the network's own.
+            bits: Per channel of the result; None keeps those of the rows.
 
         Yields:
             The output from top to bottom.
         """
-        source = _Sliding(rows)
-        for parts in self._strips([source], height, width, has_alpha, progress, size):
+        for parts in self._strips([rows], height, width, has_alpha, progress, size, bits):
             yield parts[0]
 
     def _strips(
         self,
-        sources: Sequence[_Sliding],
+        sources: Sequence[Rows],
         height: int,
         width: int,
         has_alpha: bool,
         progress: Progress,
         size: tuple[int, int] | None,
+        bits: int | None,
     ) -> Iterator[list[Part]]:
         """For each strip from top to bottom, the output of every source."""
         s = self.scale
         own_size = (enlarged(height, s), enlarged(width, s))
-        finishers = [_Finisher(own_size, size or own_size) for _ in sources]
+        finishers = [Finisher(own_size, size or own_size, bits) for _ in sources]
+        frame = self._frame(height, width)
+        framed = [Framed(rows, height, width, frame) for rows in sources]
+        inside = _Inside(enlarged(frame, s), *own_size)
+        raw = self._raw_strips(framed, height + 2 * frame, width + 2 * frame, has_alpha, progress)
+        top = 0
+        for parts in raw:
+            rows = parts[0][0].shape[0]
+            cut = [inside(part, top) for part in parts]
+            top += rows
+            if cut[0][0].shape[0]:
+                yield [finish(*part) for finish, part in zip(finishers, cut, strict=True)]
+
+    def _frame(self, height: int, width: int) -> int:
+        """Return how wide a frame the network is given; less where it takes no larger picture."""
+        frame = self.geometry.frame
+        multiple = self.geometry.multiple_of
+        limits = limits_of(self.session)
+        if limits is not None:
+            spare = [most - side for side, most in zip((height, width), limits[1][2:], strict=True)]
+            if min(spare) >= 0:
+                frame = min(frame, min(spare) // 2)
+                return frame // multiple * multiple
+        return -(-frame // multiple) * multiple
+
+    def _raw_strips(
+        self,
+        framed: Sequence[Framed],
+        height: int,
+        width: int,
+        has_alpha: bool,
+        progress: Progress,
+    ) -> Iterator[list[RawPart]]:
+        """Choose how a picture goes through the network: whole, streaming, or in tiles."""
+        streaming = as_streaming(self.session)
+        count = len(framed) * (2 if has_alpha else 1)
+        if streaming is not None and not self._goes_whole(height, width, count):
+            return self._streamed(streaming, framed, height, width, has_alpha, progress)
+        return self._in_spans(framed, height, width, has_alpha, progress)
+
+    def _goes_whole(self, height: int, width: int, count: int) -> bool:
+        window = self._window(height, width, count)
+        rows = min(window[0], self._strip_rows(width, count))
+        return self.tile is None and height <= rows and width <= window[1]
+
+    def _in_spans(
+        self,
+        framed: Sequence[Framed],
+        height: int,
+        width: int,
+        has_alpha: bool,
+        progress: Progress,
+    ) -> Iterator[list[RawPart]]:
+        """Cut the picture into strips that overlap, and these into tiles."""
+        s = self.scale
+        sources = [Sliding(rows) for rows in framed]
         halo = self.margin + (BLEED if has_alpha else 0)
         window = self._window(height, width, len(sources) * (2 if has_alpha else 1))
         rows = max(min(window[0], self._strip_rows(width, len(sources))), 2 * halo + 1)
@@ -218,13 +251,63 @@ class Restorer:
         kernel: Batch | None = None
         for span in spans(height, rows, halo, self.geometry.multiple_of):
             stored = [source(span.start, span.stop) for source in sources]
-            batch = _planes([layer for part in stored for layer in _layers(part)])
+            batch = planes([layer for part in stored for layer in layers(part)])
             if kernel is None or len(kernel) != len(batch):
                 kernel = self.estimate_kernel(batch)
             restored = self.restore(batch, _shifted(progress, span, height, width), kernel)
             inner = span.inner(s)
-            parts = _unlayered(restored[:, :, inner], stored, inner, s)
-            yield [finish(*part) for finish, part in zip(finishers, parts, strict=True)]
+            yield unlayered(restored[:, :, inner], stored, inner, s)
+
+    def _streamed(
+        self,
+        session: StreamingSession,
+        framed: Sequence[Framed],
+        height: int,
+        width: int,
+        has_alpha: bool,
+        progress: Progress,
+    ) -> Iterator[list[RawPart]]:
+        """Feed the picture to the network from top to bottom; no row is computed twice."""
+        count = len(framed) * (2 if has_alpha else 1)
+        memory = (self.memory or LARGEST_BUDGET) // count
+        streams = [
+            session.stream(height, width, memory=memory, tile=self.tile) for _ in range(count)
+        ]
+        if not self._said_small and streams[0].needs > memory * SMALL:
+            self._said_small = True
+            needs = streams[0].needs * count * self.lanes
+            self.note(f"this needs about {needs >> 20} MB, more than the limit of --memory")
+        context = BLEED if has_alpha else 0
+        sources = [Sliding(rows) for rows in framed]
+        alphas = [_Above() for _ in framed]
+        given = 0
+        for top in range(0, height, streams[0].step):
+            bottom = min(top + streams[0].step, height)
+            first, last = max(0, top - context), min(height, bottom + context)
+            stored = [source(first, last) for source in sources]
+            batch = planes([layer for part in stored for layer in layers(part, always=True)])
+            fresh = batch[:, :, top - first : bottom - first]
+            restored = self._fed(streams, fresh)
+            for above, (_, alpha) in zip(alphas, stored, strict=True):
+                above.add(None if alpha is None else alpha[top - first : bottom - first])
+            rows = restored.shape[2] // int(self.scale)
+            progress(bottom * width, height * width)
+            if rows:
+                around = [above.around(given, given + rows, height) for above in alphas]
+                given += rows
+                yield _from_stream(restored, stored, around, self.scale)
+
+    def _fed(self, streams: Sequence[RowStream], rows: Batch) -> Batch:
+        """Feed each layer to its stream, in the pool whose threads all calls share."""
+        self._check_stopped()
+        futures = [
+            self._pool.submit(stream.feed, layer)
+            for stream, layer in zip(streams, rows, strict=True)
+        ]
+        wait(futures)
+        restored = np.stack([future.result() for future in futures])
+        _check_finite(restored)
+        return restored
 
     def estimate_kernel(self, batch: Batch) -> Batch | None:
         """The blur kernels of n pictures, n x 1 x K x K; None if the network is not blind.
@@ -313,14 +396,43 @@ class Restorer:
         most = limits[1][0] if limits else len(batch)
         parts = [slice(first, first + most) for first in range(0, len(batch), most)]
         restored = np.concatenate([self._call(batch, kernel, part) for part in parts])
-        if not np.isfinite(restored).all():
-            raise SrcliError(
-                "the network gave values that are not finite. Try --precision fp32, or another "
-                "backend; if the weights are your own, check them."
-            )
+        self._check_shape(batch, restored)
+        _check_finite(restored)
         return restored
 
+    def _check_shape(self, batch: Batch, restored: Batch) -> None:
+        """Compare what came with what was asked for: a network may be x2 for one size only.
+
+        Raises:
+            SrcliError: They differ.
+        """
+        count, _, height, width = batch.shape
+        wanted = (count, 3, enlarged(height, self.scale), enlarged(width, self.scale))
+        if restored.shape != wanted:
+            raise SrcliError(
+                f"the network made {restored.shape[3]} x {restored.shape[2]} of {width} x {height} "
+                f"pixels, and {wanted[3]} x {wanted[2]} were asked for. Check the network, or "
+                "choose another."
+            )
+
+    @property
+    def memory_of_all(self) -> int:
+        """Bytes that all lanes together may take."""
+        return (self.memory or 0) * self.lanes
+
+    def stop(self) -> None:
+        """Let whatever is being restored end soon, by `StoppedError`."""
+        self._stopped = True
+        stop = getattr(self.session, "stop", None)
+        if stop is not None:
+            stop()
+
+    def _check_stopped(self) -> None:
+        if self._stopped:
+            raise StoppedError
+
     def _call(self, batch: Batch, kernel: Batch | None, part: slice) -> Batch:
+        self._check_stopped()
         session = as_blind(self.session)
         pictures = np.ascontiguousarray(batch[part])
         if session is None or kernel is None:
@@ -400,159 +512,81 @@ class Restorer:
         return self.geometry.margin
 
 
+def _check_finite(restored: Batch) -> None:
+    """Raise `SrcliError` if there is anything that is no number."""
+    if not np.isfinite(restored).all():
+        raise SrcliError(
+            "the network gave values that are not finite. Try --precision fp32, or another "
+            "backend; if the weights are your own, check them."
+        )
+
+
+class _Inside:
+    """Takes the frame away from rows of output.
+
+    Args:
+        frame: Its width, in output pixels.
+        height, width: What lies inside it, in output pixels.
+    """
+
+    def __init__(self, frame: int, height: int, width: int) -> None:
+        self._frame, self._height, self._width = frame, height, width
+
+    def __call__(self, part: RawPart, top: int) -> RawPart:
+        """Cut rows that begin at `top`, counted from the top of the frame."""
+        color, alpha, bits = part
+        first = min(max(0, self._frame - top), color.shape[0])
+        last = min(max(first, self._frame + self._height - top), color.shape[0])
+        columns = slice(self._frame, self._frame + self._width)
+        cut = (slice(first, last), columns)
+        return color[cut], None if alpha is None else alpha[cut], bits
+
+
+class _Above:
+    """The alpha of input rows whose output has not come yet."""
+
+    def __init__(self) -> None:
+        self._rows: Pixels | None = None
+        self._top = 0
+
+    def add(self, alpha: Pixels | None) -> None:
+        """Take in the next rows."""
+        if alpha is not None:
+            known = self._rows
+            self._rows = alpha if known is None else np.concatenate([known, alpha])
+
+    def around(self, top: int, bottom: int, height: int) -> tuple[Pixels | None, slice]:
+        """Give rows [top, bottom) with what `unlayered` looks at around them, and where they are
+        among these."""
+        if self._rows is None:
+            return None, slice(0)
+        first, last = max(0, top - ALPHA_REACH), min(height, bottom + ALPHA_REACH)
+        self._rows, self._top = self._rows[first - self._top :], first
+        return self._rows[: last - first], slice(top - first, bottom - first)
+
+
+def _from_stream(
+    restored: Batch,
+    stored: Sequence[Part],
+    around: Sequence[tuple[Pixels | None, slice]],
+    scale: Scale,
+) -> list[RawPart]:
+    """Put colour and alpha of each picture together again."""
+    parts = []
+    outputs = iter(restored)
+    for (color, _), (alpha, place) in zip(stored, around, strict=True):
+        own = [next(outputs)] + ([next(outputs)] if alpha is not None else [])
+        rows = slice(enlarged(place.start, scale), enlarged(place.stop or 0, scale))
+        parts += unlayered(np.stack(own), [(color, alpha)], rows, scale, always=True)
+    return parts
+
+
 def _middle(batch: Batch, window: tuple[int, int]) -> Batch:
     """The part of at most `window` in the middle of n x 3 x h x w."""
     top, left = (
         max(0, (side - most) // 2) for side, most in zip(batch.shape[2:], window, strict=True)
     )
     return batch[:, :, top : top + window[0], left : left + window[1]]
-
-
-class _Sliding:
-    """Rows of a picture that may be asked for twice where strips overlap."""
-
-    def __init__(self, rows: Rows) -> None:
-        self._rows = rows
-        self._start = self._stop = 0
-        self._part: Part | None = None
-
-    def __call__(self, start: int, stop: int) -> Part:
-        color, alpha = self._rows(self._stop, stop)
-        if self._part is not None and start < self._stop:
-            kept_color, kept_alpha = self._part
-            cut = start - self._start
-            color = np.concatenate([kept_color[cut:], color])
-            if alpha is not None and kept_alpha is not None:
-                alpha = np.concatenate([kept_alpha[cut:], alpha])
-        self._part = color, alpha
-        self._start, self._stop = start, stop
-        return color, alpha
-
-
-def _rows_of(picture: Picture) -> Rows:
-    color, alpha = picture.color, picture.alpha
-    return lambda top, bottom: (color[top:bottom], None if alpha is None else alpha[top:bottom])
-
-
-def _layers(part: Part) -> list[Plane]:
-    """What goes through the network: the colour, and alpha as a grey picture where it varies.
-
-    What lies under transparent pixels is arbitrary; it is replaced by the colour around them, so
-    that it does not bleed a fringe into visible pixels.
-    """
-    color, alpha = part
-    if alpha is None:
-        return [to_float(color)]
-    layers = [to_float(bleed(color, alpha, BLEED))]
-    if alpha.min() != alpha.max():
-        layers.append(to_float(alpha)[:, :, None])
-    return layers
-
-
-def _planes(layers: Sequence[Plane]) -> Batch:
-    """H x W x C arrays, C = 1 or 3, as one batch n x 3 x H x W; grey ones with equal planes."""
-    height, width = layers[0].shape[:2]
-    return np.stack(
-        [np.broadcast_to(layer, (height, width, 3)).transpose(2, 0, 1) for layer in layers]
-    )
-
-
-def _unlayered(
-    restored: Batch, stored: Sequence[Part], rows: slice, scale: Scale
-) -> list[tuple[Plane, Plane | None, int]]:
-    """The reverse of `_layers` and `_planes`, on the output; `rows` of it have been cut out.
-
-    Returns:
-        Colour (H x W x C) and alpha (H x W x 1) in [0, 1], and bits per channel.
-    """
-    outputs = iter(restored)
-    parts: list[tuple[Plane, Plane | None, int]] = []
-    for color, alpha in stored:
-        out = _picture(next(outputs), grey=color.shape[2] == 1)
-        held = None
-        if alpha is not None:
-            varies = alpha.min() != alpha.max()
-            plane = _picture(next(outputs), grey=True) if varies else None
-            held = _held(plane, alpha, rows, scale)
-        parts.append((out, held, 8 * color.itemsize))
-    return parts
-
-
-def _picture(planes: Plane, *, grey: bool) -> Plane:
-    # A grey picture went in as three equal planes. Networks treat them differently (the mean of
-    # the training pictures is not grey), so take what the planes agree on.
-    return (planes.mean(axis=0, keepdims=True) if grey else planes).transpose(1, 2, 0)
-
-
-def _held(plane: Plane | None, alpha: Pixels, rows: slice, scale: Scale) -> Plane:
-    """Enlarged alpha, held between the least and the greatest alpha nearby.
-
-    So what is opaque stays opaque and what is transparent stays transparent, whatever the network
-    makes of the edge between them.
-    """
-    least = _repeated(_extreme(alpha, np.minimum), scale)[rows]
-    if plane is None:
-        return least
-    return np.clip(plane, least, _repeated(_extreme(alpha, np.maximum), scale)[rows])
-
-
-def _extreme(plane: Pixels, choose: np.ufunc) -> Pixels:
-    """Least or greatest value within ALPHA_REACH of each pixel."""
-    for axis in (0, 1):
-        width = [(ALPHA_REACH, ALPHA_REACH) if a == axis else (0, 0) for a in (0, 1)]
-        padded = np.pad(plane, width, mode="edge")
-        size = plane.shape[axis]
-        shifts = [padded.take(range(k, k + size), axis) for k in range(2 * ALPHA_REACH + 1)]
-        plane = choose.reduce(shifts)
-    return plane
-
-
-def _repeated(plane: Pixels, scale: Scale) -> Plane:
-    """Every output pixel as the input pixel that its centre lies in."""
-    rows, columns = (
-        np.minimum(
-            (2 * np.arange(enlarged(side, scale)) + 1) * scale.denominator // (2 * scale.numerator),
-            side - 1,
-        )
-        for side in plane.shape
-    )
-    repeated: Plane = to_float(plane)[rows][:, columns, None]
-    return repeated
-
-
-class _Finisher:
-    """Takes the float rows of one output, resamples them if need be, and quantises them once."""
-
-    def __init__(self, size: tuple[int, int], wanted: tuple[int, int]) -> None:
-        self._color = RowResampler(*size, *wanted) if wanted != size else None
-        self._alpha = RowResampler(*size, *wanted) if wanted != size else None
-
-    def __call__(self, color: Plane, alpha: Plane | None, bits: int) -> Part:
-        if self._color is not None:
-            color = self._color.feed(color)
-        if self._alpha is not None and alpha is not None:
-            alpha = self._alpha.feed(alpha)
-        return _quantised(color, bits), None if alpha is None else _quantised(alpha, bits)[:, :, 0]
-
-
-def _quantised(plane: Plane, bits: int) -> Pixels:
-    """Float in [0, 1] to 8 or 16 bits, a few rows at a time."""
-    height, width, channels = plane.shape
-    out: Pixels = np.empty(plane.shape, np.uint8 if bits == 8 else np.uint16)
-    rows = max(1, BLOCK // max(1, width * channels))
-    for top in range(0, height, rows):
-        out[top : top + rows] = from_float(plane[top : top + rows], bits)
-    return out
-
-
-def _with_pixels(picture: Picture, parts: Sequence[Part]) -> Picture:
-    """The picture with other pixels, given from top to bottom."""
-    alphas = [alpha for _, alpha in parts if alpha is not None]
-    return replace(
-        picture,
-        color=np.concatenate([color for color, _ in parts]),
-        alpha=np.concatenate(alphas) if alphas else None,
-    )
 
 
 def _shifted(progress: Progress, span: Span, height: int, width: int) -> Progress:

@@ -78,7 +78,9 @@ class SizeRequest:
             factor = self.scale  # not blurred by rounding to whole pixels
         if grid is not None and 1 <= factor <= max(scales):
             exact = factor if self.scale is not None else grid(factor)
-            return Size((int(exact) if exact.denominator == 1 else exact,), *wanted)
+            return Size((_whole(exact),), *wanted)
+        if grid is not None and factor > max(scales):
+            return Size(_passes_of_any(factor, max(scales), grid), *wanted)
         return Size(passes_for(factor, scales), *wanted)
 
     def _size(self, width: int, height: int) -> tuple[int, int]:
@@ -124,3 +126,16 @@ def passes_for(factor: Fraction | int, scales: Sequence[int]) -> tuple[int, ...]
         key=math.prod,
     )
     return tuple(reversed(chosen))
+
+
+def _passes_of_any(factor: Fraction, largest: int, grid: Grid) -> tuple[int | Fraction, ...]:
+    """Choose passes of a network of any scale: the largest until the rest is one that it takes."""
+    passes: list[int | Fraction] = []
+    while factor > largest:
+        passes.append(largest)
+        factor /= largest
+    return (*passes, _whole(grid(factor)))
+
+
+def _whole(scale: Fraction) -> int | Fraction:
+    return int(scale) if scale.denominator == 1 else scale

@@ -29,6 +29,13 @@ Scale = int | Fraction
 """A factor of enlargement; whole ones are always `int`."""
 
 
+FRAME = 4
+"""Pixels around a picture after which the zeros that networks pad with can no longer be seen.
+
+On flat pictures of nine colours, with 4, all weights that ship are off by 3 of 255 at most.
+"""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Geometry:
     """How a network's output depends on the shape and extent of its input."""
@@ -38,6 +45,9 @@ class Geometry:
 
     minimum: int = 1
     """Smallest side the network accepts; smaller pictures are padded and the result cropped."""
+
+    frame: int = 0
+    """Mirrored pixels to be put around a picture, so that the network's own border lies outside."""
 
     multiple_of: int = 1
     """Sides must be a multiple of this; others are padded and the result cropped."""

@@ -215,7 +215,7 @@ def unknown_model(picture):
 
 
 def unknown_scale(picture):
-    return ["upscale", picture, "-s", 5], 2, "2, 3, 4"
+    return ["export", "-s", 5], 2, "2, 3, 4"
 
 
 def no_weights(picture):

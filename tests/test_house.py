@@ -21,6 +21,12 @@ MAY_IMPORT = {
     "errors": set(),
     "spec": set(),
     "files": {"errors"},
+    "budget": {"machine", "spec"},
+    "finding": {"errors", "images"},
+    "naming": {"errors", "finding", "images"},
+    "planes": {"backends", "images", "resample", "spec", "tiling"},
+    "rows": {"images", "planes"},
+    "passes": {"images", "pipeline", "planes", "rows", "tiling"},
     "cuda": set(),
     "degradations": set(),
     "machine": set(),
@@ -29,7 +35,7 @@ MAY_IMPORT = {
     "runtimes": set(),
     "tiling": set(),
     "timing": set(),
-    "console": set(),
+    "console": {"errors"},
     "models": {"spec"},
     "registry": {"models", "spec", "errors"},
     "store": {"errors", "spec"},
@@ -38,10 +44,13 @@ MAY_IMPORT = {
     "backends": {"cuda", "errors", "files", "machine", "runtimes", "spec"},
     "loading": {"checkpoints", "errors", "registry", "spec", "store"},
     "sizes": {"errors"},
-    "pipeline": {"backends", "errors", "images", "machine", "resample", "spec", "tiling"},
-    "jobs": {"errors", "images", "sizes"},
+    "pipeline": {"backends", "budget", "errors", "images", "planes", "rows", "spec", "tiling"},
+    "jobs": {"errors", "files", "finding", "images", "naming", "sizes"},
     "journal": {"errors", "files", "store"},
-    "batch": {"errors", "images", "jobs", "journal", "pipeline", "spec", "store"},
+    "batch": {
+        *("backends", "errors", "files", "images", "jobs", "journal", "passes", "pipeline"),
+        *("sizes", "spec", "store"),
+    },
     "artifacts": {"backends", "checkpoints", "errors", "files", "registry", "spec", "store"},
     "attribution": {"errors", "loading", "spec"},
     "downloads": {"artifacts", "errors", "spec", "store"},
@@ -54,7 +63,7 @@ MAY_IMPORT = {
     },
     "api": {"backends", "errors", "images", "loading", "pipeline", "registry", "spec"},
     "commands": None,  # anything but cli
-    "cli": {"console", "errors"},
+    "cli": {"console", "errors", "files"},
 }
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from srcli import machine
 from srcli.backends.base import SessionOptions
-from srcli.pipeline import (
+from srcli.budget import (
     LARGEST_BUDGET,
     MOST_LANES,
     SMALLEST_BUDGET,

@@ -57,6 +57,44 @@ class BlindSession(Session, Protocol):
         ...
 
 
+class RowStream(Protocol):
+    """A picture on its way through a network, from top to bottom."""
+
+    step: int
+    """The most rows that `feed` takes at a time."""
+
+    needs: int
+    """Bytes that it takes."""
+
+    def feed(self, rows: Batch) -> Batch:
+        """Take in the next rows, 3 x n x w in [0, 1], and give out what is finished.
+
+        Returns:
+            3 x m x s*w, not clamped; m may be 0. All that is left comes with the last row.
+        """
+        ...
+
+
+class StreamingSession(Session, Protocol):
+    """A session that takes a picture a few rows at a time, and gives the same digits."""
+
+    def stream(self, height: int, width: int, *, memory: int, tile: int | None) -> RowStream:
+        """Begin a picture.
+
+        Args:
+            height: In input pixels.
+            width: In input pixels.
+            memory: Bytes that may be taken.
+            tile: Rows and columns at a time; None chooses by `memory`.
+        """
+        ...
+
+
+def as_streaming(session: Session) -> StreamingSession | None:
+    """Return the session, if it takes pictures in rows."""
+    return cast("StreamingSession", session) if hasattr(session, "stream") else None
+
+
 def as_blind(session: Session) -> BlindSession | None:
     """The session, if it gives out its kernel; such a session has a true `is_blind`."""
     return cast("BlindSession", session) if getattr(session, "is_blind", False) else None
@@ -193,6 +231,10 @@ def says_out_of_memory(error: Exception, *signs: str) -> bool:
     """Whether a runtime's error means that memory ran out: by its type, or by words in its text."""
     text = str(error).lower()
     return isinstance(error, MemoryError) or any(sign in text for sign in signs)
+
+
+class StoppedError(Exception):
+    """The run has ended; nobody waits for this picture."""
 
 
 class OutOfMemory(Exception):  # noqa: N818  a condition that the pipeline handles, not a failure

@@ -6,7 +6,15 @@ from typing import Any
 
 import numpy as np
 
-from srcli.backends.base import Batch, Session, as_blind, lanes_of, limits_of, memory_share_of
+from srcli.backends.base import (
+    Batch,
+    Session,
+    StoppedError,
+    as_blind,
+    lanes_of,
+    limits_of,
+    memory_share_of,
+)
 from srcli.errors import UsageError
 
 Shape = tuple[int, ...]
@@ -30,6 +38,7 @@ class SelfEnsemble:
         if as_blind(session) is not None:
             raise UsageError("this model estimates the picture's blur itself. Leave out --tta.")
         self._session = session
+        self._stopped = False
         self.memory_share = memory_share_of(session)
         self.lanes = lanes_of(session)
         limits = limits_of(session)
@@ -48,6 +57,8 @@ class SelfEnsemble:
         total: Batch | None = None
         for turns in range(4):
             for mirrored in (False, True):
+                if self._stopped:
+                    raise StoppedError
                 seen = batch[..., ::-1] if mirrored else batch
                 result = self._session(np.ascontiguousarray(np.rot90(seen, turns, (2, 3))))
                 upright = np.rot90(result, -turns, (2, 3))
@@ -60,6 +71,10 @@ class SelfEnsemble:
     def facts(self) -> dict[str, Any]:
         """What the session says of itself."""
         return {**getattr(self._session, "facts", {}), "tta": True}
+
+    def stop(self) -> None:
+        """Let a call that is under way end before the next pass, by `StoppedError`."""
+        self._stopped = True
 
     def close(self) -> None:
         self._session.close()

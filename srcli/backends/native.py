@@ -116,6 +116,14 @@ class NativeSession:
         except MemoryError as error:
             raise OutOfMemory(first_line(error)) from error
 
+    def stream(self, height: int, width: int, *, memory: int, tile: int | None) -> RowStream:
+        """Begin a picture that is restored a few rows at a time; see `CompiledNetwork.stream`."""
+        assert self._network is not None, "the session is closed"
+        try:
+            return self._network.stream(height, width, memory=memory, tile=tile)
+        except MemoryError as error:
+            raise OutOfMemory(first_line(error)) from error
+
     def close(self) -> None:
         if self._network is not None:
             self._network.close()

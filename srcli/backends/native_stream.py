@@ -72,11 +72,11 @@ class RowStream:
     ) -> None:
         shape = shape_for(network, height, width, memory, tile)
         self.step = shape.step
+        self.needs = 4 * sum(_floats(network, b.right - b.left, shape.step) for b in shape.bands)
         self._scale = network.scale
         self._bands = shape.bands
         self._streams = [
-            _BandStream(network, height, band.right - band.left, shape.step)
-            for band in shape.bands
+            _BandStream(network, height, band.right - band.left, shape.step) for band in shape.bands
         ]
 
     def feed(self, rows: Array) -> Array:
@@ -132,11 +132,11 @@ def _floats(network: CompiledNetwork, width: int, step: int) -> int:
 
 def _block_rows(network: CompiledNetwork, step: int) -> int:
     # A block's stages follow each other at a distance of REACH.
-    return 2 * step + REACH * (network.maps + 1) + KEPT + 2 * TILE
+    return step + REACH * network.maps + KEPT + TILE
 
 
 def _tail_rows(network: CompiledNetwork, step: int) -> int:
-    return 2 * step + network.tail_period[0] + TAIL_REACH + KEPT + 2 * TILE
+    return step + network.tail_period[0] + TAIL_REACH + KEPT + 2 * TILE
 
 
 def _bands(network: CompiledNetwork, width: int, columns: int) -> tuple[Band, ...]:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from srcli.commands.restoring import Request
+    from srcli.commands.request import Request
     from srcli.jobs import Job
     from srcli.loading import LoadedModel
     from srcli.spec import Scale
@@ -35,7 +35,7 @@ def check_jobs(jobs: Sequence[Job], request: Request, load: Callable[[Scale], Lo
             console.error(str(error))
             failed = True
             continue
-        model = load(job.size.network_scale)
+        model = load(job.size.passes[0])
         for what, difference in _differences(middle, request, model):
             verdict = _verdict(what, difference, model)
             failed = failed or verdict == TOO_LARGE

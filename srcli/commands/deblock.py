@@ -6,10 +6,12 @@ from typing import Any
 
 import click
 
-from srcli.commands.restoring import Request, restore_files, restoring_options
+from srcli.commands.request import Request, restoring_options, settled
+from srcli.commands.restoring import restore_files
+from srcli.commands.sections import SectionedCommand
 
 
-@click.command()
+@click.command(cls=SectionedCommand)
 @restoring_options
 def deblock(**request: Any) -> int:
     """Remove the blocks and rings of JPEG compression.
@@ -24,4 +26,4 @@ def deblock(**request: Any) -> int:
 
     from srcli.sizes import SizeRequest
 
-    return restore_files(Request(**request), "deblock", SizeRequest(scale=Fraction(1)))
+    return restore_files(settled(Request(**request)), "deblock", SizeRequest(scale=Fraction(1)))

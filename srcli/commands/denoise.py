@@ -6,15 +6,17 @@ from typing import Any
 
 import click
 
-from srcli.commands.restoring import Request, restore_files, restoring_options
+from srcli.commands.request import Request, restoring_options, settled
+from srcli.commands.restoring import restore_files
+from srcli.commands.sections import SectionedCommand
 
 
-@click.command()
+@click.command(cls=SectionedCommand)
 @restoring_options
 def denoise(**request: Any) -> int:
     """Remove noise from pictures.
 
-    The network is blind: it needs not be told how strong the noise is.
+    The network finds out by itself how strong the noise is.
 
     \b
     Example:
@@ -24,4 +26,4 @@ def denoise(**request: Any) -> int:
 
     from srcli.sizes import SizeRequest
 
-    return restore_files(Request(**request), "denoise", SizeRequest(scale=Fraction(1)))
+    return restore_files(settled(Request(**request)), "denoise", SizeRequest(scale=Fraction(1)))

@@ -38,16 +38,16 @@ def check_kernel_file(file: Path, spec: ModelSpec, jobs: Sequence[Job], *, overw
         options.check_free(target, overwrite, "another --save-kernel")
 
 
-def save_kernel(kernel: NDArray[np.float32], file: Path) -> None:
+def save_kernel(kernel: NDArray[np.float32], file: Path, *, replace: bool = False) -> None:
     """Write K x K numbers to `file` as a picture, and beside it as `.npy`."""
     import numpy as np
 
     from srcli.files import atomic_path
     from srcli.images import Picture, write
 
-    write(Picture(color=kernel_picture(kernel)[:, :, None]), file)
+    write(Picture(color=kernel_picture(kernel)[:, :, None]), file, replace=replace)
     with (
-        atomic_path(file.with_suffix(".npy")) as partial,
+        atomic_path(file.with_suffix(".npy"), replace=replace) as partial,
         partial.open("wb") as stream,
     ):
         np.save(stream, kernel)

@@ -10,8 +10,9 @@ from typing import Any, TypeVar
 
 import click
 
+from srcli import console
 from srcli.errors import OutputExistsError
-from srcli.registry import DEFAULT_MODEL
+from srcli.registry import DEFAULT_MODEL, model_names
 from srcli.spec import INPUT_KINDS
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -66,8 +67,31 @@ def check_free(output: Path, overwrite: bool, other: str = "-o") -> None:
         )
 
 
+def complete_models(ctx: click.Context, parameter: click.Parameter, text: str) -> list[Any]:
+    """Offer the names of models to a shell."""
+    from click.shell_completion import CompletionItem
+
+    names = [name for name in model_names() if name.startswith(text)]
+    return [CompletionItem(name) for name in names] or [CompletionItem(text, type="file")]
+
+
+def complete_backends(ctx: click.Context, parameter: click.Parameter, text: str) -> list[Any]:
+    """Offer the names of backends to a shell."""
+    from click.shell_completion import CompletionItem
+
+    return [CompletionItem(name) for name in BACKEND_NAMES if name.startswith(text)]
+
+
+BACKEND_NAMES = ("auto", "native", "openvino", "ort", "torch", "trt")
+
 model = click.option(
-    "-m", "--model", default=DEFAULT_MODEL, show_default=True, help="Name of the model."
+    "-m",
+    "--model",
+    default=DEFAULT_MODEL,
+    show_default=True,
+    metavar="NAME",
+    shell_complete=complete_models,
+    help="Name of the model; `srcli models` lists them.",
 )
 
 input_kind = click.option(
@@ -92,6 +116,7 @@ backend = click.option(
     default="auto",
     show_default=True,
     metavar="NAME",
+    shell_complete=complete_backends,
     help="What runs the network: native (LAPAR and AWSRN on a CPU), openvino, ort, torch, trt, or "
     "auto for the fastest that works.",
 )
@@ -110,6 +135,7 @@ precision = click.option(
 )
 
 tta = click.option(
+    "-x",
     "--tta",
     is_flag=True,
     help="Average over the eight flips and turns of the picture: eight times the work.",
@@ -133,6 +159,37 @@ save_kernel = click.option(
 as_json = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 
 
+def _louder(ctx: click.Context, parameter: click.Parameter, value: bool) -> bool:
+    if value:
+        console.set_level(console.Level.VERBOSE)
+    return value
+
+
+def _quieter(ctx: click.Context, parameter: click.Parameter, value: bool) -> bool:
+    if value:
+        console.set_level(console.Level.QUIET)
+    return value
+
+
+quiet = click.option(
+    "-q",
+    "--quiet",
+    is_flag=True,
+    expose_value=False,
+    callback=_quieter,
+    help="Say nothing but errors, and show no progress.",
+)
+
+verbose = click.option(
+    "-v",
+    "--verbose",
+    is_flag=True,
+    expose_value=False,
+    callback=_louder,
+    help="Say how things are done, too.",
+)
+
+
 def memory_size(text: str) -> int:
     """`512M` or `2G` as bytes; a bare number counts mebibytes."""
     units = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
@@ -148,23 +205,50 @@ def memory_size(text: str) -> int:
     return amount
 
 
-running = apply(
-    weights,
-    backend,
-    precision,
-    tta,
-    threads,
-    click.option(
-        "--tile",
-        type=click.IntRange(min=1),
-        metavar="PIXELS",
-        help="Side of a tile of the input, without its halo.  [default: by --memory]",
-    ),
-    click.option(
-        "--memory",
-        type=memory_size,
-        metavar="SIZE",
-        help="What a tile may take.  [default: a quarter of what is free, at most 512M; 8G for "
-        "models whose tiles are approximate]",
-    ),
+def tile_side(text: str) -> int | None:
+    """Read `128`, or `auto` and `0` for what --memory allows."""
+    if text.lower() in ("auto", "0"):
+        return None
+    if not text.isdecimal():
+        raise click.BadParameter(f"{text!r} is no side of a tile. Write 256, or auto.")
+    return int(text)
+
+
+tile = click.option(
+    "-t",
+    "--tile",
+    type=tile_side,
+    metavar="PIXELS",
+    help="Side of a tile of the input, without its halo; 0 or auto: by --memory.  [default: auto]",
 )
+
+memory = click.option(
+    "--memory",
+    type=memory_size,
+    metavar="SIZE",
+    help="The most that the run may take, beyond what the program itself does.  [default: a "
+    "quarter of what is free, at most 512M for each picture at a time; 8G for models whose tiles "
+    "are approximate]",
+)
+
+
+def _choose_gpu(ctx: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    """Let CUDA see one GPU only, or none. Nothing that asks for one is loaded yet."""
+    if value is None:
+        return None
+    hidden = value.lower() in ("cpu", "-1")
+    if not hidden and not value.isdecimal():
+        raise click.BadParameter(f"{value!r} is no GPU. Write 0 for the first, or cpu.")
+    os.environ["CUDA_VISIBLE_DEVICES"] = "" if hidden else value
+    return value
+
+
+gpu = click.option(
+    "-g",
+    "--gpu",
+    metavar="ID",
+    callback=_choose_gpu,
+    help="The GPU to use, counted from 0; cpu or -1 for none.  [default: the first]",
+)
+
+running = apply(weights, backend, precision, tta, threads, tile, memory)

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from srcli.commands import options
-from srcli.commands.restoring import Request, restore_files, restoring_options
+from srcli.commands.request import Request, restoring_options, settled
+from srcli.commands.restoring import restore_files
+from srcli.commands.sections import SectionedCommand, section
 from srcli.registry import DEFAULT_SCALE
 
 if TYPE_CHECKING:
@@ -30,21 +32,23 @@ def _box(text: str) -> tuple[int, int]:
     return int(width), int(height)
 
 
-@click.command()
-@restoring_options
-@click.option(
-    "-s",
-    "--scale",
-    type=_factor,
-    metavar="FACTOR",
-    help="Enlargement; fractions are resampled.  [default: 4]",
+@click.command(cls=SectionedCommand)
+@section(
+    "Size",
+    click.option(
+        "-s",
+        "--scale",
+        "--outscale",
+        type=_factor,
+        metavar="FACTOR",
+        help="Enlargement, any number: passes of the network, then one resampling.  [default: 4]",
+    ),
+    click.option("--width", type=click.IntRange(min=1), help="Width of the output, in pixels."),
+    click.option("--height", type=click.IntRange(min=1), help="Height of the output, in pixels."),
+    click.option("--fit", type=_box, metavar="WxH", help="As large as fits into a box."),
 )
-@click.option("--width", type=click.IntRange(min=1), help="Width of the output, in pixels.")
-@click.option("--height", type=click.IntRange(min=1), help="Height of the output, in pixels.")
-@click.option("--fit", type=_box, metavar="WxH", help="As large as fits into a box.")
-@options.input_kind
-@options.prune_branches
-@options.save_kernel
+@restoring_options
+@section("Model", options.input_kind, options.prune_branches, options.save_kernel)
 def upscale(
     scale: Fraction | None,
     width: int | None,
@@ -54,10 +58,10 @@ def upscale(
 ) -> int:
     """Enlarge pictures.
 
-    An INPUT is a file, a folder, a pattern, or - for standard input. Where the output is no whole
-    multiple of the input, the network enlarges by the next larger factor that it has, and the
-    result is reduced by antialiased bicubic resampling. Models of any scale (ASDN) run at the
-    wanted factor itself; of their output at most a tenth is resampled away.
+    An INPUT is a file, a folder, a pattern, or - for standard input. Any factor will do: the network
+    enlarges by the next larger one that it has, in several passes if need be, and the result is
+    reduced by one antialiased bicubic resampling. Models of any scale (ASDN) run at the wanted
+    factor itself; of their output at most a tenth is resampled away.
 
     \b
     Examples:
@@ -70,7 +74,7 @@ def upscale(
 
     from srcli.sizes import SizeRequest
 
-    asked = Request(**request)
+    asked = settled(Request(**request))
     if scale is None and width is None and height is None and fit is None:
         scale = Fraction(DEFAULT_SCALE if asked.model_file is None else max(asked.spec.scales))
     size = SizeRequest(scale=scale, width=width, height=height, fit=fit)

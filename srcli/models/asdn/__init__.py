@@ -8,7 +8,7 @@ from fractions import Fraction
 from functools import partial
 from typing import TYPE_CHECKING
 
-from srcli.spec import AnyScale, Geometry, ModelSpec, MultiplyAdds
+from srcli.spec import FRAME, AnyScale, Geometry, ModelSpec, MultiplyAdds
 
 if TYPE_CHECKING:
     from torch import nn
@@ -117,6 +117,7 @@ def _geometry(shape: Shape, scale: int | Fraction) -> Geometry:
         before *= step.scale
     multiple = math.lcm(*((before * level_scale(i)).denominator for i in passes[-1].levels))
     return Geometry(
+        frame=FRAME,
         margin=margin,
         multiple_of=multiple,
         floats_per_pixel=_floats(shape),
@@ -143,7 +144,9 @@ def _floats(shape: Shape) -> int:
 def _geometry_fixed(shape: Shape, scale: int | Fraction) -> Geometry:
     # The features are at input resolution, the head is at that of the output.
     floats = math.ceil(_floats(shape) / scale**2) + 72
-    return Geometry(margin=shape.reach + 1, floats_per_pixel=floats, tiling="approximate")
+    return Geometry(
+        margin=shape.reach + 1, frame=FRAME, floats_per_pixel=floats, tiling="approximate"
+    )
 
 
 def _feature_weights(shape: Shape) -> int:

@@ -6,7 +6,7 @@ import math
 from functools import partial
 from typing import TYPE_CHECKING
 
-from srcli.spec import Geometry, ModelSpec, MultiplyAdds, Publication, Scores
+from srcli.spec import FRAME, Geometry, ModelSpec, MultiplyAdds, Publication, Scores
 
 if TYPE_CHECKING:
     from torch import nn
@@ -36,7 +36,7 @@ def _geometry(channels: int, blocks: int, units: int, scale: int) -> Geometry:
     # Runtime and PyTorch, rounded up.
     body = 1.4 * (WIDTH + (2 * units + 2) * channels)
     floats = math.ceil(body / scale**2) + 12
-    return Geometry(margin=margin, floats_per_pixel=floats)
+    return Geometry(margin=margin, frame=FRAME, floats_per_pixel=floats)
 
 
 def _body_weights(channels: int, blocks: int, units: int) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from srcli.spec import Geometry, ModelSpec, MultiplyAdds, Publication
+from srcli.spec import FRAME, Geometry, ModelSpec, MultiplyAdds, Publication
 
 if TYPE_CHECKING:
     from torch import nn
@@ -41,6 +41,7 @@ def _geometry(sides: Sides, scale: int) -> Geometry:
     # 64 channels at output resolution, before and after they are shuffled.
     at_input = 8 * FEATURES + 16 * DEBLURRED
     return Geometry(
+        frame=FRAME,
         margin=2 * kernel + 22,
         minimum=8,  # three convolutions without padding
         floats_per_pixel=at_input // scale**2 + 3 * FEATURES,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from srcli.spec import Geometry, ModelSpec, MultiplyAdds, Publication, Scores
+from srcli.spec import FRAME, Geometry, ModelSpec, MultiplyAdds, Publication, Scores
 
 if TYPE_CHECKING:
     from torch import nn
@@ -36,6 +36,7 @@ def _geometry(channels: int, sides: Sides, scale: int) -> Geometry:
     largest = max(sides)
     scores = 2 * 1.5 * largest**2 + 12 * channels
     return Geometry(
+        frame=FRAME,
         margin=largest,
         minimum=largest,
         floats_per_pixel=round(scores / scale**2) + 3 * channels,

@@ -6,7 +6,7 @@ import math
 from functools import partial
 from typing import TYPE_CHECKING
 
-from srcli.spec import EightBits, Geometry, ModelSpec, MultiplyAdds, Publication, Scores
+from srcli.spec import FRAME, EightBits, Geometry, ModelSpec, MultiplyAdds, Publication, Scores
 
 if TYPE_CHECKING:
     from torch import nn
@@ -38,7 +38,12 @@ def _geometry(channels: int, blocks: int, scale: int) -> Geometry:
     # 0.6 of this, needs as much as the others.
     floats = 4 * channels + 60 if scale > 1 else 18 * 16 * math.ceil(channels / 16)
     # The reflected border of 2 needs 3 pixels at output resolution.
-    return Geometry(margin=margin, minimum=3 if scale == 1 else 2, floats_per_pixel=floats)
+    return Geometry(
+        margin=margin,
+        minimum=3 if scale == 1 else 2,
+        frame=FRAME if scale == 1 else FRAME - 1,  # measured: 3 pixels are enough for upscaling
+        floats_per_pixel=floats,
+    )
 
 
 def _multiply_adds(channels: int, blocks: int, scale: int) -> MultiplyAdds:

@@ -1,0 +1,53 @@
+"""Decide how much memory a restoration takes, and how many pictures it works on at once."""
+
+from __future__ import annotations
+
+from srcli.machine import free_memory, usable_cores
+from srcli.spec import Geometry
+
+SMALLEST_BUDGET, LARGEST_BUDGET = 128 << 20, 512 << 20  # bytes, of the automatic choice, a lane
+MOST_LANES = 4
+APPROXIMATE_BUDGET = 8 << 30  # where a larger tile is a better one
+
+
+def automatic_budget(geometry: Geometry | None = None, lanes: int = 1) -> int:
+    """Bytes that tiles may take when the user does not say: a quarter of what is free.
+
+    At most 512 MiB for each lane, because larger tiles are hardly faster. Where tiles only
+    approximate the whole picture they are better, though: then at most 8 GiB.
+    """
+    approximate = geometry is not None and geometry.tiling == "approximate"
+    largest = APPROXIMATE_BUDGET if approximate else LARGEST_BUDGET * lanes
+    free = free_memory()
+    if free is None:
+        return min(largest, LARGEST_BUDGET * lanes)
+    return min(max(free // 4, SMALLEST_BUDGET), largest)
+
+
+def sensible_lanes(
+    pictures: int,
+    geometry: Geometry,
+    *,
+    threads: int | None = None,
+    memory: int | None = None,
+    tile: int | None = None,
+) -> int:
+    """How many pictures should go through the network side by side.
+
+    Each then has its share of the cores, and none of them waits for the others at the end of every
+    layer. But each needs memory too: with less than the largest automatic budget, tiles would be so
+    small that their halos cost more than is gained. Where tiles only approximate the picture, one
+    picture has all memory, so that its result does not depend on how many there are.
+
+    Args:
+        pictures: To be restored.
+        geometry: Of the network.
+        threads: That may be used; None for one on each core.
+        memory: Bytes for the tiles of all lanes; None for the automatic budget.
+        tile: Side of a tile that the user chose, and with it the memory.
+    """
+    if geometry.tiling == "approximate" or tile is not None:
+        return 1
+    budget = memory or automatic_budget(lanes=MOST_LANES)
+    lanes = min(pictures, threads or usable_cores(), budget // LARGEST_BUDGET, MOST_LANES)
+    return max(1, lanes)

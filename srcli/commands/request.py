@@ -1,0 +1,316 @@
+"""The options of `upscale`, `denoise` and `deblock`, and what they say together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import click
+from click.core import ParameterSource
+
+from srcli import console
+from srcli.commands import options
+from srcli.commands.sections import section
+from srcli.errors import UsageError
+from srcli.registry import DEFAULT_MODEL, get_model
+from srcli.spec import InputKind, ModelSpec
+
+if TYPE_CHECKING:
+    from srcli.backends.base import Precision, SessionOptions
+    from srcli.foreign import ForeignModel
+    from srcli.images import SaveOptions
+
+FORMATS = ("png", "jpeg", "webp", "tiff", "avif", "bmp")
+ALSO = {"jpg": "jpeg", "jpe": "jpeg", "tif": "tiff", "auto": None}
+NETWORK_FILES = (".onnx", ".pth", ".pt", ".ckpt", ".safetensors")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """The options of a restoring command, as parsed."""
+
+    inputs: tuple[str, ...]
+    named: tuple[str, ...] = ()
+    """Inputs that were named by -i."""
+
+    output: str | None
+    suffix: str | None = None
+    model: str
+    alias: str | None = None
+    """The model as -n names it."""
+
+    model_file: Path | None
+    weights: Path | None
+    backend: str
+    precision: Precision
+    tta: bool
+    threads: int | None
+    tile: int | None
+    memory: int | None
+    gpu: str | None = None
+    recursive: bool
+    batch: int
+    page: int | None = None
+    overwrite: bool
+    skip_existing: bool
+    resume: bool
+    dry_run: bool
+    check: bool
+    format: str | None
+    quality: int | None
+    lossless: bool
+    subsampling: Literal["keep", "444", "420"]
+    background: tuple[int, int, int] | None
+    strip: bool
+    preserve: bool = False
+    max_pixels: int
+    as_json: bool
+    events: str | None = None
+    prune_below: float | None = None
+    save_kernel: Path | None = None
+    kind: InputKind = "clean"
+
+    @property
+    def spec(self) -> ModelSpec:
+        """Facts about the model that is meant."""
+        return get_model(self.model) if self.model_file is None else foreign(self.model_file).spec
+
+    @property
+    def all_inputs(self) -> tuple[str, ...]:
+        """Inputs, whichever way they were named."""
+        return (*self.named, *self.inputs)
+
+    @property
+    def for_programs(self) -> bool:
+        """Whether standard output is for programs."""
+        return self.as_json or self.events is not None
+
+    def session_options(self, lanes: int = 1) -> SessionOptions:
+        """How to run the network, so many calls at once."""
+        from srcli.backends.base import SessionOptions
+
+        return SessionOptions(threads=self.threads, precision=self.precision, lanes=lanes)
+
+    def save_options(self) -> SaveOptions:
+        """How outputs are written."""
+        from srcli.images import SaveOptions
+
+        return SaveOptions(
+            format=self.format,
+            quality=self.quality,
+            lossless=self.lossless,
+            subsampling=self.subsampling,
+            background=self.background,
+            strip=self.strip,
+        )
+
+
+def settled(request: Request) -> Request:
+    """Resolve what stands for something else, and refuse what contradicts itself.
+
+    Raises:
+        UsageError: There is no input, or options exclude each other.
+    """
+    if not request.all_inputs:
+        raise UsageError("no input was named. Give files, folders, patterns, or - for a pipe.")
+    if request.as_json and request.events is not None:
+        raise UsageError("--json and --events would share standard output. Choose one.")
+    if request.alias is not None:
+        request = _with_alias(request, request.alias)
+    if request.model_file is None and _is_file(request.model):
+        request = replace(request, model=DEFAULT_MODEL, model_file=Path(request.model))
+        return _checked(request, by_model=True)
+    return _checked(request, by_model=False)
+
+
+def _is_file(model: str) -> bool:
+    return model.lower().endswith(NETWORK_FILES)
+
+
+def _with_alias(request: Request, name: str) -> Request:
+    if name.lstrip("-").isdigit():
+        raise UsageError(
+            f"-n {name}: other programs take a noise level here. `srcli denoise` finds the level "
+            "by itself; here -n names the model."
+        )
+    if _given("model"):
+        raise UsageError("-n and -m both name the model. Give one.")
+    return replace(request, model=name)
+
+
+def _checked(request: Request, *, by_model: bool) -> Request:
+    """Refuse options of our own models beside another network."""
+    if request.model_file is None:
+        return request
+    own = {
+        "--model": _given("model") and not by_model,
+        "--weights": request.weights is not None,
+        "--input": request.kind != "clean",
+        "--prune-branches": request.prune_below is not None,
+    }
+    for option in (name for name, is_given in own.items() if is_given):
+        raise UsageError(
+            f"{option} is for srcli's own models, and {request.model_file} is a network with "
+            f"weights of its own. Leave out {option} or --model-file."
+        )
+    return request
+
+
+def _given(parameter: str) -> bool:
+    context = click.get_current_context(silent=True)
+    return (
+        context is not None
+        and context.get_parameter_source(parameter) is ParameterSource.COMMANDLINE
+    )
+
+
+@cache
+def foreign(file: Path) -> ForeignModel:
+    """Open a network that is not ours, which means running it."""
+    from srcli.foreign import load_foreign
+
+    return load_foreign(file, note=console.note)
+
+
+def color(text: str) -> tuple[int, int, int]:
+    """Read `white`, `#ffffff` or any other CSS colour as RGB."""
+    from PIL import ImageColor
+
+    try:
+        red, green, blue = ImageColor.getrgb(text)[:3]
+    except ValueError:
+        raise click.BadParameter(f"{text!r} is no colour. Write white or #ffffff.") from None
+    return red, green, blue
+
+
+def file_format(text: str) -> str | None:
+    """Read the name of a format as people write it: `jpg`, `.tif`, `auto`."""
+    name = text.lower().lstrip(".")
+    if name in ALSO:
+        return ALSO[name]
+    if name not in FORMATS:
+        raise click.BadParameter(f"{text!r} is none of {', '.join(FORMATS)}.")
+    return name
+
+
+restoring_options = options.apply(
+    click.argument("inputs", nargs=-1, metavar="INPUT..."),
+    section(
+        "Inputs and outputs",
+        click.option("-i", "named", multiple=True, metavar="INPUT", help="An input, as INPUT."),
+        click.option(
+            "-o",
+            "--output",
+            type=options.PathName(),
+            metavar="OUT",
+            help="File, folder (ends in a slash, or exists), - for standard output, or a template: "
+            "'{stem}_{model}_x{scale}{ext}', with {name}, {dir} and {task} too.  "
+            "[default: beside the input]",
+        ),
+        click.option("--suffix", metavar="TEXT", help="What names get.  [default: _x4 and so on]"),
+        click.option("-r", "--recursive", is_flag=True, help="Look into folders of folders too."),
+        click.option(
+            "--page",
+            type=click.IntRange(min=1),
+            metavar="N",
+            help="Take this frame or page of files that have several, counted from 1.",
+        ),
+        click.option("--overwrite", "-y", is_flag=True, help="Replace outputs that exist."),
+        click.option("--skip-existing", is_flag=True, help="Leave outputs that exist as they are."),
+        click.option(
+            "--resume",
+            is_flag=True,
+            help="Go on with an earlier run: do only what is missing or has changed.",
+        ),
+        click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing."),
+        click.option(
+            "--max-pixels",
+            type=click.IntRange(min=1),
+            default=500_000_000,
+            show_default=True,
+            help="Refuse larger inputs.",
+        ),
+    ),
+    section(
+        "Model",
+        options.model,
+        click.option("-n", "alias", metavar="NAME", help="The same as -m.", hidden=True),
+        click.option(
+            "--model-file",
+            type=options.FILE,
+            metavar="FILE",
+            help="Another network instead of --model: an .onnx file, or with spandrel a "
+            "checkpoint.",
+        ),
+        options.weights,
+    ),
+    section(
+        "Running",
+        options.backend,
+        options.precision,
+        options.tta,
+        options.threads,
+        options.gpu,
+        options.tile,
+        options.memory,
+        click.option(
+            "--batch",
+            type=click.IntRange(min=1),
+            default=1,
+            show_default=True,
+            help="Pictures of one size to restore together.",
+        ),
+        click.option(
+            "--check",
+            is_flag=True,
+            help="Write nothing; compare tiles with the whole picture, and backends with each "
+            "other.",
+        ),
+    ),
+    section(
+        "Files",
+        click.option(
+            "-f",
+            "--format",
+            type=file_format,
+            metavar="FORMAT",
+            help=f"Of outputs: {', '.join(FORMATS)}, or auto for the input's.  [default: auto]",
+        ),
+        click.option(
+            "--quality", type=click.IntRange(1, 100), help="Of JPEG, WebP and AVIF.  [default: 95]"
+        ),
+        click.option("--lossless", is_flag=True, help="For WebP and AVIF."),
+        click.option(
+            "--subsampling",
+            type=click.Choice(("keep", "444", "420")),
+            default="keep",
+            show_default=True,
+            help="Chroma of JPEG outputs; keep does as the input, 444 where it was no JPEG.",
+        ),
+        click.option(
+            "--background",
+            type=color,
+            metavar="COLOR",
+            help="What transparent pictures lie on in formats that have no transparency.",
+        ),
+        click.option(
+            "--strip", is_flag=True, help="Leave out profiles, EXIF and all other metadata."
+        ),
+        click.option(
+            "--preserve", is_flag=True, help="Give outputs their input's time and permissions."
+        ),
+    ),
+    section(
+        "Messages",
+        options.as_json,
+        click.option(
+            "--events",
+            type=click.Choice(("jsonl",)),
+            help="Print a JSON object a line as things happen, for programs.",
+        ),
+        options.quiet,
+        options.verbose,
+    ),
+)

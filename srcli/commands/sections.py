@@ -1,0 +1,60 @@
+"""Help that is shown in sections, at the width of the terminal."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+NARROWEST, WIDEST = 60, 120
+_ATTRIBUTE = "srcli_section"
+
+
+def section(title: str, *options: Callable[[Any], Any]) -> Callable[[Command], Command]:
+    """Join options into one decorator, and show them under a title in the help."""
+
+    def decorate(command: Command) -> Command:
+        for option in reversed(options):
+            before = len(_parameters(command))
+            command = option(command)
+            for parameter in _parameters(command)[before:]:
+                if not hasattr(parameter, _ATTRIBUTE):
+                    setattr(parameter, _ATTRIBUTE, title)
+        return command
+
+    return decorate
+
+
+def _parameters(command: Any) -> list[click.Parameter]:
+    """Return what click has noted of a function's parameters so far."""
+    found: list[click.Parameter] = getattr(command, "__click_params__", [])
+    return found
+
+
+class SectionedCommand(click.Command):
+    """A command whose options stand under titles."""
+
+    def __init__(self, *arguments: Any, **settings: Any) -> None:
+        settings.setdefault("context_settings", {}).setdefault("max_content_width", help_width())
+        super().__init__(*arguments, **settings)
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write a list of options for each section, in the order in which they appear."""
+        sections: dict[str, list[tuple[str, str]]] = {}
+        for parameter in self.get_params(ctx):
+            record = parameter.get_help_record(ctx)
+            if record is not None:
+                title = getattr(parameter, _ATTRIBUTE, "Other")
+                sections.setdefault(title, []).append(record)
+        width = max(len(name) for records in sections.values() for name, _ in records)
+        for title, records in sections.items():
+            with formatter.section(title):
+                formatter.write_dl([(name.ljust(min(width, 26)), text) for name, text in records])
+
+
+def help_width() -> int:
+    """Return how wide help may be: as the terminal, within what is easy to read."""
+    return max(NARROWEST, min(WIDEST, shutil.get_terminal_size().columns - 2))
