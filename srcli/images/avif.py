@@ -1,15 +1,63 @@
-"""What an AVIF file says of itself before any library believes it.
+"""What an AVIF or HEIC file says of itself before any library believes it.
 
-Source: ISO/IEC 23008-12 (HEIF).
+Source: ISO/IEC 23008-12 (HEIF); AV1 Image File Format; AV1 bitstream specification 5.5.
 """
 
 from __future__ import annotations
 
-from typing import BinaryIO
+from dataclasses import dataclass
+from typing import Any, BinaryIO
+
+from srcli.images import colors
 
 _HEAD = 1 << 16
 _USUAL_PRIMARIES = (1, 2)  # BT.709, which sRGB shares, or nothing said
 _USUAL_TRANSFERS = (1, 2, 6, 13, 14, 15)  # those that everybody shows as sRGB
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """How the pixels are stored."""
+
+    moves: bool  # a sequence of pictures
+    monochrome: bool
+    full_range: bool
+    depth: int  # bits of each sample
+    gain_map: bool
+    credentials: bool
+    pixel_density: tuple[float, float] | None  # along x and y, without a unit, where not square
+
+
+def facts(file: BinaryIO) -> Facts:
+    """Read them from the boxes before the pixel data."""
+    head = _head(file)
+    config = head.partition(b"av1C")[2][:3]
+    flags = config[2] if len(config) == 3 else 0
+    deep, twelve, monochrome = flags & 0x40, flags & 0x20, bool(flags & 0x10)
+    codes = head.partition(b"colrnclx")[2][:7]
+    full = bool(codes[6] & 0x80) if len(codes) == 7 else True
+    spacing = head.partition(b"pasp")[2][:8]
+    ratio = tuple(int.from_bytes(spacing[at : at + 4], "big") for at in (0, 4))
+    return Facts(
+        moves=moves(file),
+        monochrome=monochrome,
+        full_range=full,
+        depth=(12 if twelve else 10) if deep else 8,
+        gain_map=b"tmap" in head,
+        credentials=b"\xd8\xfe\xc3\xd6\x1b\x0e\x48\x3c" in head,
+        # Spacing says how wide a pixel is; density is the inverse.
+        pixel_density=(ratio[1], ratio[0]) if len(spacing) == 8 and ratio[0] != ratio[1] else None,
+    )
+
+
+def repaired(image: Any, found: Facts) -> Any:
+    """The decoder's picture, with what it leaves undone: the range of grey pictures."""
+    if not found.monochrome or found.full_range:
+        return image
+    alpha = image.bands in (2, 4)
+    color = image.extract_band(0, n=image.bands - 1) if alpha else image
+    spread = colors.full_range(color, found.depth)
+    return colors.named(spread.bandjoin(image.extract_band(image.bands - 1)) if alpha else spread)
 
 
 def size(file: BinaryIO) -> tuple[int, int] | None:

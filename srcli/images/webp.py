@@ -28,6 +28,20 @@ def is_lossless(file: BinaryIO) -> bool:
     return False
 
 
+def has_credentials(file: BinaryIO) -> bool:
+    """Whether it holds content credentials (C2PA)."""
+    file.seek(12)
+    for _ in range(_MAX_CHUNKS):
+        head = file.read(8)
+        if len(head) < 8:
+            return False
+        if head[:4] == b"C2PA":
+            return True
+        size = int.from_bytes(head[4:], "little")
+        file.seek(size + size % 2, 1)
+    return False
+
+
 def with_metadata(
     data: bytes, metadata: Metadata, width: int, height: int, has_alpha: bool
 ) -> bytes:
