@@ -18,7 +18,11 @@ from srcli.images import (
     check_output,
     format_of,
     has_picture_suffix,
+    is_opaque,
+    looks_readable,
+    named_for_writing,
     probe_all,
+    writes_as,
 )
 from srcli.sizes import Grid, Size, SizeRequest
 
@@ -154,7 +158,7 @@ def _pictures_in(folder: Path, *, recursive: bool) -> Iterator[Path]:
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(names):
             path = Path(parent, name)
-            hidden = name.startswith(".") or not has_picture_suffix(name)
+            hidden = name.startswith(".") or not looks_readable(name)
             if not hidden and path.resolve().is_relative_to(inside):
                 yield path
         if not recursive:
@@ -221,7 +225,7 @@ def _with_format(target: Path, options: SaveOptions) -> Path:
     """The name with the suffix of the format that is asked for; otherwise the input's format."""
     if options.format is not None and target.suffix.lower() not in FORMATS[options.format].suffixes:
         return target.with_name(f"{target.stem}{FORMATS[options.format].suffixes[0]}")
-    return target if has_picture_suffix(target) else target.with_name(f"{target.name}.png")
+    return Path(named_for_writing(target))
 
 
 def _path(text: str) -> Path:
@@ -268,8 +272,11 @@ def _examined(job: Job, wishes: Wishes) -> Job:
         size = wishes.size.resolve(header.width, header.height, wishes.scales, wishes.grid)
         options = job.options
         if str(job.target) == STDIO:
-            options = replace(options, format=options.format or header.format)
+            options = replace(options, format=options.format or writes_as(header.format))
         chosen = options.format or format_of(job.target).name
+        if header.has_alpha and not FORMATS[chosen].alpha and options.background is None:
+            opaque = is_opaque(source, max_pixels=wishes.max_pixels, name=job.name)
+            options = replace(options, opaque=opaque)
         _check_pixels(job, size, wishes.max_pixels)
         notes = check_output(
             size.width,

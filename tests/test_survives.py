@@ -240,8 +240,8 @@ def test_the_resolution_is_kept(outputs, sample):
 
 @samples(lambda sample: sample.dpi is None)
 def test_no_resolution_is_made_up(outputs, sample, request):
-    if sample.name.startswith("bmp") or (sample.name.startswith("avif") and sample.described):
-        reason = "the codecs state one where there is none"
+    if sample.name.startswith("bmp"):
+        reason = "Pillow states one where there is none"
         request.applymarker(pytest.mark.xfail(reason=reason, strict=False))
     assert outputs[sample.name].dpi is None
 

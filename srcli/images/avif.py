@@ -21,7 +21,7 @@ class Facts:
 
     moves: bool  # a sequence of pictures
     monochrome: bool
-    full_range: bool
+    full_range: bool | None  # None where only the stream itself says
     depth: int  # bits of each sample
     gain_map: bool
     credentials: bool
@@ -35,7 +35,7 @@ def facts(file: BinaryIO) -> Facts:
     flags = config[2] if len(config) == 3 else 0
     deep, twelve, monochrome = flags & 0x40, flags & 0x20, bool(flags & 0x10)
     codes = head.partition(b"colrnclx")[2][:7]
-    full = bool(codes[6] & 0x80) if len(codes) == 7 else True
+    full = bool(codes[6] & 0x80) if len(codes) == 7 else None
     spacing = head.partition(b"pasp")[2][:8]
     ratio = tuple(int.from_bytes(spacing[at : at + 4], "big") for at in (0, 4))
     return Facts(
@@ -52,12 +52,45 @@ def facts(file: BinaryIO) -> Facts:
 
 def repaired(image: Any, found: Facts) -> Any:
     """The decoder's picture, with what it leaves undone: the range of grey pictures."""
-    if not found.monochrome or found.full_range:
+    if not found.monochrome or found.full_range is not False:
         return image
     alpha = image.bands in (2, 4)
     color = image.extract_band(0, n=image.bands - 1) if alpha else image
     spread = colors.full_range(color, found.depth)
     return colors.named(spread.bandjoin(image.extract_band(image.bands - 1)) if alpha else spread)
+
+
+def put_exif(file: BinaryIO, exif: bytes) -> None:
+    """Let the EXIF item of a written file be these bytes, which libexif would have rebuilt.
+
+    They go to the end of the file, and the item's location is changed. Does nothing where the file
+    is laid out otherwise than libheif does.
+    """
+    head = _head(file)
+    item = head.partition(b"Exif\0")[0][-4:-2]  # a number, two bytes that protect nothing, the type
+    table = head.find(b"iloc\0\0\0\0\x44\x40")
+    if b"infe" not in head or len(item) != 2 or table < 0:
+        return
+    count = int.from_bytes(head[table + 10 : table + 12], "big")
+    at = table + 12
+    for _ in range(count):
+        extents = int.from_bytes(head[at + 8 : at + 10], "big")
+        if head[at : at + 2] == item and extents == 1:
+            _append(file, at + 4, b"\0\0\0\x06Exif\0\0" + exif)
+            return
+        at += 10 + 8 * extents
+
+
+def _append(file: BinaryIO, location: int, data: bytes) -> None:
+    """Put data into a box of its own at the end, and where it is at `location`.
+
+    There lie the base of offsets, the number of extents, and the one extent's offset and size.
+    """
+    end = file.seek(0, 2)
+    file.write((len(data) + 8).to_bytes(4, "big") + b"mdat" + data)
+    file.seek(location)
+    file.write(bytes(4) + b"\0\1")
+    file.write((end + 8).to_bytes(4, "big") + len(data).to_bytes(4, "big"))
 
 
 def size(file: BinaryIO) -> tuple[int, int] | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import io
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,8 @@ def tiff_samples(name: str, source: Path | bytes, index: int) -> Samples:
     def decoded() -> Samples:
         import tifffile
 
+        # What is wrong arrives as an error.
+        logging.getLogger("tifffile").setLevel(logging.CRITICAL + 1)
         file: Any = io.BytesIO(source) if isinstance(source, bytes) else source
         with tifffile.TiffFile(file) as tiff:
             page: Any = tiff.pages[index]

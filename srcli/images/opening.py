@@ -54,6 +54,11 @@ class Request:
         if size is None:
             return
         width, height = size
+        if min(size) < 1:
+            raise InputError(
+                f"{self.name}: damaged or incomplete (it says it has {width} x {height} pixels); "
+                "get a whole copy of it"
+            )
         what = f"{self.name}: {width} x {height} is {width * height:,} pixels"
         if self.max_pixels is not None and width * height > self.max_pixels:
             raise InputError(
@@ -314,13 +319,28 @@ def _avif(request: Request, file: BinaryIO) -> Found:
         count = frames.count_of_avif(request.name, request.source)
         page = request.check_page(count)
         shown = frames.of_avif(request.name, request.source, page, request.decode)
-        return Found(image=shown, gathered=gather(request.name, "avif", file, None))
+        gathered = gather(request.name, "avif", file, None)
+        return Found(image=shown, gathered=_with_8_bits(request, gathered))
     image = _lazy("heifload_source", request.source, "error")
     gathered = gather(request.name, "avif", file, image)
     page = request.check_page(gathered.frames)
+    if facts.monochrome and facts.full_range is None and gathered.frames == 1:
+        # libheif does not look into the stream for the range; libavif does, in Pillow.
+        shown = frames.of_avif(request.name, request.source, 0, request.decode)
+        shown = shown[..., : image.bands]
+        return Found(image=shown, gathered=_with_8_bits(request, gathered))
     if page:
         image = _lazy("heifload_source", request.source, "error", page=page)
     return Found(image=avif.repaired(image, facts), gathered=gathered)
+
+
+def _with_8_bits(request: Request, gathered: Gathered) -> Gathered:
+    depth = gathered.metadata.depth
+    if depth is None:
+        return gathered
+    note = f"{request.name}: read with 8 of its {depth} bits per channel"
+    metadata = replace(gathered.metadata, depth=None)
+    return replace(gathered, metadata=metadata, notes=(*gathered.notes, note))
 
 
 def _heic(request: Request, file: BinaryIO) -> Found:

@@ -13,7 +13,7 @@ import numpy as np
 
 from srcli.errors import OutputError, UsageError
 from srcli.files import atomic_path
-from srcli.images import bmp, exif, jpeg, png, tiff, vips, webp
+from srcli.images import avif, bmp, exif, jpeg, png, tiff, vips, webp
 from srcli.images.colors import named, of_array
 from srcli.images.formats import FORMATS, Format, format_of
 from srcli.images.metadata import current, losses
@@ -191,6 +191,8 @@ def save_image(
         _save_tiff(_tagged(image, about, fmt), file, save, settings, about)
     else:
         _encode(_tagged(image, about, fmt), file, save, settings)
+        if about.exif is not None:
+            avif.put_exif(file, about.exif)
 
 
 def _about(
