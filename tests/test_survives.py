@@ -239,10 +239,7 @@ def test_the_resolution_is_kept(outputs, sample):
 
 
 @samples(lambda sample: sample.dpi is None)
-def test_no_resolution_is_made_up(outputs, sample, request):
-    if sample.name.startswith("bmp"):
-        reason = "Pillow states one where there is none"
-        request.applymarker(pytest.mark.xfail(reason=reason, strict=False))
+def test_no_resolution_is_made_up(outputs, sample):
     assert outputs[sample.name].dpi is None
 
 

@@ -82,5 +82,5 @@ def encode(pixels: Pixels, dpi: tuple[float, float] | None) -> bytes:
 
     image = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
     file = io.BytesIO()
-    image.save(file, "BMP", **({} if dpi is None else {"dpi": dpi}))
+    image.save(file, "BMP", dpi=dpi or (0, 0))  # without it Pillow makes one up
     return file.getvalue()
