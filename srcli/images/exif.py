@@ -240,17 +240,6 @@ def _blanked(data: bytearray, spans: list[tuple[int, int]]) -> bytes:
     return bytes(data)
 
 
-def tiff_size(file: BinaryIO) -> tuple[int, int] | None:
-    """Width and height that a TIFF file's first directory states, if it does."""
-    with suppress(DamagedTagsError):
-        layout = layout_of(reader_of_file(file))
-        first = directory(layout, layout.first(), (_WIDTHS[0], _HEIGHTS[0]))
-        width, height = (first.values.get(tag) for tag in (_WIDTHS[0], _HEIGHTS[0]))
-        if width is not None and height is not None:
-            return width.integer() or 0, height.integer() or 0
-    return None
-
-
 def of_tiff(layout: Layout, offsets: list[int], index: int) -> TiffFacts:
     """What one directory of a TIFF file, given by its index, says beside its pixels.
 

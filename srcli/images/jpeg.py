@@ -227,9 +227,9 @@ def pictures(file: BinaryIO) -> list[tuple[int, int]]:
             base = segment.start + 8  # of the index's own TIFF structure
             end = file.seek(0, 2)
             found += [
-                (base + at, size)
+                (base + at, min(size, end - base - at))
                 for size, at in _index(segment.data[4:])
-                if at and size and base + at + size <= end + 1
+                if at and size and base + at < end
             ]
             break
     return found[:_MOST_PICTURES]

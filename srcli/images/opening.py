@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from srcli.errors import InputError
-from srcli.images import avif, bmp, codecs, colors, exif, frames, heif, jpeg, png, tiff, vips
+from srcli.images import avif, bmp, codecs, colors, frames, heif, jpeg, png, tiff, vips
 from srcli.images.formats import MAGIC_BYTES, MAX_SIDE, READABLE, Format, names, refusal, sniff
 from srcli.images.metadata import Gathered, gather, gather_tiff
 from srcli.images.picture import Header, Metadata
@@ -177,7 +177,7 @@ def _stated_size(request: Request, fmt: Format, file: BinaryIO) -> tuple[int, in
     if fmt.name == "png":
         png.check_start(request.name, file)
     readers = {
-        "png": png.size, "tiff": exif.tiff_size, "avif": avif.size, "heic": avif.size,
+        "png": png.size, "avif": avif.size, "heic": avif.size,
         "bmp": bmp.size, "gif": frames.gif_size,
     }  # fmt: skip
     reader = readers.get(fmt.name)
