@@ -16,6 +16,7 @@ from srcli.errors import InputError, MissingPartError
 from srcli.images.picture import Pixels
 
 INSTALL = "pip install 'srcli[codecs]'"
+_MUCH = 256 << 20  # bytes that may honestly be too many
 Samples = NDArray[np.generic]
 
 
@@ -32,8 +33,11 @@ def missing(name: str, what: str, *packages: str) -> MissingPartError:
     )
 
 
-def tiff_samples(name: str, source: Path | bytes, index: int) -> Samples:
+def tiff_samples(name: str, source: Path | bytes, index: int, size: int) -> Samples:
     """The samples of one directory of a TIFF file as stored: H x W x samples.
+
+    Args:
+        size: bytes that they should take, as the directory has it.
 
     Raises:
         InputError: they are damaged, or stored as nobody here can read.
@@ -55,14 +59,17 @@ def tiff_samples(name: str, source: Path | bytes, index: int) -> Samples:
             return samples.reshape(count, height, width).transpose(1, 2, 0)
         return samples.reshape(height, width, count)
 
-    return _run(name, decoded, "tifffile", "imagecodecs")
+    try:
+        return _run(name, decoded, "tifffile", "imagecodecs")
+    except MemoryError as error:
+        if size > _MUCH:
+            raise
+        # What is compressed has a header of its own, which states something absurd.
+        raise InputError(f"{name}: damaged or incomplete ({_line(error)}); get it again") from error
 
 
-def jpeg_samples(name: str, content: bytes, ls: bool) -> Samples:
-    """The samples of a JPEG or JPEG-LS file, H x W x channels, uint8 or uint16, not scaled.
-
-    Args:
-        ls: it is JPEG-LS.
+def jpeg_samples(name: str, content: bytes) -> Samples:
+    """The samples of a JPEG file, H x W x channels, uint8 or uint16, not scaled.
 
     Raises:
         InputError, MissingPartError: as `tiff_samples`.
@@ -71,8 +78,7 @@ def jpeg_samples(name: str, content: bytes, ls: bool) -> Samples:
     def decoded() -> Samples:
         import imagecodecs
 
-        decode = imagecodecs.jpegls_decode if ls else imagecodecs.jpeg_decode
-        samples: Samples = np.asarray(decode(content))
+        samples: Samples = np.asarray(imagecodecs.jpeg_decode(content))
         return samples if samples.ndim == 3 else samples[..., None]
 
     return _run(name, decoded, "imagecodecs")
@@ -104,7 +110,7 @@ def scaled(samples: Samples, bits: int) -> Pixels:
     top, full = 2**bits - 1, np.iinfo(kind).max
     if top == full:
         return samples.astype(kind)
-    wide = np.minimum(samples, top).astype(np.uint32)
+    wide = np.minimum(samples.astype(np.uint32), top)
     pixels: Pixels = ((wide * full + top // 2) // top).astype(kind)
     return pixels
 

@@ -32,6 +32,8 @@ class Container:
                 content, convert_hdr_to_8bit=False, hdr_to_16bit=True
             )
             self.count = len(self._file)
+            if not self.count:
+                raise ValueError("it holds no picture")
         except MemoryError:
             raise
         except Exception as error:  # it raises whatever its parts raise
@@ -56,13 +58,17 @@ class Container:
         Raises:
             InputError: the picture is damaged.
         """
+        expected = self.empty(page).shape
         try:
             made: Pixels = np.asarray(self._file[page])
+            made = made.reshape((*made.shape[:2], expected[2]))
+            if made.shape != expected:
+                raise ValueError("its pixels are not as many as it says")
         except MemoryError:
             raise
         except Exception as error:
             raise self._damaged(error) from error
-        return made.reshape(self.empty(page).shape)
+        return made
 
     def gathered(self, page: int) -> Gathered:
         """What the file says beside the pixels."""

@@ -73,6 +73,7 @@ class Survey:
     channels: int
     kind: str
     by_libvips: bool
+    unread: bool  # nobody here reads it
     pieces: tuple[Piece, ...] | None  # the file without what is odd, if something is
     notes: tuple[str, ...]
 
@@ -186,6 +187,7 @@ def _surveyed(frame: _Segment | None) -> Survey:
         channels=channels,
         kind=f"a {kind} JPEG".replace("a JPEG-LS JPEG", "a JPEG-LS file"),
         by_libvips=bits == 8 and (marker in _FRAMES or marker == 0xC3),
+        unread=marker not in (*_FRAMES, 0xC3),
         pieces=None,
         notes=(),
     )

@@ -24,6 +24,8 @@ from srcli.images.tiff_reading import open_tiff
 # Decoded bytes for each byte of a PNG or TIFF. Deflate reaches a thousand, thirty times as much
 # where one bit stands for an RGBA pixel; no lossless compression of a TIFF comes near.
 LARGEST_EXPANSION = 100_000
+# Of a JPEG file that another decoder than libjpeg reads, which nothing can stop on its way.
+LARGEST_OF_RARE_JPEG = 2_000
 
 _PASSES = ("interlaced", "jpeg-multiscan")  # libvips' words for a picture stored in several passes
 
@@ -184,14 +186,20 @@ def _stated_size(request: Request, fmt: Format, file: BinaryIO) -> tuple[int, in
     return reader(file) if reader else None
 
 
-def _check_content(request: Request, size: tuple[int, int], pixel: int, file: BinaryIO) -> None:
+def _check_content(
+    request: Request,
+    size: tuple[int, int],
+    pixel: int,
+    file: BinaryIO,
+    largest: int = LARGEST_EXPANSION,
+) -> None:
     """Refuse a header that promises more than the bytes behind it could hold.
 
     Otherwise a damaged TIFF of 2 kB takes half a minute and gigabytes to be found out.
     """
     held = file.seek(0, os.SEEK_END)
     file.seek(0)
-    if size[0] * size[1] * pixel > LARGEST_EXPANSION * held:
+    if size[0] * size[1] * pixel > largest * held:
         raise InputError(
             f"{request.name}: says it has {size[0]} x {size[1]} pixels, but holds only "
             f"{held:,} bytes. The file is damaged or incomplete; get it again."
@@ -245,6 +253,8 @@ def _jpeg(request: Request, file: BinaryIO) -> Found:
     gathered = replace(gathered, notes=(*survey.notes, *gathered.notes))
     if not survey.by_libvips:
         request.check_size(survey.size)
+        pixel = survey.channels * (2 if survey.bits > 8 else 1)
+        _check_content(request, survey.size, pixel, file, LARGEST_OF_RARE_JPEG)
         return _rare_jpeg(request, survey, gathered)
     source: Any = request.source
     if survey.pieces is not None:
@@ -265,6 +275,11 @@ def _jpeg(request: Request, file: BinaryIO) -> Found:
 
 def _rare_jpeg(request: Request, survey: jpeg.Survey, gathered: Gathered) -> Found:
     """Through another decoder: more than 8 bits, or without loss."""
+    if survey.unread:
+        raise InputError(
+            f"{request.name}: is {survey.kind}, which is not read here; convert it to PNG or to an "
+            "ordinary JPEG"
+        )
     if not codecs.available("imagecodecs"):
         raise codecs.missing(request.name, survey.kind)
     width, height = survey.size
@@ -277,7 +292,12 @@ def _rare_jpeg(request: Request, survey: jpeg.Survey, gathered: Gathered) -> Fou
             image=np.broadcast_to(np.uint16(0) if wide else np.uint8(0), shape), gathered=gathered
         )
     with binary(request.source) as file:
-        samples = codecs.jpeg_samples(request.name, file.read(), "JPEG-LS" in survey.kind)
+        samples = codecs.jpeg_samples(request.name, file.read())
+    if samples.shape != (height, width, survey.channels):
+        raise InputError(
+            f"{request.name}: damaged or incomplete (its pixels are not as many as it says); "
+            "get a whole copy of it"
+        )
     return Found(image=codecs.scaled(samples, survey.bits), gathered=gathered)
 
 

@@ -157,7 +157,8 @@ def _array(name: str, source: Path | bytes, book: Book, storage: Storage) -> Pix
     """Samples through another decoder than libvips, as 8 or 16 bits."""
     if _blocks(storage):
         return _unpacked(name, source, book, storage)
-    samples = codecs.tiff_samples(name, source, storage.index)
+    size = storage.width * storage.height * storage.samples * -(-storage.bits // 8)
+    samples = codecs.tiff_samples(name, source, storage.index, size)
     if storage.kind == 3:
         return codecs.of_float(name, samples)
     if storage.meaning == tiff.PALETTE:
