@@ -31,9 +31,10 @@ class Facts:
 def facts(file: BinaryIO) -> Facts:
     """Read them from the boxes before the pixel data."""
     head = _head(file)
-    config = head.partition(b"av1C")[2][:3]
-    flags = config[2] if len(config) == 3 else 0
-    deep, twelve, monochrome = flags & 0x40, flags & 0x20, bool(flags & 0x10)
+    flags = [config[2] for config in head.split(b"av1C")[1:] if len(config) > 2]
+    deep, twelve = (any(flag & bit for flag in flags) for bit in (0x40, 0x20))
+    # Of colour and alpha, which is always grey, either may come first.
+    monochrome = bool(flags) and all(flag & 0x10 for flag in flags)
     codes = head.partition(b"colrnclx")[2][:7]
     full = bool(codes[6] & 0x80) if len(codes) == 7 else None
     spacing = head.partition(b"pasp")[2][:8]

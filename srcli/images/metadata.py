@@ -16,6 +16,7 @@ from srcli.images.geometry import Change
 from srcli.images.picture import Metadata
 from srcli.images.tiff import Book, Storage
 
+_FLATTEST, _LARGEST_SIDE = 0.01, 10_000.0  # of the ratio of a pixel's sides, and its numbers
 _LEAST, _MOST = 0.01, 100_000.0  # dots per inch that are believed
 _XMP, _PHOTOSHOP, _IPTC, _C2PA = 700, 34377, 33723, 52545  # tags of TIFF
 
@@ -82,7 +83,7 @@ def current(metadata: Metadata, format: str, width: int, height: int, channels: 
     change = change_of(metadata, width, height)
     data, dpi = metadata.exif, metadata.dpi
     dpi = dpi if dpi is not None and all(_LEAST < value < _MOST for value in dpi) else None
-    dpi, aspect = (_turned(pair, change) for pair in (dpi, metadata.aspect))
+    dpi, aspect = (_turned(pair, change) for pair in (dpi, _small(metadata.aspect)))
     if data is not None:
         data = exif.updated(data, change)
     if format in ("webp", "avif") and dpi is not None:
@@ -267,6 +268,14 @@ def _left_out(name: str, lost: Sequence[str]) -> tuple[str, ...]:
 def _turned(pair: tuple[float, float] | None, change: Change) -> tuple[float, float] | None:
     """A value for x and one for y, in a picture that was perhaps turned."""
     return (pair[1], pair[0]) if pair is not None and change.transposed else pair
+
+
+def _small(aspect: tuple[float, float] | None) -> tuple[float, float] | None:
+    """The same ratio in numbers that every format can hold; None where it is absurd."""
+    if aspect is None or not _FLATTEST < aspect[0] / aspect[1] < 1 / _FLATTEST:
+        return None
+    factor = min(1.0, _LARGEST_SIDE / max(aspect))
+    return aspect[0] * factor, aspect[1] * factor
 
 
 def _photoshop(book: Book, storage: Storage) -> bytes | None:

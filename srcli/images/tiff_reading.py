@@ -19,7 +19,6 @@ from srcli.images.tiff import Book, Storage
 _OPTIONS = {"fail_on": "warning", "unlimited": True}
 _LOADER = "tiffload_source"
 _PLAIN = "save it as 8- or 16-bit grey or RGB"
-_MOST_SAMPLES = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,7 +90,7 @@ def _check(name: str, storage: Storage) -> None:
         what = f"samples of an unknown meaning ({storage.meaning})"
     elif what is None and storage.samples < tiff.COLORS[storage.meaning]:
         what = f"only {storage.samples} samples of colour"
-    elif what is None and storage.samples > _MOST_SAMPLES:
+    elif what is None and storage.samples > tiff.MOST_SAMPLES:
         what = f"{storage.samples} channels"
     elif what is None and storage.meaning == tiff.BLACK_IS_0 and storage.samples > 2:
         what = f"{storage.samples} channels without a meaning as colour"

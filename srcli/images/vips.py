@@ -187,7 +187,7 @@ def _first_cause(text: str) -> str:
         return "it ends too early"
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     telling = [line for line in lines if not line.startswith("unable to ")]
-    return telling[0] if telling else "its data makes no sense"
+    return shown(telling[0]) if telling else "its data makes no sense"
 
 
 def shown(name: str | os.PathLike[str]) -> str:
