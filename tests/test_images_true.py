@@ -528,6 +528,42 @@ def test_a_profile_for_other_channels():
     assert "icc_profile" not in Image.open(io.BytesIO(made)).info
 
 
+def test_colours_that_became_srgb():
+    """faults.md 6: inks are gone, and so is what was said of them."""
+    own = Image.Exif()
+    own.get_ifd(0x8769)[0xA001] = 65535
+    spaces = b' xmlns:photoshop="http://ns.adobe.com/photoshop/1.0/" photoshop:ColorMode="4"'
+    packet = xmp('exif:ColorSpace="65535"').replace(
+        b" exif:ColorSpace", spaces + b" exif:ColorSpace"
+    )
+    inks = pillow_bytes(Image.fromarray(RGB).convert("CMYK"), "JPEG", exif=own)
+    for data, expected in ((with_xmp(inks, packet), 1), (with_xmp(jpeg(exif=own), packet), 65535)):
+        made = enlarged(data)[0]
+        found = Image.open(io.BytesIO(made)).getexif().get_ifd(0x8769)
+        assert found[0xA001] == expected
+        text = packet_of(made)
+        assert tag(text, "exif:ColorSpace") == str(expected)
+        assert tag(text, "photoshop:ColorMode") == ("3" if expected == 1 else "4")
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("format", ["AVIF", "HEIF"])
+def test_what_the_decoder_has_turned(format, orientation):
+    """faults.md 6: the container says how to turn; places in EXIF are those before."""
+    if format == "HEIF":
+        pytest.importorskip("pillow_heif").register_heif_opener()
+    painted = np.zeros((48, 64, 3), np.uint8)
+    painted[8:24, 8:24] = 255  # centre 16, 16
+    subject = b"Exif\0\0" + blob("<", orientation, (16, 16, 16, 16))[0]
+    data = pillow_bytes(painted, format, exif=subject, quality=100, subsampling="4:4:4")
+    made, _ = enlarged(data, "png")
+    found = Image.open(io.BytesIO(made)).getexif()
+    assert found.get(0x0112, 1) == 1
+    rows, columns = np.nonzero(pillow_array(made)[..., 0] > 128)
+    expected = (columns.min() + 24, rows.min() + 24, 48, 48)
+    assert found.get_ifd(0x8769)[0x9214] == expected
+
+
 def test_places_turn_as_pixels_do():
     change = Change(stored=(64, 48), orientation=6, width=96, height=128)
     assert change.subject([10, 20]) == [2 * (48 - 20), 2 * 10]

@@ -11,6 +11,10 @@ from typing import Any, BinaryIO
 from srcli.images import colors
 
 _HEAD = 1 << 16
+_EXIF_WORDS = {
+    (0, 1): 2, (2, None): 3, (0, 0): 4, (1, 0): 5, (3, 1): 5, (3, None): 6, (3, 0): 7, (1, 1): 7,
+    (1, None): 8, (2, 0): 2, (2, 1): 4,
+}  # fmt: skip
 _USUAL_PRIMARIES = (1, 2)  # BT.709, which sRGB shares, or nothing said
 _USUAL_TRANSFERS = (1, 2, 6, 13, 14, 15)  # those that everybody shows as sRGB
 
@@ -25,6 +29,7 @@ class Facts:
     depth: int  # bits of each sample
     gain_map: bool
     credentials: bool
+    turned: int  # EXIF's word for how the container says that the picture is to be turned
     pixel_density: tuple[float, float] | None  # along x and y, without a unit, where not square
 
 
@@ -45,10 +50,23 @@ def facts(file: BinaryIO) -> Facts:
         full_range=full,
         depth=(12 if twelve else 10) if deep else 8,
         gain_map=b"tmap" in head,
+        turned=_turned(head),
         credentials=b"\xd8\xfe\xc3\xd6\x1b\x0e\x48\x3c" in head,
         # Spacing says how wide a pixel is; density is the inverse.
         pixel_density=(ratio[1], ratio[0]) if len(spacing) == 8 and ratio[0] != ratio[1] else None,
     )
+
+
+def _turned(head: bytes) -> int:
+    """From the quarters to turn anticlockwise (irot), then the axis of a mirror (imir)."""
+    quarters, axes = (
+        [box[0] for box in head.split(name)[1:] if box] for name in (b"irot", b"imir")
+    )
+    if len(quarters) > 1 or len(axes) > 1:  # of several pictures; who knows of which
+        return 1
+    quarter = quarters[0] & 3 if quarters else 0
+    axis = axes[0] & 1 if axes else None
+    return _EXIF_WORDS.get((quarter, axis), 1)
 
 
 def repaired(image: Any, found: Facts) -> Any:

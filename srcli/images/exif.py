@@ -43,6 +43,7 @@ _USER_COMMENT, _UNICODE = 0x9286, b"UNICODE\0"
 _THOUSAND = (1000).to_bytes(4, "little")
 _WIDTHS = (0x0100, 0xA002, 0x1001)  # in the first, the EXIF and the interoperability directory
 _HEIGHTS = (0x0101, 0xA003, 0x1002)
+_COLOR_SPACE = 0xA001
 _SUBJECTS = (0x9214, 0xA214)  # where the subject is: numbers of pixels, as stored
 _FOCAL_PLANE = (0xA20E, 0xA20F)  # pixels for each unit of the sensor
 # How samples were stored, where they lay, and copies of other metadata that would get out of date:
@@ -114,19 +115,24 @@ def resolution_of(exif: bytes | None) -> tuple[float, float] | None:
     return _dpi(directory(layout, layout.first()))
 
 
-def updated(exif: bytes, change: Change) -> bytes:
+def updated(exif: bytes, change: Change, converted: bool = False) -> bytes:
     """EXIF data that is true of the picture to write.
 
     Orientation becomes 1, sizes and places are scaled and turned, the thumbnail goes, and so does
     what describes how the samples were stored. Nothing else moves.
+
+    Args:
+        converted: colours became sRGB.
     """
     data = bytearray(exif)
     layout = layout_of(reader_of(data))
-    _correct(data, layout, layout.first(), change)
+    _correct(data, layout, layout.first(), change, converted)
     return _without_thumbnail(data, layout, layout.entries(layout.first())[1])
 
 
-def _correct(data: bytearray, layout: Layout, at: int, change: Change, depth: int = 0) -> None:
+def _correct(
+    data: bytearray, layout: Layout, at: int, change: Change, converted: bool, depth: int = 0
+) -> None:
     size = (change.width, change.height)
     gone = []
     fields = layout.entries(at)[0]
@@ -137,12 +143,14 @@ def _correct(data: bytearray, layout: Layout, at: int, change: Change, depth: in
             _set_long(data, layout, field, size[0])
         elif field.tag in _HEIGHTS:
             _set_long(data, layout, field, size[1])
+        elif field.tag == _COLOR_SPACE and converted:
+            _set_long(data, layout, field, 1)
         elif field.tag in _SUBJECTS:
             gone += [] if _moved(data, layout, field, change) else [field.tag]
         elif field.tag in (EXIF_IFD, INTEROP_IFD) and depth < 2:
             inner = layout.value(field).integer() or 0
             with suppress(DamagedTagsError):
-                _correct(data, layout, inner, change, depth + 1)
+                _correct(data, layout, inner, change, converted, depth + 1)
     _swap_axes(data, layout, fields, change)
     gone += [field.tag for field in fields if field.tag in _OF_STORAGE[min(depth, 1)]]
     for tag in gone:

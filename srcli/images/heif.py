@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from srcli.errors import InputError
-from srcli.images import exif
+from srcli.images import avif, exif
 from srcli.images.metadata import Gathered, checked
 from srcli.images.picture import Metadata, Pixels
 
@@ -26,6 +26,8 @@ class Container:
         import pillow_heif
 
         self._name = name
+        with io.BytesIO(source) if isinstance(source, bytes) else source.open("rb") as file:
+            self._turned = avif.facts(file).turned
         content = io.BytesIO(source) if isinstance(source, bytes) else source
         try:
             self._file: Any = pillow_heif.open_heif(
@@ -83,7 +85,10 @@ class Container:
         lost = [words for key, words in parts.items() if info.get(key)]
         notes = (f"{self._name}: left out: {', '.join(lost)}",) if lost else ()
         # The decoder has turned the picture as the container says.
-        found = Gathered(metadata=metadata, orientation=1, frames=self.count, notes=notes)
+        found = Gathered(
+            metadata=metadata, orientation=1, turned=self._turned,
+            frames=self.count, notes=notes,
+        )  # fmt: skip
         return checked(self._name, found)
 
     def _damaged(self, error: Exception) -> InputError:

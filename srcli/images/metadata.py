@@ -28,6 +28,7 @@ class Gathered:
     metadata: Metadata
     orientation: int  # 1..8, as stored
     frames: int  # pictures in the file
+    turned: int | None = None  # the orientation that the decoder has applied, as EXIF states it
     notes: tuple[str, ...] = ()
 
 
@@ -85,7 +86,7 @@ def current(metadata: Metadata, format: str, width: int, height: int, channels: 
     dpi = dpi if dpi is not None and all(_LEAST < value < _MOST for value in dpi) else None
     dpi, aspect = (_turned(pair, change) for pair in (dpi, _small(metadata.aspect)))
     if data is not None:
-        data = exif.updated(data, change)
+        data = exif.updated(data, change, metadata.converted)
     if format in ("webp", "avif") and dpi is not None:
         data = exif.with_resolution(data, dpi)
     made = replace(
@@ -94,7 +95,7 @@ def current(metadata: Metadata, format: str, width: int, height: int, channels: 
         aspect=aspect,
         icc=metadata.icc if profile_fits(metadata.icc, format, channels) else None,
         exif=data,
-        xmp=None if metadata.xmp is None else xmp.current(metadata.xmp, change, format).data,
+        xmp=None if metadata.xmp is None else _current_xmp(metadata, change, format).data,
         iptc=None if metadata.iptc is None else resources.current(metadata.iptc, change)[0] or None,
         png_text=png.updated_text(metadata.png_text, width, height, change.turned),
     )
@@ -106,7 +107,7 @@ def losses(
 ) -> tuple[list[str], list[str]]:
     """In words, what is lost: what no output could have, and what this format cannot take over."""
     change = change_of(metadata, width, height)
-    gone = [] if metadata.xmp is None else [*xmp.current(metadata.xmp, change, format).lost]
+    gone = [] if metadata.xmp is None else [*_current_xmp(metadata, change, format).lost]
     gone += [] if metadata.iptc is None else resources.current(metadata.iptc, change)[1]
     lost = []
     if format not in ("png", "jpeg") and metadata.comments:
@@ -129,6 +130,10 @@ def losses(
              ("IPTC", metadata.iptc, fits.iptc))  # fmt: skip
     lost += [name for name, had, has in pairs if had is not None and has is None]
     return list(dict.fromkeys(gone)), lost
+
+
+def _current_xmp(metadata: Metadata, change: Change, format: str) -> xmp.Brought:
+    return xmp.current(metadata.xmp or b"", change, format, metadata.converted)
 
 
 def change_of(metadata: Metadata, width: int, height: int) -> Change:
@@ -240,6 +245,7 @@ def _avif(name: str, file: BinaryIO, image: Any, metadata: Metadata) -> Gathered
     return Gathered(
         metadata=metadata,
         orientation=1,
+        turned=found.turned,
         frames=_field(image, "n-pages", 1),
         notes=_left_out(name, lost),
     )

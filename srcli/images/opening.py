@@ -136,9 +136,11 @@ def _opened(request: Request, fmt: Format, found: Found) -> Opened:
         width, height, bands = image.width, image.height, image.bands
         bits = 8 if image.format == "uchar" else 16
     request.check_size((width, height))
-    metadata = replace(gathered.metadata, size=(width, height), orientation=gathered.orientation)
+    told = gathered.orientation if gathered.turned is None else gathered.turned
+    stored = (height, width) if gathered.turned is not None and told >= 5 else (width, height)
+    metadata = replace(gathered.metadata, size=stored, orientation=told)
     if found.profile_used:
-        metadata = replace(metadata, icc=None)
+        metadata = replace(metadata, icc=None, converted=True)
     if gathered.orientation >= 5:
         width, height = height, width
     header = Header(

@@ -26,6 +26,7 @@ class Metadata:
     comments: tuple[bytes, ...] = ()  # a JPEG's, a GIF's
     size: tuple[int, int] | None = None  # width and height as stored, in pixels
     orientation: int = 1  # EXIF's 1..8, as stored; the pixels that go with this are upright
+    converted: bool = False  # colours became sRGB, so what is said of their space no longer holds
     depth: int | None = None  # bits that each sample really has, if fewer than 8 or 16
     subsampling: str | None = None  # of a JPEG source: "4:4:4", "4:2:0"...
     lossless: bool = True  # of the source; False for JPEG, AVIF and most WebP

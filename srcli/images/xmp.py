@@ -11,6 +11,7 @@ from srcli.images.packet import RDF, Attribute, DamagedPacketError, Name, Node, 
 
 _ADOBE = "http://ns.adobe.com/"
 TIFF, EXIF, XMP = f"{_ADOBE}tiff/1.0/", f"{_ADOBE}exif/1.0/", f"{_ADOBE}xap/1.0/"
+_PHOTOSHOP = f"{_ADOBE}photoshop/1.0/"
 _NOTE, _DC = f"{_ADOBE}xmp/note/", "http://purl.org/dc/elements/1.1/"
 _GOOGLE = "http://ns.google.com/photos/1.0/"
 _PANO, _CAMERA = f"{_GOOGLE}panorama/", f"{_GOOGLE}camera/"
@@ -150,8 +151,13 @@ def _is_prefix(packet: Packet, attribute: Attribute) -> bool:
     return packet.data[attribute.start : attribute.end].lstrip().startswith(b"xmlns")
 
 
-def current(data: bytes, change: Change, format: str) -> Brought:
-    """The packet for the picture to write; unchanged where it cannot be parsed."""
+def current(data: bytes, change: Change, format: str, converted: bool = False) -> Brought:
+    """The packet for the picture to write; unchanged where it cannot be parsed.
+
+    Args:
+        format: of the file to write.
+        converted: colours became sRGB.
+    """
     try:
         packet = Packet(data)
     except DamagedPacketError:
@@ -161,6 +167,8 @@ def current(data: bytes, change: Change, format: str) -> Brought:
         for rule in _RULES:
             lost |= dict.fromkeys(word for word in rule(packet, node, change) if word)
         _set_all(packet, node, change, format)
+        if converted:
+            _call_srgb(packet, node)
     return Brought(packet.edited(), tuple(lost))
 
 
@@ -170,6 +178,12 @@ def _set_all(packet: Packet, node: Node, change: Change, format: str) -> None:
         packet.set(node, name, str((change.width, change.height)[axis]))
     if format in _MIME:
         packet.set(node, (_DC, "format"), _MIME[format])
+
+
+def _call_srgb(packet: Packet, node: Node) -> None:
+    packet.set(node, (EXIF, "ColorSpace"), "1")
+    packet.set(node, (_PHOTOSHOP, "ColorMode"), "3")
+    packet.set(node, (_PHOTOSHOP, "ICCProfile"), "sRGB IEC61966-2.1")
 
 
 Rule = Callable[[Packet, Node, Change], Iterator[str]]
@@ -211,17 +225,24 @@ def _scale_lengths(packet: Packet, node: Node, change: Change) -> Iterator[str]:
             _set_scaled(packet, node, name, text, change.factors[axis % 2])
 
 
-def _scale_resolution_of_sensor(packet: Packet, node: Node, change: Change) -> Iterator[str]:
-    """Pixels for each unit of the sensor, as a ratio: `5184000/894`."""
-    names = [(EXIF, f"FocalPlane{axis}Resolution") for axis in "XY"]
+def _swap_resolutions(packet: Packet, node: Node, change: Change) -> Iterator[str]:
+    """Resolutions along x and y, as ratios: of the sensor, which scale, and of prints."""
+    sensor = [(EXIF, f"FocalPlane{axis}Resolution") for axis in "XY"]
+    _swap(packet, node, sensor, change, change.factors)
+    _swap(packet, node, [(TIFF, f"{axis}Resolution") for axis in "XY"], change, (1.0, 1.0))
+    return iter(())
+
+
+def _swap(
+    packet: Packet, node: Node, names: list[Name], change: Change, factors: tuple[float, float]
+) -> None:
     texts = [packet.text(node, name) for name in names]
     if change.transposed:
         texts.reverse()
-    for name, text, factor in zip(names, texts, change.factors, strict=True):
+    for name, text, factor in zip(names, texts, factors, strict=True):
         parts = re.fullmatch(r"(\d+)/(\d+)", text or "")
         if parts and int(parts[2]):
             packet.set(node, name, f"{round(int(parts[1]) * factor)}/{parts[2]}")
-    return iter(())
 
 
 def _scale_subject(packet: Packet, node: Node, change: Change) -> Iterator[str]:
@@ -325,7 +346,7 @@ def _turn_others(packet: Packet, node: Node, change: Change) -> Iterator[str]:
 
 
 _RULES: tuple[Rule, ...] = (
-    _remove_what_is_gone, _scale_lengths, _scale_resolution_of_sensor, _scale_subject,
+    _remove_what_is_gone, _scale_lengths, _swap_resolutions, _scale_subject,
     _move_regions, _turn_people, _move_boundaries, _turn_others,
 )  # fmt: skip
 
