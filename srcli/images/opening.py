@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from srcli.errors import InputError
-from srcli.images import avif, bmp, codecs, colors, frames, heif, jpeg, png, tiff, vips
+from srcli.images import avif, bmp, codecs, colors, frames, heif, jpeg, png, tiff, vips, webp
 from srcli.images.formats import MAGIC_BYTES, MAX_SIDE, READABLE, Format, names, refusal, sniff
 from srcli.images.metadata import Gathered, gather, gather_tiff
 from srcli.images.picture import Header, Metadata
@@ -229,6 +229,11 @@ def _as_grey_or_rgb(label: str, image: Any) -> Any:
 
 def _png(request: Request, file: BinaryIO) -> Found:
     found = png.facts(file)
+    if found.unknown is not None:
+        raise InputError(
+            f"{request.name}: a PNG with a chunk that changes its meaning and is not known here "
+            f"({vips.shown(found.unknown.decode('latin-1'))}); save it again as an ordinary PNG"
+        )
     # In PNG libvips would refuse harmless oddities by "warning".
     image = _lazy("pngload_source", request.source, "error")
     request.check_size((image.width, image.height))
@@ -327,11 +332,13 @@ def _tiff(request: Request, file: BinaryIO) -> Found:
 
 
 def _webp(request: Request, file: BinaryIO) -> Found:
-    image = _lazy("webpload_source", request.source, "error")
+    source, notes = webp.mended(request.name, request.source, file)
+    image = _lazy("webpload_source", source, "error")
     gathered = gather(request.name, "webp", file, image)
+    gathered = replace(gathered, notes=(*notes, *gathered.notes))
     page = request.check_page(gathered.frames)
     if page:
-        image = _lazy("webpload_source", request.source, "error", page=page)
+        image = _lazy("webpload_source", source, "error", page=page)
     return Found(image=image, gathered=gathered)
 
 

@@ -30,6 +30,10 @@ _LOST = {
     b"pCAL": "the meaning of its pixels (pCAL)", b"sTER": "that it is a stereo pair (sTER)",
     b"caBX": "content credentials (C2PA)",
 }  # fmt: skip
+_WANTED = frozenset((
+    *_COLOR, *_LOST, b"tEXt", b"zTXt", b"iTXt", b"acTL", b"eXIf", b"pHYs", b"sBIT",
+))  # fmt: skip
+_CRITICAL = (b"IHDR", b"PLTE", b"IDAT", b"IEND")
 _TEXT = (b"tEXt", b"zTXt", b"iTXt")
 _XMP = b"XML:com.adobe.xmp"
 _RAW = b"Raw profile type "  # ImageMagick's way, from before PNG had a chunk for EXIF
@@ -50,6 +54,7 @@ class Facts:
     aspect: tuple[float, float] | None = None  # density without a unit, if not square
     depth: int | None = None  # bits that samples really have, if fewer than are stored
     lost: list[str] = field(default_factory=list)  # in words, what is not taken over
+    unknown: bytes | None = None  # a chunk that has to be understood, and is not
     color: list[Chunk] = field(default_factory=list)
     text: list[Chunk] = field(default_factory=list)
 
@@ -90,6 +95,8 @@ def facts(file: BinaryIO) -> Facts:
             found.depth = max(data, default=0) or None
         elif kind in _LOST:
             found.lost.append(_LOST[kind])
+        elif _is_critical(kind):
+            found.unknown = found.unknown or kind
         elif kind in _COLOR:
             found.color.append((kind, data))
         elif kind in _TEXT:
@@ -167,7 +174,7 @@ def _chunks(file: BinaryIO) -> Iterator[Chunk]:
         size, kind = int.from_bytes(head[:4], "big"), head[4:]
         if len(head) < 8 or kind == b"IEND":
             return
-        wanted = kind in (*_COLOR, *_TEXT, *_LOST, b"acTL", b"eXIf", b"pHYs", b"sBIT")
+        wanted = _is_critical(kind) or kind in _WANTED
         if not wanted or kept + size > _MAX_KEPT:
             file.seek(size + 4, 1)
             continue
@@ -202,6 +209,11 @@ def updated_text(
         elif not keyword.startswith(b"exif:thumbnail:"):
             made.append((kind, data))
     return tuple(made)
+
+
+def _is_critical(kind: bytes) -> bool:
+    """Whether a chunk has to be understood, and no PNG specification has it."""
+    return kind.isalpha() and kind[:1].isupper() and kind not in _CRITICAL
 
 
 def _text(found: Facts, kind: bytes, data: bytes) -> None:

@@ -69,11 +69,13 @@ _KEPT = frozenset((
     STRIP_SIZES, PLANAR, 292, 293, 317, 320, TILE_WIDTH, TILE_HEIGHT, TILES, TILE_SIZES, 332,
     EXTRA_SAMPLES, SAMPLE_FORMAT, 347, SUBSAMPLING, ICC,
 ))  # fmt: skip
-# What else libtiff takes without a word, if it is of the right type.
-_USUAL = frozenset((
-    SUBFILE, 255, 269, 270, 271, 272, 274, 282, 283, 285, 286, 287, 296, 297, 305, 306, 315, 316,
-    333, 334, 340, 341, 700, 33432, 33723, 34377, 34665, 34853,
-))  # fmt: skip
+# What else libtiff takes without a word, and of which types.
+_USUAL = {
+    SUBFILE: (4,), ORIENTATION: (3,), 282: (5,), 283: (5,), 286: (5,), 287: (5,), 297: (3,),
+    700: (1, 7), 33723: (1, 4, 7), 34377: (1, 7), 34665: (4, 13), 34853: (4, 13), ICC: (1, 7),
+}  # fmt: skip
+_RESOLUTION_UNIT, _DATE = 296, 306
+_LONGEST_TEXT = 1 << 20
 _TEXTS = (269, 270, 271, 272, 285, 305, 306, 315, 316, 33432)
 _INTEGERS = (3, 4, 13, 16)
 _LARGEST_BLOB = 64 << 20
@@ -129,8 +131,8 @@ class Book:
         return _storage(self, index, fields)
 
     def number(self, field: Field | None, default: int) -> int:
-        value = None if field is None else self.layout.value(field).integer()
-        return default if value is None else value
+        found = self.numbers(field)
+        return found[0] if found else default
 
     def numbers(self, field: Field | None) -> tuple[int, ...]:
         return () if field is None else _numbers(self.layout.value(field))
@@ -155,7 +157,7 @@ class Book:
         kept = {
             tag: layout.exactly(field.entry, layout.entry_size)
             for tag, field in fields.items()
-            if tag in _KEPT and tag not in changes
+            if tag in _KEPT and tag not in changes and field.count and _belongs(tag, storage)
         }
         at = self.end + self.end % 2
         made = {tag: value for tag, value in changes.items() if value.data}
@@ -171,25 +173,44 @@ class Book:
         changes[PHOTOMETRIC] = shorts(BLACK_IS_0 if storage.meaning == MASK else storage.meaning)
         changes[BITS] = shorts(*[storage.bits] * storage.samples)
         changes[EXTRA_SAMPLES] = shorts(*storage.extra)
+        changes[SAMPLE_FORMAT] = shorts(*[storage.kind] * storage.samples)
+        if not self.number(fields.get(ROWS_PER_STRIP), 1):
+            changes[ROWS_PER_STRIP] = longs(False, storage.height)
         if TILES not in fields:
             sizes = self._sizes(storage, fields)
             changes |= {} if sizes is None else {STRIP_SIZES: longs(self.layout.big, *sizes)}
         return changes
 
     def _sizes(self, storage: Storage, fields: dict[int, Field]) -> list[int] | None:
-        """Bytes of each strip where the file does not say; None where it does."""
+        """Bytes of each strip where the file does not say, or says too much; else None.
+
+        Raises:
+            DamagedTagsError: a strip begins where the file has ended.
+        """
         starts, stated = (self.numbers(fields.get(tag)) for tag in (STRIPS, STRIP_SIZES))
-        if len(starts) == len(stated) and all(stated):
-            return None
-        rows = self.number(fields.get(ROWS_PER_STRIP), storage.height)
+        complete = len(starts) == len(stated) and all(stated)
+        if any(start >= self.end for start in starts):
+            raise DamagedTagsError("some of its strips are missing")
+        if storage.compression == NO_COMPRESSION:
+            sizes = self._plain_sizes(storage, fields, len(starts))
+        else:
+            after = sorted({*starts, self.end})
+            sizes = [next(end for end in after if end > start) - start for start in starts]
+        if not complete:
+            return sizes
+        smaller = [min(pair) for pair in zip(sizes, stated, strict=True)]
+        beyond = any(s + n > self.end for s, n in zip(starts, stated, strict=True))
+        return smaller if beyond or storage.compression == NO_COMPRESSION else None
+
+    def _plain_sizes(self, storage: Storage, fields: dict[int, Field], strips: int) -> list[int]:
+        """Bytes of each strip of samples that are not compressed."""
+        rows = self.number(fields.get(ROWS_PER_STRIP), storage.height) or storage.height
         planes = storage.samples if storage.planar else 1
         row = (storage.width * storage.samples // planes * storage.bits + 7) // 8
-        if storage.compression == NO_COMPRESSION:
-            strips = max(1, len(starts) // planes)
-            left = [min(rows, storage.height - i * rows) for i in range(strips)]
-            return [max(0, count) * row for count in left] * planes
-        after = sorted({*starts, self.end})
-        return [next(end for end in after if end > min(s, self.end - 1)) - s for s in starts]
+        each = max(1, strips // planes)
+        left = [min(rows, storage.height - i * rows) for i in range(each)]
+        sizes = [max(0, count) * row for count in left] * planes
+        return (sizes + [0] * strips)[:strips]
 
     def planes(self, storage: Storage) -> Iterator[tuple[Piece, ...]]:
         """For each sample's plane, the file as if it held a grey picture of only that one."""
@@ -236,10 +257,18 @@ def longs(big: bool, *numbers: int) -> Value:
 
 
 def _numbers(value: Value) -> tuple[int, ...]:
-    code = {1: "B", 3: "H", 4: "I", 13: "I", 16: "Q", 18: "Q"}.get(value.kind)
+    code = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i", 13: "I", 16: "Q", 18: "Q"}.get(
+        value.kind
+    )
     if code is None or not value.data:
         return ()
-    return struct.unpack(f"<{len(value.data) // struct.calcsize(code)}{code}", value.data)
+    found = struct.unpack(f"<{len(value.data) // struct.calcsize('<' + code)}{code}", value.data)
+    return () if min(found) < 0 else found
+
+
+def _belongs(tag: int, storage: Storage) -> bool:
+    """Whether a tag has a place beside samples of this meaning."""
+    return storage.meaning == {320: PALETTE, ICC: INKS}.get(tag, storage.meaning)
 
 
 def _ratios(value: Value | None) -> tuple[float, ...]:
@@ -263,6 +292,7 @@ def _storage(book: Book, index: int, fields: list[Field]) -> Storage:
     samples = number(SAMPLES, 1)
     bits = book.numbers(found.get(BITS)) or (1,)
     formats = book.numbers(found.get(SAMPLE_FORMAT)) or (1,)
+    formats = (1,) if set(formats) == {0} else formats
     meaning = number(PHOTOMETRIC, RGB if samples > 2 else BLACK_IS_0)
     oddities = tuple(_oddities(book, fields, found))
     beyond = min(MOST_SAMPLES, max(0, samples - COLORS.get(meaning, samples)))
@@ -287,8 +317,25 @@ def _storage(book: Book, index: int, fields: list[Field]) -> Storage:
         reference=reference if len(reference) == 6 else (0, 255, 128, 255, 128, 255),
         stream=stream if all(stream) else None,
         oddities=oddities,
-        usual=index == 0 and complete and not oddities and set(found) <= _KEPT | _USUAL,
+        usual=index == 0 and complete and not oddities and _is_usual(book, found, meaning),
     )
+
+
+def _is_usual(book: Book, found: dict[int, Field], meaning: int) -> bool:
+    """Whether libtiff takes all tags without a word."""
+    if 320 in found and meaning != PALETTE:
+        return False
+    return all(_takes(book, field) for field in found.values() if field.tag not in _KEPT - {ICC})
+
+
+def _takes(book: Book, field: Field) -> bool:
+    if field.tag in _TEXTS:
+        data = book.layout.value(field).data
+        dated = field.tag != _DATE or field.count == 20
+        return dated and data.count(b"\0") == 1 and len(data) <= _LONGEST_TEXT
+    if field.tag == _RESOLUTION_UNIT:
+        return book.number(field, 0) in (1, 2, 3) and field.kind == 3
+    return field.count > 0 and field.kind in _USUAL.get(field.tag, ())
 
 
 def _three(values: tuple[float, ...]) -> tuple[float, float, float] | None:
@@ -310,11 +357,25 @@ def _oddities(book: Book, fields: list[Field], found: dict[int, Field]) -> Itera
     sizes = TILE_SIZES if TILES in found else STRIP_SIZES
     if sizes not in found or not all(book.numbers(found[sizes])):
         yield "sizes of its strips are missing"
+    elif _reach_beyond(book, found, sizes):
+        yield "its strips reach beyond its end"
+    if SAMPLE_FORMAT in found and 0 in book.numbers(found[SAMPLE_FORMAT]):
+        yield "the type of its samples is missing"
     wrong = [f.tag for f in fields if f.tag in _KEPT - {ICC, 320, 347} and not _fits(f)]
     if wrong:
         yield f"tag {wrong[0]} of an unusual type"
+    if book.number(found.get(PLANAR), 1) not in (1, 2):
+        yield "an unknown order of its planes"
+    if not book.number(found.get(ROWS_PER_STRIP), 1):
+        yield "strips of no rows"
     if len(book.numbers(found.get(BITS)) or (1,)) != book.number(found.get(SAMPLES), 1):
         yield "bits of its samples are missing"
+
+
+def _reach_beyond(book: Book, found: dict[int, Field], sizes: int) -> bool:
+    starts = book.numbers(found.get(TILES if sizes == TILE_SIZES else STRIPS))
+    stated = book.numbers(found[sizes])
+    return any(start + size > book.end for start, size in zip(starts, stated, strict=False))
 
 
 def _fits(field: Field) -> bool:

@@ -192,6 +192,7 @@ def _unpacked(name: str, source: Path | bytes, book: Book, storage: Storage) -> 
         tiff.WIDTH: tiff.longs(False, wide * size), tiff.HEIGHT: tiff.longs(False, high),
         tiff.ROWS_PER_STRIP: tiff.longs(False, max(1, -(-rows // down))),
         tiff.BITS: tiff.shorts(8), tiff.SAMPLES: tiff.shorts(1), tiff.EXTRA_SAMPLES: tiff.shorts(),
+        tiff.SAMPLE_FORMAT: tiff.shorts(1),
         tiff.PHOTOMETRIC: tiff.shorts(tiff.BLACK_IS_0), tiff.SUBSAMPLING: tiff.shorts(),
     }  # fmt: skip
     pieces = book.clean(storage, changes)
