@@ -178,7 +178,9 @@ class Batch:
             picture = None
             self.event("started", job)
             if not self._is_large(job):
-                picture = images.read(_source(job), max_pixels=self.max_pixels, name=job.name)
+                picture = images.read(
+                    _source(job), max_pixels=self.max_pixels, name=job.name, page=job.page
+                )
             return _Prepared(job, picture, digest, recipe, replace)
         except (SrcliError, MemoryError) as error:
             return self._failure(job, error, digest, recipe)
@@ -208,7 +210,7 @@ class Batch:
             digest = sha256_of(job.source) if content is None else _sha256(content)
         except OSError as error:
             raise InputError(f"{job.name}: cannot be read ({error.strerror}).") from error
-        facts = {**self.facts, "size": None, "options": asdict(job.options)}
+        facts = {**self.facts, "size": None, "options": asdict(job.options), "page": job.page}
         if job.size is not None:
             # Not of the other scales that this batch happens to need.
             own = {f"x{float(scale):g}" for scale in job.size.passes}
@@ -261,7 +263,11 @@ class Batch:
                 started = time.monotonic()
                 self._announce(prepared)
                 with StripReader(
-                    _source(job), max_pixels=self.max_pixels, name=job.name, folder=job.root
+                    _source(job),
+                    max_pixels=self.max_pixels,
+                    name=job.name,
+                    folder=job.root,
+                    page=job.page,
                 ) as reader:
                     self._copy_strips(prepared, reader)
                     notes = (*job.notes, *reader.notes)

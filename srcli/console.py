@@ -186,7 +186,7 @@ def _is_number(text: str) -> bool:
 
 
 class Bar:
-    """Progress over one piece of work after the other: a bar on a terminal, else a line at times."""
+    """Progress over pieces of work: a bar, or lines now and then where there is no terminal."""
 
     def __init__(self, progress: Progress | None) -> None:
         self._progress = progress

@@ -182,7 +182,7 @@ def _why(error: OSError) -> str:
 def _take_over(target: Path, partial: Path) -> None:
     """Give a new file the permissions and the owner of the one that it replaces."""
     try:
-        old = os.stat(target, follow_symlinks=False)
+        old = target.lstat()
     except OSError:
         return
     if not stat.S_ISREG(old.st_mode):

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from srcli.errors import InputError, SrcliError, UsageError
-from srcli.images import has_picture_suffix
+from srcli.images import looks_readable
 
 STDIO = "-"
 STDIN_NAME = "standard input"
@@ -211,7 +211,7 @@ def _enters(path: Path, found: Findings, recursive: bool, skipped: Path | None) 
 
 def _sort_out(path: Path, folder: Path, inside: str, found: Findings) -> None:
     """Take a file of a folder as an input, or note why not."""
-    if not has_picture_suffix(path):
+    if not looks_readable(path):
         if path.suffix.lower() in OTHER_PICTURES:
             found.left_out.append(LeftOut(path, UNREAD))
     elif path.is_symlink() and not _leads_inside(path, inside):

@@ -24,7 +24,9 @@ from srcli.images import (
     SaveOptions,
     check_output,
     format_of,
+    is_opaque,
     probe_all,
+    writes_as,
 )
 from srcli.naming import Naming, check_forgotten_option
 from srcli.sizes import Grid, Size, SizeRequest
@@ -48,6 +50,9 @@ class Job:
     options: SaveOptions = field(default_factory=SaveOptions)
     content: bytes | None = None
     """What standard input held."""
+
+    page: int | None = None
+    """The frame or page of a file that has several, counted from 1."""
 
     header: Header | None = None
     size: Size | None = None
@@ -108,6 +113,7 @@ class Wishes:
 
     options: SaveOptions
     recursive: bool = False
+    page: int | None = None
     max_pixels: int = MAX_PIXELS
     facts: Mapping[str, str] = field(default_factory=dict)
     """What `{model}`, `{scale}` and `{task}` stand for in a template."""
@@ -137,7 +143,9 @@ def plan_jobs(inputs: Sequence[str], wishes: Wishes) -> Plan:
         folders=len(inputs),
         alone=len(found.inputs) == 1,
     )
-    jobs = [_job(entry, naming, wishes.options) for entry in found.inputs]
+    jobs = [
+        replace(_job(entry, naming, wishes.options), page=wishes.page) for entry in found.inputs
+    ]
     left_out = list(found.left_out)
     if wishes.own_outputs:
         jobs, own = _without_own_outputs(jobs)
@@ -225,14 +233,17 @@ def _examined(job: Job, wishes: Wishes, *, alone: bool) -> Job:
 
 def _described(job: Job, wishes: Wishes, *, alone: bool) -> Job:
     source = job.source if job.content is None else job.content
-    header, metadata = probe_all(source, max_pixels=wishes.max_pixels, name=job.name)
+    header, metadata = probe_all(source, max_pixels=wishes.max_pixels, name=job.name, page=job.page)
     size = wishes.size.resolve(header.width, header.height, wishes.scales, wishes.grid)
     options = job.options
     if job.to_stdout:
-        options = replace(options, format=options.format or header.format)
+        options = replace(options, format=options.format or writes_as(header.format))
     else:
         _check_place(job)
     chosen = options.format or format_of(job.target).name
+    if header.has_alpha and not FORMATS[chosen].alpha and options.background is None:
+        opaque = is_opaque(source, max_pixels=wishes.max_pixels, name=job.name, page=job.page)
+        options = replace(options, opaque=opaque)
     options, notes = _fitting(job, options, chosen, alone=alone)
     _check_pixels(job, size, wishes.max_pixels)
     notes += check_output(

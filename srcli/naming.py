@@ -10,7 +10,7 @@ from pathlib import Path
 
 from srcli.errors import UsageError
 from srcli.finding import STDIO, Found, as_path
-from srcli.images import FORMATS, format_of, has_picture_suffix
+from srcli.images import FORMATS, format_of, has_picture_suffix, named_for_writing
 
 FIELDS = ("stem", "ext", "name", "dir", "model", "scale", "task")
 _FIELD = re.compile(r"\{\{|\}\}|\{([a-z_]*)\}")
@@ -114,7 +114,7 @@ class Naming:
         """Give a name the suffix of the format that is asked for; else keep the input's format."""
         if self.format is not None and target.suffix.lower() not in FORMATS[self.format].suffixes:
             return target.with_name(f"{target.stem}{FORMATS[self.format].suffixes[0]}")
-        return target if has_picture_suffix(target) else target.with_name(f"{target.name}.png")
+        return Path(named_for_writing(target))
 
 
 def is_template(output: str) -> bool:

@@ -29,7 +29,7 @@ BLOCK = 1 << 22
 
 # How far colour is drawn into transparent regions before enlarging, in input pixels. Beyond that
 # nothing visible depends on it.
-BLEED = 8
+BLEED = 16
 
 # Alpha is held within the range of its neighbours at most this far away, in input pixels: the
 # reach of the filter that makes an output pixel.

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import tifffile
+from odd_files import as_bytes, shorts, tiff_by_tifffile, tiff_of, ycbcr
 from pictures import cmyk_profile, pillow_bytes
 from PIL import Image, ImageChops, ImageCms
 
@@ -302,6 +303,7 @@ def _tiff():
         shows = cutout(color)
         yield Sample(name=f"tiff-cutout-{hidden}.tif", content=tiff(shows), shows=shows)
     yield from _tiff_layouts()
+    yield from _tiff_odd()
     yield from _tiff_metadata()
 
 
@@ -341,6 +343,27 @@ def _tiff_layouts():
         yield Sample(
             name=f"tiff-{name}.tif", content=content, shows=_seen(**options), tolerance=tolerance
         )
+
+
+def _tiff_odd():
+    """What is stated otherwise than usual, or wrongly, and yet whole."""
+    shows, fourth = scene(3), scene(1)
+    chroma = as_bytes(ycbcr(shows))
+    made = {
+        "ycbcr": tiff_of(chroma, {262: shorts(6), 530: shorts(1, 1)}),
+        "spare-channel": tiff_of(np.dstack([shows, fourth]), {338: shorts(0)}),
+        "unnamed-channel": tiff_of(np.dstack([shows, fourth])),
+        "orientation-0": tiff_of(shows, {274: shorts(0)}),
+        "text-without-end": tiff_of(shows, {305: (2, 8, b"Scanner1")}),
+        "no-sizes": tiff_of(shows, drop=[279]),
+    }
+    for name, content in made.items():
+        yield Sample(name=f"tiff-odd-{name}.tif", content=content, shows=shows)
+    planes = np.moveaxis(scene(2), -1, 0).copy()
+    content = tiff_by_tifffile(
+        planes, photometric="minisblack", planarconfig="separate", extrasamples=["unassalpha"]
+    )
+    yield Sample(name="tiff-odd-planes.tif", content=content, shows=scene(2))
 
 
 def _tiff_metadata():

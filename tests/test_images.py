@@ -214,32 +214,6 @@ def test_premultiplied_tiff_is_divided():
     assert np.abs(shown.color.astype(int) - 127).max() <= 1
 
 
-@pytest.mark.parametrize(
-    ("dtype", "options"),
-    [
-        (np.float32, {"photometric": "rgb"}),
-        (np.uint32, {"photometric": "rgb"}),
-        (np.int16, {"photometric": "rgb"}),
-        (np.uint16, {"photometric": "cielab"}),
-        (np.uint8, {"photometric": "minisblack", "planarconfig": "contig"}),
-    ],
-)
-def test_what_cannot_be_kept_exactly_is_refused(dtype, options):
-    file = io.BytesIO()
-    bands = 6 if options["photometric"] == "minisblack" else 3
-    tifffile.imwrite(file, noise(8, 8, bands).astype(dtype), **options)
-    for action in (read, probe):
-        with pytest.raises(InputError, match=r"x\.tif: .*convert it"):
-            action(file.getvalue(), name="x.tif")
-
-
-def test_sixteen_bit_cmyk_is_refused():
-    file = io.BytesIO()
-    tifffile.imwrite(file, noise(8, 8, 4, 16), photometric="separated")
-    with pytest.raises(InputError, match="convert it"):
-        read(file.getvalue())
-
-
 INKS = {"white": (0, 0, 0, 0), "cyan": (255, 0, 0, 0), "black": (0, 0, 0, 255),
         "red": (0, 255, 255, 0)}  # fmt: skip
 
@@ -345,7 +319,7 @@ def test_a_turned_picture_with_many_blocks_and_alpha():
 def test_several_frames_are_an_error(format):
     first, second = (Image.fromarray(noise(16, 16, 3, seed=seed)) for seed in (1, 2))
     data = pillow_bytes(first, format, save_all=True, append_images=[second])
-    with pytest.raises(InputError, match=r"holds 2 pages or frames.*separate files"):
+    with pytest.raises(InputError, match=r"holds 2 pages or frames.*--page 1.*separate files"):
         read(data)
 
 
@@ -368,11 +342,10 @@ def test_a_camera_raw_file_is_refused():
 
 
 FOREIGN = {
-    "a GIF": b"GIF89a" + bytes(40),
     "an SVG": b'<svg xmlns="http://www.w3.org/2000/svg" width="1" height="1"/>',
     "an XML file": b'<?xml version="1.0"?><svg/>',
     "a PDF": b"%PDF-1.4\n",
-    "a HEIC picture": b"\0\0\0\x18ftypheic\0\0\0\0mif1heic",
+    "a video": b"\0\0\0\x18ftypisom\0\0\0\0mp42isom",
     "a JPEG XL": b"\xff\x0a" + bytes(20),
     "a Photoshop file": b"8BPS" + bytes(20),
     "not a picture": b"Dear Sir or Madam,\n",

@@ -51,8 +51,8 @@ LEAST_BITS = 256  # measured on x86-64: in vectors of 128 bits other backends ar
 
 SOURCES = 10  # of AWSRN's last convolution: the features in nine places, and the picture
 
-# Rectangles of features, in pixels. All begin at multiples of TILE, where Winograd's tiles begin, so
-# that digits do not depend on how a picture is cut into rectangles.
+# Rectangles of features, in pixels. All begin at multiples of TILE, where Winograd's tiles begin:
+# so digits do not depend on how a picture is cut into rectangles.
 TILE = 4
 MOST_ROWS, COLUMNS = 28, 124
 # Narrower where a unit is as wide as AWSRN's, whose features would fill the cache.

@@ -315,7 +315,7 @@ class _TailRows:
 
     def run(self, limit: int) -> Array:
         network, s = self._network, self._network.scale
-        period, columns = network.tail_period
+        period, _ = network.tail_period
         top = self.done
         bottom = limit if limit == self._height else limit // period * period
         if bottom <= top:

@@ -108,6 +108,7 @@ def _plan(request: Request, task: Task, size: SizeRequest) -> Plan:
         grid=spec.any_scale.grid if spec.any_scale else None,
         options=request.save_options(),
         recursive=request.recursive,
+        page=request.page,
         max_pixels=request.max_pixels,
         facts={"model": spec.name, "scale": size.label.removeprefix("x"), "task": task},
         own_outputs=request.resume or request.skip_existing,

@@ -58,10 +58,10 @@ def upscale(
 ) -> int:
     """Enlarge pictures.
 
-    An INPUT is a file, a folder, a pattern, or - for standard input. Any factor will do: the network
-    enlarges by the next larger one that it has, in several passes if need be, and the result is
-    reduced by one antialiased bicubic resampling. Models of any scale (ASDN) run at the wanted
-    factor itself; of their output at most a tenth is resampled away.
+    An INPUT is a file, a folder, a pattern, or - for standard input. Any factor will do: the
+    network enlarges by the next larger one that it has, in several passes if need be, and the
+    result is reduced by one antialiased bicubic resampling. Models of any scale (ASDN) run at the
+    wanted factor itself; of their output at most a tenth is resampled away.
 
     \b
     Examples:

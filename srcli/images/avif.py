@@ -1,15 +1,115 @@
-"""What an AVIF file says of itself before any library believes it.
+"""What an AVIF or HEIC file says of itself before any library believes it.
 
-Source: ISO/IEC 23008-12 (HEIF).
+Source: ISO/IEC 23008-12 (HEIF); AV1 Image File Format; AV1 bitstream specification 5.5.
 """
 
 from __future__ import annotations
 
-from typing import BinaryIO
+from dataclasses import dataclass
+from typing import Any, BinaryIO
+
+from srcli.images import colors
 
 _HEAD = 1 << 16
+_EXIF_WORDS = {
+    (0, 1): 2, (2, None): 3, (0, 0): 4, (1, 0): 5, (3, 1): 5, (3, None): 6, (3, 0): 7, (1, 1): 7,
+    (1, None): 8, (2, 0): 2, (2, 1): 4,
+}  # fmt: skip
 _USUAL_PRIMARIES = (1, 2)  # BT.709, which sRGB shares, or nothing said
 _USUAL_TRANSFERS = (1, 2, 6, 13, 14, 15)  # those that everybody shows as sRGB
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """How the pixels are stored."""
+
+    moves: bool  # a sequence of pictures
+    monochrome: bool
+    full_range: bool | None  # None where only the stream itself says
+    depth: int  # bits of each sample
+    gain_map: bool
+    credentials: bool
+    turned: int  # EXIF's word for how the container says that the picture is to be turned
+    pixel_density: tuple[float, float] | None  # along x and y, without a unit, where not square
+
+
+def facts(file: BinaryIO) -> Facts:
+    """Read them from the boxes before the pixel data."""
+    head = _head(file)
+    flags = [config[2] for config in head.split(b"av1C")[1:] if len(config) > 2]
+    deep, twelve = (any(flag & bit for flag in flags) for bit in (0x40, 0x20))
+    # Of colour and alpha, which is always grey, either may come first.
+    monochrome = bool(flags) and all(flag & 0x10 for flag in flags)
+    codes = head.partition(b"colrnclx")[2][:7]
+    full = bool(codes[6] & 0x80) if len(codes) == 7 else None
+    spacing = head.partition(b"pasp")[2][:8]
+    ratio = tuple(int.from_bytes(spacing[at : at + 4], "big") for at in (0, 4))
+    return Facts(
+        moves=moves(file),
+        monochrome=monochrome,
+        full_range=full,
+        depth=(12 if twelve else 10) if deep else 8,
+        gain_map=b"tmap" in head,
+        turned=_turned(head),
+        credentials=b"\xd8\xfe\xc3\xd6\x1b\x0e\x48\x3c" in head,
+        # Spacing says how wide a pixel is; density is the inverse.
+        pixel_density=(ratio[1], ratio[0]) if len(spacing) == 8 and ratio[0] != ratio[1] else None,
+    )
+
+
+def _turned(head: bytes) -> int:
+    """From the quarters to turn anticlockwise (irot), then the axis of a mirror (imir)."""
+    quarters, axes = (
+        [box[0] for box in head.split(name)[1:] if box] for name in (b"irot", b"imir")
+    )
+    if len(quarters) > 1 or len(axes) > 1:  # of several pictures; who knows of which
+        return 1
+    quarter = quarters[0] & 3 if quarters else 0
+    axis = axes[0] & 1 if axes else None
+    return _EXIF_WORDS.get((quarter, axis), 1)
+
+
+def repaired(image: Any, found: Facts) -> Any:
+    """The decoder's picture, with what it leaves undone: the range of grey pictures."""
+    if not found.monochrome or found.full_range is not False:
+        return image
+    alpha = image.bands in (2, 4)
+    color = image.extract_band(0, n=image.bands - 1) if alpha else image
+    spread = colors.full_range(color, found.depth)
+    return colors.named(spread.bandjoin(image.extract_band(image.bands - 1)) if alpha else spread)
+
+
+def put_exif(file: BinaryIO, exif: bytes) -> None:
+    """Let the EXIF item of a written file be these bytes, which libexif would have rebuilt.
+
+    They go to the end of the file, and the item's location is changed. Does nothing where the file
+    is laid out otherwise than libheif does.
+    """
+    head = _head(file)
+    item = head.partition(b"Exif\0")[0][-4:-2]  # a number, two bytes that protect nothing, the type
+    table = head.find(b"iloc\0\0\0\0\x44\x40")
+    if b"infe" not in head or len(item) != 2 or table < 0:
+        return
+    count = int.from_bytes(head[table + 10 : table + 12], "big")
+    at = table + 12
+    for _ in range(count):
+        extents = int.from_bytes(head[at + 8 : at + 10], "big")
+        if head[at : at + 2] == item and extents == 1:
+            _append(file, at + 4, b"\0\0\0\x06Exif\0\0" + exif)
+            return
+        at += 10 + 8 * extents
+
+
+def _append(file: BinaryIO, location: int, data: bytes) -> None:
+    """Put data into a box of its own at the end, and where it is at `location`.
+
+    There lie the base of offsets, the number of extents, and the one extent's offset and size.
+    """
+    end = file.seek(0, 2)
+    file.write((len(data) + 8).to_bytes(4, "big") + b"mdat" + data)
+    file.seek(location)
+    file.write(bytes(4) + b"\0\1")
+    file.write((end + 8).to_bytes(4, "big") + len(data).to_bytes(4, "big"))
 
 
 def size(file: BinaryIO) -> tuple[int, int] | None:

@@ -14,6 +14,7 @@ from srcli.images.picture import Pixels
 # What Pillow lets through when a header makes no sense.
 _BUGS = (ArithmeticError, LookupError, TypeError, struct.error)
 _HEADER = 26  # bytes until the end of the size fields
+_EMBEDDED = {4: b"\xff\xd8\xff", 5: b"\x89PNG"}  # the start of the file, by compression
 
 
 def size(file: BinaryIO) -> tuple[int, int] | None:
@@ -29,6 +30,18 @@ def size(file: BinaryIO) -> tuple[int, int] | None:
     return width, height
 
 
+def embedded(file: BinaryIO) -> bytes | None:
+    """The PNG or JPEG file that a BMP file holds instead of pixels of its own."""
+    file.seek(0)
+    head = file.read(34)
+    start, info, compression = (int.from_bytes(head[i : i + 4], "little") for i in (10, 14, 30))
+    if len(head) < 34 or info < 40 or compression not in _EMBEDDED:
+        return None
+    file.seek(start)
+    content = file.read()
+    return content if content.startswith(_EMBEDDED[compression]) else None
+
+
 def decode(
     name: str, file: BinaryIO, pixels: bool = True
 ) -> tuple[Pixels, tuple[float, float] | None]:
@@ -37,7 +50,7 @@ def decode(
     With `pixels=False` only the header is read, and the array is an empty view of that shape.
 
     Raises:
-        InputError: the file is damaged or incomplete.
+        InputError: the file is damaged, incomplete, or of a kind that Pillow does not read.
     """
     from PIL import BmpImagePlugin
 
@@ -52,6 +65,12 @@ def decode(
         array = np.asarray(image.convert(mode)).reshape(shape)
         return array, image.info.get("dpi")
     except (OSError, SyntaxError, ValueError, *_BUGS) as error:
+        if str(error).startswith("Unsupported BMP"):
+            kind = str(error).removeprefix("Unsupported BMP ")
+            raise InputError(
+                f"{name}: a BMP file of a rare kind ({kind}), which is not read here; "
+                "save it as an ordinary BMP (24 bits per pixel) or as PNG"
+            ) from error
         raise InputError(
             f"{name}: damaged or incomplete ({error}); get a whole copy of it"
         ) from error
@@ -63,5 +82,5 @@ def encode(pixels: Pixels, dpi: tuple[float, float] | None) -> bytes:
 
     image = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
     file = io.BytesIO()
-    image.save(file, "BMP", **({} if dpi is None else {"dpi": dpi}))
+    image.save(file, "BMP", dpi=dpi or (0, 0))  # without it Pillow makes one up
     return file.getvalue()

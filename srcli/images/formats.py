@@ -38,8 +38,8 @@ _ALL = (
     ),
     Format(
         # The format's own limit is 65535; libjpeg and all its descendants stop here.
-        name="jpeg", suffixes=(".jpg", ".jpeg", ".jpe", ".jfif"), max_side=65500, alpha=False,
-        bits=8, grey=True, lossless=False, lossy=True, strips=True,
+        name="jpeg", suffixes=(".jpg", ".jpeg", ".jpe", ".jfif", ".pjpeg", ".pjp"),
+        max_side=65500, alpha=False, bits=8, grey=True, lossless=False, lossy=True, strips=True,
     ),
     Format(
         name="webp", suffixes=(".webp",), max_side=16383, alpha=True, bits=8,
@@ -56,14 +56,31 @@ _ALL = (
     ),
 )  # fmt: skip
 
+# Read, but never written: nothing is enlarged into one of them. Their pictures become PNG.
+_ONLY_READ = (
+    Format(
+        name="gif", suffixes=(".gif",), max_side=65535, alpha=True, bits=8, grey=False,
+        lossless=True, lossy=False, strips=False,
+    ),
+    Format(
+        name="heic", suffixes=(".heic", ".heif", ".hif"), max_side=65535, alpha=True, bits=16,
+        grey=False, lossless=False, lossy=True, strips=False,
+    ),
+)  # fmt: skip
+
 FORMATS: dict[str, Format] = {fmt.name: fmt for fmt in _ALL}
+READABLE: dict[str, Format] = {fmt.name: fmt for fmt in (*_ALL, *_ONLY_READ)}
 SUFFIXES: dict[str, Format] = {suffix: fmt for fmt in _ALL for suffix in fmt.suffixes}
+# Names that pictures come under, and the suffix that a result gets instead.
+_INSTEAD = {
+    ".mpo": ".jpg", ".jpg_large": ".jpg", ".jpg-large": ".jpg", ".jpg_orig": ".jpg",
+    ".gif": ".png", ".heic": ".png", ".heif": ".png", ".hif": ".png",
+}  # fmt: skip
 
 MAGIC_BYTES = 64  # as many leading bytes as `sniff` wants to see
 
 # What people will try, so that the message can name it; none of these reaches a decoder.
 _REFUSED = (
-    (b"GIF8", "a GIF"),
     (b"%PDF", "a PDF"),
     (b"8BPS", "a Photoshop file"),
     (b"\x00\x00\x00\x0cjP  ", "a JPEG 2000"),
@@ -86,6 +103,21 @@ def names() -> str:
     return "PNG, TIFF, JPEG, WebP, AVIF and BMP"
 
 
+def writes_as(format: str) -> str:
+    """The format that a picture of this format is written in unless told otherwise."""
+    return format if format in FORMATS else "png"
+
+
+def named_for_writing(name: PurePath) -> PurePath:
+    """The name with a suffix that says what is written under it: PNG where it says nothing."""
+    suffix = name.suffix.lower()
+    if suffix in SUFFIXES:
+        return name
+    if suffix in _INSTEAD:
+        return name.with_suffix(_INSTEAD[suffix])
+    return name.with_name(f"{name.name}.png")
+
+
 def sniff(head: bytes) -> Format | None:
     """The format that a file starting with `head` claims to be, or None for any other."""
     if head.startswith(b"\x89PNG\r\n\x1a\n"):
@@ -96,17 +128,24 @@ def sniff(head: bytes) -> Format | None:
         return FORMATS["tiff"]
     if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
         return FORMATS["webp"]
-    if head[4:8] == b"ftyp" and any(b"avi" in brand for brand in _brands(head)):
-        return FORMATS["avif"]
+    if head[:6] in (b"GIF87a", b"GIF89a"):
+        return READABLE["gif"]
+    if head[4:8] == b"ftyp":
+        return _media(head)
     return FORMATS["bmp"] if head[:2] == b"BM" else None
+
+
+def _media(head: bytes) -> Format | None:
+    brands = _brands(head)
+    if any(b"avi" in brand for brand in brands):
+        return FORMATS["avif"]
+    return READABLE["heic"] if any(brand in _HEIF_BRANDS for brand in brands) else None
 
 
 def refusal(head: bytes) -> str:
     """What a file that `sniff` does not know seems to be, for the message."""
     if head[4:8] == b"ftyp":
-        heic = any(brand in _HEIF_BRANDS for brand in _brands(head))
-        what = "a HEIC picture" if heic else "a video or another media container"
-        return f"{what}, which is not read here"
+        return "a video or another media container, which is not read here"
     start = head.lstrip(b"\xef\xbb\xbf \t\r\n")
     for magic, what in _REFUSED:
         if head.startswith(magic) or start.startswith(magic):
@@ -121,13 +160,14 @@ def _brands(head: bytes) -> list[bytes]:
 
 
 def format_of(name: str | os.PathLike[str]) -> Format:
-    """The format that a name asks for: "png", ".png", "x.png" or a path.
+    """The format that a name asks for: "png", ".png", "jpg", "x.png" or a path.
 
     Raises:
         UsageError: no format has this name or suffix.
     """
     text = os.fspath(name)
-    found = FORMATS.get(text.lower()) or SUFFIXES.get(text.lower())
+    word = text.lower()
+    found = FORMATS.get(word) or SUFFIXES.get(word) or SUFFIXES.get(f".{word}")
     found = found or SUFFIXES.get(PurePath(text).suffix.lower())
     if found is None:
         raise UsageError(
@@ -137,5 +177,14 @@ def format_of(name: str | os.PathLike[str]) -> Format:
 
 
 def has_picture_suffix(name: str | os.PathLike[str]) -> bool:
-    """Whether a name looks like a picture's; for listing folders."""
+    """Whether a name says which format is to be written."""
     return PurePath(name).suffix.lower() in SUFFIXES
+
+
+def looks_readable(name: str | os.PathLike[str]) -> bool:
+    """Whether a name looks like that of a picture that is read, in whatever format it is written.
+
+    For listing folders.
+    """
+    suffix = PurePath(name).suffix.lower()
+    return suffix in SUFFIXES or suffix in _INSTEAD

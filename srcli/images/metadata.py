@@ -5,22 +5,20 @@ XMP and Photoshop resources repeat what EXIF says of the pixels, so they are cor
 
 from __future__ import annotations
 
-import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, BinaryIO
 
 from srcli.errors import InputError
-from srcli.images import avif, exif, jpeg, png, webp
+from srcli.images import avif, exif, jpeg, packet, png, resources, tiff, webp, xmp
 from srcli.images.formats import FORMATS
+from srcli.images.geometry import Change
 from srcli.images.picture import Metadata
-from srcli.images.tags import DamagedTagsError
+from srcli.images.tiff import Book, Storage
 
-_SIZE_TAGS = {"tiff:ImageWidth": 0, "exif:PixelXDimension": 0,
-              "tiff:ImageLength": 1, "exif:PixelYDimension": 1}  # fmt: skip
-_XMP_THUMBNAILS = re.compile(rb"<xmp:Thumbnails\b.*?</xmp:Thumbnails>", re.DOTALL)
+_FLATTEST, _LARGEST_SIDE = 0.01, 10_000.0  # of the ratio of a pixel's sides, and its numbers
 _LEAST, _MOST = 0.01, 100_000.0  # dots per inch that are believed
-_RESOURCE_THUMBNAILS = (0x0409, 0x040C)
-_RESOURCE = b"8BIM"
+_XMP, _PHOTOSHOP, _IPTC, _C2PA = 700, 34377, 33723, 52545  # tags of TIFF
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,61 +28,119 @@ class Gathered:
     metadata: Metadata
     orientation: int  # 1..8, as stored
     frames: int  # pictures in the file
+    turned: int | None = None  # the orientation that the decoder has applied, as EXIF states it
     notes: tuple[str, ...] = ()
 
 
 def gather(name: str, format: str, file: BinaryIO, image: Any) -> Gathered:
-    """Collect what libvips' `image` and our own look into `file` find.
-
-    Raises:
-        InputError: the file's structure is damaged, or it is a camera's raw file.
-    """
+    """Collect what libvips' `image` (or None) and our own look into `file` find."""
     metadata = Metadata(
         format=format,
         icc=_blob(image, "icc-profile-data"),
         xmp=_blob(image, "xmp-data"),
-        iptc=_resources(image),
-        lossless=format in ("png", "tiff"),
+        lossless=format in ("png", "gif"),
     )
-    own = {"png": _png, "jpeg": _jpeg, "tiff": _tiff, "webp": _webp, "avif": _avif}[format]
-    found = own(name, file, image, metadata)
-    return _checked(name, found)
+    own = {"png": _png, "jpeg": _jpeg, "webp": _webp, "avif": _avif, "gif": _gif}[format]
+    return checked(name, own(name, file, image, metadata))
+
+
+def gather_tiff(name: str, book: Book, storage: Storage) -> Gathered:
+    """Collect what one picture of a TIFF file says beside its pixels.
+
+    Raises:
+        InputError: it is a camera's raw file.
+        DamagedTagsError: a directory leads outside the file.
+    """
+    found = exif.of_tiff(book.layout, book.offsets, storage.index)
+    if found.preview:
+        raise InputError(
+            f"{name}: seems to be a camera's raw file, of which only a preview could be read; "
+            "develop it to a 16-bit TIFF first"
+        )
+    packet_ = book.blob(storage, _XMP)
+    metadata = Metadata(
+        format="tiff", exif=found.exif, dpi=found.dpi, aspect=found.aspect,
+        icc=book.blob(storage, tiff.ICC), xmp=packet_,
+        iptc=resources.joined(_photoshop(book, storage), book.blob(storage, _IPTC)),
+        depth=storage.bits if storage.kind != 3 and storage.bits not in (8, 16) else None,
+    )  # fmt: skip
+    lost = list(found.lost)
+    lost += ["content credentials (C2PA)"] if book.blob(storage, _C2PA) else []
+    lost += ["the map coordinates (GeoTIFF)"] if found.located else []
+    orientation = found.orientation or xmp.orientation_of(packet_) or 1
+    return checked(
+        name,
+        Gathered(
+            metadata=metadata,
+            orientation=orientation,
+            frames=len(book.mains),
+            notes=_left_out(name, lost),
+        ),
+    )
 
 
 def current(metadata: Metadata, format: str, width: int, height: int, channels: int) -> Metadata:
     """The metadata for an upright picture of this size, as far as the format holds it."""
+    change = change_of(metadata, width, height)
     data, dpi = metadata.exif, metadata.dpi
     dpi = dpi if dpi is not None and all(_LEAST < value < _MOST for value in dpi) else None
+    dpi, aspect = (_turned(pair, change) for pair in (dpi, _small(metadata.aspect)))
     if data is not None:
-        data = exif.updated(data, width, height)
+        data = exif.updated(data, change, metadata.converted)
     if format in ("webp", "avif") and dpi is not None:
         data = exif.with_resolution(data, dpi)
     made = replace(
         metadata,
         dpi=dpi,
+        aspect=aspect,
         icc=metadata.icc if profile_fits(metadata.icc, format, channels) else None,
         exif=data,
-        xmp=_current_xmp(metadata.xmp, width, height) if metadata.xmp is not None else None,
-        iptc=_current_resources(metadata.iptc) if metadata.iptc is not None else None,
+        xmp=None if metadata.xmp is None else _current_xmp(metadata, change, format).data,
+        iptc=None if metadata.iptc is None else resources.current(metadata.iptc, change)[0] or None,
+        png_text=png.updated_text(metadata.png_text, width, height, change.turned),
     )
     return jpeg.fitting(made) if format == "jpeg" else made
 
 
-def losses(metadata: Metadata, format: str, channels: int) -> list[str]:
-    """What a format cannot take over, in words."""
+def losses(
+    metadata: Metadata, format: str, width: int, height: int, channels: int, bits: int
+) -> tuple[list[str], list[str]]:
+    """In words, what is lost: what no output could have, and what this format cannot take over."""
+    change = change_of(metadata, width, height)
+    gone = [] if metadata.xmp is None else [*_current_xmp(metadata, change, format).lost]
+    gone += [] if metadata.iptc is None else resources.current(metadata.iptc, change)[1]
     lost = []
+    if format not in ("png", "jpeg") and metadata.comments:
+        lost.append("comment")
+    if format not in ("png", "jpeg", "tiff") and metadata.aspect is not None:
+        lost.append("pixel aspect (the picture will look stretched)")
     if format != "png" and metadata.png_text:
         lost.append("PNG text")
     if format != "png" and png.odd_color(metadata):
         lost.append("gamma or colour space (colours will look different)")
     if metadata.icc is not None and not profile_fits(metadata.icc, format, channels):
         lost.append("colour profile (colours may look different)")
+    huge = width * height * (channels + 1) * bits // 8 > tiff.BIG
+    if format == "tiff" and exif.loses_maker_note(metadata.exif, bits == 16, huge):
+        lost.append("the maker's notes in its EXIF data")
     fits = Metadata() if format == "bmp" else metadata
     fits = jpeg.fitting(fits) if format == "jpeg" else fits
     fits = replace(fits, iptc=None) if format not in ("jpeg", "tiff") else fits
     pairs = (("EXIF", metadata.exif, fits.exif), ("XMP", metadata.xmp, fits.xmp),
              ("IPTC", metadata.iptc, fits.iptc))  # fmt: skip
-    return lost + [name for name, had, has in pairs if had is not None and has is None]
+    lost += [name for name, had, has in pairs if had is not None and has is None]
+    return list(dict.fromkeys(gone)), lost
+
+
+def _current_xmp(metadata: Metadata, change: Change, format: str) -> xmp.Brought:
+    return xmp.current(metadata.xmp or b"", change, format, metadata.converted)
+
+
+def change_of(metadata: Metadata, width: int, height: int) -> Change:
+    """How an upright picture of this size lies over the one that the metadata came with."""
+    return Change(
+        stored=metadata.size, orientation=metadata.orientation, width=width, height=height
+    )
 
 
 def profile_fits(icc: bytes | None, format: str, channels: int) -> bool:
@@ -94,47 +150,66 @@ def profile_fits(icc: bytes | None, format: str, channels: int) -> bool:
     return icc is not None and icc[16:20] == space and format != "bmp"
 
 
+def checked(name: str, found: Gathered) -> Gathered:
+    """Leave out what is damaged, and say so."""
+    metadata, notes = found.metadata, list(found.notes)
+    data = exif.checked(metadata.exif)
+    if metadata.exif is not None and data is None:
+        notes.append(f"{name}: its EXIF data is damaged and left out")
+    icc, packet_ = metadata.icc, metadata.xmp
+    if icc is not None and (len(icc) < 128 or icc[36:40] != b"acsp"):
+        icc = None
+        notes.append(f"{name}: its colour profile is damaged and left out")
+    if packet_ is not None and not xmp.is_whole(packet_):
+        packet_ = None
+        notes.append(f"{name}: its XMP is damaged and left out")
+    metadata = replace(metadata, exif=data, icc=icc, xmp=packet_)
+    return replace(found, metadata=metadata, notes=tuple(notes))
+
+
 def _png(name: str, file: BinaryIO, image: Any, metadata: Metadata) -> Gathered:
     found = png.facts(file)
-    data = exif.checked(found.exif)
     metadata = replace(
-        metadata, exif=found.exif, xmp=found.xmp, dpi=found.dpi,
-        png_text=tuple(found.text), png_color=tuple(found.color),
+        metadata, exif=found.exif, xmp=found.xmp, dpi=found.dpi, aspect=found.aspect,
+        depth=found.depth, png_text=tuple(found.text), png_color=tuple(found.color),
+        icc=metadata.icc or found.icc,
     )  # fmt: skip
-    return Gathered(metadata=metadata, orientation=exif.orientation_of(data), frames=found.frames)
+    return Gathered(
+        metadata=metadata,
+        orientation=_orientation(metadata),
+        frames=found.frames,
+        notes=_left_out(name, found.lost),
+    )
 
 
 def _jpeg(name: str, file: BinaryIO, image: Any, metadata: Metadata) -> Gathered:
     found = jpeg.facts(file)
-    raw = _blob(image, "exif-data")
-    data = exif.checked(raw)
-    dpi = found.dpi or exif.resolution_of(data)
-    notes = (f"{name}: only the main picture is used, not its preview, gain or depth map",)
-    return Gathered(
-        metadata=replace(metadata, exif=raw, dpi=dpi, subsampling=found.subsampling),
-        orientation=exif.orientation_of(data),
-        frames=1,
-        notes=notes if found.several else (),
-    )
+    more = _more_xmp(found)
+    lost = ["a part of its XMP that is damaged"] if found.extended and more is None else []
+    lost += ["content credentials (C2PA)"] if found.credentials else []
+    lost += ["what Samsung phones append, as a moving picture or sound"] if found.appended else []
+    data = exif.checked(found.exif)
+    dpi = found.dpi or (None if found.aspect else exif.resolution_of(data))
+    metadata = replace(
+        metadata, exif=found.exif, xmp=more or found.xmp, icc=found.icc, iptc=found.iptc or None,
+        dpi=dpi, aspect=found.aspect, subsampling=found.subsampling, comments=found.comments,
+    )  # fmt: skip
+    notes = _left_out(name, lost)
+    if found.several or found.gain_map:
+        notes += (f"{name}: only the main picture is used, not its preview, gain or depth map",)
+    return Gathered(metadata=metadata, orientation=_orientation(metadata), frames=1, notes=notes)
 
 
-def _tiff(name: str, file: BinaryIO, image: Any, metadata: Metadata) -> Gathered:
+def _more_xmp(found: jpeg.Facts) -> bytes | None:
+    """The XMP with what other segments hold of it, if that is whole."""
+    wanted = None if found.xmp is None else xmp.extended(found.xmp)
+    rest = None if wanted is None else found.extended.get(wanted.encode())
+    if rest is None or found.xmp is None:
+        return None
     try:
-        found = exif.of_tiff(exif.reader_of_file(file))
-    except DamagedTagsError as error:
-        raise InputError(f"{name}: damaged or incomplete ({error}); get a whole copy") from error
-    if found.preview:
-        raise InputError(
-            f"{name}: seems to be a camera's raw file, of which only a preview could be read; "
-            "develop it to a 16-bit TIFF first"
-        )
-    notes = (f"{name}: the map coordinates (GeoTIFF) are left out",)
-    return Gathered(
-        metadata=replace(metadata, exif=found.exif, dpi=found.dpi),
-        orientation=found.orientation,
-        frames=found.pages,
-        notes=notes if found.located else (),
-    )
+        return xmp.merged(found.xmp, rest)
+    except packet.DamagedPacketError:
+        return None
 
 
 def _webp(name: str, file: BinaryIO, image: Any, metadata: Metadata) -> Gathered:
@@ -143,81 +218,75 @@ def _webp(name: str, file: BinaryIO, image: Any, metadata: Metadata) -> Gathered
     metadata = replace(
         metadata, exif=raw, dpi=exif.resolution_of(data), lossless=webp.is_lossless(file)
     )
+    lost = ["content credentials (C2PA)"] if webp.has_credentials(file) else []
     return Gathered(
         metadata=metadata,
-        orientation=exif.orientation_of(data),
+        orientation=_orientation(metadata),
         frames=_field(image, "n-pages", 1),
+        notes=_left_out(name, lost),
     )
 
 
 def _avif(name: str, file: BinaryIO, image: Any, metadata: Metadata) -> Gathered:
     raw = _blob(image, "exif-data")
+    found = avif.facts(file)
     chunk = avif.color_chunk(file) if metadata.icc is None else None
     metadata = replace(
         metadata,
         exif=raw,
         dpi=exif.resolution_of(exif.checked(raw)),
+        aspect=found.pixel_density,
         png_color=() if chunk is None else (chunk,),
+        depth=found.depth if found.depth > 8 else None,
     )
+    lost = ["gain map"] if found.gain_map else []
+    lost += ["content credentials (C2PA)"] if found.credentials else []
     # The decoder turns the picture as the container says; EXIF's word does not count here.
-    frames = max(_field(image, "n-pages", 1), 2 if avif.moves(file) else 1)
-    return Gathered(metadata=metadata, orientation=1, frames=frames)
-
-
-def _checked(name: str, found: Gathered) -> Gathered:
-    """Leave out what is damaged, and say so."""
-    metadata, notes = found.metadata, list(found.notes)
-    data = exif.checked(metadata.exif)
-    if metadata.exif is not None and data is None:
-        notes.append(f"{name}: its EXIF data is damaged and left out")
-    icc = metadata.icc
-    if icc is not None and (len(icc) < 128 or icc[36:40] != b"acsp"):
-        icc = None
-        notes.append(f"{name}: its colour profile is damaged and left out")
-    metadata = replace(metadata, exif=data, icc=icc)
-    return replace(found, metadata=metadata, notes=tuple(notes))
-
-
-def _current_xmp(xmp: bytes, width: int, height: int) -> bytes:
-    xmp = _xmp_set(xmp, "tiff:Orientation", 1)
-    for tag, axis in _SIZE_TAGS.items():
-        xmp = _xmp_set(xmp, tag, (width, height)[axis])
-    return _XMP_THUMBNAILS.sub(b"", xmp)
-
-
-def _xmp_set(xmp: bytes, tag: str, number: int) -> bytes:
-    """Change a number, where it is given, as an attribute or as an element."""
-    name = re.escape(tag.encode())
-    pattern = rb"(" + name + rb"\s*=\s*[\"']|<" + name + rb">\s*)\d+"
-    return re.sub(pattern, lambda match: match[1] + str(number).encode(), xmp)
-
-
-def _resources(image: Any) -> bytes | None:
-    """Photoshop image resources (with IPTC among them) from where JPEG or TIFF have them."""
-    data = _blob(image, "photoshop-data") or _blob(image, "iptc-data") or b""
-    data = data.removeprefix(jpeg.IPTC_PREFIX)
-    if data.startswith(_RESOURCE):
-        return data
-    # A TIFF may hold the bare IPTC records: resource 0x0404 is what wraps them.
-    if data[:1] != b"\x1c":
-        return None
-    return (
-        _RESOURCE + b"\x04\x04\0\0" + len(data).to_bytes(4, "big") + data + b"\0" * (len(data) % 2)
+    return Gathered(
+        metadata=metadata,
+        orientation=1,
+        turned=found.turned,
+        frames=_field(image, "n-pages", 1),
+        notes=_left_out(name, lost),
     )
 
 
-def _current_resources(data: bytes) -> bytes:
-    """Photoshop resources without the thumbnails."""
-    kept, at = b"", 0
-    while data[at : at + 4] == _RESOURCE:
-        name_size = data[at + 6] + 1 if at + 6 < len(data) else 1
-        size_at = at + 6 + name_size + name_size % 2
-        size = int.from_bytes(data[size_at : size_at + 4], "big")
-        end = size_at + 4 + size + size % 2
-        if int.from_bytes(data[at + 4 : at + 6], "big") not in _RESOURCE_THUMBNAILS:
-            kept += data[at:end]
-        at = end
-    return kept
+def _gif(name: str, file: BinaryIO, image: Any, metadata: Metadata) -> Gathered:
+    text = _field(image, "gif-comment", None)
+    comments = (text.encode(),) if isinstance(text, str) and text else ()
+    return Gathered(
+        metadata=replace(metadata, comments=comments),
+        orientation=1,
+        frames=_field(image, "n-pages", 1),
+    )
+
+
+def _orientation(metadata: Metadata) -> int:
+    """EXIF's word, or else that of XMP."""
+    stated = exif.orientation_of(exif.checked(metadata.exif))
+    return stated or xmp.orientation_of(metadata.xmp) or 1
+
+
+def _left_out(name: str, lost: Sequence[str]) -> tuple[str, ...]:
+    return (f"{name}: left out: {', '.join(lost)}",) if lost else ()
+
+
+def _turned(pair: tuple[float, float] | None, change: Change) -> tuple[float, float] | None:
+    """A value for x and one for y, in a picture that was perhaps turned."""
+    return (pair[1], pair[0]) if pair is not None and change.transposed else pair
+
+
+def _small(aspect: tuple[float, float] | None) -> tuple[float, float] | None:
+    """The same ratio in numbers that every format can hold; None where it is absurd."""
+    if aspect is None or not _FLATTEST < aspect[0] / aspect[1] < 1 / _FLATTEST:
+        return None
+    factor = min(1.0, _LARGEST_SIDE / max(aspect))
+    return aspect[0] * factor, aspect[1] * factor
+
+
+def _photoshop(book: Book, storage: Storage) -> bytes | None:
+    data = book.blob(storage, _PHOTOSHOP) or b""
+    return data if next(resources.split(data), None) is not None else None
 
 
 def _blob(image: Any, name: str) -> bytes | None:
@@ -226,4 +295,4 @@ def _blob(image: Any, name: str) -> bytes | None:
 
 
 def _field(image: Any, name: str, default: Any) -> Any:
-    return image.get(name) if image.get_typeof(name) else default
+    return image.get(name) if image is not None and image.get_typeof(name) else default

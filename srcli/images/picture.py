@@ -21,7 +21,13 @@ class Metadata:
     exif: bytes | None = None  # TIFF structure, without the "Exif\0\0" that JPEG puts before it
     xmp: bytes | None = None
     iptc: bytes | None = None  # Photoshop image resources, starting at "8BIM"
-    dpi: tuple[float, float] | None = None  # horizontal, vertical
+    dpi: tuple[float, float] | None = None  # horizontal, vertical, of the picture as stored
+    aspect: tuple[float, float] | None = None  # density without a unit, where pixels are not square
+    comments: tuple[bytes, ...] = ()  # a JPEG's, a GIF's
+    size: tuple[int, int] | None = None  # width and height as stored, in pixels
+    orientation: int = 1  # EXIF's 1..8, as stored; the pixels that go with this are upright
+    converted: bool = False  # colours became sRGB, so what is said of their space no longer holds
+    depth: int | None = None  # bits that each sample really has, if fewer than 8 or 16
     subsampling: str | None = None  # of a JPEG source: "4:4:4", "4:2:0"...
     lossless: bool = True  # of the source; False for JPEG, AVIF and most WebP
     png_text: tuple[tuple[bytes, bytes], ...] = ()  # a PNG's text chunks: type and data
@@ -86,6 +92,7 @@ class SaveOptions:
         subsampling: of JPEG chroma; "keep" repeats a JPEG source's 4:2:0, else 4:4:4.
         background: 8-bit RGB to lay a picture with alpha upon.
         strip: leave all metadata out.
+        opaque: the picture's alpha is known to hide nothing; a format without alpha leaves it out.
     """
 
     format: str | None = None
@@ -94,3 +101,4 @@ class SaveOptions:
     subsampling: Subsampling = "keep"
     background: tuple[int, int, int] | None = None
     strip: bool = False
+    opaque: bool = False

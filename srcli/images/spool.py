@@ -14,8 +14,8 @@ import numpy as np
 
 from srcli import files
 from srcli.images import vips
+from srcli.images.geometry import TURNS
 from srcli.images.picture import Pixels
-from srcli.images.reading import TURNS
 from srcli.images.tags import Directory, Value, serialized
 
 _ROWS = 256  # stored rows per block
@@ -47,8 +47,7 @@ class RowSpool:
     def image(self) -> Any:
         """All the rows as a lazy libvips image, once they are written."""
         self._file.close()
-        source = vips.source_of(self._path)
-        return vips.library().Image.tiffload_source(source, access="sequential", unlimited=True)
+        return vips.load("tiffload_source", self._path, unlimited=True)
 
     def remove(self) -> None:
         """Delete the file."""

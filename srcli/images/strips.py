@@ -12,11 +12,14 @@ import numpy as np
 from srcli.files import atomic_path, temporary_name
 from srcli.images import vips
 from srcli.images.formats import format_of
+from srcli.images.opening import Opened, open_image, sample_type
 from srcli.images.picture import Header, Metadata, Pixels, SaveOptions
 from srcli.images.pixels import over, to_8_bits
-from srcli.images.reading import MAX_PIXELS, decoded, open_image, sample_type, split, turned
+from srcli.images.reading import MAX_PIXELS, decoded, label, split, turned
 from srcli.images.spool import RowSpool, TurnedSpool
 from srcli.images.writing import check_output, check_target, save_bmp, save_image
+
+_ROWS_AT_ONCE = 256
 
 
 class StripReader:
@@ -34,17 +37,24 @@ class StripReader:
         max_pixels: int | None = MAX_PIXELS,
         name: str | None = None,
         folder: Path | None = None,
+        page: int | None = None,
     ) -> None:
         """Read the header.
 
         Args:
-            source, max_pixels, name: as for `read`.
+            source, max_pixels, name, page: as for `read`.
             folder: where the temporary file goes, if one is needed; the system's by default.
 
         Raises:
             InputError: as `probe`.
         """
-        opened = open_image(source, max_pixels=max_pixels, name=name)
+
+        def again() -> Opened:
+            return open_image(source, max_pixels=max_pixels, name=name, page=page)
+
+        self._again = again
+        with vips.reading(label(source, name)):
+            opened = vips.attempt(again)
         self.header: Header = opened.header
         self.metadata: Metadata = opened.metadata
         self.notes: tuple[str, ...] = opened.notes
@@ -70,7 +80,7 @@ class StripReader:
             raise ValueError(f"rows {top} to {bottom} of {self.header.height} after {self._next}")
         self._next = bottom
         with vips.reading(self._name):
-            return split(self._fetch(top, bottom))
+            return self._attempt(top, bottom)
 
     def strips(self, height: int) -> Iterator[tuple[int, Pixels, Pixels | None]]:
         """All rows, `height` at a time: (top, colour, alpha)."""
@@ -93,6 +103,21 @@ class StripReader:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+    def _attempt(self, top: int, bottom: int) -> tuple[Pixels, Pixels | None]:
+        """The rows; should libvips fail or warn, from a file that is opened anew, alone."""
+
+        def again() -> tuple[Pixels, Pixels | None]:
+            self.close()
+            self._spool, self._image = None, self._again().image
+            for first in range(0, top, _ROWS_AT_ONCE):
+                self._fetch(first, min(first + _ROWS_AT_ONCE, top))
+            return split(self._fetch(top, bottom))
+
+        found: list[tuple[Pixels, Pixels | None]] = []
+        with vips.Watch() as watch:
+            found.append(split(self._fetch(top, bottom)))
+        return found[0] if watch.quiet else vips.attempt_alone(again)
 
     def _fetch(self, top: int, bottom: int) -> Pixels:
         if isinstance(self._image, np.ndarray):

@@ -10,13 +10,18 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
+from types import TracebackType
+from typing import Any, BinaryIO, Self, TypeVar
 
 from srcli.errors import InputError, MemoryExhaustedError, MissingPartError, OutputError
+from srcli.images.spliced import Spliced
+from srcli.images.turns import Turns
 
 _T = TypeVar("_T")
+TURNS = Turns()
+_WARNINGS = ("VipsJpeg:", "tiff2vips:")  # how lines of decoders that warn begin
 _PATIENCE = 1.0  # seconds that interrupted work gets to end in
 
 
@@ -41,12 +46,103 @@ def library() -> Any:
     return pyvips
 
 
-def source_of(source: Path | bytes) -> Any:
+def source_of(source: Path | bytes | Spliced) -> Any:
     """A libvips source; a file's name is never parsed for options such as `[page=2]`."""
+    if isinstance(source, Spliced):
+        return source.for_libvips()
     kind = library().Source
     if isinstance(source, bytes):
         return kind.new_from_memory(source)
     return kind.new_from_file(os.fsencode(source))
+
+
+def load(loader: str, source: Path | bytes | Spliced, **options: Any) -> Any:
+    """A lazy libvips image by the loader of this name, read from top to bottom."""
+    made = source_of(source)
+    image = getattr(library().Image, loader)(made, access="sequential", **options)
+    # As pyvips' own `new_from_source` does: the source must live as long as the image, and as
+    # whatever is made of it.
+    image._references.append(made)
+    return image
+
+
+def attempt(work: Callable[[], _T], *, warnings: bool = True) -> _T:
+    """Run `work`, which may be run again; if libvips fails, once more while nobody else is in it.
+
+    libvips has one buffer for what goes wrong in all threads. Only what it holds after nobody else
+    can have written to it is the reason of this failure. It also holds decoders' warnings of the
+    last rows, for which libvips does not fail any more; these count unless `warnings` is false.
+
+    Raises:
+        pyvips.Error: the second failure, with a text of its own.
+    """
+    results: list[_T] = []
+    with Watch() as watch:
+        results.append(work())
+    if watch.quiet or (results and not warnings):
+        return results[0]
+    return attempt_alone(work)
+
+
+class Watch:
+    """A block in which libvips works beside other threads; tells whether all went well.
+
+    An error of libvips ends the block, and does not leave it. What the block computes counts only
+    if `quiet` is true.
+    """
+
+    quiet = False
+
+    def __enter__(self) -> Self:
+        self._turn = ExitStack()
+        self._turn.enter_context(TURNS.together())
+        self._before = _failures.count
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> bool:
+        failed = kind is not None and issubclass(kind, library().Error)
+        if failed:
+            _failures.count += 1
+        self.quiet = kind is None and not _said() and self._before == _failures.count
+        self._turn.close()
+        return failed
+
+
+def attempt_alone(work: Callable[[], _T]) -> _T:
+    """Run `work` while nobody else is in libvips; warnings of decoders are failures.
+
+    Raises:
+        pyvips.Error: with a text of its own.
+    """
+    with TURNS.alone():
+        library().vips_lib.vips_error_clear()
+        result = work()
+        text = _said()
+        if text:
+            library().vips_lib.vips_error_clear()
+            raise library().Error("unable to decode", text)
+        return result
+
+
+class _Failures:
+    """How often libvips has failed in this process; each clears what others would see."""
+
+    count = 0
+
+
+_failures = _Failures()
+
+
+def _said() -> str:
+    """What decoders have warned of since libvips' buffer was emptied."""
+    made = library()
+    text = made.ffi.string(made.vips_lib.vips_error_buffer()).decode("utf-8", "replace")
+    return text if any(mark in text for mark in _WARNINGS) else ""
 
 
 @contextmanager
@@ -91,7 +187,7 @@ def _first_cause(text: str) -> str:
         return "it ends too early"
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     telling = [line for line in lines if not line.startswith("unable to ")]
-    return telling[0] if telling else "its data makes no sense"
+    return shown(telling[0]) if telling else "its data makes no sense"
 
 
 def shown(name: str | os.PathLike[str]) -> str:
@@ -145,19 +241,25 @@ def interruptible(image: Any, work: Callable[[], _T]) -> _T:
 class Sink:
     """A libvips target that writes to a Python file, and keeps the exception if that fails.
 
-    `splice` is given the first bytes, and returns what is to be written instead of them.
+    `splice` is given the first bytes, and returns what is to be written instead of them. What is
+    written begins at `start` of the file; libvips counts from there.
     """
 
     _HEAD = 128
 
-    def __init__(self, file: BinaryIO, splice: Callable[[bytes], bytes] | None = None) -> None:
-        self._file, self._splice = file, splice
+    def __init__(
+        self,
+        file: BinaryIO,
+        splice: Callable[[bytes], bytes] | None = None,
+        start: int = 0,
+    ) -> None:
+        self._file, self._splice, self._start = file, splice, start
         self._held = b""
         self.error: BaseException | None = None
         self.target = library().TargetCustom()
         self.target.on_write(lambda data: self._guarded(lambda: self._write(bytes(data)), -1))
         self.target.on_read(lambda size: self._guarded(lambda: self._file.read(size), None))
-        self.target.on_seek(lambda to, how: self._guarded(lambda: self._file.seek(to, how), -1))
+        self.target.on_seek(lambda to, how: self._guarded(lambda: self._seek(to, how), -1))
         self.target.on_end(lambda: self._guarded(self._end, -1))
 
     def _write(self, data: bytes) -> int:
@@ -167,6 +269,9 @@ class Sink:
         if len(self._held) >= self._HEAD:
             self._release()
         return len(data)
+
+    def _seek(self, to: int, how: int) -> int:
+        return self._file.seek(to + (self._start if how == 0 else 0), how) - self._start
 
     def _release(self) -> None:
         if self._splice is not None:

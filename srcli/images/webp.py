@@ -6,9 +6,11 @@ Source: RFC 9649.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import BinaryIO
 
 from srcli.images.picture import Metadata
+from srcli.images.spliced import Spliced
 
 _ALPHA, _ICC, _EXIF, _XMP = 0x10, 0x20, 0x08, 0x04
 _MAX_CHUNKS = 10_000
@@ -22,6 +24,46 @@ def is_lossless(file: BinaryIO) -> bool:
         if len(head) < 8 or head[:4] in (b"VP8 ", b"ALPH", b"ANMF"):
             return False
         if head[:4] == b"VP8L":
+            return True
+        size = int.from_bytes(head[4:], "little")
+        file.seek(size + size % 2, 1)
+    return False
+
+
+def mended(
+    name: str, source: Path | bytes, file: BinaryIO
+) -> tuple[Path | bytes | Spliced, tuple[str, ...]]:
+    """The source with the size in its header that its chunks have, and a note if it had another.
+
+    A file whose last chunk is not whole is left as it is.
+    """
+    end = file.seek(0, 2)
+    file.seek(4)
+    stated = int.from_bytes(file.read(4), "little") + 8
+    at = 12
+    for _ in range(_MAX_CHUNKS):
+        file.seek(at)
+        head = file.read(8)
+        if len(head) < 8 or not head[:4].strip().isalnum():
+            break
+        size = int.from_bytes(head[4:], "little")
+        at += 8 + size + size % 2
+    if at == stated or at not in (end, end + 1) or at == 12:
+        return source, ()
+    whole = bytes(at - end) if at > end else b""
+    pieces = ((0, 4), (at - 8).to_bytes(4, "little"), (8, end), whole)
+    note = f"{name}: its header is odd (another size than the file has); the pixels are whole"
+    return Spliced(source, pieces), (note,)
+
+
+def has_credentials(file: BinaryIO) -> bool:
+    """Whether it holds content credentials (C2PA)."""
+    file.seek(12)
+    for _ in range(_MAX_CHUNKS):
+        head = file.read(8)
+        if len(head) < 8:
+            return False
+        if head[:4] == b"C2PA":
             return True
         size = int.from_bytes(head[4:], "little")
         file.seek(size + size % 2, 1)

@@ -13,7 +13,8 @@ import numpy as np
 
 from srcli.errors import OutputError, UsageError
 from srcli.files import atomic_path
-from srcli.images import bmp, exif, jpeg, png, vips, webp
+from srcli.images import avif, bmp, exif, jpeg, png, tiff, vips, webp
+from srcli.images.colors import named, of_array
 from srcli.images.formats import FORMATS, Format, format_of
 from srcli.images.metadata import current, losses
 from srcli.images.picture import Metadata, Picture, Pixels, SaveOptions
@@ -22,7 +23,6 @@ from srcli.images.pixels import over, to_8_bits
 _QUALITY = {"jpeg": 95, "webp": 95, "avif": 90}
 _KEEP_EXIF, _KEEP_XMP_ICC = 1, 2 | 8
 _OPTIMIZED_PIXELS = 50_000_000
-_BIG_TIFF = 3_500_000_000  # bytes of pixels above which offsets may pass 2^32
 
 
 def check_output(
@@ -53,19 +53,21 @@ def check_output(
     Raises:
         UsageError: the format cannot hold the picture, or the options contradict each other.
     """
-    fmt = FORMATS[format]
+    fmt, name = FORMATS[format], vips.shown(name)
     _check_size(fmt, width, height, name)
     _check_options(fmt, options, name)
-    if has_alpha and not fmt.alpha and options.background is None:
+    if has_alpha and not fmt.alpha and options.background is None and not options.opaque:
         raise UsageError(
             f"{name}: {fmt.name.upper()} has no transparency; give --background COLOR, "
             "or another --format such as png"
         )
     notes = []
-    if bits > fmt.bits:
-        notes.append(f"{name}: {bits} bits per channel become {fmt.bits}, all that {fmt.name} has")
+    depth = bits if metadata is None or metadata.depth is None else min(bits, metadata.depth)
+    if depth > fmt.bits:
+        notes.append(f"{name}: {depth} bits per channel become {fmt.bits}, all that {fmt.name} has")
     if metadata is not None and not options.strip:
-        lost = losses(metadata, fmt.name, channels)
+        gone, lost = losses(metadata, fmt.name, width, height, channels, min(bits, fmt.bits))
+        notes += [f"{name}: left out, as it would not be true: {', '.join(gone)}"] if gone else []
         notes += [f"{name}: {fmt.name} cannot take over: {', '.join(lost)}"] if lost else []
     return notes
 
@@ -197,10 +199,12 @@ def save_image(
         _encode(image, plain, save, settings)
         alpha = image.bands in (2, 4)
         file.write(webp.with_metadata(plain.getvalue(), about, image.width, image.height, alpha))
+    elif fmt.name == "tiff":
+        _save_tiff(_tagged(image, about, fmt), file, save, settings, about)
     else:
         _encode(_tagged(image, about, fmt), file, save, settings)
-        if fmt.name == "tiff":
-            _finish_tiff(file, about)
+        if about.exif is not None:
+            avif.put_exif(file, about.exif)
 
 
 def _about(
@@ -215,21 +219,40 @@ def _encode(
     save: str,
     settings: dict[str, Any],
     splice: Callable[[bytes], bytes] | None = None,
+    start: int = 0,
 ) -> None:
-    sink = vips.Sink(file, splice)
-    try:
-        vips.interruptible(image, lambda: getattr(image, save)(sink.target, **settings))
-    except vips.library().Error:
-        if sink.error is not None:
-            raise sink.error from None
-        raise
+    """Call libvips' `save`; what it writes begins at `start` of the file."""
+
+    def encoded() -> None:
+        file.seek(start)
+        file.truncate()
+        sink = vips.Sink(file, splice, start)
+        try:
+            vips.interruptible(image, lambda: getattr(image, save)(sink.target, **settings))
+        except vips.library().Error:
+            if sink.error is not None:
+                raise sink.error from None
+            raise
+
+    vips.attempt(encoded, warnings=False)
 
 
-def _finish_tiff(file: BinaryIO, metadata: Metadata) -> None:
-    if metadata.dpi is None:
-        exif.without_resolution(file)
-    if metadata.exif is not None:
-        exif.into_tiff(file, metadata.exif)
+def _save_tiff(
+    image: Any, file: BinaryIO, save: str, settings: dict[str, Any], about: Metadata
+) -> None:
+    data, wide = about.exif, image.format == "ushort"
+    in_front = exif.has_maker_note(data) and exif.stays_in_front(data, wide, settings["bigtiff"])
+    start = 0
+    if data is not None and in_front:
+        start = len(data) + len(data) % 2
+        file.write(data.ljust(start, b"\0"))
+    _encode(image, file, save, settings, start=start)
+    if about.dpi is None:
+        exif.without_resolution(file, start)
+    if data is not None and in_front:
+        exif.behind(file, data, start)
+    elif data is not None:
+        exif.into_tiff(file, data)
 
 
 def _saver(
@@ -265,7 +288,7 @@ def _saver(
     size = image.width * image.height * image.bands * (1 if image.format == "uchar" else 2)
     return "tiffsave_target", {
         "compression": "deflate", "predictor": "horizontal", "level": 3, "resunit": "inch",
-        "bigtiff": size > _BIG_TIFF,
+        "bigtiff": size > tiff.BIG,
     }  # fmt: skip
 
 
@@ -284,25 +307,13 @@ def _as_image(picture: Picture) -> Any:
     pixels: Pixels = picture.color
     if picture.alpha is not None:
         pixels = np.concatenate([pixels, picture.alpha[..., None]], axis=2)
-    pixels = np.ascontiguousarray(pixels)
-    kind = "uchar" if pixels.dtype == np.uint8 else "ushort"
-    height, width, bands = pixels.shape
-    image = vips.library().Image.new_from_memory(pixels.data, width, height, bands, kind)
-    return _interpreted(image)
-
-
-def _interpreted(image: Any) -> Any:
-    """The image with libvips told whether it is grey or RGB."""
-    wide = image.format == "ushort"
-    grey = image.bands < 3
-    name = ("grey16" if wide else "b-w") if grey else ("rgb16" if wide else "srgb")
-    return image.copy(interpretation=name)
+    return named(of_array(pixels))
 
 
 def _tagged(image: Any, metadata: Metadata, fmt: Format) -> Any:
     """A copy of the image that carries the metadata, for formats where libvips writes it."""
     blob = vips.library().GValue.blob_type
-    x, y = metadata.dpi or (25.4, 25.4)
+    x, y = metadata.dpi or metadata.aspect or (25.4, 25.4)
     tagged = image.copy(xres=x / 25.4, yres=y / 25.4)
     blobs = {"icc-profile-data": metadata.icc, "xmp-data": metadata.xmp}
     if fmt.name == "tiff":
