@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from srcli.degradations import Subsampling, add_noise, compress
+from srcli.degradations import Subsampling, add_noise, compress, photographed
 from srcli.metrics import luma
 from srcli.resample import reduce, resize
 
@@ -34,6 +34,7 @@ QUALITIES = range(5, 101)  # of JPEG
 UNCOMPRESSED = 0.04  # share of deblocking's patches: what was never compressed must stay as it is
 SUBSAMPLINGS: tuple[tuple[Subsampling, float], ...] = (("420", 0.6), ("444", 0.3), ("422", 0.1))
 JPEG_GRID = 16  # side of the blocks in which JPEG repeats itself, with halved colour planes
+AROUND = 8  # pixels around a patch that blur, reduction and compression look at
 NO_ERROR = 0.1  # squared, of luma: less is no worse than what rounding leaves
 PICTURE_TYPES = {".png", ".webp", ".bmp", ".tif", ".tiff"}  # lossless: JPEG teaches JPEG
 
@@ -96,6 +97,8 @@ class Pictures:
     ) -> Pixels:
         """What the network gets: the reduced, noisy or compressed patch."""
         picture, side = self.low[index], recipe.patch
+        if recipe.kind == "photo":
+            return self._photographed(index, top, left, side, rng)
         if recipe.task == "denoise":
             patch = _window(picture, top, left, side)
             return add_noise(patch, float(rng.uniform(0, MOST_NOISE)), rng)
@@ -113,6 +116,18 @@ class Pictures:
             )
             return _window(decoded, top - y, left - x, side)
         return _window(picture, top, left, side)
+
+    def _photographed(
+        self, index: int, top: int, left: int, side: int, rng: np.random.Generator
+    ) -> Pixels:
+        """Damage the large picture around a patch, from the corner of a block of JPEG on."""
+        s, high = self.scale, self.high[index]
+        height, width = self.low[index].shape[:2]
+        y, x = (max(0, edge - AROUND) for edge in (top, left))
+        y, x = y - y % JPEG_GRID, x - x % JPEG_GRID
+        below, right = min(height, top + side + AROUND), min(width, left + side + AROUND)
+        around = high[y * s : below * s, x * s : right * s]
+        return _window(photographed(around, s, rng), top - y, left - x, side)
 
     def _place(self, patch: int, rng: np.random.Generator) -> tuple[int, int, int]:
         index = int(rng.choice(len(self.low), p=self.chances))

@@ -12,6 +12,7 @@ class Recipe:
 
     model: str
     scale: int
+    kind: str = "clean"  # of inputs to be upscaled; or "photo"
     task: str = "upscale"  # or "denoise", "deblock", at scale 1
     batch: int = 8
     patch: int = 48

@@ -44,7 +44,7 @@ from srcli.metrics import crop_border, luma, psnr
 from srcli.models.awsrn.network import Awsrn, FusedAwsrn
 from srcli.models.lapar.network import FusedLapar, Lapar
 from srcli.registry import get_model
-from srcli.spec import TASKS
+from srcli.spec import INPUT_KINDS, TASKS
 
 from .bfloat16 import keep_picture
 from .convolution import use_compiled as use_compiled_convolutions
@@ -322,6 +322,13 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("model", help="name in the registry, for example lapar-c")
     parser.add_argument("-s", "--scale", type=int, default=1)
     parser.add_argument("--task", choices=TASKS, default="upscale")
+    parser.add_argument(
+        "--input",
+        dest="kind",
+        choices=INPUT_KINDS,
+        default="clean",
+        help="photo: upscale what blur, noise and compression have damaged",
+    )
     parser.add_argument("--data", type=Path, required=True, help="folder of lossless pictures")
     parser.add_argument("--out", type=Path, required=True, help="folder of this run")
     parser.add_argument("--init", type=Path, help="safetensors to start from, of any scale")
