@@ -49,6 +49,7 @@ RawPart = tuple[Plane, Plane | None, int]
 """Rows of output before they are rounded: colour, alpha, and bits per channel of the input."""
 
 SMALL = 1.1  # how much more than the limit is not worth a note
+NETWORK_SHARE, ROWS_SHARE = 0.5, 0.25  # of --memory; the rest is for what reads and writes
 
 Progress = Callable[[int, int], None]
 """Called with the number of input pixels done and their total."""
@@ -225,7 +226,11 @@ class Restorer:
         streaming = as_streaming(self.session)
         count = len(framed) * (2 if has_alpha else 1)
         if streaming is not None and not self._goes_whole(height, width, count):
-            return self._streamed(streaming, framed, height, width, has_alpha, progress)
+            share = self._share(NETWORK_SHARE) // count
+            needs = streaming.stream(height, width, memory=share, tile=self.tile).needs
+            if self.tile is not None or needs <= share * SMALL:
+                return self._streamed(streaming, framed, height, width, has_alpha, progress)
+            return self._in_windows(streaming, framed, height, width, has_alpha, progress)
         return self._in_spans(framed, height, width, has_alpha, progress)
 
     def _goes_whole(self, height: int, width: int, count: int) -> bool:
@@ -269,14 +274,10 @@ class Restorer:
     ) -> Iterator[list[RawPart]]:
         """Feed the picture to the network from top to bottom; no row is computed twice."""
         count = len(framed) * (2 if has_alpha else 1)
-        memory = (self.memory or LARGEST_BUDGET) // count
+        memory = self._share(NETWORK_SHARE) // count
         streams = [
             session.stream(height, width, memory=memory, tile=self.tile) for _ in range(count)
         ]
-        if not self._said_small and streams[0].needs > memory * SMALL:
-            self._said_small = True
-            needs = streams[0].needs * count * self.lanes
-            self.note(f"this needs about {needs >> 20} MB, more than the limit of --memory")
         context = BLEED if has_alpha else 0
         sources = [Sliding(rows) for rows in framed]
         alphas = [_Above() for _ in framed]
@@ -296,6 +297,93 @@ class Restorer:
                 around = [above.around(given, given + rows, height) for above in alphas]
                 given += rows
                 yield _from_stream(restored, stored, around, self.scale)
+
+    def _in_windows(
+        self,
+        session: StreamingSession,
+        framed: Sequence[Framed],
+        height: int,
+        width: int,
+        has_alpha: bool,
+        progress: Progress,
+    ) -> Iterator[list[RawPart]]:
+        """Cut a picture that is too wide into windows, and stream each from top to bottom.
+
+        Windows overlap so far, and begin at such places, that the digits are those of the whole.
+        """
+        margin, period = session.exact_margin, session.period
+        sources = [Sliding(rows) for rows in framed]
+        count = len(framed) * (2 if has_alpha else 1)
+        rows, columns = self._window_sides(session, height, width, count)
+        across = spans(width, columns, margin, period)
+        for down in spans(height, rows, margin, period):
+            stored = [source(down.start, down.stop) for source in sources]
+            made: list[list[RawPart]] = []
+            for index, span in enumerate(across):
+                cut = [_columns(part, span.start, span.stop) for part in stored]
+                made.append(self._window_of(session, cut, down, span, has_alpha))
+                done = down.first * width + (down.last - down.first) * span.last
+                progress(done if index + 1 < len(across) else down.last * width, height * width)
+            yield [_side_by_side([parts[k] for parts in made]) for k in range(len(framed))]
+
+    def _window_sides(
+        self, session: StreamingSession, height: int, width: int, count: int
+    ) -> tuple[int, int]:
+        """Choose rows and columns of windows, with their halos, by what memory there is."""
+        margin, period, s = session.exact_margin, session.period, int(self.scale)
+        least = 6 * margin + period  # smaller windows take several times as long
+        share = self._share(NETWORK_SHARE) // count
+        each = session.stream(least, 1024, memory=0, tile=None).needs / 1024
+        columns = min(width, max(least, int(share / each)))
+        # The rows of the picture are held in 8 or 16 bits, the result as floats.
+        bytes_of_row = width * count * (2 * 3 + 3 * 4 * 2 * s**2)
+        rows = max(least, self._share(ROWS_SHARE) // bytes_of_row + 2 * margin)
+        needs = int(columns * each) * count + (rows - 2 * margin) * bytes_of_row
+        limit = self._share(NETWORK_SHARE + ROWS_SHARE)
+        if needs > limit * SMALL and not self._said_small:
+            self._said_small = True
+            self.note(
+                f"{width} x {height} pixels need about {needs * self.lanes >> 20} MB, more than "
+                "--memory allows"
+            )
+        return min(height, rows), columns
+
+    def _window_of(
+        self,
+        session: StreamingSession,
+        cut: Sequence[Part],
+        down: Span,
+        span: Span,
+        has_alpha: bool,
+    ) -> list[RawPart]:
+        """Restore one window of each picture, and cut its halo away."""
+        s = self.scale
+        batch = planes([layer for part in cut for layer in layers(part, always=True)])
+        memory = self._share(NETWORK_SHARE) // len(batch)
+        rows, columns = batch.shape[2:]
+        streams = [session.stream(rows, columns, memory=memory, tile=None) for _ in batch]
+        step = streams[0].step
+        inner, beside = down.inner(s), span.inner(s)
+        parts, top = [], 0
+        for first in range(0, rows, step):
+            fresh = self._fed(streams, batch[:, :, first : first + step])
+            bottom = top + fresh.shape[2]
+            kept = slice(max(0, inner.start - top), max(0, min(inner.stop, bottom) - top))
+            parts.append(fresh[:, :, kept, beside])
+            top = bottom
+        restored = np.concatenate(parts, axis=2)
+        around = [
+            (
+                None if alpha is None else alpha,
+                slice(down.first - down.start, down.last - down.start),
+            )
+            for _, alpha in cut
+        ]
+        return _from_stream(restored, cut, around, s, beside)
+
+    def _share(self, part: float) -> int:
+        """Return bytes of what one lane may take."""
+        return int((self.memory or LARGEST_BUDGET) * part)
 
     def _fed(self, streams: Sequence[RowStream], rows: Batch) -> Batch:
         """Feed each layer to its stream, in the pool whose threads all calls share."""
@@ -472,13 +560,13 @@ class Restorer:
             return side, side
         floats = self.geometry.floats_per_pixel * memory_share_of(self.session)
         bytes_per_pixel = 4 * floats * self.scale**2 * count
-        pixels = int((self.memory or LARGEST_BUDGET) // bytes_per_pixel)
+        pixels = int(self._share(NETWORK_SHARE) // bytes_per_pixel)
         return choose_window(height, width, margin=self.margin, pixels=pixels)
 
     def _strip_rows(self, width: int, count: int) -> int:
-        """How many input rows may be in work at once: their float output takes half the budget."""
+        """How many input rows may be in work at once: their float output is held three times."""
         bytes_per_row = 4 * 3 * width * self.scale**2 * count
-        return int((self.memory or LARGEST_BUDGET) // (2 * bytes_per_row))
+        return self._share(ROWS_SHARE) // (3 * bytes_per_row)
 
     def _tell_approximate(self, height: int, width: int, window: tuple[int, int]) -> None:
         """Say once that tiles change the result, for networks that look at the whole picture."""
@@ -559,7 +647,7 @@ class _Above:
         """Give rows [top, bottom) with what `unlayered` looks at around them, and where they are
         among these."""
         if self._rows is None:
-            return None, slice(0)
+            return None, slice(0, bottom - top)
         first, last = max(0, top - ALPHA_REACH), min(height, bottom + ALPHA_REACH)
         self._rows, self._top = self._rows[first - self._top :], first
         return self._rows[: last - first], slice(top - first, bottom - first)
@@ -570,15 +658,30 @@ def _from_stream(
     stored: Sequence[Part],
     around: Sequence[tuple[Pixels | None, slice]],
     scale: Scale,
+    columns: slice = slice(None),
 ) -> list[RawPart]:
-    """Put colour and alpha of each picture together again."""
+    """Put colour and alpha of each picture together again; `columns` of the output were cut out."""
     parts = []
     outputs = iter(restored)
     for (color, _), (alpha, place) in zip(stored, around, strict=True):
         own = [next(outputs)] + ([next(outputs)] if alpha is not None else [])
-        rows = slice(enlarged(place.start, scale), enlarged(place.stop or 0, scale))
-        parts += unlayered(np.stack(own), [(color, alpha)], rows, scale, always=True)
+        rows = slice(enlarged(place.start, scale), enlarged(place.stop, scale))
+        held = [(color, alpha)]
+        parts += unlayered(np.stack(own), held, rows, scale, columns=columns, always=True)
     return parts
+
+
+def _columns(part: Part, left: int, right: int) -> Part:
+    color, alpha = part
+    return color[:, left:right], None if alpha is None else alpha[:, left:right]
+
+
+def _side_by_side(parts: Sequence[RawPart]) -> RawPart:
+    """Put the windows of a row together."""
+    colors = [color for color, _, _ in parts]
+    alphas = [alpha for _, alpha, _ in parts if alpha is not None]
+    joined = np.concatenate(alphas, axis=1) if alphas else None
+    return np.concatenate(colors, axis=1), joined, parts[0][2]
 
 
 def _middle(batch: Batch, window: tuple[int, int]) -> Batch:

@@ -62,7 +62,13 @@ def planes(parts: Sequence[Plane]) -> Batch:
 
 
 def unlayered(
-    restored: Batch, stored: Sequence[Part], rows: slice, scale: Scale, *, always: bool = False
+    restored: Batch,
+    stored: Sequence[Part],
+    rows: slice,
+    scale: Scale,
+    *,
+    columns: slice = slice(None),
+    always: bool = False,
 ) -> list[tuple[Plane, Plane | None, int]]:
     """The reverse of `layers` and `planes`, on the output; `rows` of it have been cut out.
 
@@ -77,7 +83,7 @@ def unlayered(
         if alpha is not None:
             varies = always or alpha.min() != alpha.max()
             plane = _picture(next(outputs), grey=True) if varies else None
-            held = _held(plane, alpha, rows, scale)
+            held = _held(plane, alpha, (rows, columns), scale)
         parts.append((out, held, 8 * color.itemsize))
     return parts
 
@@ -88,16 +94,16 @@ def _picture(planes: Plane, *, grey: bool) -> Plane:
     return (planes.mean(axis=0, keepdims=True) if grey else planes).transpose(1, 2, 0)
 
 
-def _held(plane: Plane | None, alpha: Pixels, rows: slice, scale: Scale) -> Plane:
+def _held(plane: Plane | None, alpha: Pixels, part: tuple[slice, slice], scale: Scale) -> Plane:
     """Enlarged alpha, held between the least and the greatest alpha nearby.
 
     So what is opaque stays opaque and what is transparent stays transparent, whatever the network
     makes of the edge between them.
     """
-    least = _repeated(_extreme(alpha, np.minimum), scale)[rows]
+    least = _repeated(_extreme(alpha, np.minimum), scale)[part]
     if plane is None:
         return least
-    return np.clip(plane, least, _repeated(_extreme(alpha, np.maximum), scale)[rows])
+    return np.clip(plane, least, _repeated(_extreme(alpha, np.maximum), scale)[part])
 
 
 def _extreme(plane: Pixels, choose: np.ufunc) -> Pixels:

@@ -78,6 +78,12 @@ class RowStream(Protocol):
 class StreamingSession(Session, Protocol):
     """A session that takes a picture a few rows at a time, and gives the same digits."""
 
+    exact_margin: int
+    """How far from a cut pixels may differ in their last digits, in input pixels."""
+
+    period: int
+    """What windows begin at multiples of for their digits to be those of the whole picture."""
+
     def stream(self, height: int, width: int, *, memory: int, tile: int | None) -> RowStream:
         """Begin a picture.
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import math
 import threading
 from abc import ABC, abstractmethod
 from collections import deque
@@ -25,12 +26,12 @@ from numpy.typing import NDArray
 
 from srcli.backends.base import Batch, Model, OutOfMemory, Precision, SessionOptions
 from srcli.backends.cpu_filters import REBUILD
+from srcli.backends.native_stream import RowStream, exact_margin
 from srcli.errors import BackendError, DeclinedError, VerificationError, first_line
 from srcli.machine import usable_cores
 
 if TYPE_CHECKING:
     from srcli.backends.base import Session
-    from srcli.backends.native_stream import RowStream
     from srcli.spec import Geometry, ModelSpec
 
 Array = NDArray[np.float32]
@@ -123,6 +124,18 @@ class NativeSession:
             return self._network.stream(height, width, memory=memory, tile=tile)
         except MemoryError as error:
             raise OutOfMemory(first_line(error)) from error
+
+    @property
+    def exact_margin(self) -> int:
+        """How far from a cut pixels may differ in their last digits, in input pixels."""
+        assert self._network is not None, "the session is closed"
+        return exact_margin(self._network)
+
+    @property
+    def period(self) -> int:
+        """What windows begin at multiples of for their digits to be those of the whole picture."""
+        assert self._network is not None, "the session is closed"
+        return math.lcm(TILE, *self._network.tail_period)
 
     def close(self) -> None:
         if self._network is not None:
@@ -269,8 +282,6 @@ class CompiledNetwork(ABC):
             memory: Bytes that may be taken.
             tile: Rows and columns at a time; None chooses by `memory`.
         """
-        from srcli.backends.native_stream import RowStream
-
         return RowStream(self, height, width, memory=memory, tile=tile)
 
     def close(self) -> None:

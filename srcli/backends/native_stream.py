@@ -105,34 +105,27 @@ def exact_margin(network: CompiledNetwork) -> int:
 def shape_for(
     network: CompiledNetwork, height: int, width: int, memory: int, tile: int | None = None
 ) -> Shape:
-    """Choose rows at a time, and bands of columns where the picture is too wide for `memory`."""
+    """Choose rows at a time; with `tile` also bands of columns, which save no memory."""
     if tile is not None:
         return Shape(_rounded(min(max(tile, TILE), height)), _bands(network, width, tile))
-    for count in range(1, width + 1):
-        bands = _bands(network, width, -(-width // count))
-        widest = max(band.right - band.left for band in bands)
-        step = _affordable_step(network, height, widest, memory)
-        if step >= LEAST_STEP or len(bands) < count:
-            break
-    return Shape(max(LEAST_STEP, step), bands)
-
-
-def _affordable_step(network: CompiledNetwork, height: int, width: int, memory: int) -> int:
     fixed, each = _floats(network, width, 0), _floats(network, width, 1)
-    rows = int((memory / 4 - fixed) // (each - fixed))
-    return min(MOST_STEP, rows // TILE * TILE, _rounded(height))
+    rows = int((memory / 4 - fixed) // (each - fixed)) // TILE * TILE
+    step = max(LEAST_STEP, min(MOST_STEP, rows, _rounded(height)))
+    return Shape(step, (Band(0, width, 0, width),))
 
 
 def _floats(network: CompiledNetwork, width: int, step: int) -> int:
     """Numbers that are held for a band."""
     of_block = (network.maps * network.width + 3) * (_block_rows(network, step))
-    tail = (network.width + 3 + 6 * network.scale**2) * _tail_rows(network, step)
+    out = 3 * network.scale**2
+    tail = (network.width + 3 + out) * _tail_rows(network, step)
+    tail += (3 * out + 12) * step + 3 * (network.convolutions * TILE + TAIL_REACH)
     return width * (network.blocks * of_block + tail)
 
 
 def _block_rows(network: CompiledNetwork, step: int) -> int:
     # A block's stages follow each other at a distance of REACH.
-    return step + REACH * network.maps + KEPT + TILE
+    return step + REACH * network.maps + TILE
 
 
 def _tail_rows(network: CompiledNetwork, step: int) -> int:
@@ -256,7 +249,7 @@ class _BlockRows:
 
     def _take(self, map_: Array, rows: Array, top: int) -> None:
         bottom = top + rows.shape[1]
-        self._rows.make_room(max(0, self._done[-1] - KEPT), bottom)
+        self._rows.make_room(max(0, self._done[-1] - TILE), bottom)
         map_[:, self._rows.local(top) : self._rows.local(bottom)] = rows
 
     def areas(self, top: int, bottom: int) -> list[Rectangle]:
