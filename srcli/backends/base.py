@@ -107,6 +107,15 @@ class Model(Protocol):
         """What sizes it takes, and how much memory."""
         ...
 
+    @property
+    def note(self) -> Callable[[str], None]:
+        """Told what the user should know."""
+        ...
+
+    def published(self) -> nn.Module:
+        """The network in its paper's form, on the CPU, in float32."""
+        ...
+
     def network(self) -> nn.Module:
         """The fused network on the CPU, in float32."""
         ...

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
+# Share of its memory that a published network may need: LAPAR's has 72 filtered pictures.
+PUBLISHED = 6.0
 MAX_CAPTURED = 4  # shapes that keep their buffers and CUDA graphs: the tile, and some room
 
 
@@ -33,6 +35,12 @@ class TorchBackend(RunsEveryModel):
 
     def open(self, model: Model, options: SessionOptions) -> TorchSession:
         return TorchSession(model.network(), options)
+
+    def open_published(self, model: Model, options: SessionOptions) -> TorchSession:
+        """As the paper writes it: slower, and right whatever the fused form is."""
+        session = TorchSession(model.published(), options)
+        session.memory_share = PUBLISHED
+        return session
 
 
 @dataclass(slots=True)
@@ -51,6 +59,8 @@ class TorchSession:
     shape is recorded once as a CUDA graph and replayed. Networks that cannot be recorded (because
     the CPU has to look at a result in between) are run kernel by kernel.
     """
+
+    memory_share = 1.0
 
     def __init__(self, network: nn.Module, options: SessionOptions) -> None:
         import torch

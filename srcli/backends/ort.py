@@ -62,8 +62,8 @@ class OnnxRuntimeSession:
     """One graph, open.
 
     Args:
-        graph: An ONNX file with one picture-like input and output, or one that ends at the taps of
-            filters (see `cpu_filters`), which are then applied here.
+        graph: An ONNX file, or its content. It has one picture-like input and output, or ends at
+            the taps of filters (see `cpu_filters`), which are then applied here.
         options: How to run it.
         cuda: On the GPU; that it really runs there is checked, because ONNX Runtime goes on
             silently on the CPU when a library of CUDA's is missing.
@@ -71,7 +71,7 @@ class OnnxRuntimeSession:
 
     memory_share = 1.0
 
-    def __init__(self, graph: Path, options: SessionOptions, *, cuda: bool = False) -> None:
+    def __init__(self, graph: Path | bytes, options: SessionOptions, *, cuda: bool = False) -> None:
         ort = runtimes.onnxruntime()
         ort.set_default_logger_severity(_FATAL_ONLY)
         settings = ort.SessionOptions()
@@ -83,16 +83,15 @@ class OnnxRuntimeSession:
         if threads is not None:
             # The session's own and each caller's: all lanes share the former.
             settings.intra_op_num_threads = max(1, threads - self.lanes + 1)
+        content = graph if isinstance(graph, bytes) else graph.read_bytes()
         try:
             if cuda:
                 ort.preload_dlls()
-            self._session: Any = ort.InferenceSession(
-                graph.read_bytes(), settings, providers=_providers(cuda)
-            )
+            self._session: Any = ort.InferenceSession(content, settings, providers=_providers(cuda))
         except Exception as error:  # ONNX Runtime's own exceptions share no base class
             raise BackendError(
-                f"{graph}: ONNX Runtime cannot load this graph ({first_line(error)}). "
-                "Delete the file and try again; it will be made anew."
+                f"ONNX Runtime cannot load this graph ({first_line(error)}). "
+                "Choose another --backend."
             ) from error
         self._provider: str = self._session.get_providers()[0]
         if cuda and self._provider != _CUDA:
