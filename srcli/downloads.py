@@ -16,6 +16,7 @@ from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 from srcli import __version__
 from srcli.artifacts import convert
+from srcli.cache import is_whole, remove, seal
 from srcli.errors import OutputError, UsageError, WeightsError
 from srcli.spec import ModelSpec, Publication
 from srcli.store import fetched_path, sha256_of
@@ -88,10 +89,12 @@ def fetch(spec: ModelSpec, scale: int, progress: Progress = lambda done, total: 
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(target.with_suffix(".lock")):
-            if not target.exists():
+            if not is_whole(target):
+                remove(target)  # which is not whole
                 checkpoint.parent.mkdir(exist_ok=True)
                 download(published, checkpoint, progress)
                 convert(checkpoint, target, model=spec.name, scale=scale)
+                seal(target)
                 checkpoint.unlink()
                 checkpoint.parent.rmdir()
     except OSError as error:

@@ -30,10 +30,9 @@ from srcli.errors import (
 from srcli.files import atomic_path
 from srcli.loading import LoadedModel, Note
 from srcli.spec import Geometry, GraphPrecision, ModelSpec, MultiplyAdds, Task
-from srcli.store import Weights, cache_folder, into_cache, sha256_of
+from srcli.store import Weights, cache_folder, identity
 
 if TYPE_CHECKING:
-    import onnx
     from torch import nn
 
 
@@ -43,7 +42,7 @@ PROBED = 96  # side of the picture on which a network's reach is looked for
 LEAST_MARGIN = 16
 FELT = 1e-4  # of the range: what a changed pixel must do to another to count
 OPSET = 18  # of what PyTorch exports
-FORMAT = 1  # raised when the graphs kept in the cache are written in another way
+FORMAT = 2  # raised when the graphs kept in the cache are written in another way
 EXPORT_TOLERANCE = 1e-3
 
 
@@ -69,14 +68,15 @@ class ForeignModel(LoadedModel):
             raise BackendError(f"{self.weights.path}: is run in fp32 only. Leave out --precision.")
         name = f"{self.weights.sha256[:16]}-f{FORMAT}.onnx"
         path = cache_folder() / "foreign" / name
-        if not path.exists():
-            self.note(f"preparing {self.label}; this happens once")
-            with into_cache(), atomic_path(path) as partial:
+
+        def make(target: Path) -> None:
+            with atomic_path(target) as partial:
                 if self.kind == "onnx":
-                    partial.write_bytes(_adapted(self.weights.path).SerializeToString())
+                    partial.write_bytes(_adapted(self.weights.path))
                 else:
                     _export(self, partial)
-        return path
+
+        return self._kept(path, make)
 
     def tap_graph(self, precision: GraphPrecision = "fp32") -> None:
         """Nothing is known of what is inside."""
@@ -187,7 +187,7 @@ def _model(
 
 def _digest(file: Path) -> str:
     try:
-        return sha256_of(file)
+        return identity(file)
     except OSError as error:
         raise WeightsError(f"{file}: cannot be read ({error.strerror}).") from error
 
@@ -219,7 +219,7 @@ def _described(file: Path) -> Any:
     return found
 
 
-def _adapted(file: Path) -> onnx.ModelProto:
+def _adapted(file: Path) -> bytes:
     """The graph behind our convention: `input` n x 3 x h x w -> `output`, float32, RGB in [0, 1].
 
     Half precision at the border, channels last and networks for one plane are adapted.
@@ -290,7 +290,10 @@ def _adapted(file: Path) -> onnx.ModelProto:
     del graph.output[:]
     out: list[int | str | None] = ["batch", 3, "out_height", "out_width"]
     graph.output.append(helper.make_tensor_value_info("srcli.output", TensorProto.FLOAT, out))
-    return model
+    try:
+        return model.SerializeToString(deterministic=True)  # type: ignore[no-any-return]
+    except ValueError as error:  # protobuf's limit
+        raise WeightsError(f"{file}: is larger than 2 GB, which srcli does not run.") from error
 
 
 def _fixed_size(session: OnnxRuntimeSession) -> tuple[int, int] | None:

@@ -19,6 +19,7 @@ import torch
 from PIL import Image
 
 from srcli import downloads, registry
+from srcli.cache import SEAL
 from srcli.checkpoints import SUFFIXES, fits, read_tensors
 from srcli.downloads import download
 from srcli.errors import OutputError, UsageError, WeightsError
@@ -341,7 +342,8 @@ def test_weights_are_fetched_and_found(srcli, origin, tmp_path, photograph):
     assert out.strip() == f"{path}  {NAME} x{SCALE}"
     assert fits(get_model(NAME).build(SCALE), read_tensors(path))
     assert find_weights(get_model(NAME), SCALE, "upscale").licence == "Test Licence 1.0"
-    assert cached(tmp_path) == [path.parent, path]
+    seal = path.with_name(f"{path.name}{SEAL}")
+    assert sorted(cached(tmp_path)) == sorted([path.parent, path, seal])
 
     code, _, err = srcli("upscale", picture, "-m", NAME, "-s", SCALE, "--backend", "torch")
     assert code == 0, err

@@ -494,7 +494,8 @@ def write_weights(
     """Write what `read_weights` reads."""
     from safetensors.numpy import save
 
-    facts = {"scale": str(scale), "skips": json.dumps(skips)}
+    # One entry: safetensors writes several in random order.
+    facts = {"srcli": json.dumps({"scale": scale, "skips": skips})}
     path.write_bytes(save(dict(weights), facts))
 
 
@@ -508,9 +509,9 @@ def read_weights(path: Path) -> tuple[dict[str, Array], int, list[list[float]]]:
 
     try:
         with safe_open(path, framework="numpy") as file:
-            facts = file.metadata()
+            facts = json.loads(file.metadata()["srcli"])
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        return weights, int(facts["scale"]), json.loads(facts["skips"])
+        return weights, int(facts["scale"]), facts["skips"]
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
         raise BackendError(
             f"{path}: the prepared weights are damaged ({first_line(error)}). "
