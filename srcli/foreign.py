@@ -11,7 +11,9 @@ from __future__ import annotations
 import importlib.util
 import math
 import os
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -40,6 +42,7 @@ Run = Callable[[Batch], Batch]
 
 PROBED = 96  # side of the picture on which a network's reach is looked for
 LEAST_MARGIN = 16
+LONGEST_PROBE = 60.0  # seconds, for one small picture
 FELT = 1e-4  # of the range: what a changed pixel must do to another to count
 OPSET = 18  # of what PyTorch exports
 FORMAT = 2  # raised when the graphs kept in the cache are written in another way
@@ -114,8 +117,9 @@ def _from_graph(file: Path, note: Note) -> ForeignModel:
     draft = _model(file, "onnx", scale=1, geometry=Geometry(margin=0), parameters=0, note=note)
     session = OnnxRuntimeSession(draft.graph(), SessionOptions())
     fixed = _fixed_size(session)
-    scale = _scale_of(session, file, fixed)
-    margin = _reach(session, scale, fixed)
+    run = _limited(session, file)
+    scale = _scale_of(run, file, fixed)
+    margin = _reach(run, scale, fixed)
     geometry = Geometry(
         margin=margin,
         floats_per_pixel=128,
@@ -140,6 +144,7 @@ def _from_checkpoint(file: Path, note: Note) -> ForeignModel:
 
     wanted = found.size_requirements
     multiple = max(1, wanted.multiple_of)
+    _scale_of(run, file, (side := _accepted(64, wanted.minimum, multiple), side))
     geometry = Geometry(
         margin=-(-_reach(run, found.scale, None, step=multiple) // multiple) * multiple,
         minimum=max(1, wanted.minimum),
@@ -151,6 +156,11 @@ def _from_checkpoint(file: Path, note: Note) -> ForeignModel:
     return _model(
         file, "spandrel", scale=found.scale, geometry=geometry, parameters=parameters, note=note
     )
+
+
+def _accepted(side: int, minimum: int, multiple: int) -> int:
+    """The smallest side of at least `side` pixels that a network accepts."""
+    return -(-max(side, minimum) // multiple) * multiple
 
 
 def _model(
@@ -302,20 +312,87 @@ def _fixed_size(session: OnnxRuntimeSession) -> tuple[int, int] | None:
     return None if limits[0] is None or limits[1] is None else (limits[1][2], limits[1][3])
 
 
+def _limited(session: OnnxRuntimeSession, file: Path) -> Run:
+    """The session for a limited time: a graph of somebody else's may hold a loop without end."""
+
+    def run(batch: Batch) -> Batch:
+        answer: Future[Batch] = Future()
+
+        def compute() -> None:
+            try:
+                answer.set_result(session(batch))
+            except BaseException as error:
+                answer.set_exception(error)
+
+        # Not in the main thread, which must hear Ctrl-C, nor in one that Python waits for.
+        threading.Thread(target=compute, daemon=True).start()
+        try:
+            return answer.result(LONGEST_PROBE)
+        except TimeoutError as error:
+            raise WeightsError(
+                f"{file}: is not done with a picture of {batch.shape[3]} x {batch.shape[2]} after "
+                f"{LONGEST_PROBE:g} seconds. It may loop without end; use another network."
+            ) from error
+        finally:
+            session.cancel()
+
+    return run
+
+
 def _scale_of(run: Run, file: Path, fixed: tuple[int, int] | None) -> int:
-    height, width = fixed or (64, 64)
+    """What a network enlarges by, the same for pictures of every kind and size that it takes."""
+    first, *others = _probes(fixed)
+    scale = _enlargement(run, file, first)
+    for picture in others:
+        try:
+            again = _enlargement(run, file, picture)
+        except _RefusalError:
+            continue  # it may want sides of certain multiples
+        if again != scale:
+            raise WeightsError(
+                f"{file}: enlarges by {scale} or by {again}, as the picture is. srcli runs "
+                "networks that always enlarge by the same whole number."
+            )
+    return scale
+
+
+def _probes(fixed: tuple[int, int] | None) -> Iterator[Batch]:
+    """Small pictures: grey, noise, black, white, and stripes; not all of one size."""
+    random = np.random.default_rng(0)
+    for height, width in [fixed] if fixed else [(64, 64), (96, 64), (48, 80)]:
+        shape = (1, 3, height, width)
+        yield np.full(shape, 0.5, np.float32)
+        yield random.random(shape, np.float32)
+        yield np.zeros(shape, np.float32)
+        yield np.ones(shape, np.float32)
+        yield np.broadcast_to((np.arange(width) // 4 % 2).astype(np.float32), shape).copy()
+
+
+class _RefusalError(WeightsError):
+    """A network refuses a picture."""
+
+
+def _enlargement(run: Run, file: Path, picture: Batch) -> int:
+    height, width = picture.shape[2:]
     try:
-        restored = run(np.full((1, 3, height, width), 0.5, np.float32))
+        restored = run(picture)
+    except WeightsError:
+        raise
     except Exception as error:
-        raise WeightsError(
-            f"{file}: does not run on a picture of {width} x {height} ({first_line(error)})."
+        raise _RefusalError(
+            f"{file}: does not run on a picture of {width} x {height} ({first_line(error)}). "
+            "Use another network."
         ) from error
-    enlarged: int = restored.shape[2]
-    scale, rest = divmod(enlarged, height)
-    if restored.shape != (1, 3, height * scale, width * scale) or rest or not scale:
+    scale = restored.shape[2] // height if restored.ndim == 4 else 0
+    if not scale or restored.shape != (1, 3, height * scale, width * scale):
         raise WeightsError(
-            f"{file}: makes {restored.shape} from a picture of {width} x {height}, which is no "
-            "enlargement by a whole number."
+            f"{file}: makes {' x '.join(map(str, restored.shape))} from a picture of {width} x "
+            f"{height}, which is no enlargement by a whole number. Use another network."
+        )
+    if not np.isfinite(restored).all():
+        raise WeightsError(
+            f"{file}: makes values that are not finite from a picture of {width} x {height}. Its "
+            "weights are damaged or its training diverged; use another network."
         )
     return scale
 
@@ -347,7 +424,7 @@ def _export(model: ForeignModel, target: Path) -> None:
 
     network = model.published()
     step, least = model.geometry.multiple_of, model.geometry.minimum
-    side = -(-max(64, least) // step) * step
+    side = _accepted(64, least, step)
     sides = {0: "batch", 2: "height", 3: "width"}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal, Protocol, TypeVar, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from srcli.errors import BackendError
 from srcli.machine import usable_cores
 from srcli.spec import GraphPrecision
 
@@ -82,6 +83,21 @@ def memory_share_of(session: Session) -> float:
 def lanes_of(session: Session) -> int:
     """How many calls of a session may be under way at once; its attribute `lanes`, or one."""
     return int(getattr(session, "lanes", 1))
+
+
+def cancel(session: Session) -> None:
+    """End the calls of a session that are under way in other threads, where it can do that.
+
+    They raise `BackendError`. A network of somebody else's may compute for ever.
+    """
+    end = getattr(session, "cancel", None)
+    if end is not None:
+        end()
+
+
+def closed() -> BackendError:
+    """For a call of a session that was closed."""
+    return BackendError("this model has been closed. Open it again.")
 
 
 def recent(kept: OrderedDict[Key, Value], key: Key, most: int, make: Callable[[], Value]) -> Value:

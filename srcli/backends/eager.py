@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from srcli.backends.base import Batch, Model, OutOfMemory, RunsEveryModel, SessionOptions, recent
+from srcli.backends.base import (
+    Batch,
+    Model,
+    OutOfMemory,
+    RunsEveryModel,
+    SessionOptions,
+    closed,
+    recent,
+)
 from srcli.backends.fused_filters import use_compiled, use_kernel
 from srcli.errors import BackendError
 
@@ -139,7 +147,9 @@ class TorchSession:
 
         with _memory_errors(self), torch.inference_mode():
             tensors = [self._moved(torch.from_numpy(batch)) for batch in batches]
-            answer: Tensor = getattr(self._network, method)(*tensors)
+            if (network := self._network) is None:
+                raise closed()
+            answer: Tensor = getattr(network, method)(*tensors)
             return np.asarray(answer.float().cpu().contiguous().numpy())
 
     def stage(self, batch: Batch) -> Callable[[], object]:
@@ -177,8 +187,10 @@ class TorchSession:
             torch.cuda.empty_cache()
 
     def _run(self, x: Tensor) -> Tensor:
-        assert self._network is not None, "the session is closed"
-        restored: Tensor = self._network(x)
+        network = self._network
+        if network is None:
+            raise closed()
+        restored: Tensor = network(x)
         return restored
 
     def _moved(self, x: Tensor) -> Tensor:

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from srcli.backends.base import Batch, Model, OutOfMemory, Precision, SessionOptions
+from srcli.backends.base import Batch, Model, OutOfMemory, Precision, SessionOptions, closed
 from srcli.backends.cpu_filters import REBUILD
 from srcli.errors import BackendError, DeclinedError, VerificationError, first_line
 from srcli.machine import usable_cores
@@ -103,16 +103,19 @@ class NativeSession:
         return {"device": "cpu", "vectors": f"{vectors()} bits"}
 
     def __call__(self, batch: Batch) -> Batch:
-        assert self._network is not None, "the session is closed"
+        network = self._network
+        if network is None:
+            raise closed()
         try:
-            return self._network(batch)
+            return network(batch)
         except MemoryError as error:
             raise OutOfMemory(first_line(error)) from error
 
     def close(self) -> None:
-        if self._network is not None:
-            self._network.close()
-        self._network = None
+        """Wait for calls under way, then free what the session holds."""
+        network, self._network = self._network, None
+        if network is not None:
+            network.close()
 
 
 def obstacle() -> tuple[str, str] | None:
@@ -199,6 +202,7 @@ class CompiledNetwork(ABC):
         self._helpers = max(0, threads - lanes)  # besides the threads that call
         self._pool = ThreadPoolExecutor(self._helpers, "native") if self._helpers else None
         self._thread = threading.local()
+        self._lanes, self._is_closed = lanes, False
         self._memory: SimpleQueue[_Memory] = SimpleQueue()
         for _ in range(lanes):
             self._memory.put(_Memory())
@@ -223,6 +227,8 @@ class CompiledNetwork(ABC):
         restored = np.empty((count, 3, height * self.scale, width * self.scale), np.float32)
         memory = self._memory.get()
         try:
+            if self._is_closed:
+                raise closed()
             maps = memory.of(self._maps, height, width, self._width)
             for picture, out in zip(batch, restored, strict=True):
                 self._restore(np.ascontiguousarray(picture, np.float32), maps, out)
@@ -231,7 +237,11 @@ class CompiledNetwork(ABC):
         return restored
 
     def close(self) -> None:
-        """End its threads."""
+        """End its threads, when the calls under way are done."""
+        lanes = [self._memory.get() for _ in range(self._lanes)]
+        self._is_closed = True
+        for memory in lanes:
+            self._memory.put(memory)
         if self._pool is not None:
             self._pool.shutdown()
 

@@ -16,6 +16,7 @@ from srcli.backends.base import (
     OutOfMemory,
     RunsEveryModel,
     SessionOptions,
+    closed,
     says_out_of_memory,
 )
 from srcli.backends.cpu_filters import BY_PARTS, PICTURE, TAPS, CpuFilters, shortest_graph
@@ -99,6 +100,7 @@ class OnnxRuntimeSession:
                 "ONNX Runtime finds the GPU but cannot use it. Run `srcli doctor` to see what is "
                 "missing, or use --backend torch."
             )
+        self._under_way: list[Any] = []
         self._input: str = self._session.get_inputs()[0].name
         limits = _limits(self._session.get_inputs()[0].shape)
         self.min_shape: Shape | None = limits[0]
@@ -114,16 +116,30 @@ class OnnxRuntimeSession:
         return {"device": device, "provider": self._provider, "filters": filters}
 
     def __call__(self, batch: Batch) -> Batch:
+        session = self._session
+        if session is None:
+            raise closed()
+        options = runtimes.onnxruntime().RunOptions()
+        self._under_way.append(options)
         try:
-            outputs = self._session.run(None, {self._input: batch})
+            outputs = session.run(None, {self._input: batch}, options)
             if self._filters is not None:
                 found = dict(zip(self._outputs, outputs, strict=True))
                 return self._filters(found.get(PICTURE, batch), found[TAPS])
         except Exception as error:
             if says_out_of_memory(error, "allocate", "bad_alloc"):
                 raise OutOfMemory(first_line(error)) from error
+            if options.terminate:
+                raise BackendError("this run was ended before it was done.") from error
             raise
+        finally:
+            self._under_way.remove(options)
         return np.asarray(outputs[0])
+
+    def cancel(self) -> None:
+        """End calls under way in other threads, at the next operation of the network."""
+        for options in list(self._under_way):
+            options.terminate = True
 
     def stage(self, batch: Batch) -> Callable[[], object]:
         """Put a batch where the graph computes; the result runs it there and waits."""
