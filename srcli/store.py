@@ -115,7 +115,7 @@ def weights_from_file(spec: ModelSpec, scale: Scale, task: Task, file: Path) -> 
 
 def sha256_of(file: Path) -> str:
     """Checksum of a file, in hexadecimal."""
-    with file.open("rb") as stream:
+    with open_regular(file) as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 

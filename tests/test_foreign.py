@@ -299,7 +299,7 @@ def endless(path):
 
 def test_a_loop_without_end_is_given_up(tmp_path, monkeypatch):
     """faults.md 36."""
-    monkeypatch.setattr("srcli.foreign.LONGEST_PROBE", 0.5)
+    monkeypatch.setattr("srcli.probing.LONGEST_PROBE", 0.5)
     before = threading.active_count()
     with pytest.raises(WeightsError, match="loop without end"):
         load_foreign(endless(tmp_path / "net.onnx"))
@@ -359,3 +359,53 @@ def test_closing_while_others_compute(backend):
             except BackendError as error:
                 assert "closed" in str(error)
     session.close()
+
+
+def changed(path, change):
+    """A plain network, made odd."""
+    doubling(path)
+    model = onnx.load(path)
+    change(model)
+    onnx.save(model, path)
+    return path
+
+
+def unknown_operator(model):
+    model.graph.node[1].op_type, model.graph.node[1].domain = "Mystery", "com.x"
+    model.opset_import.append(helper.make_opsetid("com.x", 1))
+
+
+def newer_opset(model):
+    model.opset_import[0].version = 99
+
+
+def newer_format(model):
+    model.ir_version = 99
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (unknown_operator, r"does not know \(Mystery of com\.x\)"),
+        (newer_opset, r"is written in opset 99, this ONNX Runtime reads up to \d+"),
+        (newer_format, r"IR version"),
+    ],
+)
+def test_a_network_that_cannot_be_loaded_is_named(tmp_path, change, says):
+    """faults.md 22: the user's file, not one of the cache, and what is wrong with it."""
+    file = changed(tmp_path / "net.onnx", change)
+    with pytest.raises(WeightsError, match=says) as caught:
+        load_foreign(file)
+    assert str(caught.value).startswith(f"{file}: ")
+    assert "Delete" not in str(caught.value)
+
+
+def test_a_torchvision_that_does_not_fit(monkeypatch, tmp_path):
+    """faults.md 38: fails in its own way, not by ImportError."""
+    package = tmp_path / "spandrel.py"
+    package.write_text("raise RuntimeError('operator torchvision::nms does not exist')")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "spandrel", raising=False)
+    torch.save({"w": torch.ones(3)}, tmp_path / "x.pth")
+    with pytest.raises(MissingPartError, match="torchvision::nms does not exist"):
+        load_foreign(tmp_path / "x.pth")
