@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
@@ -46,6 +47,8 @@ class Server(ThreadingHTTPServer):
         self.delay = 0  # seconds before an answer
         self.moved = None  # where it sends clients to
         self.asked = []  # (path, Range) of every request
+        self.length = None  # what it says that the length is
+        self.drips = None  # seconds between single bytes: of the headers, or of the file
 
     @property
     def address(self):
@@ -63,6 +66,8 @@ class Handler(BaseHTTPRequestHandler):
         wanted = self.headers.get("Range")
         server.asked.append((self.path, wanted))
         self.close_connection = True
+        if server.drips is not None:
+            return self.drip(server)
         time.sleep(server.delay)
         if server.moved and not self.path.endswith("/moved"):
             return self.head(302, 0, ("Location", server.moved))
@@ -80,8 +85,19 @@ class Handler(BaseHTTPRequestHandler):
         rest = server.content[start:]
         self.wfile.write(rest[: server.break_after.pop(0)] if server.break_after else rest)
 
+    def drip(self, server):
+        headers = f"HTTP/1.1 200 OK\r\nContent-Length: {len(server.content)}\r\n\r\n"
+        whole = headers.encode() + server.content
+        sent = 0 if server.drips == "headers" else len(headers)
+        with contextlib.suppress(OSError):  # the client gave up
+            self.wfile.write(whole[:sent])
+            for place in range(sent, sent + 400):
+                self.wfile.write(whole[place : place + 1])
+                time.sleep(0.02)
+
     def head(self, status, length, *headers):
         self.send_response(status)
+        length = self.server.length or length
         for name, value in (("Content-Length", str(length)), *headers):
             self.send_header(name, value)
         self.end_headers()
@@ -509,3 +525,37 @@ def test_published_checksums_and_sizes(shared):
                 assert (sha256_of(file), file.stat().st_size) == (there.sha256, there.size)
                 seen += 1
     assert seen == len(list(folder.iterdir())) > 0
+
+
+@pytest.mark.parametrize("digits", ["9" * 5000, "1" + "0" * 30])
+def test_a_length_that_is_none(server, tmp_path, digits):
+    """faults.md 40: of 5,000 digits."""
+    server.length = digits
+    with pytest.raises(WeightsError, match="larger than"):
+        download(published(server), tmp_path / "theirs.pth", silent)
+
+
+def test_a_length_of_other_signs_is_none(server, tmp_path):
+    """faults.md 40: what counts as a digit in Unicode is no number of bytes."""
+    server.length = "\u00b2"
+    download(published(server), tmp_path / "theirs.pth", silent)
+    assert (tmp_path / "theirs.pth").read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize("part", ["headers", "file"])
+def test_a_server_that_drips_is_given_up(server, tmp_path, monkeypatch, part):
+    """faults.md 40: a least rate, and a time until the file comes."""
+    monkeypatch.setattr(downloads, "WINDOW", 0.3)
+    monkeypatch.setattr(downloads, "LONGEST_ANSWER", 0.5)
+    monkeypatch.setattr(downloads, "PAUSES", ())
+    server.drips = part
+    says = "no file after" if part == "headers" else "slower than"
+    with pytest.raises(WeightsError, match=says):
+        download(published(server), tmp_path / "theirs.pth", silent)
+
+
+def test_no_attempt_takes_for_ever(server, tmp_path, monkeypatch):
+    """faults.md 40: not at any rate."""
+    monkeypatch.setattr(downloads, "LONGEST", -1.0)
+    with pytest.raises(WeightsError, match="not done after"):
+        download(published(server), tmp_path / "theirs.pth", silent)
