@@ -59,7 +59,7 @@ def publication(spec: ModelSpec, scale: int) -> Publication:
             f"{name}: srcli knows of no weights that its authors publish{also}. "
             "Give your own to the other commands with --weights FILE."
         )
-    if found.address is None or found.sha256 is None:
+    if found.address is None:
         wanted = f" as {found.file}" if found.file else ""
         taken = PurePosixPath(found.file).name if found.file else "FILE"
         raise UsageError(
@@ -101,25 +101,33 @@ def fetch(spec: ModelSpec, scale: int, progress: Progress = lambda done, total: 
                 remove(target)  # which is not whole
                 checkpoint.parent.mkdir(exist_ok=True)
                 download(published, checkpoint, progress)
-                convert(checkpoint, target, model=spec.name, scale=scale)
+                try:
+                    convert(checkpoint, target, model=spec.name, scale=scale)
+                finally:  # what does not fit is no use to a next attempt
+                    checkpoint.unlink()
+                    checkpoint.parent.rmdir()
                 seal(target)
-                checkpoint.unlink()
-                checkpoint.parent.rmdir()
     except OSError as error:
         raise _not_writable(target.parent, error) from error
     return target
 
 
 def download(published: Publication, target: Path, progress: Progress) -> None:
-    """Download one file; under its name it is whole and has the published checksum.
+    """Download one file; under its name it is whole and has the published checksum, if any.
 
-    What an earlier attempt left in `target.part` is continued, if the server can do that.
+    What an earlier attempt left in `target.part` is continued, if the server can do that and the
+    checksum can show that the parts belong together.
 
     Raises:
         WeightsError: The server cannot be reached, or its file is too large or another one.
         OSError: The target cannot be written.
     """
     partial = target.with_name(f"{target.name}.part")
+    if published.sha256 is None:
+        partial.unlink(missing_ok=True)
+        _transfer(published, partial, progress)
+        os.replace(partial, target)
+        return
     # Twice: a part of another file, or a server that continues wrongly, is no reason to give up.
     for _ in range(2):
         if _is(partial, published.sha256):  # whole already, when the last run was stopped

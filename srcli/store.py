@@ -89,12 +89,13 @@ def fetched_weights(spec: ModelSpec, scale: Scale) -> Weights | None:
 def fetched_path(spec: ModelSpec, scale: Scale) -> Path | None:
     """Where fetched weights are or will be; None if nothing can be fetched.
 
-    The name holds the published checksum: a new publication is another file.
+    The name holds the published checksum, or one of the address: a new publication is another file.
     """
     published = spec.weights.get(int(scale)) if scale == int(scale) else None
-    if published is None or published.sha256 is None:
+    if published is None or published.address is None:
         return None
-    name = f"{spec.name}-x{scale}-{published.sha256[:16]}.safetensors"
+    key = published.sha256 or hashlib.sha256(published.address.encode()).hexdigest()
+    name = f"{spec.name}-x{scale}-{key[:16]}.safetensors"
     return cache_folder() / "weights" / name
 
 
