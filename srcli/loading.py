@@ -250,19 +250,18 @@ def _no_weights(spec: ModelSpec, scale: Scale, task: Task) -> str:
             "says where)"
         )
     ways.append("give your own with --weights FILE")
-    if (other := _nearest(spec, scale, task)) is not None:
-        ways.append(f"use -m {other}")
+    if (other := _best(scale, task)) is not None:
+        ways.append(f"use -m {other}, the best that ships")
     remedy = ", or ".join(ways)
     return f"{problem}. {remedy[0].upper()}{remedy[1:]}."
 
 
-def _nearest(spec: ModelSpec, scale: Scale, task: Task) -> str | None:
-    """The shipped model for the same work: of the same family if there is one, else the best."""
+def _best(scale: Scale, task: Task) -> str | None:
+    """The shipped model that does the same work with the best scores; None if there is none."""
     able = [w for w in shipped_weights() if (w.scale, w.task) == (scale, task)]
 
-    def merit(weights: Weights) -> tuple[bool, float, str]:
-        same_family = weights.model.partition("-")[0] == spec.name.partition("-")[0]
-        scores = [row["psnr"] for row in weights.scores.values() if "psnr" in row]
-        return same_family, sum(scores) / len(scores) if scores else 0.0, weights.model
+    def merit(weights: Weights) -> tuple[float, str]:
+        scores = [row.get("psnr", row.get("psnr_rgb", 0.0)) for row in weights.scores.values()]
+        return sum(scores) / len(scores) if scores else 0.0, weights.model
 
     return max(able, key=merit).model if able else None
