@@ -12,7 +12,9 @@ from srcli.backends.trt_engine import (
     flavour_of,
     load_tensorrt,
     read_engine,
+    sidecar_path,
 )
+from srcli.cache import is_whole, remove, seal
 from srcli.errors import BackendError, OutputError
 from srcli.store import cache_folder
 
@@ -56,7 +58,11 @@ def cached_engine(graph: Path, precision: str, progress: Progress | None = None)
         path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(path.with_suffix(".lock")):
             if not _usable(path, trt):
+                remove(path)
+                remove(sidecar_path(path))
                 write_engine(path, *build_engine(onnx, options, facts, progress))
+                seal(path)
+                seal(sidecar_path(path))
     except OSError as error:
         raise OutputError(
             f"{path.parent}: cannot be written ({error.strerror}). "
@@ -84,6 +90,8 @@ def _facts(onnx: bytes) -> dict[str, str]:
 
 
 def _usable(path: Path, trt: TensorRt) -> bool:
+    if not (is_whole(path) and is_whole(sidecar_path(path))):
+        return False
     try:
         _, info = read_engine(path)
     except BackendError:

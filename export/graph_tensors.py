@@ -19,7 +19,7 @@ from onnx import TensorProto
 from torch import fx, nn
 from torch.nn import functional as F
 
-from srcli.models.layers import count_up, quotient
+from srcli.models.layers import as_numbers, count_up, quotient
 
 if TYPE_CHECKING:
     from .graph import Writer
@@ -87,6 +87,11 @@ def _count_up(writer: Writer, node: fx.Node, count: Any, like: fx.Node) -> None:
     writer.emit("Squeeze", [count, axes], f"{node.name}.count")
     start, step = (writer.scalar(f"{node.name}.{name}", i) for i, name in enumerate(("from", "by")))
     writer.emit("Range", [start, f"{node.name}.count", step], node.name)
+
+
+def _as_numbers(writer: Writer, node: fx.Node, values: fx.Node, like: fx.Node) -> None:
+    kind = TensorProto.FLOAT16 if writer.half else TensorProto.FLOAT
+    writer.emit("Cast", [values], node.name, to=kind)
 
 
 def _quotient(writer: Writer, node: fx.Node, values: Any, divisor: Any) -> None:
@@ -293,6 +298,7 @@ MODULES: dict[type[nn.Module], Callable[..., None]] = {
 
 OPERATIONS: dict[Any, Callable[..., None]] = {
     builtins.getattr: _attribute,
+    as_numbers: _as_numbers,
     count_up: _count_up,
     quotient: _quotient,
     operator.add: _arithmetic("Add"),

@@ -26,6 +26,6 @@ def write_verified(model: LoadedModel, target: Path) -> list[Comparison]:
         write_weights(partial, weights, published.scale, published.skips())
         network = compiled_network(*read_weights(partial), threads=usable_cores())
         try:
-            return verify_form(model, "native", network, model.spec.tolerance)
+            return verify_form(model, "native", network)
         finally:
             network.close()

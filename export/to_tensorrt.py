@@ -22,6 +22,7 @@ from srcli.backends.trt_engine import (
     last,
     load_tensorrt,
 )
+from srcli.cache import open_regular
 from srcli.errors import BackendError, InputError, UsageError
 from srcli.files import atomic_path
 
@@ -206,7 +207,10 @@ def _load_timing_cache(config: tensorrt.IBuilderConfig, file: Path | None) -> No
     if file is None:
         return
     try:
-        known = file.read_bytes() if file.exists() else b""
+        with open_regular(file) as stream:
+            known = stream.read()
+    except FileNotFoundError:
+        known = b""
     except OSError as error:
         raise InputError(
             f"{file}: the timing cache cannot be read ({error.strerror}). Choose another one."

@@ -2,27 +2,41 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from importlib.resources import as_file, files
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from srcli.backends.base import Batch, Precision, SessionOptions
 from srcli.backends.ort import OnnxRuntimeSession
-from srcli.errors import VerificationError
+from srcli.errors import VerificationError, WeightsError
 from srcli.loading import LoadedModel
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
     from torch import nn
 
 # (height, width) of the crops: a small one, an odd one, and one that is large enough to show
 # what accumulates.
 CROPS = ((24, 24), (37, 53), (96, 128))
 AFFORDABLE = 60e9  # multiply-adds of the published network on one crop
+
+
+# The fused network in double precision against the published one, of the largest value. Measured
+# with random weights: 4e-15 (LAPAR) to 5e-13 (HPINet-L); see benchmarks/every_checkpoint.py.
+ALGEBRA = 1e-9
+# Each fused tensor in float32 against the same in double precision, of its largest value.
+# Measured: 6e-7.
+WEIGHTS = 1e-5
+# By how many times the published network's own rounding another form may be off. Winograd's
+# convolutions need it.
+ROUNDING = 8.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +48,20 @@ class Comparison:
     width: int
     difference: float
     """Largest absolute difference, pictures in [0, 1]."""
+
+    limit: float
+    """The largest that is allowed."""
+
+    reference: Literal["float32", "float64"] = "float32"
+    """What the published network was computed in."""
+
+    rounding: float | None = None
+    """How far the published network in float32 is from itself in float64; None if not looked at."""
+
+    @property
+    def fails(self) -> bool:
+        # Written so that a NaN, which compares false with everything, fails as well.
+        return not self.difference <= self.limit
 
 
 def verify_file(
@@ -51,67 +79,221 @@ def verify_file(
         size: Height and width, if the graph takes one size only.
 
     Raises:
-        VerificationError: A difference exceeds the model's tolerance.
+        VerificationError: As `verify_form`.
+        WeightsError: As `verify_form`.
     """
-    session = OnnxRuntimeSession(graph, SessionOptions())
-    limit = model.spec.tolerance_for(precision)
-    return verify_form(model, "onnx", session, limit, size)
+    session = OnnxRuntimeSession(without_clamp(graph.read_bytes()), SessionOptions())
+    return verify_form(model, "onnx", session, precision, size)
 
 
 def verify_form(
     model: LoadedModel,
     name: str,
     form: Callable[[Batch], Batch],
-    limit: float,
+    precision: Precision = "fp32",
     size: tuple[int, int] | None = None,
 ) -> list[Comparison]:
     """Compare published form, fused form and another on crops of a photograph.
 
+    Two questions are asked apart. Is it the same function: in double precision the fused network
+    must equal the published one, and its float32 weights must be those of double precision,
+    rounded. Is it computed as well: in float32 a form may be off by the model's tolerance, or by
+    `ROUNDING` times what the published network itself is off, where that is more, as with weights
+    that make large values.
+
     Args:
         model: What the form was made from.
         name: Of the form, for people.
-        form: Computes it.
-        limit: The largest difference that is allowed.
+        form: Computes it, before the clamp of networks that have one at their end.
+        precision: What it computes in; shorter ones than fp32 have a fixed limit.
         size: Height and width, if the form takes one size only.
 
+    Returns:
+        What was found for each form and crop.
+
     Raises:
-        VerificationError: A difference exceeds the limit, or the model's tolerance.
+        VerificationError: A form differs by more; the message says which figure is too large.
+        WeightsError: With these weights the published network gives values that are not finite.
     """
-    forms = {"fused": _runner(model.network()), name: form}
-    limits = {"fused": model.spec.tolerance, name: limit}
-    sizes = crops_for(model) if size is None else (size,)
-    results = list(_compare(_runner(model.published()), forms, sizes))
-    for result in results:
-        # Written so that a NaN, which compares false with everything, fails as well.
-        if not result.difference <= limits[result.form]:
-            raise VerificationError(
-                f"{model.label}: the {result.form} form differs from the published network by "
-                f"{result.difference:.2g} at {result.width} x {result.height}, more than the "
-                f"{limits[result.form]:.0e} allowed. No file was written; please report this."
-            )
+    proof = Proof(model)
+    proof.check_weights()
+    forms = {"fused": proof.fused, name: form}
+    limits = {"fused": model.spec.tolerance, name: model.spec.tolerance_for(precision)}
+    exempt = {name} if precision != "fp32" else set()
+    results: list[Comparison] = []
+    for crop in sample_crops(crops_for(model) if size is None else (size,)):
+        reference = proof.on(crop)
+        if not results or _cost(model, crop) <= AFFORDABLE / 100:
+            proof.check_algebra(reference)
+        for label, run in forms.items():
+            found = reference.compare(label, run, limits[label], relative=label not in exempt)
+            if found.fails:
+                raise _too_far(model, found)
+            results.append(found)
     return results
 
 
-def _compare(
-    published: Callable[[Batch], Batch],
-    forms: dict[str, Callable[[Batch], Batch]],
-    sizes: Sequence[tuple[int, int]],
-) -> Iterator[Comparison]:
-    for crop in sample_crops(sizes):
-        expected = published(crop)
-        for name, run in forms.items():
-            actual = run(crop)
-            wrong_shape = actual.shape != expected.shape
-            difference = np.inf if wrong_shape else float(np.abs(actual - expected).max())
-            height, width = crop.shape[2:]
-            yield Comparison(form=name, height=height, width=width, difference=difference)
+class Proof:
+    """A model's networks, open for comparison: published and fused, in float32 and in double.
+
+    Args:
+        model: Whose.
+    """
+
+    def __init__(self, model: LoadedModel) -> None:
+        self.model = model
+        self._fused = _before_clamp(model.network())
+        published = _before_clamp(model.published())
+        exact = copy.deepcopy(published).double()
+        self._exact_fused = exact.fuse()
+        self.published, self.fused = _runner(published), _runner(self._fused)
+        self.exact, self.exact_fused = _runner(exact), _runner(self._exact_fused)
+
+    def on(self, crop: Batch) -> Reference:
+        """What the published network makes of a crop.
+
+        Raises:
+            WeightsError: Values that are not finite.
+        """
+        expected = self.published(crop)
+        if not np.isfinite(expected).all():
+            raise WeightsError(
+                f"{self.model.weights.path}: with these weights {self.model.label} gives values "
+                "that are not finite. Their training diverged, or they are of another model; use "
+                "another checkpoint."
+            )
+        return Reference(self, crop, expected)
+
+    def check_weights(self) -> None:
+        """Compare the tensors of the fused network with those that double precision gives."""
+        exact = self._exact_fused.state_dict()
+        for name, value in self._fused.state_dict().items():
+            if not value.is_floating_point():
+                continue
+            largest = float(exact[name].abs().max()) if value.numel() else 0.0
+            difference = float((value.double() - exact[name]).abs().max()) if value.numel() else 0.0
+            if not difference <= WEIGHTS * largest:
+                raise VerificationError(
+                    f"{self.model.label}: {name} of the fused form differs by {difference:.2g} "
+                    f"from what the published weights give, more than the {WEIGHTS:.0e} of its "
+                    f"largest value, {largest:.2g}, that rounding explains. {_REPORT}"
+                )
+
+    def check_algebra(self, reference: Reference) -> None:
+        """See that the fused network is the published one's function."""
+        difference = _largest_difference(
+            self.exact_fused(reference.crop.astype(float)), reference.exact
+        )
+        largest = float(np.abs(reference.exact).max())
+        if not difference <= ALGEBRA * largest:
+            height, width = reference.crop.shape[2:]
+            raise VerificationError(
+                f"{self.model.label}: the fused form is another function than the published "
+                f"network: in double precision they differ by {difference:.2g} at {width} x "
+                f"{height}, more than {ALGEBRA:.0e} of the largest value, {largest:.2g}. {_REPORT}"
+            )
+
+
+@dataclass
+class Reference:
+    """What the published network makes of one crop."""
+
+    proof: Proof
+    crop: Batch
+    expected: Batch
+    """In float32."""
+
+    @cached_property
+    def exact(self) -> NDArray[np.float64]:
+        """In double precision."""
+        return self.proof.exact(self.crop.astype(np.float64))
+
+    def compare(
+        self, name: str, run: Callable[[Batch], Batch], limit: float, *, relative: bool
+    ) -> Comparison:
+        """Run another form on the crop; in double precision only where float32 is not enough."""
+        height, width = self.crop.shape[2:]
+        actual = run(self.crop)
+        difference = _largest_difference(actual, self.expected)
+        found = Comparison(
+            form=name, height=height, width=width, difference=difference, limit=limit
+        )
+        if not (found.fails and relative):
+            return found
+        rounding = _largest_difference(self.expected, self.exact)
+        return replace(
+            found,
+            difference=_largest_difference(actual, self.exact),
+            limit=max(limit, ROUNDING * rounding),
+            reference="float64",
+            rounding=rounding,
+        )
+
+
+_REPORT = (
+    "No file was written. This is a fault of srcli, not of the weights: please report it. "
+    "`--backend auto` goes on without this form."
+)
+
+
+def _too_far(model: LoadedModel, found: Comparison) -> VerificationError:
+    at = f"{found.width} x {found.height}"
+    why = f"the {found.limit:.2g} allowed"
+    if found.rounding is not None:
+        why += (
+            f", which is the larger of the model's tolerance and {ROUNDING:g} times what the "
+            f"published network's own float32 is off ({found.rounding:.2g})"
+        )
+    return VerificationError(
+        f"{model.label}: the {found.form} form differs from the published network by "
+        f"{found.difference:.2g} at {at}, more than {why}. No file was written. "
+        "`--backend auto` goes on without this form."
+    )
+
+
+def _largest_difference(actual: NDArray[Any], expected: NDArray[Any]) -> float:
+    if actual.shape != expected.shape:
+        return math.inf
+    return float(np.abs(actual - expected).max())
+
+
+def _cost(model: LoadedModel, crop: Batch) -> float:
+    return _per_pixel(model) * math.prod(crop.shape[2:])
+
+
+def _per_pixel(model: LoadedModel) -> float:
+    """Multiply-adds of the published network for each pixel of its input."""
+    return model.spec.multiply_adds(model.scale).published * float(model.grid) ** 2
+
+
+def _before_clamp(network: Any) -> Any:
+    """The network without the clamp at its end, if it has one: differences beyond it count."""
+    if hasattr(network, "clamped"):
+        network.clamped = False
+    return network
+
+
+def without_clamp(graph: bytes) -> bytes:
+    """An exported graph without the clamp at its end, if it has one."""
+    import onnx
+
+    model = onnx.load_model_from_string(graph)
+    makers = {output: node for node in model.graph.node for output in node.output}
+    last = makers[model.graph.output[0].name]
+    name = before = last.input[0]
+    while name in makers and makers[name].op_type in ("Max", "Min", "Clip"):
+        name = makers[name].input[0]
+    if name == before:
+        return graph
+    last.input[0] = name
+    content: bytes = model.SerializeToString()
+    return content
 
 
 def crops_for(model: LoadedModel) -> tuple[tuple[int, int], ...]:
     """Those of `CROPS` that take seconds, in sizes that the model takes; at least a small one."""
-    geometry, scale = model.geometry, model.scale
-    per_pixel = model.spec.multiply_adds(scale).published * float(model.grid) ** 2
-    pixels = AFFORDABLE / per_pixel
+    geometry = model.geometry
+    pixels = AFFORDABLE / _per_pixel(model)
     affordable = [crop for crop in CROPS if math.prod(crop) <= pixels]
     side = max(8, geometry.minimum, math.isqrt(int(pixels)))
     step = geometry.multiple_of
@@ -139,10 +321,10 @@ def sample_crops(sizes: Sequence[tuple[int, int]] = CROPS) -> Iterator[Batch]:
         yield np.ascontiguousarray(pixels[:height, :width].transpose(2, 0, 1)[None])
 
 
-def _runner(network: nn.Module) -> Callable[[Batch], Batch]:
+def _runner(network: nn.Module) -> Callable[[NDArray[Any]], NDArray[Any]]:
     import torch
 
-    def run(batch: Batch) -> Batch:
+    def run(batch: NDArray[Any]) -> NDArray[Any]:
         with torch.inference_mode():
             return np.asarray(network(torch.from_numpy(batch)).numpy())
 

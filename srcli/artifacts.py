@@ -15,13 +15,12 @@ from srcli.errors import InputError, UsageError, WeightsError
 from srcli.files import atomic_path
 from srcli.registry import MODELS, get_model
 from srcli.spec import ModelSpec
-from srcli.store import sha256_of
+from srcli.store import ENGINES, identity, part_names, sha256_of
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
 HEADER = "srcli"
-ENGINES = (".engine", ".plan")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,13 +43,20 @@ def describe(file: Path) -> dict[str, Any]:
     facts: dict[str, Any] = {"file": str(file), "bytes": file.stat().st_size}
     suffix = file.suffix.lower()
     if suffix == ".onnx":
-        return {**facts, "sha256": sha256_of(file), **_graph(file)}
+        return {**facts, **_checksums(file), **_graph(file)}
     if suffix in ENGINES:
         return {**facts, **_engine(file)}
     if suffix in SUFFIXES:
         return {**facts, "sha256": sha256_of(file), **_weights(file)}
     known = ", ".join((".onnx", *ENGINES, *SUFFIXES))
     raise InputError(f"{file}: is none of {known}. Give the name of a model or such a file.")
+
+
+def _checksums(file: Path) -> dict[str, Any]:
+    """Of the file, and if there are others that belong to it, of all together."""
+    others = part_names(file)
+    facts: dict[str, Any] = {"sha256": sha256_of(file)}
+    return {**facts, "parts": others, "identity": identity(file)} if others else facts
 
 
 def identify(tensors: Mapping[str, Tensor]) -> list[Identity]:

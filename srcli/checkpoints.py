@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import pickle
+import re
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from srcli.cache import open_regular
 from srcli.errors import WeightsError
+from srcli.sniffing import kind_of
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -32,6 +35,9 @@ _WRAPPERS = (
     "generator",
     "weights",
 )
+_DEEPEST = 8  # wrappers within each other; a dictionary may hold itself
+# What tools leave among the weights: counts of operations (thop), of averaged models (SWA).
+_EXTRAS = ("total_ops", "total_params", "n_averaged")
 _PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "netG.", "net_g.", "network.", "generator.")
 
 
@@ -103,57 +109,103 @@ def read_tensors(file: Path) -> dict[str, Tensor]:
         raise WeightsError(
             f"{file}: not a checkpoint. Give a file that ends in {', '.join(SUFFIXES)}."
         )
-    try:
-        file.open("rb").close()
-    except FileNotFoundError:
-        raise WeightsError(f"{file}: there is no such file. Check the path.") from None
-    except OSError as error:
-        raise WeightsError(f"{file}: cannot be read ({error.strerror}).") from error
-    tensors = _unwrapped(_read(file))
+    kind = kind_of(file)
+    if kind == "onnx":
+        raise WeightsError(
+            f"{file}: is an ONNX network, not a checkpoint. Rename it so that it ends in .onnx, "
+            "and give it with --model-file."
+        )
+    content = _read_safetensors(file) if kind == "safetensors" else _read(file)
+    tensors = _unwrapped(content)
     if not tensors:
         raise WeightsError(f"{file}: holds no tensors. Give a checkpoint of a network.")
+    for name, value in tensors.items():
+        if (reason := _oddity(value)) is not None:
+            raise WeightsError(
+                f"{file}: {_shown(name)} is {reason}, which srcli does not read. Save the weights "
+                "as plain tensors of floating-point numbers."
+            )
     return {k: v.detach().float() if v.is_floating_point() else v for k, v in tensors.items()}
 
 
-def _read(file: Path) -> Any:
-    if file.suffix.lower() == ".safetensors":
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
+def _oddity(value: Tensor) -> str | None:
+    """Why a tensor is not one of plain numbers; None if it is."""
+    import torch
 
-        try:
-            return load_file(file)
-        except SafetensorError as error:
-            raise WeightsError(
-                f"{file}: damaged or not a safetensors file ({error}). Fetch it again."
-            ) from error
+    if value.is_meta:
+        return "a tensor without values (on the meta device)"
+    if value.is_quantized:
+        return "quantised"
+    if value.layout != torch.strided or value.is_nested:
+        return "sparse or nested"
+    if value.is_complex():
+        return "complex"
+    # A view may repeat a single number without end.
+    if value.numel() * value.element_size() > value.untyped_storage().nbytes():
+        return "larger than what the file holds of it"
+    return None
+
+
+def _shown(name: str) -> str:
+    return "".join(sign if sign.isprintable() else "?" for sign in name[:100])
+
+
+def _read_safetensors(file: Path) -> Any:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(file)
+    except (SafetensorError, KeyError, ValueError, TypeError) as error:
+        raise WeightsError(
+            f"{file}: damaged or not a safetensors file ({error}). Fetch it again."
+        ) from error
+
+
+def _read(file: Path) -> Any:
     import torch
 
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), open_regular(file) as stream:
             warnings.simplefilter("ignore")  # about pickle versions: only the outcome matters
             # Tensors and plain containers only: a pickle may otherwise run any program it likes.
-            return torch.load(file, map_location="cpu", weights_only=True)
+            # By content: PyTorch goes by the name of a file.
+            return torch.load(stream, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        raise WeightsError(
-            f"{file}: refused: it holds Python objects beside tensors, which could run code. "
-            "Ask its author for a .safetensors file, or for a checkpoint of the state_dict alone."
-        ) from error
+        raise WeightsError(f"{file}: {_refusal(str(error))}") from error
     except Exception as error:  # a damaged pickle can fail in any way at all
         raise WeightsError(
             f"{file}: damaged or not a PyTorch checkpoint. Fetch it again."
         ) from error
 
 
-def _unwrapped(content: Any) -> dict[str, Tensor]:
+def _refusal(said: str) -> str:
+    """What to say of a pickle with more than tensors in it; `said` is PyTorch's reason."""
+    found = re.search(r"(?:Unsupported global: )?GLOBAL (\S+)", said)
+    advice = "Ask its author for a .safetensors file, or for a checkpoint of the state_dict alone."
+    if found is None:
+        return f"refused: it is damaged, or holds more than tensors, which could run code. {advice}"
+    name = _shown(found[1])
+    return (
+        f"refused: it holds Python objects ({name}) beside tensors, which could run code; whole "
+        f"networks are saved so. {advice}"
+    )
+
+
+def _unwrapped(content: Any, depth: int = 0) -> dict[str, Tensor]:
     import torch
 
-    if not isinstance(content, Mapping):
+    if not isinstance(content, Mapping) or depth > _DEEPEST:
         return {}
     for key in _WRAPPERS:
         inner = content.get(key)
         if isinstance(inner, Mapping) and inner:
-            return _unwrapped(inner)
-    return {str(k): v for k, v in content.items() if isinstance(v, torch.Tensor)}
+            return _unwrapped(inner, depth + 1)
+    return {
+        str(k): v
+        for k, v in content.items()
+        if isinstance(v, torch.Tensor) and str(k).rpartition(".")[2] not in _EXTRAS
+    }
 
 
 def _without_prefix(tensors: dict[str, Tensor], wanted: set[str]) -> dict[str, Tensor]:

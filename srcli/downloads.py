@@ -6,8 +6,11 @@ import http.client
 import os
 import re
 import ssl
+import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeout
 from pathlib import Path, PurePosixPath
 from typing import IO
 from urllib.error import HTTPError, URLError
@@ -16,6 +19,7 @@ from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 from srcli import __version__
 from srcli.artifacts import convert
+from srcli.cache import is_whole, remove, seal
 from srcli.errors import OutputError, UsageError, WeightsError
 from srcli.spec import ModelSpec, Publication
 from srcli.store import fetched_path, sha256_of
@@ -25,6 +29,11 @@ Progress = Callable[[int, int], None]
 
 SCHEMES = ("http", "https")
 TIMEOUT = 30.0  # seconds that a server may say nothing
+LONGEST_ANSWER = 90.0  # seconds until the file begins to come
+LEAST_RATE = 1000.0  # bytes a second, over...
+WINDOW = 30.0  # ...so many seconds
+LONGEST = 4 * 3600.0  # seconds for one attempt
+MOST_DIGITS = 18  # of a number of bytes
 LARGEST = 256 << 20  # bytes, where the size is not published; the largest model here has 90 MB
 BLOCK = 1 << 16  # bytes read at once
 PAUSES = (1.0, 2.0, 4.0)  # seconds before the second attempt, the third...
@@ -50,7 +59,7 @@ def publication(spec: ModelSpec, scale: int) -> Publication:
             f"{name}: srcli knows of no weights that its authors publish{also}. "
             "Give your own to the other commands with --weights FILE."
         )
-    if found.address is None or found.sha256 is None:
+    if found.address is None:
         wanted = f" as {found.file}" if found.file else ""
         taken = PurePosixPath(found.file).name if found.file else "FILE"
         raise UsageError(
@@ -88,27 +97,37 @@ def fetch(spec: ModelSpec, scale: int, progress: Progress = lambda done, total: 
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(target.with_suffix(".lock")):
-            if not target.exists():
+            if not is_whole(target):
+                remove(target)  # which is not whole
                 checkpoint.parent.mkdir(exist_ok=True)
                 download(published, checkpoint, progress)
-                convert(checkpoint, target, model=spec.name, scale=scale)
-                checkpoint.unlink()
-                checkpoint.parent.rmdir()
+                try:
+                    convert(checkpoint, target, model=spec.name, scale=scale)
+                finally:  # what does not fit is no use to a next attempt
+                    checkpoint.unlink()
+                    checkpoint.parent.rmdir()
+                seal(target)
     except OSError as error:
         raise _not_writable(target.parent, error) from error
     return target
 
 
 def download(published: Publication, target: Path, progress: Progress) -> None:
-    """Download one file; under its name it is whole and has the published checksum.
+    """Download one file; under its name it is whole and has the published checksum, if any.
 
-    What an earlier attempt left in `target.part` is continued, if the server can do that.
+    What an earlier attempt left in `target.part` is continued, if the server can do that and the
+    checksum can show that the parts belong together.
 
     Raises:
         WeightsError: The server cannot be reached, or its file is too large or another one.
         OSError: The target cannot be written.
     """
     partial = target.with_name(f"{target.name}.part")
+    if published.sha256 is None:
+        partial.unlink(missing_ok=True)
+        _transfer(published, partial, progress)
+        os.replace(partial, target)
+        return
     # Twice: a part of another file, or a server that continues wrongly, is no reason to give up.
     for _ in range(2):
         if _is(partial, published.sha256):  # whole already, when the last run was stopped
@@ -152,7 +171,8 @@ def _attempt(published: Publication, partial: Path, progress: Progress) -> bool:
     """Ask once for what is missing, and append it; whether something was there before."""
     start = partial.stat().st_size if partial.exists() else 0
     largest = published.size or LARGEST
-    with _ask(published, partial, start) as answer:
+    pace = _Pace()
+    with _answered(published, partial, start) as answer:
         first = _first_byte(answer)
         if first not in (0, start):
             partial.unlink(missing_ok=True)
@@ -167,9 +187,46 @@ def _attempt(published: Publication, partial: Path, progress: Progress) -> bool:
                 _check_size(published, partial, done, largest)
                 file.write(block)
                 progress(done, total or done)
+                pace.check(done - start)
     if done < total:
         raise _TransferError(f"the connection ended after {done} of {total} bytes")
     return start > 0
+
+
+class _Pace:
+    """Whether what comes comes fast enough: a server that drips would hold everybody for ever."""
+
+    def __init__(self) -> None:
+        self._begun = self._since = time.monotonic()
+        self._before = 0
+
+    def check(self, done: int) -> None:
+        """Raise `_TransferError` if the `done` bytes of this attempt took too long."""
+        now = time.monotonic()
+        if now - self._begun > LONGEST:
+            raise _TransferError(f"not done after {LONGEST / 3600:g} hours")
+        if now - self._since < WINDOW:
+            return
+        if done - self._before < LEAST_RATE * (now - self._since):
+            raise _TransferError(f"slower than {LEAST_RATE:g} bytes a second")
+        self._since, self._before = now, done
+
+
+def _answered(published: Publication, partial: Path, start: int) -> http.client.HTTPResponse:
+    """`_ask`, for a limited time: each of a server's lines may take as long as a timeout."""
+    answer: Future[http.client.HTTPResponse] = Future()
+
+    def ask() -> None:
+        try:
+            answer.set_result(_ask(published, partial, start))
+        except BaseException as error:
+            answer.set_exception(error)
+
+    threading.Thread(target=ask, daemon=True).start()
+    try:
+        return answer.result(LONGEST_ANSWER)
+    except FutureTimeout as error:
+        raise _TransferError(f"no file after {LONGEST_ANSWER:g} seconds") from error
 
 
 def _ask(published: Publication, partial: Path, start: int) -> http.client.HTTPResponse:
@@ -237,13 +294,15 @@ def _first_byte(answer: http.client.HTTPResponse) -> int:
     if answer.status != http.client.PARTIAL_CONTENT:
         return 0
     found = re.match(r"bytes (\d+)-", answer.headers.get("Content-Range", ""))
-    return int(found[1]) if found else -1
+    return int(found[1]) if found and len(found[1]) <= MOST_DIGITS else -1
 
 
 def _total(answer: http.client.HTTPResponse, start: int) -> int:
     """Bytes of the whole file; 0 if the server does not say."""
     length = answer.headers.get("Content-Length", "")
-    return start + int(length) if length.isdecimal() else 0
+    if not (length.isascii() and length.isdecimal()):
+        return 0
+    return start + int(length[:MOST_DIGITS])
 
 
 def _check_size(published: Publication, partial: Path, size: int, largest: int) -> None:
@@ -257,7 +316,7 @@ def _check_size(published: Publication, partial: Path, size: int, largest: int) 
 
 def _read(answer: http.client.HTTPResponse) -> bytes:
     try:
-        return answer.read(BLOCK)
+        return answer.read1(BLOCK)  # `read` would wait for a whole block
     except (OSError, http.client.HTTPException) as error:
         raise _TransferError(_words(error)) from error
 

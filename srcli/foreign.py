@@ -9,15 +9,14 @@ are approximate for that reason.
 from __future__ import annotations
 
 import importlib.util
-import math
 import os
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from srcli.adapting import adapted, not_loaded
 from srcli.backends.base import Batch, SessionOptions
 from srcli.backends.ort import OnnxRuntimeSession
 from srcli.errors import (
@@ -29,21 +28,17 @@ from srcli.errors import (
 )
 from srcli.files import atomic_path
 from srcli.loading import LoadedModel, Note
+from srcli.probing import limited, reach, scale_of
+from srcli.sniffing import kind_of
 from srcli.spec import Geometry, GraphPrecision, ModelSpec, MultiplyAdds, Task
-from srcli.store import Weights, cache_folder, into_cache, sha256_of
+from srcli.store import Weights, cache_folder, identity
 
 if TYPE_CHECKING:
-    import onnx
     from torch import nn
 
 
-Run = Callable[[Batch], Batch]
-
-PROBED = 96  # side of the picture on which a network's reach is looked for
-LEAST_MARGIN = 16
-FELT = 1e-4  # of the range: what a changed pixel must do to another to count
 OPSET = 18  # of what PyTorch exports
-FORMAT = 1  # raised when the graphs kept in the cache are written in another way
+FORMAT = 2  # raised when the graphs kept in the cache are written in another way
 EXPORT_TOLERANCE = 1e-3
 
 
@@ -69,14 +64,15 @@ class ForeignModel(LoadedModel):
             raise BackendError(f"{self.weights.path}: is run in fp32 only. Leave out --precision.")
         name = f"{self.weights.sha256[:16]}-f{FORMAT}.onnx"
         path = cache_folder() / "foreign" / name
-        if not path.exists():
-            self.note(f"preparing {self.label}; this happens once")
-            with into_cache(), atomic_path(path) as partial:
+
+        def make(target: Path) -> None:
+            with atomic_path(target) as partial:
                 if self.kind == "onnx":
-                    partial.write_bytes(_adapted(self.weights.path).SerializeToString())
+                    partial.write_bytes(adapted(self.weights.path))
                 else:
                     _export(self, partial)
-        return path
+
+        return self._kept(path, make)
 
     def tap_graph(self, precision: GraphPrecision = "fp32") -> None:
         """Nothing is known of what is inside."""
@@ -112,10 +108,14 @@ def load_foreign(
 
 def _from_graph(file: Path, note: Note) -> ForeignModel:
     draft = _model(file, "onnx", scale=1, geometry=Geometry(margin=0), parameters=0, note=note)
-    session = OnnxRuntimeSession(draft.graph(), SessionOptions())
+    try:
+        session = OnnxRuntimeSession(draft.graph(), SessionOptions())
+    except BackendError as error:
+        raise WeightsError(f"{file}: {not_loaded(file, str(error))}") from error
     fixed = _fixed_size(session)
-    scale = _scale_of(session, file, fixed)
-    margin = _reach(session, scale, fixed)
+    run = limited(session, file)
+    scale = scale_of(run, file, fixed)
+    margin = reach(run, scale, fixed)
     geometry = Geometry(
         margin=margin,
         floats_per_pixel=128,
@@ -140,8 +140,9 @@ def _from_checkpoint(file: Path, note: Note) -> ForeignModel:
 
     wanted = found.size_requirements
     multiple = max(1, wanted.multiple_of)
+    scale_of(run, file, (side := _accepted(64, wanted.minimum, multiple), side))
     geometry = Geometry(
-        margin=-(-_reach(run, found.scale, None, step=multiple) // multiple) * multiple,
+        margin=-(-reach(run, found.scale, None, step=multiple) // multiple) * multiple,
         minimum=max(1, wanted.minimum),
         multiple_of=multiple,
         floats_per_pixel=256,
@@ -151,6 +152,11 @@ def _from_checkpoint(file: Path, note: Note) -> ForeignModel:
     return _model(
         file, "spandrel", scale=found.scale, geometry=geometry, parameters=parameters, note=note
     )
+
+
+def _accepted(side: int, minimum: int, multiple: int) -> int:
+    """The smallest side of at least `side` pixels that a network accepts."""
+    return -(-max(side, minimum) // multiple) * multiple
 
 
 def _model(
@@ -187,13 +193,15 @@ def _model(
 
 def _digest(file: Path) -> str:
     try:
-        return sha256_of(file)
+        return identity(file)
     except OSError as error:
         raise WeightsError(f"{file}: cannot be read ({error.strerror}).") from error
 
 
 def _described(file: Path) -> Any:
     """What spandrel makes of a checkpoint."""
+    if kind_of(file) == "onnx":
+        raise WeightsError(f"{file}: is an ONNX network. Rename it so that it ends in .onnx.")
     if importlib.util.find_spec("spandrel") is None:
         raise MissingPartError(
             f"{file}: checkpoints that are not ours need spandrel. "
@@ -201,10 +209,11 @@ def _described(file: Path) -> Any:
         )
     try:
         import spandrel
-    except ImportError as error:
+    except Exception as error:  # a torchvision of another torch fails in ways of its own
         raise MissingPartError(
-            f"{file}: spandrel cannot be loaded ({first_line(error)}). "
-            "Run `pip install srcli[spandrel]`, or give an .onnx file."
+            f"{file}: spandrel cannot be loaded ({first_line(error)}). Run "
+            "`pip install srcli[spandrel]`, with torch and torchvision of versions that belong "
+            "together, or give an .onnx file."
         ) from error
     try:
         found = spandrel.ModelLoader("cpu").load_from_file(os.fspath(file))
@@ -219,121 +228,10 @@ def _described(file: Path) -> Any:
     return found
 
 
-def _adapted(file: Path) -> onnx.ModelProto:
-    """The graph behind our convention: `input` n x 3 x h x w -> `output`, float32, RGB in [0, 1].
-
-    Half precision at the border, channels last and networks for one plane are adapted.
-
-    Raises:
-        WeightsError: It does not take and give one picture.
-    """
-    import onnx
-    from onnx import TensorProto, helper, numpy_helper
-
-    try:
-        model = onnx.load(file)
-        onnx.checker.check_model(model)
-    except Exception as error:  # protobuf's and onnx's own, which share no base class
-        raise WeightsError(f"{file}: is no ONNX model ({first_line(error)}).") from error
-    graph = model.graph
-    constants = {tensor.name for tensor in graph.initializer}
-    inputs = [value for value in graph.input if value.name not in constants]
-    if len(inputs) != 1 or len(graph.output) < 1:
-        raise WeightsError(f"{file}: takes {len(inputs)} inputs, not one picture. Use another.")
-    first, last = inputs[0], graph.output[0]
-    sides = [d.dim_value or 0 for d in first.type.tensor_type.shape.dim]
-    if len(sides) != 4:
-        raise WeightsError(f"{file}: takes no batch of pictures ({len(sides)} dimensions).")
-    channels_last = sides[3] in (1, 3) and sides[1] not in (1, 3)
-    planes = sides[3] if channels_last else sides[1]
-    kind = first.type.tensor_type.elem_type
-    if planes not in (0, 1, 3) or kind not in (TensorProto.FLOAT, TensorProto.FLOAT16):
-        raise WeightsError(f"{file}: takes no RGB picture in floating point. Use another.")
-
-    before: list[Any] = []
-    after: list[Any] = []
-
-    def add(nodes: list[Any], operator: str, *values: str, **attributes: Any) -> str:
-        output = f"srcli.{operator}.{len(before)}.{len(after)}"
-        nodes.append(helper.make_node(operator, list(values), [output], **attributes))
-        return output
-
-    value, result = "srcli.input", last.name
-    if planes == 1:
-        graph.initializer.extend(
-            numpy_helper.from_array(np.array(shape, np.int64), name)
-            for name, shape in (("srcli.single", [-1, 1, 0, 0]), ("srcli.rgb", [-1, 3, 0, 0]))
-        )
-        value = add(before, "Reshape", value, "srcli.single")
-    if channels_last:
-        value = add(before, "Transpose", value, perm=[0, 2, 3, 1])
-        result = add(after, "Transpose", result, perm=[0, 3, 1, 2])
-    if kind == TensorProto.FLOAT16:
-        value = add(before, "Cast", value, to=TensorProto.FLOAT16)
-    if last.type.tensor_type.elem_type == TensorProto.FLOAT16:
-        result = add(after, "Cast", result, to=TensorProto.FLOAT)
-    if planes == 1:
-        result = add(after, "Reshape", result, "srcli.rgb")
-    before.append(helper.make_node("Identity", [value], [first.name]))
-    after.append(helper.make_node("Identity", [result], ["srcli.output"]))
-
-    nodes = [*before, *graph.node, *after]
-    del graph.node[:]
-    graph.node.extend(nodes)
-    batch = sides[0]
-    height, width = sides[1:3] if channels_last else sides[2:4]
-    if planes == 1 and batch:
-        batch = 0 if batch % 3 else batch // 3
-    shape: list[int | str | None] = [batch or "batch", 3, height or "height", width or "width"]
-    graph.input.remove(first)
-    graph.input.insert(0, helper.make_tensor_value_info("srcli.input", TensorProto.FLOAT, shape))
-    del graph.output[:]
-    out: list[int | str | None] = ["batch", 3, "out_height", "out_width"]
-    graph.output.append(helper.make_tensor_value_info("srcli.output", TensorProto.FLOAT, out))
-    return model
-
-
 def _fixed_size(session: OnnxRuntimeSession) -> tuple[int, int] | None:
     """Height and width, if the graph takes only one size."""
     limits = session.min_shape, session.max_shape
     return None if limits[0] is None or limits[1] is None else (limits[1][2], limits[1][3])
-
-
-def _scale_of(run: Run, file: Path, fixed: tuple[int, int] | None) -> int:
-    height, width = fixed or (64, 64)
-    try:
-        restored = run(np.full((1, 3, height, width), 0.5, np.float32))
-    except Exception as error:
-        raise WeightsError(
-            f"{file}: does not run on a picture of {width} x {height} ({first_line(error)})."
-        ) from error
-    enlarged: int = restored.shape[2]
-    scale, rest = divmod(enlarged, height)
-    if restored.shape != (1, 3, height * scale, width * scale) or rest or not scale:
-        raise WeightsError(
-            f"{file}: makes {restored.shape} from a picture of {width} x {height}, which is no "
-            "enlargement by a whole number."
-        )
-    return scale
-
-
-def _reach(run: Run, scale: int, fixed: tuple[int, int] | None, *, step: int = 1) -> int:
-    """How many input pixels away a changed pixel is felt, and half as much again."""
-    side = -(-PROBED // step) * step
-    height, width = fixed or (side, side)
-    picture = np.random.default_rng(0).random((1, 3, height, width), np.float32)
-    other = picture.copy()
-    y, x = height // 2, width // 2
-    other[:, :, y, x] = 1 - np.round(other[:, :, y, x])
-    felt = np.abs(run(picture) - run(other)).max(axis=(0, 1)) > FELT
-    rows, columns = np.nonzero(felt)
-    if not rows.size:
-        return LEAST_MARGIN
-    far = int(
-        max(np.abs(rows // scale - y).max(initial=0), np.abs(columns // scale - x).max(initial=0))
-    )
-    margin: int = max(LEAST_MARGIN, math.ceil(1.5 * int(far)))
-    return min(margin, (min(fixed) - 1) // 4) if fixed else margin
 
 
 def _export(model: ForeignModel, target: Path) -> None:
@@ -344,7 +242,7 @@ def _export(model: ForeignModel, target: Path) -> None:
 
     network = model.published()
     step, least = model.geometry.multiple_of, model.geometry.minimum
-    side = -(-max(64, least) // step) * step
+    side = _accepted(64, least, step)
     sides = {0: "batch", 2: "height", 3: "width"}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

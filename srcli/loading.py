@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import importlib
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from srcli.errors import UsageError, WeightsError
+from srcli.cache import entry, is_whole
+from srcli.errors import (
+    MissingPartError,
+    UsageError,
+    VerificationError,
+    WeightsError,
+    first_line,
+)
 from srcli.registry import DEFAULT_MODEL, check_scale, get_model
 from srcli.spec import (
     Geometry,
@@ -22,9 +31,10 @@ from srcli.spec import (
 )
 from srcli.store import (
     Weights,
+    cache_folder,
+    fetched_path,
     find_weights,
     graph_path,
-    into_cache,
     native_path,
     shipped_weights,
     weights_from_file,
@@ -112,8 +122,7 @@ class LoadedModel:
         """
         if self.spec.distinct_taps is None or precision == "fp16":
             return None
-        path = self._graph_path(precision, "taps")
-        if not (path.exists() or self._is_symmetric()):
+        if not self._is_symmetric(self._graph_path(precision, "taps")):
             return None
         return self._exported(precision, "taps")
 
@@ -122,32 +131,69 @@ class LoadedModel:
         if not self.spec.compiled:
             return None
         path = native_path(self.weights)
-        if not path.exists():
-            if self.spec.distinct_taps is not None and not self._is_symmetric():
-                return None
-            self.note(f"preparing {self.label}; this happens once")
-            with into_cache():
-                importlib.import_module("srcli.export.to_native").write_verified(self, path)
-        return path
+        if self.spec.distinct_taps is not None and not self._is_symmetric(path):
+            return None
+        return self._kept(path, lambda target: _exporter("to_native").write_verified(self, target))
 
-    def _is_symmetric(self) -> bool:
-        """Whether the filters are; those of a dictionary of the user's own need not be."""
-        network: Any = self.network()
+    def _is_symmetric(self, path: Path) -> bool:
+        """Whether the filters are; those of a dictionary of the user's own need not be.
+
+        A file `path` in the cache was only made if they are.
+        """
+        if is_whole(path):
+            return True
+        with self._needs_packages():
+            network: Any = self.network()
         return bool(network.taps.out_channels == self.spec.distinct_taps)
+
+    def _kept(self, path: Path, make: Callable[[Path], object]) -> Path:
+        """An entry of the cache, made now if it is not there or not whole.
+
+        Raises:
+            VerificationError: What was made did not prove itself, now or earlier in this process.
+            MissingPartError: It has to be made, and a package for that is missing.
+        """
+        if path in _refused:
+            raise VerificationError(_refused[path])
+        try:
+            with self._needs_packages():
+                return entry(path, make, label=self.label, note=self.note)
+        except VerificationError as error:
+            _refused[path] = str(error)
+            raise
+
+    @contextmanager
+    def _needs_packages(self) -> Iterator[None]:
+        """Around what is done once for each model, and takes packages that running does not."""
+        try:
+            yield
+        except ImportError as error:
+            package = (error.name or "PyTorch").partition(".")[0]
+            raise MissingPartError(
+                f"{self.label} has to be prepared once, which takes {package}, and that cannot be "
+                f"loaded ({first_line(error)}). Run `pip install {package}`, or copy the folder "
+                f"{cache_folder()} from a machine where {self.label} has been used."
+            ) from error
 
     def _graph_path(self, precision: GraphPrecision, form: GraphForm) -> Path:
         return graph_path(self.weights, precision if form == "whole" else f"{precision}-{form}")
 
     def _exported(self, precision: GraphPrecision, form: GraphForm = "whole") -> Path:
-        path = self._graph_path(precision, form)
-        if not path.exists():
-            self.note(f"preparing {self.label} for ONNX Runtime; this happens once")
-            # By name: `export` builds on this package, which must not import it in turn.
-            exporter = importlib.import_module("srcli.export.to_onnx")
+        def make(target: Path) -> None:
+            exporter = _exporter("to_onnx")
             options = exporter.OnnxOptions(precision=precision, form=form)
-            with into_cache():
-                exporter.export_verified(self, path, options)
-        return path
+            exporter.export_verified(self, target, options)
+
+        return self._kept(self._graph_path(precision, form), make)
+
+
+# Forms that did not prove themselves, and why: several backends may ask for one.
+_refused: dict[Path, str] = {}
+
+
+def _exporter(name: str) -> Any:
+    # By name: `export` builds on this package, which must not import it in turn.
+    return importlib.import_module(f"srcli.export.{name}")
 
 
 def load(
@@ -201,16 +247,36 @@ def _pruned(weights: Weights, threshold: float) -> Weights:
 
 
 def _no_weights(spec: ModelSpec, scale: Scale, task: Task, kind: InputKind) -> str:
-    wanted = (scale, task, kind)
-    others = sorted({w.model for w in shipped_weights() if (w.scale, w.task, w.kind) == wanted})
+    """Why there are none, and the ways to some: its authors', the user's own, another model's."""
     purpose = f"to {task} by {float(scale):g}" if scale > 1 else f"to {task}"
-    ways = ["give your own with --weights FILE"]
+    problem = f"srcli ships no weights for {spec.name} {purpose}"
+    ways = []
+    published = spec.weights.get(int(scale)) if task == "upscale" and scale == int(scale) else None
     if kind != "clean":
-        purpose = f"for --input {kind} {purpose}"
-        ways.insert(0, "leave out --input")
-    elif task == "upscale" and scale in spec.weights:
-        ways.insert(0, f"run `srcli weights fetch {spec.name} -s {scale}` for its authors'")
-    if others:
-        ways.append(f"use -m {others[0]}")
+        problem, published = f"{problem} of {kind} pictures", None
+        ways.append("leave out --input")
+    if published is not None and (path := fetched_path(spec, scale)) is not None:
+        if os.path.lexists(path):
+            problem = f"{path}: the weights that were fetched are damaged"
+        ways.append(f"run `srcli weights fetch {spec.name} -s {scale}` for its authors'")
+    elif published is not None:
+        ways.append(
+            f"fetch its authors' with a browser (`srcli weights fetch {spec.name} -s {scale}` "
+            "says where)"
+        )
+    ways.append("give your own with --weights FILE")
+    if (other := _best(scale, task, kind)) is not None:
+        ways.append(f"use -m {other}, the best that ships")
     remedy = ", or ".join(ways)
-    return f"srcli ships no weights for {spec.name} {purpose}. {remedy[0].upper()}{remedy[1:]}."
+    return f"{problem}. {remedy[0].upper()}{remedy[1:]}."
+
+
+def _best(scale: Scale, task: Task, kind: InputKind) -> str | None:
+    """The shipped model that does the same work with the best scores; None if there is none."""
+    able = [w for w in shipped_weights() if (w.scale, w.task, w.kind) == (scale, task, kind)]
+
+    def merit(weights: Weights) -> tuple[float, str]:
+        scores = [row.get("psnr", row.get("psnr_rgb", 0.0)) for row in weights.scores.values()]
+        return sum(scores) / len(scores) if scores else 0.0, weights.model
+
+    return max(able, key=merit).model if able else None

@@ -103,7 +103,8 @@ class Publication:
     """Of the checkpoint itself, http or https; None where no program can fetch it."""
 
     sha256: str | None = None
-    """Of the checkpoint, in hexadecimal; known wherever `address` is."""
+    """Of the checkpoint, in hexadecimal; None where it is not known: then whatever comes is only
+    checked for being the model's tensors."""
 
     size: int | None = None
     """Of the checkpoint in bytes, if known."""

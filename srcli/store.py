@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import tomllib
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
-from srcli.errors import OutputError, WeightsError
+from srcli.cache import is_whole, open_regular
+from srcli.errors import WeightsError
 from srcli.spec import InputKind, ModelSpec, Scale, Task
 
-GRAPH_FORMAT = 2
+ENGINES = (".engine", ".plan")
+"""Suffixes of TensorRT engines."""
+
+GRAPH_FORMAT = 3
 """Raised whenever the exporter makes another graph from the same weights: old files are left."""
 
 
@@ -80,9 +85,9 @@ def find_weights(
 
 
 def fetched_weights(spec: ModelSpec, scale: Scale) -> Weights | None:
-    """What `srcli weights fetch` has put into the cache for a model and scale, if it has."""
+    """What `srcli weights fetch` has put into the cache for a model and scale, if it is whole."""
     path = fetched_path(spec, scale)
-    if path is None or not path.exists():
+    if path is None or not is_whole(path):
         return None
     licence = spec.weights[int(scale)].licence or "none stated"
     return replace(weights_from_file(spec, scale, "upscale", path), licence=licence)
@@ -91,12 +96,13 @@ def fetched_weights(spec: ModelSpec, scale: Scale) -> Weights | None:
 def fetched_path(spec: ModelSpec, scale: Scale) -> Path | None:
     """Where fetched weights are or will be; None if nothing can be fetched.
 
-    The name holds the published checksum: a new publication is another file.
+    The name holds the published checksum, or one of the address: a new publication is another file.
     """
     published = spec.weights.get(int(scale)) if scale == int(scale) else None
-    if published is None or published.sha256 is None:
+    if published is None or published.address is None:
         return None
-    name = f"{spec.name}-x{scale}-{published.sha256[:16]}.safetensors"
+    key = published.sha256 or hashlib.sha256(published.address.encode()).hexdigest()
+    name = f"{spec.name}-x{scale}-{key[:16]}.safetensors"
     return cache_folder() / "weights" / name
 
 
@@ -117,8 +123,84 @@ def weights_from_file(spec: ModelSpec, scale: Scale, task: Task, file: Path) -> 
 
 def sha256_of(file: Path) -> str:
     """Checksum of a file, in hexadecimal."""
-    with file.open("rb") as stream:
+    with open_regular(file) as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def identity(file: Path) -> str:
+    """A checksum of all that a file of weights, a graph or an engine consists of, in hexadecimal.
+
+    Large ONNX networks keep their weights in files of their own, engines their facts: these count
+    too. A file without such parts has its own SHA-256.
+
+    Raises:
+        OSError: The file cannot be read.
+        WeightsError: A part is missing, cannot be read, or lies outside of the file's folder.
+    """
+    names = part_names(file)
+    own = sha256_of(file)
+    if not names:
+        return own
+    parts = {name: _part_digest(file, name) for name in names}
+    return hashlib.sha256(json.dumps([own, parts], sort_keys=True).encode()).hexdigest()
+
+
+def part_names(file: Path) -> list[str]:
+    """Names, relative to its folder, of the other files that a file needs to be whole."""
+    suffix = file.suffix.lower()
+    if suffix == ".onnx":
+        return _external_data(file)
+    if suffix in ENGINES:
+        return [f"{file.name}.json"]
+    return []
+
+
+def _external_data(file: Path) -> list[str]:
+    import onnx
+    from onnx.external_data_helper import ExternalDataInfo, uses_external_data
+
+    try:
+        model = onnx.load(file, load_external_data=False)
+    except OSError:
+        raise
+    except Exception:  # protobuf's own: it is no graph, and whoever opens it says so
+        return []
+    found = {
+        ExternalDataInfo(tensor).location
+        for tensor in _tensors(model)
+        if uses_external_data(tensor)
+    }
+    return sorted(found)
+
+
+def _tensors(message: Any) -> Iterator[Any]:
+    """All tensors within a protobuf message of ONNX, wherever they are."""
+    for field_, value in message.ListFields():
+        if field_.message_type is None:
+            continue
+        for inner in (value,) if hasattr(value, "ListFields") else value:
+            if field_.message_type.name == "TensorProto":
+                yield inner
+            else:
+                yield from _tensors(inner)
+
+
+def _part_digest(file: Path, name: str) -> str:
+    part = file.parent / name
+    inside = file.parent.resolve()
+    if not part.resolve().is_relative_to(inside):
+        raise WeightsError(
+            f"{file}: names {name}, outside of its folder, as a part of it. Get the network from "
+            "somebody you trust, with all its files in one folder."
+        )
+    try:
+        with open_regular(part) as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError as error:
+        raise WeightsError(
+            f"{file}: a part of it, {name}, cannot be read ({error.strerror}). Put it beside "
+            "the file, where it was when the network was saved."
+        ) from error
 
 
 def cache_folder() -> Path:
@@ -129,19 +211,6 @@ def cache_folder() -> Path:
     from platformdirs import user_cache_path
 
     return user_cache_path("srcli", appauthor=False)
-
-
-@contextmanager
-def into_cache() -> Iterator[None]:
-    """What is written in this block lies in the cache: errors say how to have it elsewhere."""
-    try:
-        yield
-    except OutputError as error:
-        reason = str(error).rpartition(". ")[0] or str(error)  # the last sentence is a remedy
-        raise OutputError(
-            f"{reason}. It is srcli's cache: make it writable, free some space, or name another "
-            "folder in SRCLI_CACHE."
-        ) from error
 
 
 def native_path(weights: Weights) -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+from reference import fill
 
 from srcli.loading import LoadedModel, load
 from srcli.registry import get_model
@@ -16,4 +17,14 @@ def untrained_model(name: str, scale: int, folder: Path, *, seed: int = 0) -> Lo
     if not file.exists():
         torch.manual_seed(seed)
         torch.save(get_model(name).build(scale).state_dict(), file)
+    return load(name, scale, task="denoise" if scale == 1 else "upscale", weights=file)
+
+
+def filled_model(name: str, scale: int, folder: Path) -> LoadedModel:
+    """With weights that keep no layer small: values grow to hundreds."""
+    file = folder / f"{name}-x{scale}-filled.pth"
+    if not file.exists():
+        network = get_model(name).build(scale)
+        fill(network)
+        torch.save(network.state_dict(), file)
     return load(name, scale, task="denoise" if scale == 1 else "upscale", weights=file)

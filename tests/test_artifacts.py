@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import save_file
 
 from srcli.artifacts import describe, identify
+from srcli.commands import restoring
 from srcli.registry import get_model
 from srcli.store import find_weights, sha256_of
 
@@ -120,3 +123,97 @@ def test_headers_of_others_are_shown_as_they_are(tmp_path, header):
     file = tmp_path / "w.safetensors"
     save_file({"weight": torch.zeros(3)}, file, {"srcli": header})
     assert describe(file)["srcli"] == header
+
+
+def external_network(folder, gain, parts=("w.data",)):
+    """An ONNX network of x2 whose weights lie in files of their own."""
+
+    from onnx import TensorProto, external_data_helper, helper, numpy_helper
+
+    kernel = np.zeros((12, 3, 1, 1), np.float32)
+    for plane in range(3):
+        kernel[plane * 4 : plane * 4 + 4, plane] = gain
+    tensors = [
+        numpy_helper.from_array(kernel, "w"),
+        numpy_helper.from_array(np.zeros(12, np.float32), "b"),
+    ]
+    nodes = [
+        helper.make_node("Conv", ["x", "w", "b"], ["c"]),
+        helper.make_node("DepthToSpace", ["c"], ["y"], blocksize=2, mode="CRD"),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 3, "h", "w"])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 3, "H", "W"])],
+        tensors,
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    for tensor, part in zip(model.graph.initializer, parts, strict=False):
+        external_data_helper.set_external_data(tensor, part)
+        (folder / part).parent.mkdir(exist_ok=True)
+        (folder / part).write_bytes(tensor.raw_data)
+        tensor.ClearField("raw_data")
+    file = folder / "net.onnx"
+    file.write_bytes(model.SerializeToString())
+    return file
+
+
+@pytest.mark.parametrize("parts", [("w.data",), ("w.data", "b.data"), ("in/w", "in/b")])
+def test_a_network_retrained_under_the_same_name(tmp_path, srcli, parts):
+    """faults.md 1: its weights lie in files of their own, of which each counts."""
+    from srcli.store import identity
+
+    picture = tmp_path / "in.png"
+    Image.new("RGB", (12, 9), (200, 100, 50)).save(picture)
+    file = external_network(tmp_path, 1.0, parts)
+    seen = []
+    for gain in (1.0, 0.25):
+        assert external_network(tmp_path, gain, parts) == file
+        restoring.foreign.cache_clear()  # as in another process
+        out = tmp_path / f"{gain}.png"
+        code, _, err = srcli("upscale", picture, "--model-file", file, "-o", out)
+        assert code == 0, err
+        with Image.open(out) as made:
+            seen.append(np.asarray(made)[4, 4].tolist())
+    assert seen == [[200, 100, 50], [50, 25, 12]]
+
+    identities = {identity(file)}
+    for part in parts:
+        content = (tmp_path / part).read_bytes()
+        (tmp_path / part).write_bytes(content[:-1] + b"?")
+        identities.add(identity(file))
+        (tmp_path / part).write_bytes(content)
+    assert len(identities) == 1 + len(parts)
+
+    (tmp_path / parts[0]).unlink()
+    restoring.foreign.cache_clear()
+    code, _, err = srcli("upscale", picture, "--model-file", file, "-o", tmp_path / "x.png")
+    assert code == 3
+    assert f"{parts[0]}, cannot be read" in err
+
+
+def test_what_an_onnx_file_consists_of_is_told(tmp_path, srcli):
+    """faults.md 1."""
+    file = external_network(tmp_path, 1.0)
+    facts = json.loads(srcli("models", file, "--json")[1])
+    assert facts["parts"] == ["w.data"]
+    assert facts["identity"] != facts["sha256"]
+
+
+@pytest.mark.parametrize("part", ["../secret", "/etc/hostname"])
+def test_parts_elsewhere_are_not_read(tmp_path, part):
+    """faults.md 1."""
+    import onnx
+
+    from srcli.errors import WeightsError
+    from srcli.store import identity
+
+    file = external_network(tmp_path, 1.0)
+    model = onnx.load(file, load_external_data=False)
+    for entry in model.graph.initializer[0].external_data:
+        if entry.key == "location":
+            entry.value = part
+    file.write_bytes(model.SerializeToString())
+    with pytest.raises(WeightsError, match="outside of its folder"):
+        identity(file)

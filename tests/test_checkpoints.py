@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import pickle
+import zipfile
 
 import pytest
 import torch
@@ -169,3 +171,141 @@ def test_other_suffixes_are_refused(network, tmp_path):
     (tmp_path / "net.zip").write_bytes(b"")
     with pytest.raises(WeightsError, match="not a checkpoint"):
         load_weights(network, tmp_path / "net.zip")
+
+
+def pointer(tensors, file):
+    file.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 3\n")
+
+
+def web_page(tensors, file):
+    file.write_text("<!DOCTYPE html>\n<html><title>Not\x1b[2J found</title></html>")
+
+
+def torchscript(tensors, file):
+    torch.jit.trace(torch.nn.Conv2d(3, 3, 1), torch.ones(1, 3, 4, 4)).save(file)
+
+
+def whole_network(tensors, file):
+    torch.save(torch.nn.Sequential(torch.nn.Conv2d(3, 3, 1)), file)
+
+
+def onnx_network(tensors, file):
+    from srcli.export.to_onnx import to_onnx
+    from srcli.loading import load
+
+    file.write_bytes(to_onnx(load("lapar-c", 2)).SerializeToString())
+
+
+def gzipped(tensors, file):
+    import gzip
+
+    file.write_bytes(gzip.compress(b"whatever"))
+
+
+def archive(tensors, file):
+    with zipfile.ZipFile(file, "w") as made:
+        made.writestr("folder/weights.pth", b"whatever")
+
+
+def swelling(tensors, file):
+    torch.save({"w": torch.zeros(1 << 20)}, file)
+    with zipfile.ZipFile(file) as stored:
+        parts = {name: stored.read(name) for name in stored.namelist()}
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as packed:
+        for name, content in parts.items():
+            packed.writestr(name, content)
+    assert file.stat().st_size < 100_000
+
+
+def repeated(tensors, file):
+    torch.save({"w": torch.zeros(1).expand(1 << 20, 1 << 20)}, file)
+
+
+def sparse(tensors, file):
+    torch.save({"w": torch.eye(3).to_sparse()}, file)
+
+
+def quantised(tensors, file):
+    torch.save({"w": torch.quantize_per_tensor(torch.ones(3), 0.1, 0, torch.qint8)}, file)
+
+
+def meta(tensors, file):
+    torch.save({"w": torch.empty(3, device="meta")}, file)
+
+
+def complex_numbers(tensors, file):
+    torch.save({"w": torch.ones(3, dtype=torch.complex64)}, file)
+
+
+def holding_itself(tensors, file):
+    content = {}
+    content["state_dict"] = content
+    torch.save(content, file)
+
+
+def index(tensors, file):
+    file.write_text('{"metadata": {}, "weight_map": {"a": "model-1-of-2.safetensors"}}')
+
+
+def pipe(tensors, file):
+    os.mkfifo(file)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (pointer, "git lfs pull"),
+        (web_page, r"is a web page \(\"Not\?\[2J found\"\)"),
+        (torchscript, r"is a program \(TorchScript\)"),
+        (whole_network, r"Python objects \(torch\.nn\.modules\.container\.Sequential\)"),
+        (onnx_network, "is an ONNX network"),
+        (gzipped, r"is packed \(gzip\)"),
+        (archive, "ZIP archive"),
+        (index, "in several files"),
+        (swelling, "parts are compressed"),
+        (repeated, "larger than what the file holds"),
+        (sparse, "sparse"),
+        (quantised, "quantised"),
+        (meta, "without values"),
+        (complex_numbers, "complex"),
+        (holding_itself, "no tensors"),
+        (pipe, "no regular file"),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_what_is_no_checkpoint_is_named(make, says, tensors, tmp_path):
+    """faults.md 21, 35, 38: what it is and what to do, never that it could run code."""
+    file = tmp_path / "net.pth"
+    make(tensors, file)
+    with pytest.raises(WeightsError, match=says) as caught:
+        read_tensors(file)
+    assert str(caught.value).startswith(f"{file}: ")
+    assert str(caught.value).endswith((".", "`."))
+
+
+def test_the_content_decides_not_the_name(tensors, network, tmp_path):
+    """faults.md 21: safetensors called .pth, and the reverse."""
+    save_file(tensors, tmp_path / "net.pth")
+    torch.save(tensors, tmp_path / "net.safetensors")
+    for name in ("net.pth", "net.safetensors"):
+        load_weights(network, tmp_path / name)
+        assert same(network, tensors)
+
+
+EXTRAS = {
+    "thop": lambda t: t | {"total_ops": torch.ones(1), "w_conv.total_params": torch.ones(1)},
+    "SWA": lambda t: {"n_averaged": torch.tensor(3)} | {f"module.{k}": v for k, v in t.items()},
+    "both": lambda t: {
+        "state_dict": {f"module.{k}": v for k, v in t.items()}
+        | {"module.total_ops": torch.ones(1), "n_averaged": torch.tensor(3)}
+    },
+}
+
+
+@pytest.mark.parametrize("add", EXTRAS.values(), ids=EXTRAS)
+def test_what_tools_leave_among_the_weights_is_left_out(add, tensors, network, tmp_path):
+    """faults.md 21."""
+    torch.save(add(tensors), tmp_path / "net.pth")
+    load_weights(network, tmp_path / "net.pth")
+    assert same(network, tensors)

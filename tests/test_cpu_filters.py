@@ -274,3 +274,18 @@ def test_asymmetric_filters_stay_in_the_graph(tmp_path, backend):
 def test_without_it_the_whole_graph_is_run():
     model = load("lapar-c", 2)
     assert shortest_graph(model, "fp32") == model.graph()
+
+
+def test_a_size_that_cannot_be_counted_is_refused():
+    """faults.md 39: strides of 0 make a shape whose scratch memory would wrap to a few bytes."""
+    planes = 2**64 // (5 * 7 * 4) + 1
+    picture, filtered = (
+        np.lib.stride_tricks.as_strided(
+            np.zeros(9, np.float32), (1, planes, 3, 3), (0, 0, 12, 4), writeable=True
+        )
+        for _ in range(2)
+    )
+    taps = np.zeros((1, 13, 3, 3), np.float32)
+    compiled = pytest.importorskip(COMPILED, exc_type=ImportError)
+    with pytest.raises(MemoryError):
+        compiled.filter(picture, taps, filtered, 0, 3)

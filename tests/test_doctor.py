@@ -18,7 +18,7 @@ from packaging.requirements import Requirement
 
 from srcli import health, store
 from srcli.backends import BACKENDS
-from srcli.cuda import Driver
+from srcli.cuda import Driver, driver
 from srcli.health import Finding, backends, installed, onnx_runtime, probes
 from srcli.health.finding import guarded
 from srcli.health.gpu import driver_finding, torch_finding
@@ -372,3 +372,36 @@ def test_a_format_that_is_missing_is_named(monkeypatch):
     finding = only(pictures)
     assert finding.status == "problem"
     assert "avif (no codec)" in finding.found
+
+
+def test_damaged_entries_of_the_cache_are_named(tmp_path, monkeypatch):
+    """faults.md 33: the doctor said "no problems"."""
+    from srcli.cache import seal
+
+    monkeypatch.setenv("SRCLI_CACHE", str(tmp_path))
+    (tmp_path / "graphs").mkdir()
+    for name in ("a.onnx", "b.onnx"):
+        (tmp_path / "graphs" / name).write_bytes(bytes(1000))
+        seal(tmp_path / "graphs" / name)
+    assert only(cache).status == "ok"
+    (tmp_path / "graphs" / "b.onnx").write_bytes(bytes(999) + b"1")
+    finding = only(cache)
+    assert finding.status == "note"
+    assert "b.onnx is not as srcli wrote it" in finding.found
+    assert "made anew" in finding.remedy
+
+
+def test_no_probe_loads_pytorch_where_there_is_no_gpu():
+    """faults.md 28: it alone takes more than a second."""
+    if driver().devices:
+        pytest.skip("a machine with a GPU, whose PyTorch is looked at")
+    script = (
+        "import sys\n"
+        "from srcli.health.probes import PROBES\n"
+        "for checks in PROBES.values():\n"
+        "    for check in checks:\n"
+        "        list(check())\n"
+        "sys.exit('torch' in sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True)
+    assert done.returncode == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
@@ -19,6 +20,7 @@ import torch
 from PIL import Image
 
 from srcli import downloads, registry
+from srcli.cache import SEAL
 from srcli.checkpoints import SUFFIXES, fits, read_tensors
 from srcli.downloads import download
 from srcli.errors import OutputError, UsageError, WeightsError
@@ -45,6 +47,8 @@ class Server(ThreadingHTTPServer):
         self.delay = 0  # seconds before an answer
         self.moved = None  # where it sends clients to
         self.asked = []  # (path, Range) of every request
+        self.length = None  # what it says that the length is
+        self.drips = None  # seconds between single bytes: of the headers, or of the file
 
     @property
     def address(self):
@@ -62,6 +66,8 @@ class Handler(BaseHTTPRequestHandler):
         wanted = self.headers.get("Range")
         server.asked.append((self.path, wanted))
         self.close_connection = True
+        if server.drips is not None:
+            return self.drip(server)
         time.sleep(server.delay)
         if server.moved and not self.path.endswith("/moved"):
             return self.head(302, 0, ("Location", server.moved))
@@ -79,8 +85,19 @@ class Handler(BaseHTTPRequestHandler):
         rest = server.content[start:]
         self.wfile.write(rest[: server.break_after.pop(0)] if server.break_after else rest)
 
+    def drip(self, server):
+        headers = f"HTTP/1.1 200 OK\r\nContent-Length: {len(server.content)}\r\n\r\n"
+        whole = headers.encode() + server.content
+        sent = 0 if server.drips == "headers" else len(headers)
+        with contextlib.suppress(OSError):  # the client gave up
+            self.wfile.write(whole[:sent])
+            for place in range(sent, sent + 400):
+                self.wfile.write(whole[place : place + 1])
+                time.sleep(0.02)
+
     def head(self, status, length, *headers):
         self.send_response(status)
+        length = self.server.length or length
         for name, value in (("Content-Length", str(length)), *headers):
             self.send_header(name, value)
         self.end_headers()
@@ -341,7 +358,8 @@ def test_weights_are_fetched_and_found(srcli, origin, tmp_path, photograph):
     assert out.strip() == f"{path}  {NAME} x{SCALE}"
     assert fits(get_model(NAME).build(SCALE), read_tensors(path))
     assert find_weights(get_model(NAME), SCALE, "upscale").licence == "Test Licence 1.0"
-    assert cached(tmp_path) == [path.parent, path]
+    seal = path.with_name(f"{path.name}{SEAL}")
+    assert sorted(cached(tmp_path)) == sorted([path.parent, path, seal])
 
     code, _, err = srcli("upscale", picture, "-m", NAME, "-s", SCALE, "--backend", "torch")
     assert code == 0, err
@@ -486,14 +504,15 @@ def test_the_registry_is_sound(spec):
     for scale, there in spec.weights.items():
         assert scale in spec.scales_for("upscale")
         assert there.page.startswith("https://")
-        assert (there.address is None) == (there.sha256 is None)
+        # A checksum is known wherever it could be taken.
+        assert there.sha256 is None or there.address is not None
         if there.address is None:
             with pytest.raises(UsageError):
                 downloads.publication(spec, scale)
         else:
             assert there.address.startswith("https://")
             assert PurePosixPath(there.address).suffix in SUFFIXES
-            assert len(bytes.fromhex(there.sha256)) == 32
+            assert there.sha256 is None or len(bytes.fromhex(there.sha256)) == 32
 
 
 def test_published_checksums_and_sizes(shared):
@@ -507,3 +526,55 @@ def test_published_checksums_and_sizes(shared):
                 assert (sha256_of(file), file.stat().st_size) == (there.sha256, there.size)
                 seen += 1
     assert seen == len(list(folder.iterdir())) > 0
+
+
+@pytest.mark.parametrize("digits", ["9" * 5000, "1" + "0" * 30])
+def test_a_length_that_is_none(server, tmp_path, digits):
+    """faults.md 40: of 5,000 digits."""
+    server.length = digits
+    with pytest.raises(WeightsError, match="larger than"):
+        download(published(server), tmp_path / "theirs.pth", silent)
+
+
+def test_a_length_of_other_signs_is_none(server, tmp_path):
+    """faults.md 40: what counts as a digit in Unicode is no number of bytes."""
+    server.length = "\u00b2"
+    download(published(server), tmp_path / "theirs.pth", silent)
+    assert (tmp_path / "theirs.pth").read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize("part", ["headers", "file"])
+def test_a_server_that_drips_is_given_up(server, tmp_path, monkeypatch, part):
+    """faults.md 40: a least rate, and a time until the file comes."""
+    monkeypatch.setattr(downloads, "WINDOW", 0.3)
+    monkeypatch.setattr(downloads, "LONGEST_ANSWER", 0.5)
+    monkeypatch.setattr(downloads, "PAUSES", ())
+    server.drips = part
+    says = "no file after" if part == "headers" else "slower than"
+    with pytest.raises(WeightsError, match=says):
+        download(published(server), tmp_path / "theirs.pth", silent)
+
+
+def test_no_attempt_takes_for_ever(server, tmp_path, monkeypatch):
+    """faults.md 40: not at any rate."""
+    monkeypatch.setattr(downloads, "LONGEST", -1.0)
+    with pytest.raises(WeightsError, match="not done after"):
+        download(published(server), tmp_path / "theirs.pth", silent)
+
+
+@pytest.mark.parametrize("fits", [True, False])
+def test_without_a_checksum_the_tensors_are_checked(srcli, origin, tmp_path, monkeypatch, fits):
+    """faults.md 32: a checkpoint whose checksum is not known."""
+    spec = get_model(NAME)
+    bare = replace(spec.weights[SCALE], sha256=None)
+    monkeypatch.setitem(spec.weights, SCALE, bare)
+    if not fits:
+        torch.save(get_model(NAME).build(2).state_dict(), tmp_path / "other.pth")
+        origin.content = (tmp_path / "other.pth").read_bytes()
+    code, _, err = srcli("weights", "fetch", NAME, "-s", SCALE, "--yes")
+    path = fetched_path(spec, SCALE)
+    assert "checksum is not known" in err
+    assert (code, path.exists()) == ((0, True) if fits else (3, False)), err
+    assert not list(path.parent.glob("**/*.part"))
+    if fits:
+        assert find_weights(spec, SCALE, "upscale").path == path

@@ -98,3 +98,27 @@ def test_unusable_cache(
     with pytest.raises(OutputError, match="Set SRCLI_CACHE"):
         cached_engine(graph, "fp32")
     assert built == []
+
+
+@pytest.mark.parametrize("part", ["", ".json", ".sha256", ".json.sha256"])
+def test_a_flipped_bit_anywhere_builds_anew(built, graph, part):
+    """faults.md 33: in the engine, in the facts beside it, in what seals either."""
+    path = cached_engine(graph, "fp32")
+    file = path.with_name(path.name + part)
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+    assert cached_engine(graph, "fp32") == path
+    assert len(built) == 2
+    assert cached_engine(graph, "fp32") == path
+    assert len(built) == 2
+
+
+def test_a_pipe_in_the_place_of_an_engine_holds_nobody(built, graph):
+    """faults.md 33."""
+    import os
+
+    path = cached_engine(graph, "fp32")
+    path.unlink()
+    os.mkfifo(path)
+    assert cached_engine(graph, "fp32").read_bytes() == PLAN

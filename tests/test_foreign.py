@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
 import sys
+import threading
 import types
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import onnx
@@ -13,7 +17,7 @@ from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
 from srcli.backends import open_model
-from srcli.backends.base import SessionOptions
+from srcli.backends.base import SessionOptions, cancel
 from srcli.backends.eager import TorchSession
 from srcli.backends.ort import OnnxRuntimeSession
 from srcli.errors import BackendError, DeclinedError, MissingPartError, WeightsError
@@ -225,3 +229,183 @@ def test_graphs_of_one_size_are_left_to_onnx_runtime(tmp_path, photograph):
     backend, session = open_model("auto", model, SessionOptions())
     assert backend.name == "ort"
     session.close()
+
+
+def shifty(path, *, otherwise):
+    """Doubles pictures without content, and enlarges others by `otherwise`."""
+    body = [
+        helper.make_graph(
+            [helper.make_node("Resize", ["input", "", name], [f"y{name}"], mode="nearest")],
+            name,
+            [],
+            [helper.make_tensor_value_info(f"y{name}", TensorProto.FLOAT, ["n", 3, "H", "W"])],
+        )
+        for name in ("two", "more")
+    ]
+    nodes = [
+        helper.make_node("ReduceMax", ["input"], ["high"], keepdims=0),
+        helper.make_node("ReduceMin", ["input"], ["low"], keepdims=0),
+        helper.make_node("Equal", ["high", "low"], ["flat"]),
+        helper.make_node("If", ["flat"], ["y"], then_branch=body[0], else_branch=body[1]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "shifty",
+        [helper.make_tensor_value_info("input", TensorProto.FLOAT, ["n", 3, "h", "w"])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 3, "H", "W"])],
+        [
+            numpy_helper.from_array(np.array([1, 1, scale, scale], np.float32), name)
+            for name, scale in (("two", 2), ("more", otherwise))
+        ],
+    )
+    opset = [helper.make_opsetid("", 18)]
+    onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=10), path)
+    return path
+
+
+def test_a_network_is_probed_with_content(tmp_path):
+    """faults.md 34: x2 on a flat picture, x5 on others."""
+    with pytest.raises(WeightsError, match="by 2 or by 5, as the picture is"):
+        load_foreign(shifty(tmp_path / "net.onnx", otherwise=5))
+    assert load_foreign(shifty(tmp_path / "same.onnx", otherwise=2)).scale == 2
+
+
+def endless(path):
+    """A graph that loops for ever."""
+    body = helper.make_graph(
+        [helper.make_node("Identity", [a], [b]) for a, b in (("on", "still"), ("v", "w"))],
+        "body",
+        [
+            helper.make_tensor_value_info("i", TensorProto.INT64, []),
+            helper.make_tensor_value_info("on", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("v", TensorProto.FLOAT, None),
+        ],
+        [
+            helper.make_tensor_value_info("still", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("w", TensorProto.FLOAT, None),
+        ],
+    )
+    graph = helper.make_graph(
+        [helper.make_node("Loop", ["", "yes", "input"], ["y"], body=body)],
+        "endless",
+        [helper.make_tensor_value_info("input", TensorProto.FLOAT, ["n", 3, "h", "w"])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 3, "H", "W"])],
+        [numpy_helper.from_array(np.array(True), "yes")],
+    )
+    opset = [helper.make_opsetid("", 18)]
+    onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=10), path)
+    return path
+
+
+def test_a_loop_without_end_is_given_up(tmp_path, monkeypatch):
+    """faults.md 36."""
+    monkeypatch.setattr("srcli.probing.LONGEST_PROBE", 0.5)
+    before = threading.active_count()
+    with pytest.raises(WeightsError, match="loop without end"):
+        load_foreign(endless(tmp_path / "net.onnx"))
+    for thread in threading.enumerate():
+        if thread.daemon and thread is not threading.main_thread():
+            thread.join(5)
+    assert threading.active_count() <= before
+
+
+def test_ctrl_c_ends_a_loop_without_end(tmp_path, monkeypatch):
+    """faults.md 36: at once, with the exit code of an interruption."""
+    Image.new("RGB", (9, 9)).save(tmp_path / "in.png")
+    monkeypatch.setenv("SRCLI_CACHE", str(tmp_path / "cache"))
+    net = endless(tmp_path / "net.onnx")
+    command = [sys.executable, "-m", "srcli", "upscale", tmp_path / "in.png", "--model-file", net]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            # It says that it prepares the network, and then runs it for ever.
+            assert "preparing" in process.stderr.readline()
+            with pytest.raises(subprocess.TimeoutExpired):
+                process.wait(2)
+            process.send_signal(signal.SIGINT)
+            _, err = process.communicate(timeout=20)
+        finally:
+            process.kill()
+    assert process.returncode == 130
+    assert "Traceback" not in err
+
+
+def test_calls_under_way_can_be_ended(tmp_path):
+    """faults.md 36: and the session goes on with others."""
+    session = OnnxRuntimeSession(endless(tmp_path / "net.onnx"), SessionOptions())
+    with ThreadPoolExecutor(1) as pool:
+        call = pool.submit(session, np.zeros((1, 3, 8, 8), np.float32))
+        while not session._under_way:
+            pass
+        cancel(session)
+        with pytest.raises(BackendError, match="ended before it was done"):
+            call.result(20)
+    session.close()
+    with pytest.raises(BackendError, match="closed"):
+        session(np.zeros((1, 3, 8, 8), np.float32))
+
+
+@pytest.mark.parametrize("backend", ["native", "openvino", "ort", "torch"])
+def test_closing_while_others_compute(backend):
+    """faults.md 42: they are done, or hear that it was closed; no AssertionError."""
+    session = open_model(backend, load("lapar-c", 2), SessionOptions(threads=2, lanes=2))[1]
+    batch = np.random.default_rng(0).random((1, 3, 100, 120), np.float32)
+    expected = session(batch)
+    with ThreadPoolExecutor(3) as pool:
+        calls = [pool.submit(session, batch) for _ in range(6)]
+        session.close()
+        for call in calls:
+            try:
+                np.testing.assert_allclose(call.result(60), expected, atol=1e-6)
+            except BackendError as error:
+                assert "closed" in str(error)
+    session.close()
+
+
+def changed(path, change):
+    """A plain network, made odd."""
+    doubling(path)
+    model = onnx.load(path)
+    change(model)
+    onnx.save(model, path)
+    return path
+
+
+def unknown_operator(model):
+    model.graph.node[1].op_type, model.graph.node[1].domain = "Mystery", "com.x"
+    model.opset_import.append(helper.make_opsetid("com.x", 1))
+
+
+def newer_opset(model):
+    model.opset_import[0].version = 99
+
+
+def newer_format(model):
+    model.ir_version = 99
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (unknown_operator, r"does not know \(Mystery of com\.x\)"),
+        (newer_opset, r"is written in opset 99, this ONNX Runtime reads up to \d+"),
+        (newer_format, r"IR version"),
+    ],
+)
+def test_a_network_that_cannot_be_loaded_is_named(tmp_path, change, says):
+    """faults.md 22: the user's file, not one of the cache, and what is wrong with it."""
+    file = changed(tmp_path / "net.onnx", change)
+    with pytest.raises(WeightsError, match=says) as caught:
+        load_foreign(file)
+    assert str(caught.value).startswith(f"{file}: ")
+    assert "Delete" not in str(caught.value)
+
+
+def test_a_torchvision_that_does_not_fit(monkeypatch, tmp_path):
+    """faults.md 38: fails in its own way, not by ImportError."""
+    package = tmp_path / "spandrel.py"
+    package.write_text("raise RuntimeError('operator torchvision::nms does not exist')")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "spandrel", raising=False)
+    torch.save({"w": torch.ones(3)}, tmp_path / "x.pth")
+    with pytest.raises(MissingPartError, match="torchvision::nms does not exist"):
+        load_foreign(tmp_path / "x.pth")

@@ -12,7 +12,7 @@ from srcli.backends.openvino import OpenVinoBackend
 from srcli.backends.ort import OnnxRuntimeBackend
 from srcli.backends.trt import TensorRtBackend
 from srcli.cuda import driver
-from srcli.errors import BackendError, DeclinedError
+from srcli.errors import BackendError, DeclinedError, VerificationError
 from srcli.spec import ModelSpec
 
 # Fastest first on a CPU, as measured: see `benchmarks/results`.
@@ -50,18 +50,38 @@ def get_backend(name: str, spec: ModelSpec | None = None, precision: Precision =
 def open_model(name: str, model: Model, options: SessionOptions) -> tuple[Backend, Session]:
     """Open a model in the backend of this name; `auto` is the fastest that takes it here.
 
+    Where a form of the model does not prove itself, `auto` says so and goes on; PyTorch then runs
+    the published network, which needs no proof.
+
     Raises:
         BackendError: As `get_backend`, or the backend does not run these weights.
+        VerificationError: The one backend that was asked for has a form that does not prove itself.
+        WeightsError: The network gives values that are not finite.
     """
     reasons: list[str] = []
+    refused = False
     for backend in _able(name, model.spec, options.precision, reasons):
         try:
+            if refused and isinstance(backend, TorchBackend):
+                model.note(f"{model.spec.name}: the published network is run, by PyTorch")
+                return backend, backend.open_published(model, options)
             return backend, backend.open(model, options)
-        except DeclinedError as error:
+        except (DeclinedError, VerificationError) as error:
             if name != "auto":
                 raise
             reasons.append(str(error))  # names the backend itself
+            if unproven := _unproven(error):
+                refused = True
+                model.note(f"{backend.name} is left out: {unproven}")
     raise _no_backend(name, reasons)
+
+
+def _unproven(error: Exception) -> str | None:
+    """What did not prove itself, in one sentence; None if the backend declined otherwise."""
+    cause = error if isinstance(error, VerificationError) else error.__cause__
+    if not isinstance(cause, VerificationError):
+        return None
+    return str(cause).partition(" No file was written.")[0]
 
 
 def _able(

@@ -146,6 +146,16 @@ static const char *flaw(const Work *work, Py_ssize_t top, Py_ssize_t bottom)
     return NULL;
 }
 
+/* Five padded rows of each plane; 0 if these are more than can be counted. An array may repeat its
+   numbers by strides of 0, so that its shape says nothing of what there is in memory. */
+static size_t scratch_bytes(Py_ssize_t planes, Py_ssize_t width)
+{
+    const Py_ssize_t most = PY_SSIZE_T_MAX / (Py_ssize_t)(SIDE * sizeof(float));
+    if (width > most - 2 * REACH || (planes > 0 && width + 2 * REACH > most / planes))
+        return 0;
+    return ((size_t)planes * (size_t)(width + 2 * REACH) * SIDE + 1) * sizeof(float);
+}
+
 static int do_work(const Work *work, Py_ssize_t top, Py_ssize_t bottom)
 {
     const char *wrong = flaw(work, top, bottom);
@@ -154,8 +164,8 @@ static int do_work(const Work *work, Py_ssize_t top, Py_ssize_t bottom)
         return -1;
     }
     const Py_ssize_t *shape = work->picture.shape;
-    size_t padded = (size_t)shape[3] + 2 * REACH;
-    float *scratch = PyMem_Malloc((size_t)shape[1] * SIDE * padded * sizeof(float));
+    size_t bytes = scratch_bytes(shape[1], shape[3]);
+    float *scratch = bytes ? PyMem_Malloc(bytes) : NULL;
     if (scratch == NULL) {
         PyErr_NoMemory();
         return -1;

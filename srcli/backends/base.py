@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal, Protocol, TypeVar, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from srcli.errors import BackendError
 from srcli.machine import usable_cores
 from srcli.spec import GraphPrecision
 
@@ -128,6 +129,21 @@ def lanes_of(session: Session) -> int:
     return int(getattr(session, "lanes", 1))
 
 
+def cancel(session: Session) -> None:
+    """End the calls of a session that are under way in other threads, where it can do that.
+
+    They raise `BackendError`. A network of somebody else's may compute for ever.
+    """
+    end = getattr(session, "cancel", None)
+    if end is not None:
+        end()
+
+
+def closed() -> BackendError:
+    """For a call of a session that was closed."""
+    return BackendError("this model has been closed. Open it again.")
+
+
 def recent(kept: OrderedDict[Key, Value], key: Key, most: int, make: Callable[[], Value]) -> Value:
     """What is kept under a key, or made now; what was not asked for longest makes room for it."""
     if key not in kept:
@@ -149,6 +165,15 @@ class Model(Protocol):
     @property
     def geometry(self) -> Geometry:
         """What sizes it takes, and how much memory."""
+        ...
+
+    @property
+    def note(self) -> Callable[[str], None]:
+        """Told what the user should know."""
+        ...
+
+    def published(self) -> nn.Module:
+        """The network in its paper's form, on the CPU, in float32."""
         ...
 
     def network(self) -> nn.Module:

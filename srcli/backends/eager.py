@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from srcli.backends.base import Batch, Model, OutOfMemory, RunsEveryModel, SessionOptions, recent
+from srcli.backends.base import (
+    Batch,
+    Model,
+    OutOfMemory,
+    RunsEveryModel,
+    SessionOptions,
+    closed,
+    recent,
+)
 from srcli.backends.fused_filters import use_compiled, use_kernel
 from srcli.errors import BackendError
 
@@ -18,6 +26,8 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
+# Share of its memory that a published network may need: LAPAR's has 72 filtered pictures.
+PUBLISHED = 6.0
 MAX_CAPTURED = 4  # shapes that keep their buffers and CUDA graphs: the tile, and some room
 
 
@@ -33,6 +43,12 @@ class TorchBackend(RunsEveryModel):
 
     def open(self, model: Model, options: SessionOptions) -> TorchSession:
         return TorchSession(model.network(), options)
+
+    def open_published(self, model: Model, options: SessionOptions) -> TorchSession:
+        """As the paper writes it: slower, and right whatever the fused form is."""
+        session = TorchSession(model.published(), options)
+        session.memory_share = PUBLISHED
+        return session
 
 
 @dataclass(slots=True)
@@ -51,6 +67,8 @@ class TorchSession:
     shape is recorded once as a CUDA graph and replayed. Networks that cannot be recorded (because
     the CPU has to look at a result in between) are run kernel by kernel.
     """
+
+    memory_share = 1.0
 
     def __init__(self, network: nn.Module, options: SessionOptions) -> None:
         import torch
@@ -129,7 +147,9 @@ class TorchSession:
 
         with _memory_errors(self), torch.inference_mode():
             tensors = [self._moved(torch.from_numpy(batch)) for batch in batches]
-            answer: Tensor = getattr(self._network, method)(*tensors)
+            if (network := self._network) is None:
+                raise closed()
+            answer: Tensor = getattr(network, method)(*tensors)
             return np.asarray(answer.float().cpu().contiguous().numpy())
 
     def stage(self, batch: Batch) -> Callable[[], object]:
@@ -167,8 +187,10 @@ class TorchSession:
             torch.cuda.empty_cache()
 
     def _run(self, x: Tensor) -> Tensor:
-        assert self._network is not None, "the session is closed"
-        restored: Tensor = self._network(x)
+        network = self._network
+        if network is None:
+            raise closed()
+        restored: Tensor = network(x)
         return restored
 
     def _moved(self, x: Tensor) -> Tensor:

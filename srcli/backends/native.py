@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from srcli.backends.base import Batch, Model, OutOfMemory, Precision, SessionOptions
+from srcli.backends.base import Batch, Model, OutOfMemory, Precision, SessionOptions, closed
 from srcli.backends.cpu_filters import REBUILD
 from srcli.backends.native_stream import RowStream, exact_margin
 from srcli.errors import BackendError, DeclinedError, VerificationError, first_line
@@ -111,15 +111,18 @@ class NativeSession:
         return {"device": "cpu", "vectors": f"{vectors()} bits"}
 
     def __call__(self, batch: Batch) -> Batch:
-        assert self._network is not None, "the session is closed"
+        network = self._network
+        if network is None:
+            raise closed()
         try:
-            return self._network(batch)
+            return network(batch)
         except MemoryError as error:
             raise OutOfMemory(first_line(error)) from error
 
     def stream(self, height: int, width: int, *, memory: int, tile: int | None) -> RowStream:
         """Begin a picture that is restored a few rows at a time; see `CompiledNetwork.stream`."""
-        assert self._network is not None, "the session is closed"
+        if self._network is None:
+            raise closed()
         try:
             return self._network.stream(height, width, memory=memory, tile=tile)
         except MemoryError as error:
@@ -128,19 +131,22 @@ class NativeSession:
     @property
     def exact_margin(self) -> int:
         """How far from a cut pixels may differ in their last digits, in input pixels."""
-        assert self._network is not None, "the session is closed"
+        if self._network is None:
+            raise closed()
         return exact_margin(self._network)
 
     @property
     def period(self) -> int:
         """What windows begin at multiples of for their digits to be those of the whole picture."""
-        assert self._network is not None, "the session is closed"
+        if self._network is None:
+            raise closed()
         return math.lcm(TILE, *self._network.tail_period)
 
     def close(self) -> None:
-        if self._network is not None:
-            self._network.close()
-        self._network = None
+        """Wait for calls under way, then free what the session holds."""
+        network, self._network = self._network, None
+        if network is not None:
+            network.close()
 
 
 def obstacle() -> tuple[str, str] | None:
@@ -227,6 +233,7 @@ class CompiledNetwork(ABC):
         self._helpers = max(0, threads - lanes)  # besides the threads that call
         self._pool = ThreadPoolExecutor(self._helpers, "native") if self._helpers else None
         self._thread = threading.local()
+        self._lanes, self._is_closed = lanes, False
         self._memory: SimpleQueue[_Memory] = SimpleQueue()
         for _ in range(lanes):
             self._memory.put(_Memory())
@@ -266,6 +273,8 @@ class CompiledNetwork(ABC):
         restored = np.empty((count, 3, height * self.scale, width * self.scale), np.float32)
         memory = self._memory.get()
         try:
+            if self._is_closed:
+                raise closed()
             maps = memory.of(self.maps, height, width, self._width)
             for picture, out in zip(batch, restored, strict=True):
                 self._restore(np.ascontiguousarray(picture, np.float32), maps, out)
@@ -285,7 +294,11 @@ class CompiledNetwork(ABC):
         return RowStream(self, height, width, memory=memory, tile=tile)
 
     def close(self) -> None:
-        """End its threads."""
+        """End its threads, when the calls under way are done."""
+        lanes = [self._memory.get() for _ in range(self._lanes)]
+        self._is_closed = True
+        for memory in lanes:
+            self._memory.put(memory)
         if self._pool is not None:
             self._pool.shutdown()
 
@@ -593,7 +606,8 @@ def write_weights(
     """Write what `read_weights` reads."""
     from safetensors.numpy import save
 
-    facts = {"scale": str(scale), "skips": json.dumps(skips)}
+    # One entry: safetensors writes several in random order.
+    facts = {"srcli": json.dumps({"scale": scale, "skips": skips})}
     path.write_bytes(save(dict(weights), facts))
 
 
@@ -607,9 +621,9 @@ def read_weights(path: Path) -> tuple[dict[str, Array], int, list[list[float]]]:
 
     try:
         with safe_open(path, framework="numpy") as file:
-            facts = file.metadata()
+            facts = json.loads(file.metadata()["srcli"])
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        return weights, int(facts["scale"]), json.loads(facts["skips"])
+        return weights, int(facts["scale"]), facts["skips"]
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
         raise BackendError(
             f"{path}: the prepared weights are damaged ({first_line(error)}). "

@@ -23,6 +23,7 @@ from srcli.backends.base import (
     OutOfMemory,
     Precision,
     SessionOptions,
+    closed,
     recent,
     says_out_of_memory,
 )
@@ -134,6 +135,8 @@ class OpenVinoSession:
         }
 
     def __call__(self, batch: Batch) -> Batch:
+        if self._model is None:
+            raise closed()
         if batch.size <= 3 * SMALL and self._precision in ("fp32", "int8"):
             return self._for_small()(batch)
         try:
@@ -173,10 +176,14 @@ class OpenVinoSession:
     def _request(self, shape: Shape) -> Iterator[Any]:
         """What runs batches of this shape, for one call at a time."""
 
+        core, whole = self._core, self._model
+        if core is None or whole is None:
+            raise closed()
+
         def compile_for_shape() -> SimpleQueue[Any]:
-            model = self._model.clone()
+            model = whole.clone()
             model.reshape(list(shape))
-            compiled = self._core.compile_model(model, "CPU", self._settings)
+            compiled = core.compile_model(model, "CPU", self._settings)
             requests: SimpleQueue[Any] = SimpleQueue()
             for _ in range(self.lanes):
                 requests.put(compiled.create_infer_request())

@@ -16,6 +16,7 @@ from srcli.backends.base import (
     OutOfMemory,
     RunsEveryModel,
     SessionOptions,
+    closed,
     says_out_of_memory,
 )
 from srcli.backends.cpu_filters import BY_PARTS, PICTURE, TAPS, CpuFilters, shortest_graph
@@ -62,8 +63,8 @@ class OnnxRuntimeSession:
     """One graph, open.
 
     Args:
-        graph: An ONNX file with one picture-like input and output, or one that ends at the taps of
-            filters (see `cpu_filters`), which are then applied here.
+        graph: An ONNX file, or its content. It has one picture-like input and output, or ends at
+            the taps of filters (see `cpu_filters`), which are then applied here.
         options: How to run it.
         cuda: On the GPU; that it really runs there is checked, because ONNX Runtime goes on
             silently on the CPU when a library of CUDA's is missing.
@@ -71,7 +72,7 @@ class OnnxRuntimeSession:
 
     memory_share = 1.0
 
-    def __init__(self, graph: Path, options: SessionOptions, *, cuda: bool = False) -> None:
+    def __init__(self, graph: Path | bytes, options: SessionOptions, *, cuda: bool = False) -> None:
         ort = runtimes.onnxruntime()
         ort.set_default_logger_severity(_FATAL_ONLY)
         settings = ort.SessionOptions()
@@ -83,16 +84,15 @@ class OnnxRuntimeSession:
         if threads is not None:
             # The session's own and each caller's: all lanes share the former.
             settings.intra_op_num_threads = max(1, threads - self.lanes + 1)
+        content = graph if isinstance(graph, bytes) else graph.read_bytes()
         try:
             if cuda:
                 ort.preload_dlls()
-            self._session: Any = ort.InferenceSession(
-                graph.read_bytes(), settings, providers=_providers(cuda)
-            )
+            self._session: Any = ort.InferenceSession(content, settings, providers=_providers(cuda))
         except Exception as error:  # ONNX Runtime's own exceptions share no base class
             raise BackendError(
-                f"{graph}: ONNX Runtime cannot load this graph ({first_line(error)}). "
-                "Delete the file and try again; it will be made anew."
+                f"ONNX Runtime cannot load this graph ({first_line(error)}). "
+                "Choose another --backend."
             ) from error
         self._provider: str = self._session.get_providers()[0]
         if cuda and self._provider != _CUDA:
@@ -100,6 +100,7 @@ class OnnxRuntimeSession:
                 "ONNX Runtime finds the GPU but cannot use it. Run `srcli doctor` to see what is "
                 "missing, or use --backend torch."
             )
+        self._under_way: list[Any] = []
         self._input: str = self._session.get_inputs()[0].name
         limits = _limits(self._session.get_inputs()[0].shape)
         self.min_shape: Shape | None = limits[0]
@@ -115,16 +116,30 @@ class OnnxRuntimeSession:
         return {"device": device, "provider": self._provider, "filters": filters}
 
     def __call__(self, batch: Batch) -> Batch:
+        session = self._session
+        if session is None:
+            raise closed()
+        options = runtimes.onnxruntime().RunOptions()
+        self._under_way.append(options)
         try:
-            outputs = self._session.run(None, {self._input: batch})
+            outputs = session.run(None, {self._input: batch}, options)
             if self._filters is not None:
                 found = dict(zip(self._outputs, outputs, strict=True))
                 return self._filters(found.get(PICTURE, batch), found[TAPS])
         except Exception as error:
             if says_out_of_memory(error, "allocate", "bad_alloc"):
                 raise OutOfMemory(first_line(error)) from error
+            if options.terminate:
+                raise BackendError("this run was ended before it was done.") from error
             raise
+        finally:
+            self._under_way.remove(options)
         return np.asarray(outputs[0])
+
+    def cancel(self) -> None:
+        """End calls under way in other threads, at the next operation of the network."""
+        for options in list(self._under_way):
+            options.terminate = True
 
     def stage(self, batch: Batch) -> Callable[[], object]:
         """Put a batch where the graph computes; the result runs it there and waits."""

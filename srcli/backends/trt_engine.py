@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, cast
 
+from srcli.cuda import driver
 from srcli.errors import BackendError
 
 if TYPE_CHECKING:
@@ -134,6 +135,8 @@ class Gpu(NamedTuple):
 
 def current_gpu() -> Gpu | None:
     """What an engine built or run now is for; None without a usable GPU."""
+    if not driver().devices:  # without loading PyTorch, which takes seconds
+        return None
     import torch
 
     if not torch.cuda.is_available():

@@ -287,6 +287,12 @@ class Published:
     def geometry(self) -> Geometry:
         return self._model.geometry
 
+    def note(self, message: str) -> None:
+        """Nobody is told anything in a benchmark."""
+
+    def published(self) -> nn.Module:
+        return self._model.published()
+
     def network(self) -> nn.Module:
         return self._model.published()
 

@@ -181,6 +181,10 @@ def _show_terms(spec: ModelSpec, scale: int, published: Publication) -> None:
 
     size = f", {published.size / MEGA:.1f} MB" if published.size else ""
     console.note(f"{spec.title} x{scale}: {published.file}{size}, published at {published.page}")
+    if published.sha256 is None:
+        console.note(
+            "its checksum is not known: that the tensors are the model's is checked instead"
+        )
     console.note(
         f"licence: {published.licence}"
         if published.licence

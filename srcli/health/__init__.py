@@ -6,25 +6,26 @@ that process, hang it or write to its stdout, and the rest has to be looked at a
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
-
-from srcli.health.finding import Check, Finding, guarded
-from srcli.health.installed import machine, packages, python, runtimes
-from srcli.health.probes import PROBES, probe
-from srcli.health.storage import cache, weights
+from srcli.health.finding import Finding, guarded
 
 __all__ = ["Finding", "examine"]
 
-# What can be looked up without loading anything.
-LOOKED_UP: tuple[Check, ...] = (python, machine, packages, runtimes, cache, weights)
-
 
 def examine() -> list[Finding]:
-    """Look at everything; takes a few seconds and changes nothing.
+    """Look at everything; takes about a second and changes nothing.
 
     Never raises because of what is missing or broken: that is what it reports.
     """
+    # Here and not above: the processes of the probes, which import this package too, need less.
+    from concurrent.futures import ThreadPoolExecutor
+
+    from srcli.health.installed import machine, packages, python, runtimes
+    from srcli.health.probes import PROBES, probe
+    from srcli.health.storage import cache, weights
+
+    # What can be looked up without loading anything.
+    looked_up = (python, machine, packages, runtimes, cache, weights)
     with ThreadPoolExecutor(len(PROBES)) as pool:
         probed = pool.map(probe, PROBES)
-        here = [finding for check in LOOKED_UP for finding in guarded(check)]
+        here = [finding for check in looked_up for finding in guarded(check)]
         return here + [finding for findings in probed for finding in findings]

@@ -14,7 +14,6 @@ from srcli import runtimes
 from srcli.cuda import driver
 from srcli.errors import first_line
 from srcli.health.finding import Finding
-from srcli.health.installed import installed_runtimes, runtime_repair
 
 # An ONNX file of one convolution, float32 n x 1 x h x w, kernel 1. A mere addition would work
 # without the libraries that convolutions need on a GPU.
@@ -33,6 +32,8 @@ def providers() -> Iterator[Finding]:
     try:
         ort = runtimes.onnxruntime()
     except Exception as error:  # a damaged package may raise anything
+        from srcli.health.installed import installed_runtimes
+
         if installed_runtimes():
             yield _broken_runtime(first_line(error))
         return
@@ -52,8 +53,15 @@ def _broken_runtime(why: str) -> Finding:
         subject="onnxruntime",
         status="problem",
         found=f"installed, but broken ({why})",
-        remedy=runtime_repair(installed_runtimes()),
+        remedy=_repair(),
     )
+
+
+def _repair() -> str:
+    """How to get the right package, whole; looked up only where something is wrong."""
+    from srcli.health.installed import installed_runtimes, runtime_repair
+
+    return runtime_repair(installed_runtimes())
 
 
 def _preload(ort: Any) -> None:
@@ -73,8 +81,7 @@ def provider_finding(ort: Any, name: str, device: bool) -> Finding:
     if reason is None:
         return Finding(subject=subject, status="ok", found="loads and computes")
     if name == "CPUExecutionProvider":
-        remedy = runtime_repair(installed_runtimes())
-        return Finding(subject=subject, status="problem", found=reason, remedy=remedy)
+        return Finding(subject=subject, status="problem", found=reason, remedy=_repair())
     if name == "CUDAExecutionProvider" and device:
         remedy = "Run `pip install 'onnxruntime-gpu[cuda,cudnn]'`."
         return Finding(subject=subject, status="problem", found=reason, remedy=remedy)

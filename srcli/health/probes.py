@@ -20,9 +20,8 @@ SECONDS = 8.0  # for each of the probes, which run at the same time
 
 PROBES: Mapping[str, tuple[Check, ...]] = {
     "pictures": (pictures,),
-    "compiled part": (compiled_part,),
     "onnxruntime": (providers,),
-    "GPU": (gpu, tensorrt, backend),
+    "backends": (gpu, tensorrt, backend, compiled_part),
 }
 
 
@@ -35,7 +34,11 @@ def probe(name: str) -> list[Finding]:
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
+        env={
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
+            "OPENBLAS_NUM_THREADS": "1",  # nothing is multiplied; its threads take long to start
+        },
     )
     try:
         output, _ = process.communicate(timeout=SECONDS)

@@ -10,16 +10,19 @@ from pathlib import Path
 
 from srcli.health.finding import REINSTALL, Finding, count, megabytes
 
+_CHECKED = 256 << 20  # bytes of the cache that are read: a fraction of a second
 _LITTLE_SPACE = 1 << 30  # bytes; a TensorRT engine and its timing cache take a part of it
 
 
 def cache() -> Iterator[Finding]:
     """The cache's place and size, and whether more fits into it."""
+    from srcli.cache import flawed
     from srcli.store import cache_folder
 
     folder = cache_folder()
     files, size = _content(folder)
     found = f"{folder}, {count(files, 'file')}, {megabytes(size)}"
+    damaged = [path.name for path in flawed(folder, _CHECKED)]
     refused = _refusal(folder)
     free = 0 if refused else shutil.disk_usage(_nearest(folder)).free
     if refused:
@@ -28,6 +31,14 @@ def cache() -> Iterator[Finding]:
             status="problem",
             found=f"{folder} cannot be written ({refused})",
             remedy="Make it writable, or name another folder in SRCLI_CACHE.",
+        )
+    elif damaged:
+        more = f" and {len(damaged) - 1} more" if len(damaged) > 1 else ""
+        yield Finding(
+            subject="cache",
+            status="note",
+            found=f"{found}; {damaged[0]}{more} is not as srcli wrote it",
+            remedy="It will be made anew when it is needed; check the disk and the memory.",
         )
     elif free < _LITTLE_SPACE:
         yield Finding(

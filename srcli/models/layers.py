@@ -70,7 +70,9 @@ def pad_kernel(weight: Tensor, side: int) -> Tensor:
     return F.pad(weight, [margin] * 4)
 
 
-def bicubic_phases(scale: int | Fraction, a: float = -0.75) -> Tensor:
+def bicubic_phases(
+    scale: int | Fraction, dtype: torch.dtype = torch.float32, a: float = -0.75
+) -> Tensor:
     """The filters of bicubic enlargement by p/q (q = 1: a whole factor), (p^2, 1, q+4, q+4).
 
     With half-pixel centres, output pixel `p*i + phase` lies at input position
@@ -87,10 +89,10 @@ def bicubic_phases(scale: int | Fraction, a: float = -0.75) -> Tensor:
         for tap in range(stride + 4):
             taps[phase, tap] = _cubic(abs(position - (tap - 2)), a)
     phases = torch.einsum("py,qx->pqyx", taps, taps)
-    return phases.reshape(count * count, 1, stride + 4, stride + 4).float()
+    return phases.reshape(count * count, 1, stride + 4, stride + 4).to(dtype)
 
 
-def bilinear_phases(scale: int) -> Tensor:
+def bilinear_phases(scale: int, dtype: torch.dtype = torch.float32) -> Tensor:
     """The filters of bilinear enlargement by a whole factor, shape (scale^2, 1, 3, 3).
 
     As `bicubic_phases`, but each phase has two taps along an axis, within one pixel of `i`.
@@ -101,7 +103,7 @@ def bilinear_phases(scale: int) -> Tensor:
         for tap in range(3):
             taps[phase, tap] = max(0.0, 1.0 - abs(position - (tap - 1)))
     phases = torch.einsum("py,qx->pqyx", taps, taps)
-    return phases.reshape(scale * scale, 1, 3, 3).float()
+    return phases.reshape(scale * scale, 1, 3, 3).to(dtype)
 
 
 def _cubic(distance: float, a: float) -> float:
@@ -139,6 +141,15 @@ def count_up(count: int, like: Tensor) -> Tensor:
     of the picture; the exporter knows this one.
     """
     return torch.arange(count, device=like.device)
+
+
+@fx.wrap
+def as_numbers(values: Tensor, like: Tensor) -> Tensor:
+    """Whole numbers, or truth values as 1 and 0, in the type of `like`.
+
+    A function of its own because a traced tensor does not know its type.
+    """
+    return values.to(like.dtype)
 
 
 @fx.wrap

@@ -71,7 +71,7 @@ class FusedFsdn(nn.Module):
         self.scale = network.scale
         self.planes = _composed(network)
         self.head = FusedSpatialAttention(network.image_reconstruction_branch.sa)
-        self.resize = PhaseResize(Fraction(network.scale))
+        self.resize = PhaseResize(Fraction(network.scale), self.planes.weight.dtype)
 
     def forward(self, x: Tensor) -> Tensor:
         planes = F.pixel_shuffle(self.planes(self.features(x)), self.scale)  # n 3 H W
@@ -92,7 +92,7 @@ def _composed(network: Fsdn) -> nn.Conv2d:
     assert image.bias is not None
     bias = pointwise @ enlarge.bias + image.bias
     side = kernel.shape[-1]
-    phases = torch.zeros(3, scale, scale, kernel.shape[1], 3, 3)
+    phases = torch.zeros(3, scale, scale, kernel.shape[1], 3, 3, dtype=kernel.dtype)
     places = [
         (phase, d + 1, tap)
         for phase in range(scale)

@@ -197,7 +197,8 @@ class FusedAsdn(nn.Module):
         self.plan = passes
         last = passes[-1]
         if last.weight:
-            self.align = PhaseResize(last.scale / level_scale(last.level - 1))
+            ratio = last.scale / level_scale(last.level - 1)
+            self.align = PhaseResize(ratio, self.features.low.weight.dtype)
 
     def forward(self, x: Tensor) -> Tensor:
         for step in self.plan:
@@ -222,8 +223,8 @@ class FusedLevel(nn.Module):
     def __init__(self, level: int, branch: nn.Module) -> None:
         super().__init__()
         assert isinstance(branch, ReconstructionBranch)
-        self.resize = PhaseResize(level_scale(level))
         self.transform = _copied(branch.transform_into_image)
+        self.resize = PhaseResize(level_scale(level), self.transform.weight.dtype)
         self.attention = FusedSpatialAttention(branch.sa)
 
     def forward(self, features: Tensor, enlarged: Tensor) -> Tensor:
@@ -289,11 +290,11 @@ class PhaseResize(nn.Module):
     makes p*p output pixels as channels. Sides must be multiples of q.
     """
 
-    def __init__(self, scale: Fraction) -> None:
+    def __init__(self, scale: Fraction, dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
         self.shuffle, self.stride = scale.numerator, scale.denominator
         if scale != 1:
-            self.phases = nn.Buffer(bicubic_phases(scale).repeat(3, 1, 1, 1))
+            self.phases = nn.Buffer(bicubic_phases(scale, dtype).repeat(3, 1, 1, 1))
 
     def forward(self, x: Tensor) -> Tensor:
         if self.shuffle == self.stride:
@@ -310,6 +311,7 @@ def _joined(parts: list[Tensor]) -> Tensor:
 def _copied(module: nn.Module) -> nn.Conv2d:
     assert isinstance(module, nn.Conv2d)
     copy = same_conv(module.in_channels, module.out_channels, module.kernel_size[0])
+    copy.to(module.weight.dtype)
     copy.load_state_dict(module.state_dict())
     return copy
 

@@ -97,7 +97,7 @@ class Awsrn(nn.Module):
         into, out = RANGE / HALF_RANGE, HALF_RANGE / RANGE
         head, skip = first(self.head), first(self.skip)
         weights = named("head", head.weight * into, head.bias)
-        gain = torch.ones(1, device=self.mean.device)
+        gain = torch.ones(1, device=self.mean.device, dtype=self.mean.dtype)
         skips = self.skips() if form is None else form.skips()
         for index, (block, left) in enumerate(zip(self.blocks(), skips, strict=True)):
             folded, gain = block.fused_weights(gain, left)
@@ -200,8 +200,8 @@ class FusedAwsrn(nn.Module):
     def from_weights(
         cls, weights: dict[str, Tensor], scale: int, skips: list[list[float]]
     ) -> FusedAwsrn:
-        kernel = weights["tail.weight"].shape[-1]
-        net = cls(weights["head.weight"].shape[0], scale, kernel, skips)
+        head, kernel = weights["head.weight"], weights["tail.weight"].shape[-1]
+        net = cls(head.shape[0], scale, kernel, skips).to(head.dtype)
         net.load_state_dict(weights, strict=False)
         return net.eval().requires_grad_(False)
 

@@ -21,9 +21,10 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
-from srcli.models.layers import count_up, quotient
+from srcli.models.layers import as_numbers, count_up, quotient
 
-fx.wrap("count_up")  # stays one operation in a traced graph
+fx.wrap("as_numbers")  # stays one operation in a traced graph
+fx.wrap("count_up")
 fx.wrap("quotient")
 
 FEATURES = 64  # channels of the first path
@@ -46,6 +47,7 @@ class Dcls(nn.Module):
         super().__init__()
         self.Restorer = Restorer(kernel_side(sides), scale)
         self.Estimator = Estimator(sides)
+        self.clamped = True
 
     def forward(self, x: Tensor) -> Tensor:
         return self.restore(x, self.estimate_kernel(x))
@@ -57,7 +59,7 @@ class Dcls(nn.Module):
 
     def restore(self, x: Tensor, kernel: Tensor) -> Tensor:
         """Enlarge and deblur with a known kernel."""
-        return torch.clamp(self.Restorer(x, kernel), min=0.0, max=1.0)
+        return _clamped(self.Restorer(x, kernel), self.clamped)
 
     def fuse(self) -> FusedDcls:
         """The cheaper network of the same function; shares no tensors with this one."""
@@ -303,6 +305,7 @@ class FusedDcls(nn.Module):
         self.tail = source.Estimator.tail[:3]
         self.describe = source.Estimator.tail[4]
         self.compose = KernelComposer(source.Estimator)
+        self.clamped = source.clamped
 
     def forward(self, x: Tensor) -> Tensor:
         return self.restore(x, self.estimate_kernel(x))
@@ -316,7 +319,7 @@ class FusedDcls(nn.Module):
 
     def restore(self, x: Tensor, kernel: Tensor) -> Tensor:
         """Enlarge and deblur with a known kernel."""
-        return torch.clamp(self.restorer(x, kernel), min=0.0, max=1.0)
+        return _clamped(self.restorer(x, kernel), self.clamped)
 
     def for_export(self) -> FusedDcls:
         """The same with transforms as matrix products, which every runtime has."""
@@ -414,7 +417,7 @@ def _pooling(length: int, bins: int, like: Tensor) -> Tensor:
     stop = ((index + 1) * length + (bins - 1)) // bins
     position = count_up(length, like)
     inside = (position >= start) & (position < stop)  # bins length
-    return torch.where(inside, 1.0, 0.0) / quotient(stop - start, 1)
+    return as_numbers(inside, like) / as_numbers(stop - start, like)
 
 
 def deconvolve_real(blurred: Tensor, kernel: Tensor, smoothing: Tensor) -> Tensor:
@@ -487,6 +490,11 @@ def _waves(first: Tensor, second: Tensor, period: int) -> tuple[Tensor, Tensor]:
 def sum_of_squares(parts: tuple[Tensor, Tensor]) -> Tensor:
     """Of real and imaginary part."""
     return parts[0] * parts[0] + parts[1] * parts[1]
+
+
+def _clamped(x: Tensor, wanted: bool) -> Tensor:
+    """Hold to the range of pictures; not where a comparison must see what lies beyond it."""
+    return torch.clamp(x, min=0.0, max=1.0) if wanted else x
 
 
 def _double_conv(channels: int) -> nn.Sequential:

@@ -44,8 +44,14 @@ def _geometry(channels: int, sides: Sides, scale: int) -> Geometry:
     )
 
 
-def _multiply_adds(channels: int, keys: int, hidden: int, sides: Sides, scale: int) -> MultiplyAdds:
-    """Without the matching, whose share grows with the picture: below 1% at 1280x720 output."""
+def _multiply_adds(
+    channels: int, keys: int, hidden: int, sides: Sides, printed: dict[int, float], scale: int
+) -> MultiplyAdds:
+    """Without the matching, whose share grows with the picture: below 1% at 1280x720 output.
+
+    Where the paper prints a number (`printed`, in G at that size), it is the published one: it
+    counts a twentieth less than all products of matrices make together.
+    """
     body = 27.0 * channels
     for side in sides:
         width = keys + channels
@@ -57,7 +63,8 @@ def _multiply_adds(channels: int, keys: int, hidden: int, sides: Sides, scale: i
     padding = sum(
         LAYERS * (channels - keys) * (2 * channels + side**2) * _overlap(side) for side in sides
     )
-    return MultiplyAdds(published=total, filtering=0, fused=total + padding / scale**2 + 27)
+    published = printed[scale] * 1e9 / (1280 * 720) if scale in printed else total
+    return MultiplyAdds(published=published, filtering=0, fused=total + padding / scale**2 + 27)
 
 
 def _overlap(side: int) -> float:
@@ -78,7 +85,7 @@ def _conv(inputs: int, outputs: int) -> int:
     return outputs * (9 * inputs + 1)
 
 
-def _publication(name: str, sha256: str, size: int | None = None) -> Publication:
+def _publication(name: str, sha256: str | None, size: int | None = None) -> Publication:
     path = f"checkpoints/{name}.pth"
     return Publication(
         page=f"https://github.com/{REPOSITORY}",
@@ -96,7 +103,8 @@ def _spec(
     hidden: int,
     sides: Sides,
     published: dict[int, Scores],
-    weights: dict[int, Publication] | None = None,
+    weights: dict[int, Publication],
+    printed: dict[int, float] | None = None,
 ) -> ModelSpec:
     widths = (channels, keys, hidden, sides)
     return ModelSpec(
@@ -106,14 +114,14 @@ def _spec(
         build=partial(_build, *widths),
         geometry=partial(_geometry, channels, sides),
         parameters=partial(_parameters, *widths),
-        multiply_adds=partial(_multiply_adds, *widths),
+        multiply_adds=partial(_multiply_adds, *widths, printed or {}),
         paper=PAPER,
         # Rounding is amplified from block to block, and a patch with two nearly equal candidates
         # may get the other one.
         tolerance=1e-3,
         half_tolerance=None,
         published=published,
-        weights=weights or {},
+        weights=weights,
     )
 
 
@@ -160,6 +168,7 @@ SPECS = (
                 3_698_017,
             ),
         },
+        {4: 124.0},
     ),
     _spec(
         "l",
@@ -168,5 +177,6 @@ SPECS = (
         128,
         (12, 14, 16, 20, 24) * 2,
         {4: Scores(set5=32.72, set14=28.97, b100=27.79)},
+        {4: _publication("HPINet-L-x4", None)},
     ),
 )

@@ -239,7 +239,8 @@ class FusedHpiNet(nn.Module):
         )
         self.ups = nn.ModuleList(_copied(up) for up in published.ups())
         self.tail = _copied(published.last_conv)
-        self.register_buffer("phases", bilinear_phases(self.scale).repeat(3, 1, 1, 1))
+        phases = bilinear_phases(self.scale, self.head.weight.dtype)
+        self.register_buffer("phases", phases.repeat(3, 1, 1, 1))
 
     def forward(self, x: Tensor) -> Tensor:
         features = self.head(x)  # n C h w
@@ -444,6 +445,7 @@ def _conv(inputs: int, outputs: int) -> nn.Conv2d:
 
 def _copied(convolution: nn.Conv2d) -> nn.Conv2d:
     copy = _conv(convolution.in_channels, convolution.out_channels)
+    copy.to(convolution.weight.dtype)
     copy.load_state_dict(convolution.state_dict())
     return copy
 

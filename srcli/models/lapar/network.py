@@ -78,7 +78,7 @@ class Lapar(nn.Module):
         """
         net = self.w_conv
         weights: dict[str, Tensor] = {"mean": net.rgb_mean} | plain("head", first(net.head))
-        gain = torch.ones(1, device=net.rgb_mean.device)
+        gain = torch.ones(1, device=net.rgb_mean.device, dtype=net.rgb_mean.dtype)
         skips = self.skips() if form is None else form.skips()
         for index, (block, left) in enumerate(zip(net.blocks(), skips, strict=True)):
             folded, gain = block.fused_weights(gain, left)
@@ -184,9 +184,17 @@ class FusedLapar(nn.Module):
         scale: As for `Lapar`.
         taps: 13 or 25.
         skips: For each block, the factors that remain on its skip connections.
+        dtype: In which it computes.
     """
 
-    def __init__(self, channels: int, scale: int, taps: int, skips: list[list[float]]) -> None:
+    def __init__(
+        self,
+        channels: int,
+        scale: int,
+        taps: int,
+        skips: list[list[float]],
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
         super().__init__()
         self.scale = scale
         self.mean = nn.Buffer(torch.tensor(RGB_MEAN).view(1, 3, 1, 1))
@@ -194,17 +202,19 @@ class FusedLapar(nn.Module):
         self.body = nn.ModuleList(FusedBlock(channels, channels, factors) for factors in skips)
         if scale > 1:
             self.up = same_conv(channels, channels * scale**2, 3)
-            self.phases = nn.Buffer(bicubic_phases(scale).repeat(3, 1, 1, 1))
+            self.phases = nn.Buffer(bicubic_phases(scale, dtype).repeat(3, 1, 1, 1))
         self.mix = same_conv(channels, channels, 5)
         self.merge = same_conv(channels, channels, 3)
         self.taps = same_conv(channels, taps, 3)
         self.assemble: Filters = apply_filters
+        self.to(dtype)
 
     @classmethod
     def from_weights(
         cls, weights: dict[str, Tensor], scale: int, skips: list[list[float]]
     ) -> FusedLapar:
-        net = cls(weights["head.weight"].shape[0], scale, weights["taps.weight"].shape[0], skips)
+        head, taps = weights["head.weight"], weights["taps.weight"]
+        net = cls(head.shape[0], scale, taps.shape[0], skips, head.dtype)
         net.load_state_dict(weights, strict=False)
         return net.eval().requires_grad_(False)
 

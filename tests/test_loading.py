@@ -1,0 +1,42 @@
+"""What is said where there are no weights."""
+
+from __future__ import annotations
+
+import pytest
+
+from srcli.errors import WeightsError
+from srcli.loading import load
+
+
+@pytest.fixture(autouse=True)
+def empty_cache(monkeypatch, tmp_path):
+    monkeypatch.setenv("SRCLI_CACHE", str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("name", "scale", "best"),
+    [("awsrn", 3, "lapar-a"), ("hpinet-s", 4, "lapar-a"), ("dcls-iso", 2, "lapar-a")],
+)
+def test_the_best_of_those_that_ship_is_proposed(name, scale, best):
+    """faults.md 23: not the first of the alphabet."""
+    with pytest.raises(WeightsError, match=f"use -m {best}, the best that ships"):
+        load(name, scale)
+    load(best, scale)
+
+
+def test_fetching_is_offered_where_a_program_can_fetch():
+    """faults.md 23: elsewhere, that it takes a browser."""
+    with pytest.raises(WeightsError, match=r"Run `srcli weights fetch hpinet-s -s 4` for its auth"):
+        load("hpinet-s", 4)
+    with pytest.raises(WeightsError, match="with a browser") as caught:
+        load("awsrn", 3)
+    assert "Run `srcli weights fetch" not in str(caught.value)
+
+
+def test_nothing_is_proposed_that_is_not_there():
+    """faults.md 23."""
+    with pytest.raises(WeightsError) as caught:
+        load("fsdn-base", 8)
+    assert "-m" not in str(caught.value)
+    assert "fetch" not in str(caught.value)
+    assert str(caught.value).endswith("Give your own with --weights FILE.")
