@@ -157,7 +157,7 @@ def checked(name: str, found: Gathered) -> Gathered:
     if metadata.exif is not None and data is None:
         notes.append(f"{name}: its EXIF data is damaged and left out")
     icc, packet_ = metadata.icc, metadata.xmp
-    if icc is not None and (len(icc) < 128 or icc[36:40] != b"acsp"):
+    if icc is not None and (icc[36:40] != b"acsp" or int.from_bytes(icc[:4], "big") > len(icc)):
         icc = None
         notes.append(f"{name}: its colour profile is damaged and left out")
     if packet_ is not None and not xmp.is_whole(packet_):

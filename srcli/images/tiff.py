@@ -61,7 +61,6 @@ COMPRESSIONS = {
     50001: "WebP", 50002: "JPEG XL", 52546: "JPEG XL",
 }  # fmt: skip
 _BY_LIBVIPS = {1, 2, 3, 4, 5, 7, 8, 32773, 32946, 50001}
-_CCITT = {2, 3, 4}
 
 # What a clean directory takes over: how the samples are stored, and the profile that inks need.
 _KEPT = frozenset((

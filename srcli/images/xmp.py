@@ -99,11 +99,6 @@ def is_whole(data: bytes) -> bool:
     return True
 
 
-def lost_parts(data: bytes) -> tuple[str, ...]:
-    """In words, what parts of the file it describes that no output has."""
-    return current(data, Change(stored=None, orientation=1, width=1, height=1), "png").lost
-
-
 def extended(data: bytes) -> str | None:
     """The GUID of more XMP that the packet points to."""
     try:
