@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any, BinaryIO
 
 from srcli.errors import InputError
-from srcli.images import avif, exif, jpeg, packet, png, resources, tiff, webp, xmp
+from srcli.images import avif, exif, exif_tiff, jpeg, packet, png, resources, tiff, webp, xmp
 from srcli.images.formats import FORMATS
 from srcli.images.geometry import Change
 from srcli.images.picture import Metadata
@@ -51,7 +51,7 @@ def gather_tiff(name: str, book: Book, storage: Storage) -> Gathered:
         InputError: it is a camera's raw file.
         DamagedTagsError: a directory leads outside the file.
     """
-    found = exif.of_tiff(book.layout, book.offsets, storage.index)
+    found = exif_tiff.of_tiff(book.layout, book.offsets, storage.index)
     if found.preview:
         raise InputError(
             f"{name}: seems to be a camera's raw file, of which only a preview could be read; "
@@ -121,7 +121,7 @@ def losses(
     if metadata.icc is not None and not profile_fits(metadata.icc, format, channels):
         lost.append("colour profile (colours may look different)")
     huge = width * height * (channels + 1) * bits // 8 > tiff.BIG
-    if format == "tiff" and exif.loses_maker_note(metadata.exif, bits == 16, huge):
+    if format == "tiff" and exif_tiff.loses_maker_note(metadata.exif, bits == 16, huge):
         lost.append("the maker's notes in its EXIF data")
     fits = Metadata() if format == "bmp" else metadata
     fits = jpeg.fitting(fits) if format == "jpeg" else fits

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import BinaryIO
 
-from srcli.images.exif import is_copy, reader_of_file
+from srcli.images.exif_tiff import is_copy
 from srcli.images.spliced import Piece
 from srcli.images.tags import (
     DamagedTagsError,
@@ -23,6 +23,7 @@ from srcli.images.tags import (
     Value,
     chain,
     layout_of,
+    reader_of_file,
     serialized,
 )
 from srcli.images.tags import directory as read_directory
