@@ -187,6 +187,41 @@ def test_alpha_among_other_channels(stored, extras):
     np.testing.assert_array_equal(stacked(stored(content)), RGBA)
 
 
+def premultiplied(data):
+    """An AVIF file by libheif, its colour (item 1) said to be multiplied by its alpha (item 2)."""
+    size = 14
+    entry = struct.pack(">I4sHHH", size, b"prem", 1, 1, 2)
+    iref, meta, iloc = (data.index(name) - 4 for name in (b"iref", b"meta", b"iloc"))
+    made = bytearray(data)
+    for box in (iref, meta):
+        made[box : box + 4] = struct.pack(">I", struct.unpack(">I", data[box : box + 4])[0] + size)
+    items = struct.unpack(">H", data[iloc + 14 : iloc + 16])[0]
+    for item in range(items):  # number, nothing, base of offsets, 1 extent of offset and size
+        at = iloc + 16 + 18 * item + 4
+        made[at : at + 4] = struct.pack(">I", struct.unpack(">I", data[at : at + 4])[0] + size)
+    end = iref + struct.unpack(">I", data[iref : iref + 4])[0]
+    return bytes(made[:end]) + entry + bytes(made[end:])
+
+
+def test_premultiplied_avif():
+    """faults.md 4: as libavif has it, in Pillow."""
+    half = np.dstack([RGB // 2, np.full((48, 64), 128, np.uint8)])
+    plain = encode(read(pillow_bytes(half, "PNG")), SaveOptions(format="avif", lossless=True))
+    data = premultiplied(plain)
+    np.testing.assert_array_equal(stacked(read(plain)), half)
+    expected = pillow_array(data).astype(int)
+    assert np.abs(stacked(read(data)) - expected).max() <= 1
+    assert np.abs(expected[..., :3] - RGB).max() <= 3
+
+
+def test_premultiplied_heic():
+    from srcli.images.heif import divided
+
+    half = np.dstack([RGB // 2, np.full((48, 64), 128, np.uint8)])
+    assert np.abs(divided(half)[..., :3].astype(int) - RGB).max() <= 2
+    assert not divided(np.zeros((2, 2, 4), np.uint8)).any()
+
+
 # Oddities -----------------------------------------------------------------------------------------
 
 ODD_TIFFS = {
