@@ -187,6 +187,23 @@ def test_alpha_among_other_channels(stored, extras):
     np.testing.assert_array_equal(stacked(stored(content)), RGBA)
 
 
+@pytest.mark.parametrize("planar", ["contig", "separate"])
+@pytest.mark.parametrize("compression", [None, "zstd"])
+@pytest.mark.parametrize("channels", [2, 4])
+def test_premultiplied_tiff(stored, planar, compression, channels):
+    """faults.md 4: whoever decodes it, colour is divided by alpha."""
+    full = RGB if channels == 4 else GREY
+    half = np.dstack([full // 2, np.full((48, 64), 128, np.uint8)])
+    data = half if planar == "contig" else np.moveaxis(half, -1, 0).copy()
+    meaning = "rgb" if channels == 4 else "minisblack"
+    content = tiff_by_tifffile(
+        data, photometric=meaning, planarconfig=planar, extrasamples=[1], compression=compression
+    )
+    shown = stored(content)
+    assert np.abs(shown.color.astype(int) - full).max() <= 2
+    assert (shown.alpha == 128).all()
+
+
 def premultiplied(data):
     """An AVIF file by libheif, its colour (item 1) said to be multiplied by its alpha (item 2)."""
     size = 14

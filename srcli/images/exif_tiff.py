@@ -46,6 +46,7 @@ _FARTHEST_NOTE = 60_000  # so that the data still fits into a JPEG segment
 # belong to whoever writes the file.
 _DESCRIPTIVE = (
     0x010D, 0x010E, 0x010F, 0x0110, 0x0131, 0x0132, 0x013B, 0x013C,  # name, text, make to host
+    0x013E, 0x013F,  # white point and primaries
     0x4746, 0x4749, 0x8298, 0x9C9B, 0x9C9C, 0x9C9D, 0x9C9E, 0x9C9F,  # rating, copyright, XP...
 )  # fmt: skip
 _OF_INTEREST = frozenset((
