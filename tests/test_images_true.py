@@ -494,10 +494,8 @@ def test_descriptions_of_a_layout():
 @pytest.mark.parametrize("name", ["tiff", "png", "jpeg"])
 def test_white_and_primaries_of_a_tiff(name):
     """faults.md 7: they say what colours mean where there is no profile."""
-    white, primaries = (
-        struct.pack("<4I", 3127, 10_000, 3290, 10_000),
-        struct.pack("<12I", *range(1, 13)),
-    )
+    white = struct.pack("<4I", 3127, 10_000, 3290, 10_000)
+    primaries = struct.pack("<12I", *range(1, 13))
     data = tiff_of(RGB, {318: (5, 2, white), 319: (5, 6, primaries)})
     found = Image.open(io.BytesIO(enlarged(data, name)[0])).getexif()
     assert [round(float(value), 4) for value in found[318]] == [0.3127, 0.329]
