@@ -115,6 +115,7 @@ def _rare_jpeg(request: Request, survey: jpeg.Survey, gathered: Gathered) -> Fou
 
 def _tiff(request: Request, file: BinaryIO) -> Found:
     try:
+        tiff.check_start(request.name, file)
         book = tiff.book(file)
         gathered = gather_tiff(request.name, book, book.storage(0))
         storage = book.storage(request.check_page(len(book.mains)))

@@ -11,7 +11,7 @@ import numpy as np
 
 from srcli.errors import InputError
 from srcli.images import avif, bmp, frames, vips
-from srcli.images.formats import MAGIC_BYTES, Format, names, refusal, sniff
+from srcli.images.formats import MAGIC_BYTES, Format, refusal, sniff
 from srcli.images.openers import OPENERS
 from srcli.images.picture import Header, Metadata
 from srcli.images.request import Found, Request, binary
@@ -85,7 +85,7 @@ def _format(request: Request) -> Format:
         raise InputError(f"{label}: the file is empty; get a whole copy of it")
     fmt = sniff(head)
     if fmt is None:
-        raise InputError(f"{label}: {refusal(head)}; convert it to one of {names()}")
+        raise InputError(f"{label}: {refusal(head)}")
     return fmt
 
 

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import BinaryIO
 
+from srcli.errors import InputError
 from srcli.images.exif_tiff import is_copy
 from srcli.images.spliced import Piece
 from srcli.images.tags import (
@@ -228,6 +229,16 @@ class Book:
             part = slice(plane * count, (plane + 1) * count)
             own = {t: longs(self.layout.big, *v[part]) for t, v in zip(tags, lists, strict=True)}
             yield self.clean(storage, self.repairs(alone) | own)
+
+
+def check_start(name: str, file: BinaryIO) -> None:
+    """Raise `InputError` if it is a raw file of Canon's, whose first picture is a preview."""
+    file.seek(8)
+    if file.read(2) == b"CR":
+        raise InputError(
+            f"{name}: seems to be a camera's raw file, of which only a preview could be read; "
+            "develop it to a 16-bit TIFF first"
+        )
 
 
 def book(file: BinaryIO) -> Book:
