@@ -522,6 +522,14 @@ def test_png_chunks_that_are_not_true_any_more():
     assert not any(chunk[0] in made for chunk in chunks)
 
 
+def test_a_suggested_background():
+    """faults.md 6: kept where it means the same, GIMP writes one into most of its files."""
+    for value in (b"\0\x10\0\x20\0\x30", b"\0\x10", b""):
+        made, notes = enlarged(png_with([(b"bKGD", value)]))
+        assert ((b"bKGD" + value) in made) == (len(value) == 6)
+        assert notes == ""
+
+
 def test_colour_codes_that_a_profile_does_not_replace():
     """faults.md 6: cICP goes before a profile, so losing it changes colours."""
     for codes, odd in ((bytes((9, 16, 0, 1)), True), (bytes((1, 13, 0, 1)), False)):

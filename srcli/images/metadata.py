@@ -97,6 +97,7 @@ def current(metadata: Metadata, format: str, width: int, height: int, channels: 
         exif=data,
         xmp=None if metadata.xmp is None else _current_xmp(metadata, change, format).data,
         iptc=None if metadata.iptc is None else resources.current(metadata.iptc, change)[0] or None,
+        png_background=_fitting(metadata.png_background, channels),
         png_text=png.updated_text(metadata.png_text, width, height, change.turned),
     )
     return jpeg.fitting(made) if format == "jpeg" else made
@@ -171,8 +172,8 @@ def _png(name: str, file: BinaryIO, image: Any, metadata: Metadata) -> Gathered:
     found = png.facts(file)
     metadata = replace(
         metadata, exif=found.exif, xmp=found.xmp, dpi=found.dpi, aspect=found.aspect,
-        depth=found.depth, png_text=tuple(found.text), png_color=tuple(found.color),
-        icc=metadata.icc or found.icc,
+        depth=found.depth, png_background=found.background, png_text=tuple(found.text),
+        png_color=tuple(found.color), icc=metadata.icc or found.icc,
     )  # fmt: skip
     return Gathered(
         metadata=metadata,
@@ -274,6 +275,11 @@ def _left_out(name: str, lost: Sequence[str]) -> tuple[str, ...]:
 def _turned(pair: tuple[float, float] | None, change: Change) -> tuple[float, float] | None:
     """A value for x and one for y, in a picture that was perhaps turned."""
     return (pair[1], pair[0]) if pair is not None and change.transposed else pair
+
+
+def _fitting(background: bytes | None, channels: int) -> bytes | None:
+    """A PNG's background, where it has as many channels as what is written."""
+    return background if background is not None and len(background) == 2 * channels else None
 
 
 def _small(aspect: tuple[float, float] | None) -> tuple[float, float] | None:
