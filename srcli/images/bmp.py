@@ -71,9 +71,16 @@ def decode(
                 f"{name}: a BMP file of a rare kind ({kind}), which is not read here; "
                 "save it as an ordinary BMP (24 bits per pixel) or as PNG"
             ) from error
-        raise InputError(
-            f"{name}: damaged or incomplete ({error}); get a whole copy of it"
-        ) from error
+        remedy = "get a whole copy of it"
+        if _is_packed(file):  # runs may leave pixels out, on purpose
+            remedy += ", or, if it is whole, save it as an ordinary BMP (24 bits per pixel)"
+        raise InputError(f"{name}: damaged or incomplete ({error}); {remedy}") from error
+
+
+def _is_packed(file: BinaryIO) -> bool:
+    """Whether pixels are stored as runs (RLE)."""
+    file.seek(30)
+    return int.from_bytes(file.read(4), "little") in (1, 2)
 
 
 def encode(pixels: Pixels, dpi: tuple[float, float] | None) -> bytes:
