@@ -54,8 +54,8 @@ def _png(request: Request, file: BinaryIO) -> Found:
 
 
 def _jpeg(request: Request, file: BinaryIO) -> Found:
-    pictures = jpeg.pictures(file)
     if request.page is not None:
+        pictures = jpeg.pictures(file)
         start, size = pictures[request.check_page(len(pictures))]
         if start:
             content = Spliced(request.source, ((start, start + size),)).content()
