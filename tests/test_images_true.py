@@ -158,6 +158,15 @@ def test_parts_that_are_gone(what, name):
     assert tag(text, "xmp:Rating") == "4"
 
 
+def test_a_container_alone_says_what_is_lost():
+    """faults.md 6: without the claims that usually go with it."""
+    items = "".join(f'<Container:Item Item:Semantic="{s}"/>' for s in ("Primary", "Depth"))
+    made, notes = enlarged(with_xmp(jpeg(), xmp("", f"<Container:Directory>{items}"
+                                                    "</Container:Directory>")))  # fmt: skip
+    assert "depth map" in notes
+    assert "Item:" not in packet_of(made).replace("xmlns:Item", "")
+
+
 def extended_jpeg(content):
     guid = hashlib.md5(content).hexdigest().upper()
     data = with_xmp(jpeg(), xmp(f'xmp:Rating="4" xmpNote:HasExtendedXMP="{guid}"'))
