@@ -20,8 +20,6 @@ from PIL import Image
 from srcli.errors import InputError
 from srcli.images import StripReader, read
 
-imagecodecs = pytest.importorskip("imagecodecs")
-
 
 @pytest.fixture
 def stored(tmp_path):

@@ -26,7 +26,7 @@ from PIL import Image, ImageCms
 
 from srcli.images import SaveOptions, encode, read
 
-imagecodecs = pytest.importorskip("imagecodecs")
+pytest.importorskip("imagecodecs")
 
 
 @pytest.fixture
