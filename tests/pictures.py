@@ -7,7 +7,7 @@ import zlib
 import numpy as np
 from PIL import Image
 
-from srcli.images import Picture
+from srcli.images import Picture, StripReader, probe, read
 
 KINDS = [(channels, alpha) for channels in (1, 3) for alpha in (False, True)]
 
@@ -103,3 +103,14 @@ def cmyk_profile():
     head = struct.pack(">I4xI4s4s4s12x4s", size, 0x02400000, b"prtr", b"CMYK", b"Lab ", b"acsp")
     head = head.ljust(68, b"\0") + struct.pack(">3i", 63190, 65536, 54061)
     return head.ljust(128, b"\0") + rows + body
+
+
+def same_everywhere(path):
+    """What `read` gives, after checking that header and strips agree with it."""
+    shown, header = read(path), probe(path)
+    assert (header.height, header.width, header.channels) == shown.color.shape
+    assert (header.bits, header.has_alpha) == (shown.bits, shown.alpha is not None)
+    with StripReader(path) as reader:
+        strips = [color for _, color, _ in reader.strips(7)]
+    np.testing.assert_array_equal(np.concatenate(strips), shown.color)
+    return shown

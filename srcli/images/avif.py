@@ -28,6 +28,7 @@ class Facts:
     full_range: bool | None  # None where only the stream itself says
     depth: int  # bits of each sample
     gain_map: bool
+    premultiplied: bool  # colour is already multiplied by alpha
     credentials: bool
     turned: int  # EXIF's word for how the container says that the picture is to be turned
     pixel_density: tuple[float, float] | None  # along x and y, without a unit, where not square
@@ -50,6 +51,7 @@ def facts(file: BinaryIO) -> Facts:
         full_range=full,
         depth=(12 if twelve else 10) if deep else 8,
         gain_map=b"tmap" in head,
+        premultiplied=b"prem" in head.partition(b"iref")[2],
         turned=_turned(head),
         credentials=b"\xd8\xfe\xc3\xd6\x1b\x0e\x48\x3c" in head,
         # Spacing says how wide a pixel is; density is the inverse.
@@ -70,7 +72,9 @@ def _turned(head: bytes) -> int:
 
 
 def repaired(image: Any, found: Facts) -> Any:
-    """The decoder's picture, with what it leaves undone: the range of grey pictures."""
+    """The decoder's picture, with what it leaves undone: the range of grey, dividing by alpha."""
+    if found.premultiplied and image.bands in (2, 4):
+        image = colors.named(colors.without_premultiplying(image))
     if not found.monochrome or found.full_range is not False:
         return image
     alpha = image.bands in (2, 4)

@@ -60,6 +60,8 @@ def decode(
         image = BmpImagePlugin.BmpImageFile(file)
         mode = {"1": "L", "L": "L", "RGBA": "RGBA"}.get(image.mode, "RGB")
         shape = (image.height, image.width, len(mode) if mode != "L" else 1)
+        if mode == "RGBA":
+            return _without_empty_alpha(np.asarray(image)), image.info.get("dpi")
         if not pixels:
             return np.broadcast_to(np.uint8(0), shape), None
         array = np.asarray(image.convert(mode)).reshape(shape)
@@ -71,9 +73,21 @@ def decode(
                 f"{name}: a BMP file of a rare kind ({kind}), which is not read here; "
                 "save it as an ordinary BMP (24 bits per pixel) or as PNG"
             ) from error
-        raise InputError(
-            f"{name}: damaged or incomplete ({error}); get a whole copy of it"
-        ) from error
+        remedy = "get a whole copy of it"
+        if _is_packed(file):  # runs may leave pixels out, on purpose
+            remedy += ", or, if it is whole, save it as an ordinary BMP (24 bits per pixel)"
+        raise InputError(f"{name}: damaged or incomplete ({error}); {remedy}") from error
+
+
+def _without_empty_alpha(pixels: Pixels) -> Pixels:
+    """Many programs leave alpha at 0 everywhere and mean an opaque picture; so do browsers."""
+    return pixels if pixels[..., 3].any() else np.ascontiguousarray(pixels[..., :3])
+
+
+def _is_packed(file: BinaryIO) -> bool:
+    """Whether pixels are stored as runs (RLE)."""
+    file.seek(30)
+    return int.from_bytes(file.read(4), "little") in (1, 2)
 
 
 def encode(pixels: Pixels, dpi: tuple[float, float] | None) -> bytes:

@@ -79,8 +79,11 @@ _INSTEAD = {
 
 MAGIC_BYTES = 64  # as many leading bytes as `sniff` wants to see
 
+_RAW = "a camera's raw file"
 # What people will try, so that the message can name it; none of these reaches a decoder.
 _REFUSED = (
+    (b"IIRO", _RAW), (b"IIRS", _RAW), (b"MMOR", _RAW), (b"IIU\0", _RAW),
+    (b"FUJIFILMCCD-RAW", _RAW),
     (b"%PDF", "a PDF"),
     (b"8BPS", "a Photoshop file"),
     (b"\x00\x00\x00\x0cjP  ", "a JPEG 2000"),
@@ -94,6 +97,17 @@ _REFUSED = (
     (b"\x1f\x8b", "a gzip archive"),
     (b"PK\x03\x04", "a zip archive"),
     (b"\x00\x00\x01\x00", "an icon"),
+    (b"\x00\x00\x02\x00", "a cursor"),
+    (b"P1", "a Netpbm picture"), (b"P4", "a Netpbm picture"), (b"P5", "a Netpbm picture"),
+    (b"P6", "a Netpbm picture"), (b"qoif", "a QOI picture"), (b"DDS ", "a DirectDraw texture"),
+    (b"SDPX", "a DPX"), (b"XPDS", "a DPX"), (b"gimp xcf", "a GIMP picture"),
+)  # fmt: skip
+# What is no picture at all, and what to do about it.
+_MISTAKEN = (
+    (b"version https://git-lfs", "a pointer of git-lfs, not the file itself; run `git lfs pull`"),
+    (b"<!DOCTYPE html", "a web page, not a picture; download the picture itself"),
+    (b"<!doctype html", "a web page, not a picture; download the picture itself"),
+    (b"<html", "a web page, not a picture; download the picture itself"),
 )
 _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx")
 
@@ -143,14 +157,22 @@ def _media(head: bytes) -> Format | None:
 
 
 def refusal(head: bytes) -> str:
-    """What a file that `sniff` does not know seems to be, for the message."""
-    if head[4:8] == b"ftyp":
-        return "a video or another media container, which is not read here"
+    """What a file that `sniff` does not know seems to be, and what to do, for the message."""
     start = head.lstrip(b"\xef\xbb\xbf \t\r\n")
-    for magic, what in _REFUSED:
-        if head.startswith(magic) or start.startswith(magic):
-            return f"{what}, which is not read here"
-    return "not a picture that is read here"
+    for magic, words in _MISTAKEN:
+        if start.startswith(magic):
+            return words
+    if head[4:8] == b"ftyp":
+        what = _RAW if b"crx " in _brands(head) else "a video or another media container"
+    else:
+        named = (
+            words for magic, words in _REFUSED if head.startswith(magic) or start.startswith(magic)
+        )
+        what = next(named, "")
+    if what == _RAW:
+        return f"{_RAW}, which is not read here; develop it to a 16-bit TIFF first"
+    said = f"{what}, which is not read here" if what else "not a picture that is read here"
+    return f"{said}; convert it to one of {names()}"
 
 
 def _brands(head: bytes) -> list[bytes]:

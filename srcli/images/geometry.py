@@ -50,11 +50,6 @@ class Change:
             return 1.0, 1.0
         return self.width / self.upright[0], self.height / self.upright[1]
 
-    @property
-    def keeps_pixels(self) -> bool:
-        """Whether every pixel is where it was."""
-        return self.factors == (1.0, 1.0) and not self.turned
-
     def point(self, x: float, y: float, extent: tuple[float, float]) -> tuple[float, float]:
         """A place in the stored picture, in one of the same extent turned; not scaled.
 

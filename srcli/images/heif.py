@@ -14,6 +14,15 @@ from srcli.images.metadata import Gathered, checked
 from srcli.images.picture import Metadata, Pixels
 
 
+def divided(pixels: Pixels) -> Pixels:
+    """Colour divided by alpha, the last channel: H x W x 4, of the same type."""
+    top = np.iinfo(pixels.dtype).max
+    alpha = pixels[..., 3:].astype(np.float64)
+    color = np.rint(pixels[..., :3] * np.divide(top, alpha, where=alpha > 0, out=alpha * 0))
+    made: Pixels = np.concatenate([color.clip(0, top), alpha], -1).astype(pixels.dtype)
+    return made
+
+
 class Container:
     """A HEIC file; its pictures are decoded when they are asked for."""
 
@@ -50,7 +59,7 @@ class Container:
         """An array of the picture's shape and type without its pixels."""
         width, height = self.size(page)
         mode = self._file[page].mode
-        channels = {"L": 1, "LA": 2, "RGB": 3, "RGBA": 4}[mode.partition(";")[0]]
+        channels = {"L": 1, "LA": 2, "RGB": 3, "RGBA": 4, "RGBa": 4}[mode.partition(";")[0]]
         kind = np.uint16(0) if "16" in mode else np.uint8(0)
         return np.broadcast_to(kind, (height, width, channels))
 
@@ -70,7 +79,8 @@ class Container:
             raise
         except Exception as error:
             raise self._damaged(error) from error
-        return made
+        premultiplied = str(self._file[page].mode).startswith("RGBa")
+        return divided(made) if premultiplied else made
 
     def gathered(self, page: int) -> Gathered:
         """What the file says beside the pixels."""

@@ -181,13 +181,15 @@ def _surveyed(frame: _Segment | None) -> Survey:
     bits, channels = (data[0], data[5]) if len(data) > 5 else (8, 3)
     height, width = (int.from_bytes(data[at : at + 2], "big") for at in (1, 3))
     kind = _ALL_FRAMES[marker] or (f"{bits}-bit" if bits != 8 else "")
+    if frame is not None and not height:
+        kind = "headless (its height stands at its end)"
     return Survey(
         size=(width, height),
         bits=bits,
         channels=channels,
         kind=f"a {kind} JPEG".replace("a JPEG-LS JPEG", "a JPEG-LS file"),
-        by_libvips=bits == 8 and (marker in _FRAMES or marker == 0xC3),
-        unread=marker not in (*_FRAMES, 0xC3),
+        by_libvips=bits == 8 and height > 0 and (marker in _FRAMES or marker == 0xC3),
+        unread=marker not in (*_FRAMES, 0xC3) or (frame is not None and not height),
         pieces=None,
         notes=(),
     )

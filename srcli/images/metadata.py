@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any, BinaryIO
 
 from srcli.errors import InputError
-from srcli.images import avif, exif, jpeg, packet, png, resources, tiff, webp, xmp
+from srcli.images import avif, exif, exif_tiff, jpeg, packet, png, resources, tiff, webp, xmp
 from srcli.images.formats import FORMATS
 from srcli.images.geometry import Change
 from srcli.images.picture import Metadata
@@ -51,7 +51,7 @@ def gather_tiff(name: str, book: Book, storage: Storage) -> Gathered:
         InputError: it is a camera's raw file.
         DamagedTagsError: a directory leads outside the file.
     """
-    found = exif.of_tiff(book.layout, book.offsets, storage.index)
+    found = exif_tiff.of_tiff(book.layout, book.offsets, storage.index)
     if found.preview:
         raise InputError(
             f"{name}: seems to be a camera's raw file, of which only a preview could be read; "
@@ -97,6 +97,7 @@ def current(metadata: Metadata, format: str, width: int, height: int, channels: 
         exif=data,
         xmp=None if metadata.xmp is None else _current_xmp(metadata, change, format).data,
         iptc=None if metadata.iptc is None else resources.current(metadata.iptc, change)[0] or None,
+        png_background=_fitting(metadata.png_background, channels),
         png_text=png.updated_text(metadata.png_text, width, height, change.turned),
     )
     return jpeg.fitting(made) if format == "jpeg" else made
@@ -121,7 +122,7 @@ def losses(
     if metadata.icc is not None and not profile_fits(metadata.icc, format, channels):
         lost.append("colour profile (colours may look different)")
     huge = width * height * (channels + 1) * bits // 8 > tiff.BIG
-    if format == "tiff" and exif.loses_maker_note(metadata.exif, bits == 16, huge):
+    if format == "tiff" and exif_tiff.loses_maker_note(metadata.exif, bits == 16, huge):
         lost.append("the maker's notes in its EXIF data")
     fits = Metadata() if format == "bmp" else metadata
     fits = jpeg.fitting(fits) if format == "jpeg" else fits
@@ -157,7 +158,7 @@ def checked(name: str, found: Gathered) -> Gathered:
     if metadata.exif is not None and data is None:
         notes.append(f"{name}: its EXIF data is damaged and left out")
     icc, packet_ = metadata.icc, metadata.xmp
-    if icc is not None and (len(icc) < 128 or icc[36:40] != b"acsp"):
+    if icc is not None and (icc[36:40] != b"acsp" or int.from_bytes(icc[:4], "big") > len(icc)):
         icc = None
         notes.append(f"{name}: its colour profile is damaged and left out")
     if packet_ is not None and not xmp.is_whole(packet_):
@@ -171,8 +172,8 @@ def _png(name: str, file: BinaryIO, image: Any, metadata: Metadata) -> Gathered:
     found = png.facts(file)
     metadata = replace(
         metadata, exif=found.exif, xmp=found.xmp, dpi=found.dpi, aspect=found.aspect,
-        depth=found.depth, png_text=tuple(found.text), png_color=tuple(found.color),
-        icc=metadata.icc or found.icc,
+        depth=found.depth, png_background=found.background, png_text=tuple(found.text),
+        png_color=tuple(found.color), icc=metadata.icc or found.icc,
     )  # fmt: skip
     return Gathered(
         metadata=metadata,
@@ -274,6 +275,11 @@ def _left_out(name: str, lost: Sequence[str]) -> tuple[str, ...]:
 def _turned(pair: tuple[float, float] | None, change: Change) -> tuple[float, float] | None:
     """A value for x and one for y, in a picture that was perhaps turned."""
     return (pair[1], pair[0]) if pair is not None and change.transposed else pair
+
+
+def _fitting(background: bytes | None, channels: int) -> bytes | None:
+    """A PNG's background, where it has as many channels as what is written."""
+    return background if background is not None and len(background) == 2 * channels else None
 
 
 def _small(aspect: tuple[float, float] | None) -> tuple[float, float] | None:

@@ -31,6 +31,7 @@ class Metadata:
     subsampling: str | None = None  # of a JPEG source: "4:4:4", "4:2:0"...
     lossless: bool = True  # of the source; False for JPEG, AVIF and most WebP
     png_text: tuple[tuple[bytes, bytes], ...] = ()  # a PNG's text chunks: type and data
+    png_background: bytes | None = None  # a PNG's suggested colour behind it, as stored
     png_color: tuple[tuple[bytes, bytes], ...] = ()  # gAMA, cHRM, sRGB, cICP...; an AVIF's too
 
 

@@ -31,7 +31,7 @@ _LOST = {
     b"caBX": "content credentials (C2PA)",
 }  # fmt: skip
 _WANTED = frozenset((
-    *_COLOR, *_LOST, b"tEXt", b"zTXt", b"iTXt", b"acTL", b"eXIf", b"pHYs", b"sBIT",
+    *_COLOR, *_LOST, b"tEXt", b"zTXt", b"iTXt", b"acTL", b"bKGD", b"eXIf", b"pHYs", b"sBIT",
 ))  # fmt: skip
 _CRITICAL = (b"IHDR", b"PLTE", b"IDAT", b"IEND")
 _TEXT = (b"tEXt", b"zTXt", b"iTXt")
@@ -53,6 +53,7 @@ class Facts:
     dpi: tuple[float, float] | None = None
     aspect: tuple[float, float] | None = None  # density without a unit, if not square
     depth: int | None = None  # bits that samples really have, if fewer than are stored
+    background: bytes | None = None  # a suggested colour, in samples like the picture's
     lost: list[str] = field(default_factory=list)  # in words, what is not taken over
     unknown: bytes | None = None  # a chunk that has to be understood, and is not
     color: list[Chunk] = field(default_factory=list)
@@ -91,6 +92,8 @@ def facts(file: BinaryIO) -> Facts:
             found.exif = data
         elif kind == b"pHYs" and len(data) == 9:
             _density(found, data)
+        elif kind == b"bKGD":
+            found.background = _background(file, data)
         elif kind == b"sBIT":
             found.depth = max(data, default=0) or None
         elif kind in _LOST:
@@ -102,6 +105,16 @@ def facts(file: BinaryIO) -> Facts:
         elif kind in _TEXT:
             _text(found, kind, data)
     return found
+
+
+def _background(file: BinaryIO, data: bytes) -> bytes | None:
+    """A suggested background, where its samples are as those that will be written."""
+    at = file.tell()
+    file.seek(len(SIGNATURE) + 16)
+    depth, kind = file.read(2)
+    file.seek(at)
+    size = {0: 2, 4: 2, 2: 6, 6: 6}.get(kind)
+    return data if depth in (8, 16) and len(data) == size else None
 
 
 def _density(found: Facts, data: bytes) -> None:
@@ -122,6 +135,8 @@ def chunks_for(metadata: Metadata) -> bytes:
         chunks.append((b"pHYs", b"".join(per_meter) + b"\1"))
     elif metadata.aspect is not None:
         chunks.append((b"pHYs", _small_ratio(metadata.aspect) + b"\0"))
+    if metadata.png_background is not None:
+        chunks.append((b"bKGD", metadata.png_background))
     if metadata.exif is not None:
         chunks.append((b"eXIf", metadata.exif))
     if metadata.xmp is not None:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Container, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Literal, TypeAlias
+from typing import BinaryIO, Literal, TypeAlias
 
 Order: TypeAlias = Literal["little", "big"]
 ReadAt: TypeAlias = Callable[[int, int], bytes]  # (offset, size): may return less at the end
@@ -256,3 +256,27 @@ def swapped(data: bytes, unit: int) -> bytes:
     count, rest = divmod(len(data), unit)
     whole = struct.unpack(f">{count}{code}", data[: len(data) - rest])
     return struct.pack(f"<{count}{code}", *whole) + data[len(data) - rest :]
+
+
+def reader_of_file(file: BinaryIO) -> ReadAt:
+    def read(offset: int, size: int) -> bytes:
+        file.seek(offset)
+        return file.read(size)
+
+    return read
+
+
+def extend(file: BinaryIO, added: Directory) -> None:
+    """Append a first directory that has the old one's entries and `added`'s; added ones win."""
+    read = reader_of_file(file)
+    layout = layout_of(read)
+    old = layout.entries(layout.first())[0]
+    ready = {field.tag: read(field.entry, layout.entry_size) for field in old}
+    for tag in (*added.values, *added.children):
+        ready.pop(tag, None)
+    end = file.seek(0, 2)
+    file.write(b"\0" * (end % 2))
+    end += end % 2
+    file.write(serialized(added, end, layout.order, layout.big, ready))
+    file.seek(8 if layout.big else 4)
+    file.write(end.to_bytes(layout.offset_size, layout.order))

@@ -13,7 +13,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import BinaryIO
 
-from srcli.images.exif import is_copy, reader_of_file
+from srcli.errors import InputError
+from srcli.images.exif_tiff import is_copy
 from srcli.images.spliced import Piece
 from srcli.images.tags import (
     DamagedTagsError,
@@ -23,6 +24,7 @@ from srcli.images.tags import (
     Value,
     chain,
     layout_of,
+    reader_of_file,
     serialized,
 )
 from srcli.images.tags import directory as read_directory
@@ -61,7 +63,6 @@ COMPRESSIONS = {
     50001: "WebP", 50002: "JPEG XL", 52546: "JPEG XL",
 }  # fmt: skip
 _BY_LIBVIPS = {1, 2, 3, 4, 5, 7, 8, 32773, 32946, 50001}
-_CCITT = {2, 3, 4}
 
 # What a clean directory takes over: how the samples are stored, and the profile that inks need.
 _KEPT = frozenset((
@@ -79,6 +80,7 @@ _LONGEST_TEXT = 1 << 20
 _TEXTS = (269, 270, 271, 272, 285, 305, 306, 315, 316, 33432)
 _INTEGERS = (3, 4, 13, 16)
 _LARGEST_BLOB = 64 << 20
+_MOST_OF_LISTS = 256 << 20  # bytes to read of the places and sizes of strips, some of them twice
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -229,6 +231,16 @@ class Book:
             yield self.clean(storage, self.repairs(alone) | own)
 
 
+def check_start(name: str, file: BinaryIO) -> None:
+    """Raise `InputError` if it is a raw file of Canon's, whose first picture is a preview."""
+    file.seek(8)
+    if file.read(2) == b"CR":
+        raise InputError(
+            f"{name}: seems to be a camera's raw file, of which only a preview could be read; "
+            "develop it to a 16-bit TIFF first"
+        )
+
+
 def book(file: BinaryIO) -> Book:
     """Find the directories of a TIFF file.
 
@@ -241,6 +253,7 @@ def book(file: BinaryIO) -> Book:
         raise DamagedTagsError("no directory")
     pages = [read_directory(layout, offset, (SUBFILE,)) for offset in offsets]
     mains = [i for i, page in enumerate(pages) if i == 0 or not is_copy(page)]
+    layout.budget = _MOST_OF_LISTS
     return Book(layout, file.seek(0, 2), offsets, mains)
 
 

@@ -226,9 +226,10 @@ def _chosen(image: Any, storage: Storage) -> Any:
     if image.bands == colors_:
         return image
     bands = [*range(colors_), *(colors_ + i for i in alphas[:1])]
-    spare = len(storage.extra) > 1 or 0 in storage.extra or not storage.by_libvips
     chosen = colors.selected(image, bands)
-    if spare and alphas and storage.extra[alphas[0]] == 1:
+    joined = storage.planar and storage.samples == 2
+    undone = len(storage.extra) > 1 or joined or not storage.by_libvips  # libvips divides the rest
+    if undone and alphas and storage.extra[alphas[0]] == 1:
         return colors.without_premultiplying(colors.named(chosen))
     return chosen
 

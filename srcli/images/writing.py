@@ -13,7 +13,7 @@ import numpy as np
 
 from srcli.errors import OutputError, UsageError
 from srcli.files import atomic_path
-from srcli.images import avif, bmp, exif, jpeg, png, tiff, vips, webp
+from srcli.images import avif, bmp, exif, exif_tiff, jpeg, png, tiff, vips, webp
 from srcli.images.colors import named, of_array
 from srcli.images.formats import FORMATS, Format, format_of
 from srcli.images.metadata import current, losses
@@ -241,18 +241,20 @@ def _save_tiff(
     image: Any, file: BinaryIO, save: str, settings: dict[str, Any], about: Metadata
 ) -> None:
     data, wide = about.exif, image.format == "ushort"
-    in_front = exif.has_maker_note(data) and exif.stays_in_front(data, wide, settings["bigtiff"])
+    in_front = exif_tiff.has_maker_note(data) and exif_tiff.stays_in_front(
+        data, wide, settings["bigtiff"]
+    )
     start = 0
     if data is not None and in_front:
         start = len(data) + len(data) % 2
         file.write(data.ljust(start, b"\0"))
     _encode(image, file, save, settings, start=start)
     if about.dpi is None:
-        exif.without_resolution(file, start)
+        exif_tiff.without_resolution(file, start)
     if data is not None and in_front:
-        exif.behind(file, data, start)
+        exif_tiff.behind(file, data, start)
     elif data is not None:
-        exif.into_tiff(file, data)
+        exif_tiff.into_tiff(file, data)
 
 
 def _saver(

@@ -62,6 +62,9 @@ _GONE_NAMES = {
     (_DRONE, "DewarpData"): "lens calibration",
     ("http://purl.org/dc/terms/", "provenance"): "content credentials (C2PA)",
 }  # fmt: skip
+# Parts that a container of Google's names, in words.
+_PARTS = {"GainMap": "gain map", "MotionPhoto": "motion photo", "Depth": "depth map",
+          "Confidence": "depth map", "Original": "original picture"}  # fmt: skip
 _MOTION = re.compile(r"MotionPhoto|MicroVideo")
 _NUMBER = re.compile(r"[+-]?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?")
 _DIGITS = 6
@@ -97,11 +100,6 @@ def is_whole(data: bytes) -> bool:
     except DamagedPacketError:
         return False
     return True
-
-
-def lost_parts(data: bytes) -> tuple[str, ...]:
-    """In words, what parts of the file it describes that no output has."""
-    return current(data, Change(stored=None, orientation=1, width=1, height=1), "png").lost
 
 
 def extended(data: bytes) -> str | None:
@@ -207,6 +205,8 @@ def _gone(name: Name, value: str | None) -> str | None:
     space, local = name
     if name in _GONE_NAMES:
         return _GONE_NAMES[name]
+    if space.startswith(_CONTAINER) and local == "Semantic":
+        return _PARTS.get(value or "", "")
     if space == _CAMERA and _MOTION.match(local):
         return "" if value == "0" else "motion photo"
     return next((word for start, word in _GONE.items() if space.startswith(start)), None)
