@@ -112,7 +112,9 @@ def test_upscale_with_a_foreign_graph(srcli, tmp_path, photograph):
         expected = np.rint(blurred(photograph)[0].transpose(1, 2, 0) * 255)
         assert np.abs(np.asarray(result, int) - expected).max() <= 1
     code, _, err = srcli("upscale", tmp_path / "in.png", "--model-file", model, "-s", 4)
-    assert code == 2
+    assert (code, "enlarged by 2, then by 2" in err) == (0, True)
+    with Image.open(tmp_path / "in_x4.png") as result:
+        assert result.size == (4 * photograph.shape[1], 4 * photograph.shape[0])
 
 
 def no_graph(path):
