@@ -2,55 +2,99 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
+from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self, cast, overload
 
-from srcli.errors import UsageError
-from srcli.registry import DEFAULT_MODEL, DEFAULT_SCALE, MODELS
-from srcli.spec import ModelSpec, Scale, Task
+from srcli.errors import OutputExistsError, UsageError
+from srcli.registry import DEFAULT_MODEL, DEFAULT_SCALE, MODELS, get_model
+from srcli.spec import InputKind, ModelSpec, Scale, Task
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from srcli.images import Picture
+    from srcli.images import Picture, SaveOptions, Subsampling
+    from srcli.loading import LoadedModel
+    from srcli.opening import RunOptions
+    from srcli.passes import Passes
     from srcli.pipeline import Restorer
 
-    Pixels = NDArray[np.uint8] | NDArray[np.uint16]
+    Pixels = NDArray[np.uint8] | NDArray[np.uint16] | NDArray[np.float32]
+
+Precision = Literal["fp32", "fp16", "bf16", "int8"]
+Factor = int | float | str | Fraction
+PathName = str | os.PathLike[str]
 
 
 def list_models() -> tuple[ModelSpec, ...]:
-    """All models that srcli knows, with their facts."""
+    """Return all models that srcli knows, with their facts."""
     return MODELS
 
 
 class OpenModel:
     """A model that is ready to restore pictures. Use it as a context manager, or close it."""
 
-    def __init__(self, restorer: Restorer, scale: Scale) -> None:
-        self._restorer = restorer
-        self._scale = scale
+    def __init__(
+        self,
+        factor: Fraction,
+        task: Task,
+        find: Any,
+        options: RunOptions,
+    ) -> None:
+        self._factor, self._task = factor, task
+        self._find, self._options = find, options
+        self._open: dict[Scale, Restorer] = {}
+        self._weights: dict[str, str] = {}
         self._closed = False
+        spec: ModelSpec = find(None)
+        self._spec = spec
+        for scale in self._passes(1, 1).passes:
+            self._restorer(scale)
 
     @property
     def scale(self) -> Scale:
         """Factor of enlargement."""
-        return self._scale
+        whole = self._factor.denominator == 1
+        return int(self._factor) if whole else self._factor
 
-    def __call__(self, pixels: Pixels) -> Pixels:
-        """Restore an array: H x W, or H x W x C with C = 1 (grey), 2, 3 (RGB) or 4.
+    @overload
+    def __call__(self, pixels: Pixels) -> Pixels: ...
 
-        With 2 or 4 channels the last is alpha, not premultiplied. uint8 and uint16 use their full
-        range; the result has the same type and number of axes.
+    @overload
+    def __call__(self, pixels: Sequence[Pixels]) -> list[Pixels]: ...
+
+    def __call__(self, pixels: Pixels | Sequence[Pixels]) -> Pixels | list[Pixels]:
+        """Restore one array, or several.
+
+        Args:
+            pixels: H x W, or H x W x C with C = 1 (grey), 2, 3 (RGB) or 4: with 2 or 4 channels
+                the last is alpha, not premultiplied. uint8 and uint16 use their full range,
+                float32 is in [0, 1]. N x H x W x C and a list of arrays are several pictures.
+
+        Returns:
+            The same type and number of axes; a list for a list. Floats are clipped to [0, 1].
 
         Raises:
-            UsageError: The array is of another shape or type, or the model was closed.
+            UsageError: An array is of another shape or type, or the model was closed.
         """
         import numpy as np
 
+        if isinstance(pixels, str | os.PathLike):
+            raise UsageError(
+                f"{os.fspath(pixels)!r} is no picture but the name of one. Give an array, or call "
+                "srcli.upscale_file."
+            )
+        if isinstance(pixels, list | tuple) and pixels and all(_is_array(p) for p in pixels):
+            return [self(picture) for picture in pixels]
         plain: Any = np.asarray(pixels)  # matrices and masked arrays compute in their own ways
-        return _as_array(self.picture(_as_picture(plain)), plain.ndim)
+        if plain.ndim == 4 and len(plain):
+            return cast("Pixels", np.stack([self(picture) for picture in plain]))
+        restored: Pixels = _as_array(self.picture(_as_picture(plain)), plain)
+        return restored
 
     def picture(self, picture: Picture) -> Picture:
         """Restore what `srcli.images.read` gives.
@@ -58,15 +102,108 @@ class OpenModel:
         Raises:
             UsageError: The model was closed.
         """
-        if self._closed:
-            raise UsageError("this model has been closed. Load it again.")
-        height, width = (max(1, round(s * self._scale)) for s in (picture.height, picture.width))
-        return self._restorer(picture, size=(height, width))
+        self._check_open()
+        size = self._passes(picture.width, picture.height)
+        return self._through(size.passes).restore_all([picture], size=(size.height, size.width))[0]
+
+    def file(
+        self,
+        source: PathName,
+        target: PathName | None = None,
+        *,
+        overwrite: bool = False,
+        format: str | None = None,
+        quality: int | None = None,
+        lossless: bool = False,
+        subsampling: Subsampling = "keep",
+        background: tuple[int, int, int] | None = None,
+        strip: bool = False,
+        preserve: bool = False,
+        page: int | None = None,
+    ) -> Path:
+        """Restore a file, and keep with it what the command keeps: profiles, EXIF, XMP.
+
+        Args:
+            source: A picture.
+            target: The output, or the folder for it; None for beside the input (`photo_x4.png`).
+            overwrite: Replace a file that exists.
+            format: Of the output: `png`, `jpeg`, `webp`, `tiff`, `avif`, `bmp`; None takes it from
+                the target's name.
+            quality: 1 to 100, of JPEG, WebP and AVIF.
+            lossless: For WebP and AVIF.
+            subsampling: Of JPEG's colour: `keep`, `444` or `420`.
+            background: RGB in 8 bits, for transparent pictures in formats without transparency.
+            strip: Leave out all metadata.
+            preserve: Give the output the input's time and permissions.
+            page: The frame or page of a file that has several, counted from 1.
+
+        Returns:
+            Where the output is. It appears whole or not at all.
+
+        Raises:
+            SrcliError: The file cannot be read or written, or exists already.
+        """
+        from srcli.images import SaveOptions
+
+        self._check_open()
+        options = SaveOptions(
+            format=format,
+            quality=quality,
+            lossless=lossless,
+            subsampling=subsampling,
+            background=background,
+            strip=strip,
+        )
+        return self._file(source, target, options, overwrite, preserve, page)
+
+    def _file(
+        self,
+        source: PathName,
+        target: PathName | None,
+        options: SaveOptions,
+        overwrite: bool,
+        preserve: bool,
+        page: int | None,
+    ) -> Path:
+        from srcli import __version__
+        from srcli.batch import Batch
+        from srcli.jobs import Wishes, plan_jobs
+        from srcli.sizes import SizeRequest
+
+        size = SizeRequest(scale=self._factor)
+        suffix = (
+            f"_{size.label}" if self._task == "upscale" else f"_{self._task}ed".replace("ee", "e")
+        )
+        wishes = Wishes(
+            output=None if target is None else os.fspath(target),
+            suffix=suffix,
+            size=size,
+            scales=_scales(self._spec, self._task),
+            grid=self._spec.any_scale.grid if self._spec.any_scale else None,
+            options=options,
+            page=page,
+        )
+        plan = plan_jobs([_named(source)], wishes)
+        if len(plan) > 1:
+            raise UsageError(f"{source}: is a folder. Give one file.")
+        if plan[0].error is not None:
+            raise plan[0].error
+        if plan[0].exists and not overwrite:
+            raise OutputExistsError(
+                f"{plan[0].target}: exists already. Give overwrite=True, or another target."
+            )
+        facts = {"model": self._spec.name, "version": __version__, "weights_sha256": self._weights}
+        batch = Batch(restorer=self._restorer, overwrite=overwrite, preserve=preserve, facts=facts)
+        (outcome,) = batch.run(plan.jobs)
+        if outcome.error is not None:
+            raise outcome.error
+        return plan[0].target
 
     def close(self) -> None:
         """Free the model."""
         self._closed = True
-        self._restorer.session.close()
+        for restorer in self._open.values():
+            restorer.close()
 
     def __enter__(self) -> Self:
         return self
@@ -79,80 +216,249 @@ class OpenModel:
     ) -> None:
         self.close()
 
+    def _check_open(self) -> None:
+        if self._closed:
+            raise UsageError("this model has been closed. Load it again.")
+
+    def _passes(self, width: int, height: int) -> Any:
+        from srcli.sizes import SizeRequest
+
+        grid = self._spec.any_scale.grid if self._spec.any_scale else None
+        scales = _scales(self._spec, self._task)
+        return SizeRequest(scale=self._factor).resolve(width, height, scales, grid)
+
+    def _through(self, scales: Sequence[Scale]) -> Passes:
+        from srcli.passes import Passes
+
+        return Passes([self._restorer(scale) for scale in scales])
+
+    def _restorer(self, scale: Scale) -> Restorer:
+        from srcli.opening import open_restorer
+
+        if scale not in self._open:
+            model: LoadedModel = self._find(scale)
+            self._weights[f"x{float(scale):g}"] = model.weights.sha256
+            self._open[scale] = open_restorer(model, self._options, scale=model.grid)
+        return self._open[scale]
+
 
 def load(
     model: str = DEFAULT_MODEL,
-    scale: Scale = DEFAULT_SCALE,
+    scale: Factor | None = None,
     *,
     task: Task = "upscale",
-    weights: str | Path | None = None,
+    kind: InputKind = "clean",
+    weights: PathName | None = None,
+    model_file: PathName | None = None,
     backend: str = "auto",
+    precision: Precision = "fp32",
+    tta: bool = False,
     threads: int | None = None,
+    tile: int | None = None,
+    memory: int | None = None,
 ) -> OpenModel:
     """Open a model for use on many pictures.
 
     Args:
         model: Its name; see `list_models`.
-        scale: Factor of enlargement; 1 to denoise and deblock. A `Fraction` for models of any
-            scale.
+        scale: Factor of enlargement, any number: passes of the network, then one resampling. None
+            is 4 (of `model_file`, its own), and 1 to denoise and deblock.
         task: Which of the model's weights.
+        kind: Which weights for upscaling: `clean`, or `photo` for JPEG compression and noise.
         weights: Your own checkpoint instead of what srcli ships.
+        model_file: Another network instead: an ONNX file, or with spandrel a checkpoint.
         backend: `native`, `openvino`, `ort`, `torch`, `trt`, or `auto` for the fastest that works.
+        precision: What the network computes in.
+        tta: Average over the eight flips and turns of a picture.
         threads: CPU threads; None for one on each core.
+        tile: Side of a tile of the input; None chooses by `memory`.
+        memory: Bytes that a run may take; None for a quarter of what is free.
 
     Raises:
         SrcliError: Any of these does not exist or does not work; the message says what to do.
     """
-    from srcli import loading
-    from srcli.backends import open_model
-    from srcli.backends.base import SessionOptions
-    from srcli.pipeline import Restorer
+    from srcli.opening import RunOptions
 
-    if threads is not None and threads < 1:
-        raise UsageError(f"{threads} threads cannot compute. Give 1 or more.")
-    file = None if weights is None else Path(weights)
-    loaded = loading.load(model, scale, task=task, weights=file)
-    session = open_model(backend, loaded, SessionOptions(threads=threads))[1]
-    restorer = Restorer(session=session, geometry=loaded.geometry, scale=loaded.grid)
-    return OpenModel(restorer, scale)
+    options = RunOptions(
+        backend=backend, precision=precision, tta=tta, threads=threads, tile=tile, memory=memory
+    )
+    if model_file is not None:
+        return _load_foreign(Path(model_file), scale, options)
+    spec = get_model(model)
+    factor = _factor(scale, DEFAULT_SCALE if task == "upscale" else 1)
+    if not spec.scales_for(task) or (task != "upscale" and factor != 1):
+        from srcli.registry import check_scale
+
+        check_scale(spec, int(factor), task)
+
+    def find(at: Scale | None) -> Any:
+        from srcli import loading
+
+        if at is None:
+            return spec
+        own = None if weights is None else Path(weights)
+        return loading.load(model, at, task=task, kind=kind, weights=own)
+
+    return OpenModel(factor, task, find, options)
 
 
-def upscale(pixels: Pixels, model: str = DEFAULT_MODEL, scale: Scale = DEFAULT_SCALE) -> Pixels:
-    """Enlarge one array; see `OpenModel.__call__`. For many, `load` the model once."""
-    with load(model, scale) as network:
-        return network(pixels)
+def _load_foreign(file: Path, scale: Factor | None, options: RunOptions) -> OpenModel:
+    from srcli.foreign import load_foreign
+
+    network = load_foreign(file)
+    task: Task = "upscale" if max(network.spec.scales) > 1 else "denoise"
+    factor = _factor(scale, max(network.spec.scales))
+    return OpenModel(factor, task, lambda at: network.spec if at is None else network, options)
 
 
-def restore(
-    pixels: Pixels,
-    task: Task,
-    model: str = DEFAULT_MODEL,
-    *,
-    weights: str | Path | None = None,
+def upscale(
+    pixels: Pixels, model: str = DEFAULT_MODEL, scale: Factor = DEFAULT_SCALE, **options: Any
 ) -> Pixels:
-    """Denoise or deblock one array; see `OpenModel.__call__`."""
-    with load(model, 1, task=task, weights=weights) as network:
+    """Enlarge one array; see `OpenModel.__call__`, and `load` for options.
+
+    For many arrays, `load` the model once.
+    """
+    with load(model, scale, **options) as network:
         return network(pixels)
 
 
-def _as_picture(pixels: Pixels) -> Picture:
+def restore(pixels: Pixels, task: Task, model: str = DEFAULT_MODEL, **options: Any) -> Pixels:
+    """Denoise or deblock one array; see `OpenModel.__call__`, and `load` for options."""
+    with load(model, 1, task=task, **options) as network:
+        return network(pixels)
+
+
+def upscale_file(
+    source: PathName,
+    target: PathName | None = None,
+    model: str = DEFAULT_MODEL,
+    scale: Factor = DEFAULT_SCALE,
+    **options: Any,
+) -> Path:
+    """Enlarge a file; returns where the output is. For many files, `load` the model once.
+
+    Args:
+        source: A picture.
+        target: The output, or the folder for it; None for beside the input.
+        model: Its name.
+        scale: Factor of enlargement.
+        **options: Of `load`, and of `OpenModel.file`.
+
+    Raises:
+        SrcliError: Something does not exist, does not work, or is there already.
+    """
+    return _one_file(source, target, options, model=model, scale=scale)
+
+
+def denoise_file(
+    source: PathName, target: PathName | None = None, model: str = DEFAULT_MODEL, **options: Any
+) -> Path:
+    """Remove noise from a file; see `upscale_file`."""
+    return _one_file(source, target, options, model=model, scale=1, task="denoise")
+
+
+def deblock_file(
+    source: PathName, target: PathName | None = None, model: str = DEFAULT_MODEL, **options: Any
+) -> Path:
+    """Remove JPEG's blocks from a file; see `upscale_file`."""
+    return _one_file(source, target, options, model=model, scale=1, task="deblock")
+
+
+_OF_FILES = frozenset(
+    [
+        "overwrite",
+        "format",
+        "quality",
+        "lossless",
+        "subsampling",
+        "background",
+        "strip",
+        "preserve",
+        "page",
+    ]
+)
+
+
+def _one_file(
+    source: PathName, target: PathName | None, options: dict[str, Any], **model: Any
+) -> Path:
+    of_file = {name: value for name, value in options.items() if name in _OF_FILES}
+    of_model = {name: value for name, value in options.items() if name not in _OF_FILES}
+    with load(**model, **of_model) as network:
+        return network.file(source, target, **of_file)
+
+
+def _factor(scale: Factor | None, default: int) -> Fraction:
+    try:
+        factor = Fraction(default if scale is None else str(scale))
+    except (ValueError, ZeroDivisionError):
+        raise UsageError(f"{scale!r} is no factor. Give a number such as 4 or 2.5.") from None
+    if factor <= 0:
+        raise UsageError(f"a scale of {float(factor):g} is not possible.")
+    return factor
+
+
+def _scales(spec: ModelSpec, task: Task) -> tuple[int, ...]:
+    largest = (spec.any_scale.largest,) if spec.any_scale and task == "upscale" else ()
+    return (*spec.scales_for(task), *largest)
+
+
+def _named(source: PathName) -> str:
+    """Return a name that stands for a file, whatever it looks like."""
+    name = os.fspath(source)
+    if not name:
+        raise UsageError("the input has no name.")
+    return os.path.abspath(name) if name == "-" else name
+
+
+def _is_array(value: object) -> bool:
+    import numpy as np
+
+    return isinstance(value, np.ndarray) and value.ndim >= 2
+
+
+def _as_picture(pixels: Any) -> Picture:
     from srcli.images import Picture
 
     layered = pixels[:, :, None] if pixels.ndim == 2 else pixels
     fits = layered.ndim == 3 and 1 <= layered.shape[2] <= 4 and layered.size > 0
-    if not fits or layered.dtype.name not in ("uint8", "uint16"):
+    if not fits or layered.dtype.name not in ("uint8", "uint16", "float32"):
         raise UsageError(
-            f"an array of shape {pixels.shape} and type {pixels.dtype} is no picture. Give uint8 "
-            "or uint16, H x W or H x W x C with 1 to 4 channels."
+            f"an array of shape {pixels.shape} and type {pixels.dtype} is no picture. Give uint8, "
+            "uint16 or float32 in [0, 1], H x W or H x W x C with 1 to 4 channels."
         )
+    if layered.dtype.name == "float32":
+        layered = _as_integers(layered)
     has_alpha = layered.shape[2] in (2, 4)
     color = layered[:, :, :-1] if has_alpha else layered
     return Picture(color=color, alpha=layered[:, :, -1] if has_alpha else None)
 
 
-def _as_array(picture: Picture, axes: int) -> Pixels:
+def _as_integers(pixels: NDArray[np.float32]) -> Any:
+    """Return floats in [0, 1] in 16 bits, or as they are where there is no alpha.
+
+    Raises:
+        UsageError: A value is outside, or no number.
+    """
     import numpy as np
 
+    if not (np.isfinite(pixels).all() and pixels.min() >= 0 and pixels.max() <= 1):
+        raise UsageError(
+            "an array of float32 has values outside [0, 1]. Divide by 255 what is in 0 to 255, and "
+            "clip the rest."
+        )
+    if pixels.shape[2] in (2, 4):
+        return np.rint(pixels * np.float32(65535)).astype(np.uint16)
+    return pixels
+
+
+def _as_array(picture: Picture, given: Any) -> Any:
+    """Return a picture as an array of the type and the number of axes that were given."""
+    import numpy as np
+
+    pixels: Any = picture.color
     if picture.alpha is not None:
-        return np.dstack([picture.color, picture.alpha])
-    return picture.color[:, :, 0] if axes == 2 else picture.color  # type: ignore[return-value]
+        pixels = np.dstack([picture.color, picture.alpha])
+    if given.dtype == np.float32 and pixels.dtype != np.float32:
+        pixels = (pixels / np.float32(65535)).astype(np.float32)
+    return pixels[:, :, 0] if given.ndim == 2 else pixels

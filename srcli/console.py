@@ -121,11 +121,16 @@ def give_up_stdout() -> None:
 
 def print_json(value: Any) -> None:
     """The whole result as JSON, on stdout."""
+    check_stdout()
+    result(_encodable(value, indent=2))
+
+
+def check_stdout() -> None:
+    """Raise `OutputError` if standard output, where the result is to go, is closed."""
     if sys.stdout is None:
         raise OutputError(
             "standard output: is closed, and the result was to go there. Redirect it."
         )
-    result(_encodable(value, indent=2))
 
 
 def print_event(value: Mapping[str, Any]) -> None:

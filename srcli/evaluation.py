@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from srcli.degradations import add_noise, compress
+from srcli.degradations import add_noise, blur, compress, gaussian, reduced
 from srcli.errors import InputError
 from srcli.images import Picture, has_picture_suffix, read, to_8_bits
 from srcli.metrics import SSIM_SIDE, crop_border, luma, psnr, psnr_b, ssim
@@ -22,6 +22,39 @@ Enlarge = Callable[[Pixels8], NDArray[np.floating]]
 
 Damage = Callable[[Pixels8, int], Pixels8]
 """What is done to an original before it is restored; the number is the picture's."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Conditions:
+    """What has happened to pictures before they are enlarged, in this order; None: nothing."""
+
+    blur: float | None = None
+    """Standard deviation of a Gaussian on the large picture, in its pixels."""
+
+    noise: float | None = None
+    """Standard deviation of noise on the small picture, of 255."""
+
+    jpeg: int | None = None
+    """Quality of the JPEG file (4:2:0) that the small picture was in, 1 to 100."""
+
+    def __str__(self) -> str:
+        parts = {"blur": self.blur, "noise": self.noise, "jpeg": self.jpeg}
+        return ", ".join(f"{name} {value:g}" for name, value in parts.items() if value is not None)
+
+    def small(self, high: Pixels8, low: Pixels8, scale: int, number: int) -> Pixels8:
+        """Return the small picture in these conditions.
+
+        Args:
+            high: The large picture, H x W x 3.
+            low: The small one as it was made of that, without blur.
+            scale: What it was reduced by.
+            number: Of the picture, which seeds the noise.
+        """
+        if self.blur is not None:
+            low = reduced(blur(high, gaussian(self.blur)), scale, "bicubic")
+        if self.noise is not None:
+            low = add_noise(low, self.noise, np.random.default_rng(number))
+        return low if self.jpeg is None else compress(np.ascontiguousarray(low), self.jpeg)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,18 +97,23 @@ def evaluate(
     *,
     y_rounded: bool = False,
     damage: Damage | None = None,
+    conditions: Conditions | None = None,
+    whole: bool = False,
 ) -> Iterator[Score]:
     """Score a way of enlarging on each original.
 
     The reduced picture is taken from the folder `LRx<scale>` beside `HR` where there is one and
     made by antialiased bicubic reduction otherwise; with `damage` it is what that makes of the
-    original. As in the papers, the result is rounded to 8
-    bits, its luma compared, and a border as wide as the scale left out. Some papers round the luma
-    to 8 bits too (`y_rounded`), which costs some 0.02 dB at 32 dB and 0.09 dB at 38 dB.
+    original; in `conditions` it is blurred, noisy or compressed. As in the papers, the result is
+    rounded to 8 bits, its luma compared, and a border as wide as the scale left out; of the `whole`
+    picture no border is. Some papers round the luma to 8 bits too (`y_rounded`), which costs some
+    0.02 dB at 32 dB and 0.09 dB at 38 dB.
     """
-    border = scale if scale > 1 else 0
+    border = scale if scale > 1 and not whole else 0
     for number, file in enumerate(files):
         low, high = _pair(file, scale) if damage is None else _damaged(file, number, damage)
+        if conditions is not None:
+            low = conditions.small(high, low, scale, number)
         if min(high.shape[:2]) - 2 * border < SSIM_SIDE:
             raise InputError(
                 f"{file}: {high.shape[1]} x {high.shape[0]} pixels are too few to be compared. "

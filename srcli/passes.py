@@ -18,7 +18,8 @@ BETWEEN = 16  # bits per channel of what lies between two passes
 class Passes:
     """Restorers that a picture goes through one after the other.
 
-    Between them pictures have 16 bits per channel, so that they are rounded to 8 once.
+    Between them pictures have 16 bits per channel (floats stay floats), so that they are rounded to
+    8 once.
     """
 
     def __init__(self, restorers: Sequence[Restorer]) -> None:
@@ -33,8 +34,9 @@ class Passes:
         """Restore pictures of one size, channels and bits; see `Restorer.restore_all`."""
         *before, last = self._restorers
         bits = pictures[0].bits
+        between = max(bits, BETWEEN)
         for number, restorer in enumerate(before):
-            pictures = restorer.restore_all(pictures, self._share(progress, number), bits=BETWEEN)
+            pictures = restorer.restore_all(pictures, self._share(progress, number), bits=between)
         return last.restore_all(pictures, self._share(progress, len(before)), size, bits)
 
     def restore_strips(

@@ -12,6 +12,8 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Self
 
 import numpy as np
 
@@ -24,6 +26,7 @@ from srcli.backends.base import (
     StreamingSession,
     as_blind,
     as_streaming,
+    cancel,
     limits_of,
     memory_share_of,
 )
@@ -67,6 +70,9 @@ class Restorer:
     geometry: Geometry
     scale: Scale
     """What the session's output is enlarged by."""
+
+    backend: str = ""
+    """What runs it, for people."""
 
     tile: int | None = None
     """Side of a tile in input pixels, without its halo; None chooses by `memory`."""
@@ -508,9 +514,26 @@ class Restorer:
         """Bytes that all lanes together may take."""
         return (self.memory or 0) * self.lanes
 
+    def close(self) -> None:
+        """Free the session, and end the threads."""
+        self._pool.shutdown()
+        self.session.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
     def stop(self) -> None:
         """Let whatever is being restored end soon, by `StoppedError`."""
         self._stopped = True
+        cancel(self.session)
         stop = getattr(self.session, "stop", None)
         if stop is not None:
             stop()

@@ -31,6 +31,8 @@ BLOCK = 1 << 22
 # nothing visible depends on it.
 BLEED = 16
 
+FLOAT = 32  # bits of what is not rounded: Python programs give and get float32
+
 # Alpha is held within the range of its neighbours at most this far away, in input pixels: the
 # reach of the filter that makes an output pixel.
 ALPHA_REACH = 2
@@ -151,6 +153,9 @@ class Finisher:
 
 def _quantised(plane: Plane, bits: int) -> Pixels:
     """Float in [0, 1] to 8 or 16 bits, a few rows at a time."""
+    if bits == FLOAT:
+        clipped: Pixels = np.clip(plane, 0, 1).astype(np.float32)
+        return clipped
     height, width, channels = plane.shape
     out: Pixels = np.empty(plane.shape, np.uint8 if bits == 8 else np.uint16)
     rows = max(1, BLOCK // max(1, width * channels))

@@ -75,7 +75,11 @@ MAY_IMPORT = {
         *("backends", "cuda", "errors", "files", "loading", "machine", "registry", "resample"),
         *("spec", "store", "timing"),
     },
-    "api": {"backends", "errors", "images", "loading", "pipeline", "registry", "spec"},
+    "opening": {"backends", "budget", "errors", "pipeline", "spec"},
+    "api": {
+        *("batch", "errors", "foreign", "images", "jobs", "loading", "opening", "passes"),
+        *("pipeline", "registry", "sizes", "spec"),
+    },
     "commands": None,  # anything but cli
     "cli": {"console", "errors", "files"},
 }

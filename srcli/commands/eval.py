@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,7 @@ from srcli.spec import InputKind, Task
 
 if TYPE_CHECKING:
     from srcli.backends.base import Precision
-    from srcli.evaluation import Damage, Enlarge, Score
+    from srcli.evaluation import Conditions, Damage, Enlarge, Score
 
 BICUBIC, NONE = "bicubic", "none"
 TITLES = {
@@ -50,6 +51,36 @@ COLUMNS: dict[Task, tuple[str, ...]] = {
     type=click.IntRange(1, 100),
     help="Deblock JPEG pictures of this quality. May be repeated.",
 )
+@click.option(
+    "--blur",
+    "blurs",
+    multiple=True,
+    type=options.Range(0.05, 20),
+    help="Enlarge what was blurred before it was reduced, by this deviation in pixels of the large "
+    "picture. May be repeated.",
+)
+@click.option(
+    "--noise",
+    "noises",
+    multiple=True,
+    type=options.Range(0, 255),
+    help="Enlarge pictures with noise of this deviation, of 255. May be repeated.",
+)
+@click.option(
+    "--jpeg",
+    "jpegs",
+    multiple=True,
+    type=click.IntRange(1, 100),
+    help="Enlarge JPEG pictures of this quality. May be repeated.",
+)
+@click.option(
+    "--protocol",
+    type=click.Choice(("paper", "whole")),
+    default="paper",
+    show_default=True,
+    help="paper: as papers measure, without a border; whole: all pixels, enlarged as `srcli "
+    "upscale` does.",
+)
 @options.input_kind
 @options.running
 @click.option(
@@ -65,6 +96,10 @@ def evaluate(
     scale: int | None,
     sigmas: tuple[float, ...],
     qualities: tuple[int, ...],
+    blurs: tuple[float, ...],
+    noises: tuple[float, ...],
+    jpegs: tuple[int, ...],
+    protocol: str,
     y_rounded: bool,
     each: bool,
     as_json: bool,
@@ -80,6 +115,7 @@ def evaluate(
         srcli eval -m lapar-c -s 4 Set5 Set14
         srcli eval -m lapar-c --sigma 15 --sigma 25 B100
         srcli eval -m lapar-c --quality 10 LIVE1
+        srcli eval -m lapar-c -s 2 --input photo --jpeg 50 --jpeg 75 B100
     """
     from srcli import console
     from srcli.evaluation import dataset_files
@@ -93,16 +129,29 @@ def evaluate(
         )
         for folder in datasets
     }
-    enlarge, facts, close = _enlarger(model, scale or 1, task, **running)
+    if task != "upscale" and (blurs or noises or jpegs):
+        raise UsageError(
+            "--blur, --noise and --jpeg go with --scale: they damage what is enlarged."
+        )
+    whole = protocol == "whole"
+    enlarge, facts, close = _enlarger(model, scale or 1, task, whole=whole, **running)
     results: dict[tuple[str, str], list[Score]] = {}
     try:
         with console.progress() as bar:
             for name, originals in files.items():
-                for level, damage in _levels(sigmas, qualities):
+                for level, damage, conditions in [
+                    *_levels(sigmas, qualities, blurs, noises, jpegs)
+                ]:
                     advance = bar.start(f"{name} {level}")
                     scores = results[name, level] = []
                     for score in scores_of(
-                        originals, scale or 1, enlarge, y_rounded=y_rounded, damage=damage
+                        originals,
+                        scale or 1,
+                        enlarge,
+                        y_rounded=y_rounded,
+                        damage=damage,
+                        conditions=conditions,
+                        whole=whole,
                     ):
                         scores.append(score)
                         advance(len(scores), len(originals))
@@ -126,17 +175,24 @@ def _task(scale: int | None, sigmas: tuple[float, ...], qualities: tuple[int, ..
 
 
 def _levels(
-    sigmas: tuple[float, ...], qualities: tuple[int, ...]
-) -> Iterator[tuple[str, Damage | None]]:
-    """What is measured on each data set: a name, and what is done to the originals."""
-    from srcli.evaluation import compressed, noisy
+    sigmas: tuple[float, ...],
+    qualities: tuple[int, ...],
+    blurs: tuple[float, ...],
+    noises: tuple[float, ...],
+    jpegs: tuple[int, ...],
+) -> Iterator[tuple[str, Damage | None, Conditions | None]]:
+    """Yield what is measured on each data set: a name, and what is done to the pictures."""
+    from srcli.evaluation import Conditions, compressed, noisy
 
-    if not (sigmas or qualities):
-        yield "", None
     for sigma in sigmas:
-        yield f"sigma {float(sigma)!r}".removesuffix(".0"), noisy(sigma)
+        yield f"sigma {float(sigma)!r}".removesuffix(".0"), noisy(sigma), None
     for quality in qualities:
-        yield f"quality {quality}", compressed(quality)
+        yield f"quality {quality}", compressed(quality), None
+    if sigmas or qualities:
+        return
+    for blur, noise, jpeg in product(blurs or [None], noises or [None], jpegs or [None]):
+        conditions = Conditions(blur=blur, noise=noise, jpeg=jpeg)
+        yield str(conditions), None, conditions if str(conditions) else None
 
 
 def _enlarger(
@@ -144,6 +200,7 @@ def _enlarger(
     scale: int,
     task: Task,
     kind: InputKind,
+    whole: bool,
     weights: Path | None,
     backend: str,
     precision: Precision,
@@ -165,38 +222,36 @@ def _enlarger(
 
     import numpy as np
 
-    from srcli.backends import open_model
-    from srcli.backends.base import SessionOptions
-    from srcli.backends.ensemble import SelfEnsemble
+    from srcli.images import Picture, to_float
     from srcli.loading import load
-    from srcli.pipeline import Restorer
+    from srcli.opening import RunOptions, open_restorer
     from srcli.resample import resize
 
     loaded = load(model, scale, task=task, kind=kind, weights=weights, note=console.note)
-    runner, session = open_model(
-        backend, loaded, SessionOptions(threads=threads, precision=precision)
+    chosen = RunOptions(
+        backend=backend, precision=precision, tta=tta, threads=threads, tile=tile, memory=memory
     )
-    session = SelfEnsemble(session) if tta else session
-    restorer = Restorer(
-        session=session, geometry=loaded.geometry, scale=loaded.grid, tile=tile, memory=memory
-    )
+    restorer = open_restorer(loaded, chosen, scale=loaded.grid)
 
     def enlarge(low: Any) -> Any:
+        size = low.shape[0] * scale, low.shape[1] * scale
+        if whole:
+            return to_float(restorer(Picture(color=low), size=size).color)
         batch = np.ascontiguousarray(low.transpose(2, 0, 1)[None], np.float32) / np.float32(255)
         restored = restorer.restore(batch)[0].transpose(1, 2, 0)
-        if loaded.grid == scale:
-            return restored
-        return resize(restored, low.shape[0] * scale, low.shape[1] * scale)
+        return restored if loaded.grid == scale else resize(restored, *size)
 
     facts = {
         "model": loaded.spec.name,
         "scale": scale,
-        "backend": runner.name,
+        "backend": restorer.backend,
+        "input": loaded.weights.kind,
+        "protocol": "whole" if whole else "paper",
         "precision": precision,
         "tta": tta,
         "weights_sha256": loaded.weights.sha256,
     }
-    return enlarge, facts, session.close
+    return enlarge, facts, restorer.close
 
 
 def _as_it_is(low: Any) -> Any:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from srcli.backends.base import Precision, SessionOptions
     from srcli.foreign import ForeignModel
     from srcli.images import SaveOptions
+    from srcli.opening import RunOptions
 
 FORMATS = ("png", "jpeg", "webp", "tiff", "avif", "bmp")
 ALSO = {"jpg": "jpeg", "jpe": "jpeg", "tif": "tiff", "auto": None}
@@ -92,6 +93,19 @@ class Request:
         from srcli.backends.base import SessionOptions
 
         return SessionOptions(threads=self.threads, precision=self.precision, lanes=lanes)
+
+    def run_options(self) -> RunOptions:
+        """How the network is run."""
+        from srcli.opening import RunOptions
+
+        return RunOptions(
+            backend=self.backend,
+            precision=self.precision,
+            tta=self.tta,
+            threads=self.threads,
+            tile=self.tile,
+            memory=self.memory,
+        )
 
     def save_options(self) -> SaveOptions:
         """How outputs are written."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from srcli import __version__, console
@@ -14,7 +15,7 @@ from srcli.errors import UsageError
 from srcli.spec import Scale, Task
 
 if TYPE_CHECKING:
-    from srcli.backends.base import Backend, Batch
+    from srcli.backends.base import Batch
     from srcli.batch import Outcome
     from srcli.jobs import Job, Plan
     from srcli.loading import LoadedModel
@@ -31,6 +32,8 @@ def restore_files(request: Request, task: Task, size: SizeRequest) -> int:
     plan = _plan(request, task, size)
     if request.save_kernel is not None:
         _check_kernel(request, plan)
+    if request.for_programs:
+        console.check_stdout()
     to_stdout = any(job.to_stdout for job in plan)
     if to_stdout:
         _check_stdout(request)
@@ -130,11 +133,11 @@ class _Runner:
 
         self.request, self.task = request, task
         self.pictures = pictures
-        self.backend: Backend = get_backend(_backend(request), request.spec, request.precision)
+        backend = get_backend(_backend(request), request.spec, request.precision)
         self.facts: dict[str, Any] = {
             "model": request.spec.name,
             "task": task,
-            "backend": self.backend.name,
+            "backend": backend.name,
             "precision": request.precision,
             "tta": request.tta,
             "version": __version__,
@@ -166,42 +169,25 @@ class _Runner:
         return model
 
     def restorer(self, scale: Scale) -> Restorer:
-        from srcli.backends import open_model
-        from srcli.backends.base import lanes_of
-        from srcli.backends.ensemble import SelfEnsemble
-        from srcli.budget import sensible_lanes
-        from srcli.pipeline import Restorer
+        from srcli.opening import open_restorer
 
         if scale not in self._open:
             model = self.load(scale)
-            lanes = sensible_lanes(
-                self.pictures,
-                model.geometry,
-                threads=self.request.threads,
-                memory=self.request.memory,
-                tile=self.request.tile,
-            )
-            self.backend, session = open_model(
-                _backend(self.request), model, self.request.session_options(lanes)
-            )
-            self.facts["backend"] = self.backend.name
-            self._stack.enter_context(closing(session))
-            session = SelfEnsemble(session) if self.request.tta else session
-            if self.request.backend == "auto":
-                console.note(f"{model.label} with {self.backend.name}")
-            restorer = Restorer(
-                session=session,
-                geometry=model.geometry,
+            restorer = open_restorer(
+                model,
+                replace(self.request.run_options(), backend=_backend(self.request)),
                 scale=model.grid,
-                tile=self.request.tile,
-                memory=self.request.memory,
-                lanes=lanes_of(session),
+                pictures=self.pictures,
                 note=console.note,
             )
+            self._stack.enter_context(restorer)
+            self.facts["backend"] = restorer.backend
+            if self.request.backend == "auto":
+                console.note(f"{model.label} with {restorer.backend}")
             self._open[scale] = restorer
             console.detail(
                 f"{model.label}: {restorer.lanes} at a time, {restorer.memory_of_all >> 20} MB, "
-                f"{getattr(session, 'facts', {})}"
+                f"{getattr(restorer.session, 'facts', {})}"
             )
         return self._open[scale]
 

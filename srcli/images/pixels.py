@@ -9,7 +9,12 @@ from srcli.images.picture import Pixels
 
 
 def to_float(pixels: Pixels) -> NDArray[np.float32]:
-    """uint8 or uint16 of any shape to float32 in [0, 1]; exact enough to come back unchanged."""
+    """uint8 or uint16 of any shape to float32 in [0, 1]; exact enough to come back unchanged.
+
+    What is float32 already stays as it is.
+    """
+    if pixels.dtype == np.float32:
+        return pixels.astype(np.float32, copy=False)
     return pixels.astype(np.float32) / np.float32(np.iinfo(pixels.dtype).max)
 
 

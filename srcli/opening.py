@@ -1,0 +1,98 @@
+"""Open a model so that it restores pictures: the one place where the parts are put together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from srcli.backends import open_model
+from srcli.backends.base import Model, Precision, SessionOptions, lanes_of
+from srcli.backends.ensemble import SelfEnsemble
+from srcli.budget import sensible_lanes
+from srcli.errors import UsageError
+from srcli.pipeline import Restorer
+from srcli.spec import Scale
+
+Note = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunOptions:
+    """How a model is run.
+
+    Raises:
+        UsageError: A number makes no sense.
+    """
+
+    backend: str = "auto"
+    """`native`, `openvino`, `ort`, `torch`, `trt`, or `auto` for the fastest that works."""
+
+    precision: Precision = "fp32"
+    """What the network computes in."""
+
+    tta: bool = False
+    """Average over the eight flips and turns of a picture."""
+
+    threads: int | None = None
+    """CPU threads; None for one on each core that may be used."""
+
+    tile: int | None = None
+    """Side of a tile of the input, in pixels, without its halo; None chooses by `memory`."""
+
+    memory: int | None = None
+    """Bytes that a run may take; None for a quarter of what is free."""
+
+    def __post_init__(self) -> None:
+        if self.threads is not None and self.threads < 1:
+            raise UsageError(f"{self.threads} threads cannot compute. Give 1 or more.")
+        if self.tile is not None and self.tile < 1:
+            raise UsageError(f"a tile of {self.tile} pixels is not possible. Give at least 1.")
+        if self.memory is not None and self.memory < 1 << 20:
+            raise UsageError(f"{self.memory} bytes of memory are too few. Give at least 1 << 20.")
+
+
+def open_restorer(
+    model: Model,
+    options: RunOptions,
+    *,
+    scale: Scale,
+    pictures: int = 1,
+    note: Note = lambda message: None,
+) -> Restorer:
+    """Open a model; the restorer owns what it opens, so close it, or use it as a context manager.
+
+    Args:
+        model: With its weights.
+        options: How to run it.
+        scale: What its output is enlarged by.
+        pictures: How many are ahead: several go through the network side by side.
+        note: Told when a tile had to be made smaller, for example.
+
+    Raises:
+        BackendError: The backend does not exist, cannot be used here, or not for this model.
+        UsageError: The model cannot be averaged over flips and turns.
+    """
+    lanes = sensible_lanes(
+        pictures,
+        model.geometry,
+        threads=options.threads,
+        memory=options.memory,
+        tile=options.tile,
+    )
+    settings = SessionOptions(threads=options.threads, precision=options.precision, lanes=lanes)
+    backend, session = open_model(options.backend, model, settings)
+    try:
+        session = SelfEnsemble(session) if options.tta else session
+        return Restorer(
+            session=session,
+            geometry=model.geometry,
+            scale=scale,
+            backend=backend.name,
+            tile=options.tile,
+            memory=options.memory,
+            lanes=lanes_of(session),
+            note=note,
+        )
+    except BaseException:
+        session.close()
+        raise
