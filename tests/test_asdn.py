@@ -229,7 +229,7 @@ def test_a_wanted_size_takes_the_grid():
     assert (size.network_scale, size.width, size.height) == (Fraction(12, 5), 70, 47)
     assert SizeRequest(width=60).resolve(30, 20, (2, 32), grid).network_scale == 2
     assert SizeRequest(width=15).resolve(30, 20, (2, 32), grid).network_scale == 2
-    assert SizeRequest(width=3000).resolve(30, 20, (2, 32), grid).network_scale == 32
+    assert SizeRequest(width=3000).resolve(30, 20, (2, 32), grid).passes == (32, Fraction(16, 5))
 
 
 def test_command_runs_the_network_at_the_scale_itself(srcli, tmp_path, checkpoint):
@@ -241,9 +241,15 @@ def test_command_runs_the_network_at_the_scale_itself(srcli, tmp_path, checkpoin
     )  # fmt: skip
     assert code == 0, err
     assert "10x20 -> 26x52" in out
-    network = load("asdn-base", Fraction("2.6"), weights=checkpoint).published()
-    x = torch.from_numpy(pixels.transpose(2, 0, 1)[None].astype(np.float32) / 255)
-    expected = network(x)[0].numpy().transpose(1, 2, 0).clip(0, 1) * 255
+    model = load("asdn-base", Fraction("2.6"), weights=checkpoint)
+    # A frame of mirrored pixels as wide as whole output pixels want it.
+    multiple = model.geometry.multiple_of
+    frame = -(-model.geometry.frame // multiple) * multiple
+    around = np.pad(pixels, ((frame, frame), (frame, frame), (0, 0)), mode="symmetric")
+    x = torch.from_numpy(around.transpose(2, 0, 1)[None].astype(np.float32) / 255)
+    edge = round(frame * 2.6)
+    large = model.published()(x)[0].numpy().transpose(1, 2, 0).clip(0, 1) * 255
+    expected = large[edge:-edge, edge:-edge]
     with Image.open(tmp_path / "b.png") as picture:
         assert np.abs(np.asarray(picture) - expected).max() <= 0.51
 

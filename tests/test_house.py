@@ -29,7 +29,7 @@ MAY_IMPORT = {
     "passes": {"images", "pipeline", "planes", "rows", "tiling"},
     "cache": {"errors", "files"},
     "cuda": set(),
-    "degradations": set(),
+    "degradations": {"resample"},
     "machine": set(),
     "metrics": set(),
     "resample": set(),

@@ -31,6 +31,10 @@ Patch = TypeVar("Patch", Pixels, Taught, Errors)
 SHRINK = (1.0, 2 / 3, 1 / 2)
 MOST_NOISE = 55.0  # standard deviation, of 255
 QUALITIES = range(5, 101)  # of JPEG
+GOOD_QUALITIES, GOOD = (
+    range(80, 98),
+    0.3,
+)  # drawn more often: there is least to gain, and most to lose
 UNCOMPRESSED = 0.04  # share of deblocking's patches: what was never compressed must stay as it is
 SUBSAMPLINGS: tuple[tuple[Subsampling, float], ...] = (("420", 0.6), ("444", 0.3), ("422", 0.1))
 JPEG_GRID = 16  # side of the blocks in which JPEG repeats itself, with halved colour planes
@@ -111,9 +115,7 @@ class Pictures:
             around = picture[y : top + side + JPEG_GRID, x : left + side + JPEG_GRID]
             names, shares = zip(*SUBSAMPLINGS, strict=True)
             subsampling: Subsampling = names[int(rng.choice(len(names), p=shares))]
-            decoded = compress(
-                np.ascontiguousarray(around), int(rng.choice(QUALITIES)), subsampling
-            )
+            decoded = compress(np.ascontiguousarray(around), _quality(rng), subsampling)
             return _window(decoded, top - y, left - x, side)
         return _window(picture, top, left, side)
 
@@ -204,6 +206,11 @@ def test_pairs(dataset: Path, recipe: Recipe) -> Iterator[tuple[Pixels, Pixels]]
 def _decode(file: Path) -> Pixels:
     with Image.open(file) as picture:
         return np.asarray(picture.convert("RGB"))
+
+
+def _quality(rng: np.random.Generator) -> int:
+    """Draw the quality of a JPEG file that is to be deblocked."""
+    return int(rng.choice(GOOD_QUALITIES if rng.random() < GOOD else QUALITIES))
 
 
 def _shrunk(picture: Pixels, factor: float) -> Pixels:
