@@ -52,7 +52,8 @@ RawPart = tuple[Plane, Plane | None, int]
 """Rows of output before they are rounded: colour, alpha, and bits per channel of the input."""
 
 SMALL = 1.1  # how much more than the limit is not worth a note
-NETWORK_SHARE, ROWS_SHARE = 0.5, 0.25  # of --memory; the rest is for what reads and writes
+NETWORK_SHARE, ROWS_SHARE = 0.45, 0.15  # of --memory; the rest is for what reads and writes
+FIXED = 40 << 20  # bytes that decoding, rounding and encoding take, measured
 
 Progress = Callable[[int, int], None]
 """Called with the number of input pixels done and their total."""
@@ -206,7 +207,10 @@ class Restorer:
             cut = [inside(part, top) for part in parts]
             top += rows
             if cut[0][0].shape[0]:
-                yield [finish(*part) for finish, part in zip(finishers, cut, strict=True)]
+                finished = [finish(*part) for finish, part in zip(finishers, cut, strict=True)]
+                del parts, cut  # before the next ones are made: they may be large
+                yield finished
+                del finished
 
     def _frame(self, height: int, width: int) -> int:
         """Return how wide a frame the network is given; less where it takes no larger picture."""
@@ -320,29 +324,38 @@ class Restorer:
         margin, period = session.exact_margin, session.period
         sources = [Sliding(rows) for rows in framed]
         count = len(framed) * (2 if has_alpha else 1)
-        rows, columns = self._window_sides(session, height, width, count)
+        bytes_of_row = sum(_bytes_of_row(source(0, 1), self.scale) for source in sources)
+        rows, columns = self._window_sides(session, height, width, count, bytes_of_row)
         across = spans(width, columns, margin, period)
         for down in spans(height, rows, margin, period):
             stored = [source(down.start, down.stop) for source in sources]
-            made: list[list[RawPart]] = []
-            for index, span in enumerate(across):
+            made = [_Canvas(part, down, width, self.scale) for part in stored]
+            for span in across:
                 cut = [_columns(part, span.start, span.stop) for part in stored]
-                made.append(self._window_of(session, cut, down, span, has_alpha))
+                for top, parts in self._window_rows(session, cut, down, span, has_alpha):
+                    for canvas, part in zip(made, parts, strict=True):
+                        canvas.put(part, top, span.outer(self.scale))
                 done = down.first * width + (down.last - down.first) * span.last
-                progress(done if index + 1 < len(across) else down.last * width, height * width)
-            yield [_side_by_side([parts[k] for parts in made]) for k in range(len(framed))]
+                progress(done, height * width)
+            result = [canvas.part for canvas in made]
+            del made, canvas, part, parts
+            yield result
+            del result
 
     def _window_sides(
-        self, session: StreamingSession, height: int, width: int, count: int
+        self,
+        session: StreamingSession,
+        height: int,
+        width: int,
+        count: int,
+        bytes_of_row: int,
     ) -> tuple[int, int]:
         """Choose rows and columns of windows, with their halos, by what memory there is."""
-        margin, period, s = session.exact_margin, session.period, int(self.scale)
-        least = 6 * margin + period  # smaller windows take several times as long
+        margin, period = session.exact_margin, session.period
+        least = 4 * margin + period  # smaller windows take several times as long
         share = self._share(NETWORK_SHARE) // count
         each = session.stream(least, 1024, memory=0, tile=None).needs / 1024
         columns = min(width, max(least, int(share / each)))
-        # The rows of the picture are held in 8 or 16 bits, the result as floats.
-        bytes_of_row = width * count * (2 * 3 + 3 * 4 * 2 * s**2)
         rows = max(least, self._share(ROWS_SHARE) // bytes_of_row + 2 * margin)
         needs = int(columns * each) * count + (rows - 2 * margin) * bytes_of_row
         limit = self._share(NETWORK_SHARE + ROWS_SHARE)
@@ -354,42 +367,48 @@ class Restorer:
             )
         return min(height, rows), columns
 
-    def _window_of(
+    def _window_rows(
         self,
         session: StreamingSession,
         cut: Sequence[Part],
         down: Span,
         span: Span,
         has_alpha: bool,
-    ) -> list[RawPart]:
-        """Restore one window of each picture, and cut its halo away."""
+    ) -> Iterator[tuple[int, list[RawPart]]]:
+        """Restore one window of each picture; yields rows without the halo, and where they begin.
+
+        They are counted in output pixels from where the tile begins.
+        """
         s = self.scale
-        batch = planes([layer for part in cut for layer in layers(part, always=True)])
-        memory = self._share(NETWORK_SHARE) // len(batch)
-        rows, columns = batch.shape[2:]
-        streams = [session.stream(rows, columns, memory=memory, tile=None) for _ in batch]
+        count = len(cut) * (2 if has_alpha else 1)
+        rows, columns = cut[0][0].shape[:2]
+        memory = self._share(NETWORK_SHARE) // count
+        streams = [session.stream(rows, columns, memory=memory, tile=None) for _ in range(count)]
         step = streams[0].step
-        inner, beside = down.inner(s), span.inner(s)
-        parts, top = [], 0
+        # Colour under transparent pixels is drawn from farther than one step.
+        every = (
+            planes([p for part in cut for p in layers(part, always=True)]) if has_alpha else None
+        )
+        inner, beside, top = down.inner(s), span.inner(s), 0
         for first in range(0, rows, step):
-            fresh = self._fed(streams, batch[:, :, first : first + step])
+            if every is None:
+                batch = planes([p for c, _ in cut for p in layers((c[first : first + step], None))])
+            else:
+                batch = every[:, :, first : first + step]
+            fresh = self._fed(streams, batch)
             bottom = top + fresh.shape[2]
-            kept = slice(max(0, inner.start - top), max(0, min(inner.stop, bottom) - top))
-            parts.append(fresh[:, :, kept, beside])
+            begin, end = max(inner.start, top), min(inner.stop, bottom)
+            if begin < end:
+                kept = fresh[:, :, begin - top : end - top, beside]
+                around = [_alpha_rows(alpha, begin // int(s), end // int(s)) for _, alpha in cut]
+                parts = _from_stream(kept, cut, around, s, beside)
+                yield begin - inner.start, parts
             top = bottom
-        restored = np.concatenate(parts, axis=2)
-        around = [
-            (
-                None if alpha is None else alpha,
-                slice(down.first - down.start, down.last - down.start),
-            )
-            for _, alpha in cut
-        ]
-        return _from_stream(restored, cut, around, s, beside)
 
     def _share(self, part: float) -> int:
-        """Return bytes of what one lane may take."""
-        return int((self.memory or LARGEST_BUDGET) * part)
+        """Return bytes of what one lane may take, less what decoding and rounding do."""
+        memory = self.memory or LARGEST_BUDGET
+        return int(max(memory - FIXED // self.lanes, memory // 3) * part)
 
     def _fed(self, streams: Sequence[RowStream], rows: Batch) -> Batch:
         """Feed each layer to its stream, in the pool whose threads all calls share."""
@@ -699,12 +718,44 @@ def _columns(part: Part, left: int, right: int) -> Part:
     return color[:, left:right], None if alpha is None else alpha[:, left:right]
 
 
-def _side_by_side(parts: Sequence[RawPart]) -> RawPart:
-    """Put the windows of a row together."""
-    colors = [color for color, _, _ in parts]
-    alphas = [alpha for _, alpha, _ in parts if alpha is not None]
-    joined = np.concatenate(alphas, axis=1) if alphas else None
-    return np.concatenate(colors, axis=1), joined, parts[0][2]
+def _alpha_rows(alpha: Pixels | None, top: int, bottom: int) -> tuple[Pixels | None, slice]:
+    """Return rows of alpha with what `unlayered` looks at around them, and where they are."""
+    if alpha is None:
+        return None, slice(0, bottom - top)
+    first = max(0, top - ALPHA_REACH)
+    return alpha[first : bottom + ALPHA_REACH], slice(top - first, bottom - first)
+
+
+def _bytes_of_row(part: Part, scale: Scale) -> int:
+    """Return what a row of a picture takes: as it is, and its output as floats."""
+    color, alpha = part
+    values = color[0].size + (0 if alpha is None else alpha[0].size)
+    return int(values * (color.itemsize + 4 * scale**2))
+
+
+class _Canvas:
+    """Rows of output that windows are put into."""
+
+    def __init__(self, part: Part, down: Span, width: int, scale: Scale) -> None:
+        color, alpha = part
+        rows = down.outer(scale)
+        shape = rows.stop - rows.start, enlarged(width, scale)
+        self._color = np.empty((*shape, color.shape[2]), np.float32)
+        self._alpha = None if alpha is None else np.empty((*shape, 1), np.float32)
+        self._bits = 8 * color.itemsize
+
+    def put(self, part: RawPart, top: int, columns: slice) -> None:
+        """Put rows in their place."""
+        color, alpha, _ = part
+        place = slice(top, top + color.shape[0]), columns
+        self._color[place] = color
+        if self._alpha is not None:
+            self._alpha[place] = alpha
+
+    @property
+    def part(self) -> RawPart:
+        """What was put together."""
+        return self._color, self._alpha, self._bits
 
 
 def _middle(batch: Batch, window: tuple[int, int]) -> Batch:

@@ -25,7 +25,7 @@ Plane = NDArray[np.floating]
 """H x W x C in [0, 1], not clamped."""
 
 # Rows are turned into pixels so many numbers at a time: each step of that makes a copy.
-BLOCK = 1 << 22
+BLOCK = 1 << 19
 
 # How far colour is drawn into transparent regions before enlarging, in input pixels. Beyond that
 # nothing visible depends on it.
