@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import shutil
 import sys
@@ -332,6 +333,8 @@ class Batch:
             error = MemoryExhaustedError(
                 f"{job.name}: out of memory. Close other programs, or give a smaller --memory."
             )
+        if job.name not in str(error):  # that of a network knows nothing of files
+            error = _naming(job, error)
         if job.root in self._journals:
             self._journals[job.root].fail(job.target, digest, recipe, str(error))
         return Outcome(job=job, status="failed", error=error)
@@ -431,6 +434,15 @@ def _fit_together(first: Job, second: Job, in_memory: int) -> bool:
 
 def _pixels(job: Job) -> int:
     return job.header.pixels if job.header is not None else 0
+
+
+def _naming(job: Job, error: SrcliError) -> SrcliError:
+    """Return an error that names the picture it is about."""
+    if str(job.target) in str(error):
+        return error
+    named = copy.copy(error)
+    named.args = (f"{job.name}: {error}",)
+    return named
 
 
 def is_large(job: Job, in_memory: int) -> bool:

@@ -616,6 +616,12 @@ class Restorer:
         if whole or self.geometry.tiling == "exact" or self._said_approximate:
             return
         self._said_approximate = True
+        if not self.geometry.dynamic:
+            self.note(
+                f"this network takes pictures of one size; {width} x {height} goes in tiles of "
+                f"{window[1]} x {window[0]}, so the result is approximate."
+            )
+            return
         self.note(
             f"this model looks at the whole picture; {width} x {height} goes in tiles of "
             f"{min(width, window[1])} x {min(height, window[0])}, so the result is approximate. "
