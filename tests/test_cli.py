@@ -181,7 +181,7 @@ def test_own_weights_are_used(srcli, picture, tmp_path):
 
 
 def test_models_lists_every_model(srcli):
-    code, out, _ = srcli("models")
+    code, out, _ = srcli("models", "--all")
     assert code == 0
     for expected in ("lapar-a", "lapar-b", "lapar-c", "deblock", "x4", "25.0 G"):
         assert expected in out
