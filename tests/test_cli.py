@@ -180,6 +180,18 @@ def test_own_weights_are_used(srcli, picture, tmp_path):
     assert picture.with_name("in_x2.png").exists()
 
 
+@pytest.mark.parametrize("command", ["upscale", "denoise", "deblock", "export", "eval", "bench"])
+@pytest.mark.parametrize("columns", [80, 160])
+def test_long_help_stands_in_sections(srcli, monkeypatch, command, columns):
+    """faults.md 28: options were one flat list."""
+    monkeypatch.setenv("COLUMNS", str(columns))
+    lines = srcli(command, "--help")[1].splitlines()
+    titles = [line for line in lines if line.endswith(":") and not line.startswith(" ")]
+    assert len(titles) >= 4
+    assert titles[-1] in ("Other:", "Commands:")
+    assert max(map(len, lines)) <= columns
+
+
 def test_models_lists_every_model(srcli):
     code, out, _ = srcli("models", "--all")
     assert code == 0

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from srcli.commands import options
+from srcli.commands.sections import SectionedCommand, section
 from srcli.errors import UsageError
 from srcli.spec import InputKind, Task
 
@@ -32,33 +33,48 @@ COLUMNS: dict[Task, tuple[str, ...]] = {
 }
 
 
-@click.command("eval")
+@click.command("eval", cls=SectionedCommand)
 @click.argument("datasets", nargs=-1, required=True, type=options.PLACE, metavar="DATASET...")
-@options.model
-@click.option("-s", "--scale", type=int, help="Enlargement.")
-@click.option(
-    "--sigma",
-    "sigmas",
-    multiple=True,
-    type=options.Range(0, 255),
-    help="Denoise pictures with noise of this deviation, of 255. May be repeated.",
+@section(
+    "What is undone",
+    click.option("-s", "--scale", type=int, metavar="N", help="Enlargement."),
+    click.option(
+        "--sigma",
+        "sigmas",
+        multiple=True,
+        type=options.Range(0, 255),
+        metavar="S",
+        help="Denoise pictures with noise of this deviation, of 255. May be repeated.",
+    ),
+    click.option(
+        "--quality",
+        "qualities",
+        multiple=True,
+        type=click.IntRange(1, 100),
+        metavar="Q",
+        help="Deblock JPEG pictures of this quality. May be repeated.",
+    ),
 )
-@click.option(
-    "--quality",
-    "qualities",
-    multiple=True,
-    type=click.IntRange(1, 100),
-    help="Deblock JPEG pictures of this quality. May be repeated.",
+@section("Model", options.model, options.input_kind, options.weights)
+@section(
+    "Running",
+    options.backend,
+    options.precision,
+    options.tta,
+    options.threads,
+    options.tile,
+    options.memory,
 )
-@options.input_kind
-@options.running
-@click.option(
-    "--y-rounded",
-    is_flag=True,
-    help="Round Y to 8 bits before comparing, as some papers do (HPINet's among them).",
+@section(
+    "Results",
+    click.option(
+        "--y-rounded",
+        is_flag=True,
+        help="Round Y to 8 bits before comparing, as some papers do (HPINet's among them).",
+    ),
+    click.option("--each", is_flag=True, help="Show every picture, not only the mean."),
+    options.as_json,
 )
-@click.option("--each", is_flag=True, help="Show every picture, not only the mean.")
-@options.as_json
 def evaluate(
     datasets: tuple[Path, ...],
     model: str,

@@ -12,7 +12,7 @@ import click
 
 from srcli import console
 from srcli.errors import OutputExistsError
-from srcli.registry import DEFAULT_MODEL, model_names
+from srcli.registry import DEFAULT_MODEL, MODELS, model_names
 from srcli.spec import INPUT_KINDS
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -73,6 +73,17 @@ def complete_models(ctx: click.Context, parameter: click.Parameter, text: str) -
 
     names = [name for name in model_names() if name.startswith(text)]
     return [CompletionItem(name) for name in names] or [CompletionItem(text, type="file")]
+
+
+def complete_fetchable(ctx: click.Context, parameter: click.Parameter, text: str) -> list[Any]:
+    """Offer the names of models whose authors' weights a program can fetch."""
+    from click.shell_completion import CompletionItem
+
+    return [
+        CompletionItem(spec.name)
+        for spec in MODELS
+        if spec.name.startswith(text) and any(p.address for p in spec.weights.values())
+    ]
 
 
 def complete_backends(ctx: click.Context, parameter: click.Parameter, text: str) -> list[Any]:
