@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -13,6 +14,7 @@ from srcli.backends import backend_names
 from srcli.commands.options import BACKEND_NAMES
 from srcli.registry import model_names
 
+ROOT = Path(__file__).resolve().parents[1]
 HEAVY = {"torch", "onnx", "onnxruntime", "openvino", "pyvips", "numpy", "rich"}
 
 
@@ -80,8 +82,10 @@ def test_bash_completes_by_the_line_of_the_readme(tmp_path):
         "sys.argv[0] = 'srcli'\nmain()\n"
     )
     command.chmod(0o755)
+    line = 'eval "$(_SRCLI_COMPLETE=bash_source srcli)"'
+    assert line in (ROOT / "README.md").read_text()
     script = (
-        'eval "$(_SRCLI_COMPLETE=bash_source srcli)"\n'
+        f"{line}\n"
         "COMP_WORDS=(srcli upscale -m hpi) COMP_CWORD=3\n"
         "_srcli_completion srcli\n"
         'echo "${COMPREPLY[@]}"\n'

@@ -133,7 +133,10 @@ backend = click.option(
 )
 
 threads = click.option(
-    "--threads", type=click.IntRange(min=1), help="CPU threads.  [default: one for each core]"
+    "--threads",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="CPU threads.  [default: one for each core]",
 )
 
 precision = click.option(
