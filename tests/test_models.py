@@ -8,11 +8,12 @@ import re
 import subprocess
 import sys
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from srcli import latencies
+from srcli import latencies, store
 from srcli.commands import catalogue
 from srcli.registry import MODELS, get_model
 from srcli.store import shipped_weights
@@ -154,6 +155,15 @@ def test_latencies_are_measured_kept_and_checked(srcli, own_cache, monkeypatch):
     weights = next(w for w in shipped_weights() if w.model == "lapar-c")
     latencies.keep({weights.sha256: latencies.measure(weights)})
     assert len(latencies.kept()) == 1
+
+
+def test_weights_that_are_gone_end_no_list(srcli, monkeypatch, tmp_path):
+    """faults.md 42: `srcli weights verify` and `doctor` say what is wrong."""
+    gone = [replace(w, path=tmp_path / w.path.name) for w in shipped_weights()]
+    monkeypatch.setattr(store, "shipped_weights", lambda: tuple(gone))
+    assert srcli("models")[0] == srcli("models", "lapar-c")[0] == 0
+    listed = json.loads(srcli("models", "lapar-c", "--json")[1])
+    assert {v["weights_bytes"] for v in listed[0]["variants"]} == {None}
 
 
 def test_nothing_to_measure_is_said(srcli, own_cache):

@@ -123,10 +123,17 @@ class Entry:
 
     def bytes(self, scale: int) -> int:
         """Of the file of weights; where it is not here, as published, or by its parameters."""
-        if (weights := self.weights.get(scale)) is not None:
-            return weights.path.stat().st_size
-        published = self.spec.weights.get(scale)
-        return (published and published.size) or BYTES * self.spec.parameters(scale)
+        published = self.spec.weights.get(scale) if self.purpose == "upscale" else None
+        guess = published.size if published and published.size else None
+        return self.file_size(scale) or guess or BYTES * self.spec.parameters(scale)
+
+    def file_size(self, scale: int) -> int | None:
+        """Bytes of the file of weights; None where it is not here, or cannot be looked at."""
+        weights = self.weights.get(scale)
+        try:
+            return weights.path.stat().st_size if weights else None
+        except OSError:
+            return None
 
     def cell(self, column: str) -> str:
         """What stands in a column."""

@@ -199,7 +199,7 @@ def _of_weights(entry: Entry, scale: int) -> dict[str, Any]:
     return {
         "good_for": entry.good_for,
         "weights": entry.way(scale),
-        "weights_bytes": weights.path.stat().st_size if weights else None,
+        "weights_bytes": entry.file_size(scale),
         "licence": weights.licence if weights else None,
         "scores": {name: dict(row) for name, row in weights.scores.items()} if weights else {},
         "milliseconds_1280x720": latency.milliseconds if latency else None,
