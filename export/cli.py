@@ -11,6 +11,7 @@ import click
 
 from srcli import console
 from srcli.commands import options
+from srcli.commands.sections import SectionedCommand, section
 from srcli.registry import DEFAULT_SCALE
 from srcli.spec import GraphPrecision, InputKind, Scale, number, whole
 
@@ -70,60 +71,81 @@ class Request:
     as_json: bool
 
 
-@click.command()
-@options.model
-@click.option(
-    "-s", "--scale", type=_scale, default=str(DEFAULT_SCALE), show_default=True, help="Its scale."
+@click.command(cls=SectionedCommand)
+@section(
+    "Model",
+    options.model,
+    click.option(
+        "-s",
+        "--scale",
+        type=_scale,
+        metavar="FACTOR",
+        default=str(DEFAULT_SCALE),
+        show_default=True,
+        help="Its scale.",
+    ),
+    click.option(
+        "--task",
+        type=click.Choice(("denoise", "deblock")),
+        default=None,
+        help="Which weights, at scale 1.",
+    ),
+    options.input_kind,
+    options.weights,
+    options.prune_branches,
 )
-@click.option(
-    "--task",
-    type=click.Choice(("denoise", "deblock")),
-    default=None,
-    help="Which weights, at scale 1.",
+@section(
+    "Output",
+    click.option("--onnx", is_flag=True, help="Write an ONNX file.  [default]"),
+    click.option("--trt", is_flag=True, help="Build a TensorRT engine for this machine's GPU."),
+    click.option(
+        "-o",
+        "--output",
+        type=options.FILE,
+        metavar="FILE",
+        help="The ONNX file, or with --trt the engine.  [default: named after the model, here]",
+    ),
+    click.option("--overwrite", is_flag=True, help="Replace files that exist."),
+    click.option("--fp16", is_flag=True, help="Compute in float16; input and output stay float32."),
+    click.option("--int8", is_flag=True, help="Compute in 8 bits what bears it: LAPAR, for CPUs."),
+    click.option("--opset", type=int, default=20, show_default=True, help="Of the ONNX file."),
+    click.option(
+        "--size",
+        type=_size,
+        metavar="WxH",
+        help="Of the input, if the file is to take only this one.",
+    ),
 )
-@options.input_kind
-@options.weights
-@options.prune_branches
-@click.option("--onnx", is_flag=True, help="Write an ONNX file.  [default]")
-@click.option("--trt", is_flag=True, help="Build a TensorRT engine for this machine's GPU.")
-@click.option(
-    "-o",
-    "--output",
-    type=options.FILE,
-    metavar="FILE",
-    help="The ONNX file, or with --trt the engine.  [default: named after the model, here]",
+@section(
+    "TensorRT engine",
+    click.option("--min-shape", type=_size, metavar="WxH", help="Smallest input of the engine."),
+    click.option("--opt-shape", type=_size, metavar="WxH", help="Input that it is tuned for."),
+    click.option("--max-shape", type=_size, metavar="WxH", help="Largest input of the engine."),
+    click.option(
+        "--timing-cache",
+        type=options.FILE,
+        metavar="FILE",
+        help="Read and written; makes the next build faster.",
+    ),
+    click.option(
+        "--builder-optimization-level", type=click.IntRange(0, 5), help="Time spent on tuning."
+    ),
+    click.option("--hardware-compatible", is_flag=True, help="Run on other GPUs too, slower."),
+    click.option("--version-compatible", is_flag=True, help="Run in newer TensorRT too, slower."),
+    click.option(
+        "--workspace", type=options.memory_size, metavar="SIZE", help="GPU memory for tuning."
+    ),
 )
-@click.option("--overwrite", is_flag=True, help="Replace files that exist.")
-@click.option("--fp16", is_flag=True, help="Compute in float16; input and output stay float32.")
-@click.option("--int8", is_flag=True, help="Compute in 8 bits what bears it: LAPAR, for CPUs.")
-@click.option("--opset", type=int, default=20, show_default=True, help="Of the ONNX file.")
-@click.option(
-    "--size", type=_size, metavar="WxH", help="Of the input, if the file is to take only this one."
+@section(
+    "Results",
+    click.option(
+        "--report",
+        type=options.FILE,
+        metavar="FILE",
+        help="Write the figures of the verification as JSON.",
+    ),
+    options.as_json,
 )
-@click.option("--min-shape", type=_size, metavar="WxH", help="Smallest input of the engine.")
-@click.option("--opt-shape", type=_size, metavar="WxH", help="Input that it is tuned for.")
-@click.option("--max-shape", type=_size, metavar="WxH", help="Largest input of the engine.")
-@click.option(
-    "--timing-cache",
-    type=options.FILE,
-    metavar="FILE",
-    help="Read and written; makes the next build faster.",
-)
-@click.option(
-    "--builder-optimization-level", type=click.IntRange(0, 5), help="Time spent on tuning."
-)
-@click.option("--hardware-compatible", is_flag=True, help="Run on other GPUs too, slower.")
-@click.option("--version-compatible", is_flag=True, help="Run in newer TensorRT too, slower.")
-@click.option(
-    "--workspace", type=options.memory_size, metavar="SIZE", help="GPU memory for tuning."
-)
-@click.option(
-    "--report",
-    type=options.FILE,
-    metavar="FILE",
-    help="Write the figures of the verification as JSON.",
-)
-@options.as_json
 def export(task: str | None, **given: Any) -> None:
     """Write a model as an ONNX file or a TensorRT engine that has proved itself.
 

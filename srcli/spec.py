@@ -18,6 +18,9 @@ InputKind = Literal["clean", "photo"]
 with noise and JPEG compression, as cameras and the web make them."""
 INPUT_KINDS: tuple[InputKind, ...] = get_args(InputKind)
 
+Purpose = Task | Literal["photo"]
+"""What weights are for: a task on clean pictures, or `photo`, which is upscaling of photographs."""
+
 GraphPrecision = Literal["fp32", "fp16", "int8"]
 """What an exported graph computes in."""
 
@@ -166,6 +169,12 @@ class ModelSpec:
 
     paper: str
 
+    good_for: Mapping[Purpose, str] = field(default_factory=dict)
+    """Which pictures, or which wish, the model suits: a few words for a table, by purpose.
+
+    At most 26 letters each, so that the list of models fits into 80 columns.
+    """
+
     prunable: bool = False
     """Whether the network has a method `prune_branches(threshold)`."""
 
@@ -231,6 +240,11 @@ class ModelSpec:
     def scales_for(self, task: Task) -> tuple[int, ...]:
         """The factors that serve a task."""
         return tuple(scale for scale in self.scales if (scale > 1) == (task == "upscale"))
+
+
+def purpose_of(task: Task, kind: InputKind = "clean") -> Purpose:
+    """What weights for a task and a kind of input are for."""
+    return "photo" if (task, kind) == ("upscale", "photo") else task
 
 
 def whole(scale: Scale) -> Scale:

@@ -29,11 +29,52 @@ PAPERS = {
 BILLIONS = {("lapar-a", 4): 94, ("lapar-b", 4): 53, ("lapar-c", 4): 25, ("hpinet-m", 4): 124.0}
 
 
+# Trained parameters, as the papers count them or as the published checkpoints have them.
+PARAMETERS = {
+    "lapar-a": {2: 547_866, 3: 594_266, 4: 659_226},
+    "lapar-b": {2: 250_184, 3: 276_344, 4: 312_968},
+    "lapar-c": {2: 87_318, 3: 98_998, 4: 115_350},
+    "awsrn": {2: 1_396_872, 3: 1_476_147, 4: 1_587_132, 8: 2_348_172},
+    "awsrn-m": {2: 1_063_742, 3: 1_143_017, 4: 1_254_002},
+    "awsrn-s": {2: 397_482, 3: 476_757, 4: 587_742},
+    "awsrn-sd": {2: 348_098, 3: 388_013, 4: 443_894},
+    "asdn-base": {4: 839_008},
+    "asdn-paper": {4: 22_438_288},
+    "dcls-iso": {2: 13_478_475, 3: 13_663_115, 4: 13_626_187},
+    "dcls-aniso": {2: 8_905_931, 4: 19_054_027},
+}
+# Milliseconds for 1280x720 on an RTX 2080 Ti.
+LATENCIES = {"lapar-a": {4: 37.3}, "lapar-b": {4: 29.1}, "lapar-c": {4: 22.2}}
+
+
 @pytest.mark.parametrize("spec", MODELS, ids=lambda spec: spec.name)
 def test_scores_are_those_that_the_papers_print(spec):
     """faults.md 32."""
     own = {scale: (s.set5, s.set14, s.b100) for scale, s in spec.published.items()}
     assert own == PAPERS.get(spec.name, {})
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_parameters_are_those_that_the_papers_print(name):
+    """faults.md 32."""
+    spec = get_model(name)
+    assert {scale: spec.parameters(scale) for scale in PARAMETERS[name]} == PARAMETERS[name]
+
+
+@pytest.mark.parametrize("spec", MODELS, ids=lambda spec: spec.name)
+def test_latencies_are_those_that_the_papers_print(spec):
+    """faults.md 32."""
+    assert dict(spec.latency) == LATENCIES.get(spec.name, {})
+
+
+@pytest.mark.parametrize("name", PAPERS)
+def test_cards_print_the_papers_scores(srcli, name):
+    """faults.md 32: from one place of facts."""
+    lines = srcli("models", name)[1].splitlines()
+    for scale, scores in PAPERS[name].items():
+        wanted = [f"({score:.2f})" for score in scores]
+        row = [line for line in lines if all(score in line for score in wanted)]
+        assert any(line.split()[0] == f"x{scale}" for line in row), (name, scale)
 
 
 @pytest.mark.parametrize(("model", "billions"), BILLIONS.items())

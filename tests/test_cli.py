@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import stat
 import subprocess
 import sys
@@ -180,8 +181,43 @@ def test_own_weights_are_used(srcli, picture, tmp_path):
     assert picture.with_name("in_x2.png").exists()
 
 
+@pytest.mark.parametrize("command", ["upscale", "denoise", "deblock", "export", "eval", "bench"])
+@pytest.mark.parametrize("columns", [80, 160])
+def test_long_help_stands_in_sections(srcli, monkeypatch, command, columns):
+    """faults.md 28: options were one flat list."""
+    monkeypatch.setenv("COLUMNS", str(columns))
+    lines = srcli(command, "--help")[1].splitlines()
+    titles = [line for line in lines if line.endswith(":") and not line.startswith(" ")]
+    assert len(titles) >= 4
+    assert titles[-1] in ("Other:", "Commands:")
+    assert max(map(len, lines)) <= columns
+
+
+def test_events_have_the_fields_of_the_readme(srcli, tmp_path):
+    """faults.md 27."""
+    lines = (Path(__file__).resolve().parents[1] / "README.md").read_text().splitlines()
+    table = lines[lines.index("| event | fields |") + 2 :]
+    documented = {}
+    for line in table[: table.index("")]:
+        events, fields = (re.findall(r"`(\w+)`", cell) for cell in line.split("|")[1:3])
+        documented |= {event: set(fields) for event in events}
+    for event in ("done", "failed", "skipped"):  # those of `planned`, and more
+        documented[event] = documented[event] - {"planned"} | documented["planned"]
+    for name in ("a.png", "b.png"):
+        Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(tmp_path / name)
+    (tmp_path / "bad.png").write_bytes(b"no picture")
+    (tmp_path / "other.jxl").touch()
+    srcli("upscale", tmp_path / "a.png", "-s", 2, "-o", tmp_path / "out" / "a.png")
+    call = ("upscale", tmp_path, "-s", 2, "-o", f"{tmp_path / 'out'}/", "--skip-existing")
+    _, out, _ = srcli(*call, "--events", "jsonl")
+    found = [json.loads(line) for line in out.splitlines()]
+    assert {event["event"] for event in found} >= set(documented)
+    for event in found:
+        assert set(event) - {"event"} == documented[event["event"]], event["event"]
+
+
 def test_models_lists_every_model(srcli):
-    code, out, _ = srcli("models")
+    code, out, _ = srcli("models", "--all")
     assert code == 0
     for expected in ("lapar-a", "lapar-b", "lapar-c", "deblock", "x4", "25.0 G"):
         assert expected in out

@@ -26,6 +26,9 @@ from srcli.health.pictures import pictures
 from srcli.health.storage import cache, weights
 
 ROOT = Path(__file__).resolve().parents[1]
+PROJECT_EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"][
+    "optional-dependencies"
+]
 
 
 @pytest.fixture
@@ -389,6 +392,30 @@ def test_damaged_entries_of_the_cache_are_named(tmp_path, monkeypatch):
     assert finding.status == "note"
     assert "b.onnx is not as srcli wrote it" in finding.found
     assert "made anew" in finding.remedy
+
+
+def test_codecs_that_are_missing_are_a_note(tmp_path, monkeypatch):
+    """faults.md 17 and 28: what reads rare files is an extra."""
+    extras = PROJECT_EXTRAS["codecs"]
+    assert {Requirement(text).name for text in extras} == set(installed.CODECS)
+    versions = dict.fromkeys(installed.CODECS, "1.0")
+    monkeypatch.setattr(installed, "version_of", versions.get)
+    assert only(installed.codecs).status == "ok"
+    del versions["pillow-heif"]
+    finding = only(installed.codecs)
+    assert finding.status == "note"
+    assert finding.found.startswith("pillow-heif is not installed")
+    assert "srcli[codecs]" in finding.remedy
+
+
+def test_text_from_files_cannot_command_the_terminal(srcli, monkeypatch):
+    """faults.md 42."""
+    odd = Finding(subject="a\x1b]0;b\x07", status="note", found="c\x1b[2Jd", remedy="e\rf")
+    monkeypatch.setattr(health, "examine", lambda: [odd])
+    code, out, _ = srcli("doctor")
+    assert code == 0
+    assert not {"\x1b", "\x07", "\r"} & set(out)
+    assert "[2Jd" in out
 
 
 def test_no_probe_loads_pytorch_where_there_is_no_gpu():

@@ -37,6 +37,10 @@ MAY_IMPORT = {
     "tiling": set(),
     "timing": set(),
     "console": {"errors"},
+    "latencies": {
+        *("backends", "cache", "files", "loading", "machine", "registry", "spec", "store"),
+        "timing",
+    },
     "models": {"spec"},
     "registry": {"models", "spec", "errors"},
     "store": {"cache", "errors", "spec"},

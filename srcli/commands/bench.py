@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from srcli.commands import options
+from srcli.commands.sections import SectionedGroup, section
 from srcli.errors import UsageError
 from srcli.registry import DEFAULT_SCALE, check_scale, get_model
 
@@ -31,57 +32,109 @@ SWEEP_BATCHES = (1, 2, 4, 8, 16)
 LONGEST = 10.0  # seconds of one run, in a sweep
 
 
-@click.group("bench", invoke_without_command=True)
-@click.option("--size", default=None, metavar="WxH", help="Of the output.  [default: 1280x720]")
-@click.option("--input-size", metavar="WxH", help="Of the input, instead of --size.")
-@click.option(
-    "-m", "--model", "models", multiple=True, help="May be repeated.  [default: lapar-a, -b, -c]"
+@click.group("bench", cls=SectionedGroup, invoke_without_command=True)
+@section(
+    "What is measured",
+    click.option("--size", metavar="WxH", help="Of the output.  [default: 1280x720]"),
+    click.option("--input-size", metavar="WxH", help="Of the input, instead of --size."),
+    click.option(
+        "-m",
+        "--model",
+        "models",
+        multiple=True,
+        metavar="NAME",
+        shell_complete=options.complete_models,
+        help="May be repeated.  [default: lapar-a, -b, -c]",
+    ),
+    click.option(
+        "-s",
+        "--scale",
+        "scales",
+        multiple=True,
+        type=int,
+        metavar="N",
+        help="May be repeated.  [default: 4]",
+    ),
+    click.option(
+        "--backend",
+        "backends",
+        multiple=True,
+        metavar="NAME",
+        shell_complete=options.complete_backends,
+        help="May be repeated.  [default: all that work here]",
+    ),
+    click.option(
+        "--precision",
+        "precisions",
+        multiple=True,
+        type=click.Choice(("fp32", "fp16", "bf16", "int8")),
+        help="May be repeated.  [default: fp32, and fp16 on CUDA]",
+    ),
+    click.option(
+        "--graph",
+        "graphs",
+        multiple=True,
+        type=click.Choice(("published", "fused")),
+        help="[default: fused on every backend, published in PyTorch]",
+    ),
+    click.option(
+        "--scope",
+        "scopes",
+        multiple=True,
+        type=click.Choice(("network", "host", "file")),
+        help="network: data stays where it is computed; host: from numpy to numpy; file: from PNG "
+        "to PNG, as `srcli upscale` does it. May be repeated.  [default: network]",
+    ),
+    click.option(
+        "--batch",
+        "batches",
+        multiple=True,
+        type=click.IntRange(min=1),
+        metavar="N",
+        help="Pictures in one run.",
+    ),
+    click.option(
+        "--sweep", is_flag=True, help="360p to 4K, 1 to 16 pictures at once, with roofline."
+    ),
 )
-@click.option(
-    "-s", "--scale", "scales", multiple=True, type=int, help="May be repeated.  [default: 4]"
+@section(
+    "How it is measured",
+    click.option(
+        "--seconds",
+        type=options.Range(min=0),
+        metavar="S",
+        default=45.0,
+        show_default=True,
+        help="To measure, warm; at least three rounds are done.",
+    ),
+    click.option(
+        "--allocator",
+        type=click.Choice(("keep", "default")),
+        default="keep",
+        show_default=True,
+        help="keep: memory that a run frees stays with the process; default: as malloc does it, "
+        "most goes back to the system and has to be fetched again in the next run.",
+    ),
+    options.threads,
+    click.option("--no-cuda-graph", is_flag=True, help="On CUDA: also without CUDA graphs."),
+    click.option("--cold", is_flag=True, help="On CUDA: also with a cold L2 cache."),
 )
-@click.option(
-    "--backend", "backends", multiple=True, help="May be repeated.  [default: all that work here]"
+@section(
+    "Results",
+    click.option("--roofline", is_flag=True, help="Show what binds each row."),
+    click.option(
+        "--plot",
+        type=options.FILE,
+        metavar="FILE.svg|png",
+        help="Draw latency against PSNR, or against size if there are several.",
+    ),
+    click.option("--overwrite", is_flag=True, help="Replace what --plot names if it exists."),
+    click.option(
+        "--json", "as_json", is_flag=True, help="Print everything as JSON, samples included."
+    ),
+    click.option("--csv", "as_csv", is_flag=True, help="Print CSV."),
+    click.option("--markdown", "as_markdown", is_flag=True, help="Print a Markdown table."),
 )
-@click.option(
-    "--precision", "precisions", multiple=True,
-    type=click.Choice(("fp32", "fp16", "bf16", "int8")),
-    help="May be repeated.  [default: fp32, and fp16 on CUDA]",
-)  # fmt: skip
-@click.option(
-    "--graph", "graphs", multiple=True, type=click.Choice(("published", "fused")),
-    help="[default: fused on every backend, published in PyTorch]",
-)  # fmt: skip
-@click.option(
-    "--scope", "scopes", multiple=True, type=click.Choice(("network", "host", "file")),
-    help="network: data stays where it is computed; host: from numpy to numpy; file: from PNG to "
-    "PNG, as `srcli upscale` does it. May be repeated.  [default: network]",
-)  # fmt: skip
-@click.option(
-    "--batch", "batches", multiple=True, type=click.IntRange(min=1), help="Pictures in one run."
-)
-@click.option("--no-cuda-graph", is_flag=True, help="On CUDA: also without CUDA graphs.")
-@click.option("--cold", is_flag=True, help="On CUDA: also with a cold L2 cache.")
-@click.option("--sweep", is_flag=True, help="360p to 4K, 1 to 16 pictures at once, with roofline.")
-@click.option("--roofline", is_flag=True, help="Show what binds each row.")
-@click.option(
-    "--seconds", type=options.Range(min=0), default=45.0, show_default=True,
-    help="To measure, warm; at least three rounds are done.",
-)  # fmt: skip
-@click.option(
-    "--allocator", type=click.Choice(("keep", "default")), default="keep", show_default=True,
-    help="keep: memory that a run frees stays with the process; default: as malloc does it, most "
-    "goes back to the system and has to be fetched again in the next run.",
-)  # fmt: skip
-@options.threads
-@click.option(
-    "--plot", type=options.FILE, metavar="FILE.svg|png",
-    help="Draw latency against PSNR, or against size if there are several.",
-)  # fmt: skip
-@click.option("--overwrite", is_flag=True, help="Replace what --plot names if it exists.")
-@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON, samples included.")
-@click.option("--csv", "as_csv", is_flag=True, help="Print CSV.")
-@click.option("--markdown", "as_markdown", is_flag=True, help="Print a Markdown table.")
 @click.pass_context
 def bench(context: click.Context, /, **wishes: Any) -> int | None:
     """Measure how long networks take, next to their published form.

@@ -38,8 +38,11 @@ def doctor(as_json: bool) -> int:
 
 
 def _row(finding: Finding) -> tuple[str, ...]:
+    from srcli import console
+
     remedy = f". {finding.remedy}" if finding.remedy else ""
-    return finding.status, finding.subject, finding.found + remedy
+    # Names of files, versions of packages and errors of libraries may hold anything.
+    return finding.status, console.shown(finding.subject), console.shown(finding.found + remedy)
 
 
 def _table(rows: list[tuple[str, ...]]) -> None:

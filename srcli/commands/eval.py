@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from srcli.commands import options
+from srcli.commands.sections import SectionedCommand, section
 from srcli.errors import UsageError
 from srcli.spec import InputKind, Task
 
@@ -33,63 +34,84 @@ COLUMNS: dict[Task, tuple[str, ...]] = {
 }
 
 
-@click.command("eval")
+@click.command("eval", cls=SectionedCommand)
 @click.argument("datasets", nargs=-1, required=True, type=options.PLACE, metavar="DATASET...")
-@options.model
-@click.option("-s", "--scale", type=int, help="Enlargement.")
-@click.option(
-    "--sigma",
-    "sigmas",
-    multiple=True,
-    type=options.Range(0, 255),
-    help="Denoise pictures with noise of this deviation, of 255. May be repeated.",
+@section(
+    "What is undone",
+    click.option("-s", "--scale", type=int, metavar="N", help="Enlargement."),
+    click.option(
+        "--sigma",
+        "sigmas",
+        multiple=True,
+        type=options.Range(0, 255),
+        metavar="S",
+        help="Denoise pictures with noise of this deviation, of 255. May be repeated.",
+    ),
+    click.option(
+        "--quality",
+        "qualities",
+        multiple=True,
+        type=click.IntRange(1, 100),
+        metavar="Q",
+        help="Deblock JPEG pictures of this quality. May be repeated.",
+    ),
 )
-@click.option(
-    "--quality",
-    "qualities",
-    multiple=True,
-    type=click.IntRange(1, 100),
-    help="Deblock JPEG pictures of this quality. May be repeated.",
+@section("Model", options.model, options.input_kind, options.weights)
+@section(
+    "Running",
+    options.backend,
+    options.precision,
+    options.tta,
+    options.threads,
+    options.tile,
+    options.memory,
 )
-@click.option(
-    "--blur",
-    "blurs",
-    multiple=True,
-    type=options.Range(0.05, 20),
-    help="Enlarge what was blurred before it was reduced, by this deviation in pixels of the large "
-    "picture. May be repeated.",
+@section(
+    "Conditions of what is enlarged",
+    click.option(
+        "--blur",
+        "blurs",
+        multiple=True,
+        type=options.Range(0.05, 20),
+        metavar="SIGMA",
+        help="Blurred before it was reduced, by this deviation in pixels of the large picture. May "
+        "be repeated.",
+    ),
+    click.option(
+        "--noise",
+        "noises",
+        multiple=True,
+        type=options.Range(0, 255),
+        metavar="SIGMA",
+        help="With noise of this deviation, of 255. May be repeated.",
+    ),
+    click.option(
+        "--jpeg",
+        "jpegs",
+        multiple=True,
+        type=click.IntRange(1, 100),
+        metavar="Q",
+        help="From a JPEG file of this quality. May be repeated.",
+    ),
 )
-@click.option(
-    "--noise",
-    "noises",
-    multiple=True,
-    type=options.Range(0, 255),
-    help="Enlarge pictures with noise of this deviation, of 255. May be repeated.",
+@section(
+    "Results",
+    click.option(
+        "--protocol",
+        type=click.Choice(("paper", "whole")),
+        default="paper",
+        show_default=True,
+        help="paper: as papers measure, without a border; whole: all pixels, enlarged as `srcli "
+        "upscale` does.",
+    ),
+    click.option(
+        "--y-rounded",
+        is_flag=True,
+        help="Round Y to 8 bits before comparing, as some papers do (HPINet's among them).",
+    ),
+    click.option("--each", is_flag=True, help="Show every picture, not only the mean."),
+    options.as_json,
 )
-@click.option(
-    "--jpeg",
-    "jpegs",
-    multiple=True,
-    type=click.IntRange(1, 100),
-    help="Enlarge JPEG pictures of this quality. May be repeated.",
-)
-@click.option(
-    "--protocol",
-    type=click.Choice(("paper", "whole")),
-    default="paper",
-    show_default=True,
-    help="paper: as papers measure, without a border; whole: all pixels, enlarged as `srcli "
-    "upscale` does.",
-)
-@options.input_kind
-@options.running
-@click.option(
-    "--y-rounded",
-    is_flag=True,
-    help="Round Y to 8 bits before comparing, as some papers do (HPINet's among them).",
-)
-@click.option("--each", is_flag=True, help="Show every picture, not only the mean.")
-@options.as_json
 def evaluate(
     datasets: tuple[Path, ...],
     model: str,

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import textwrap
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from srcli.commands import options
-from srcli.spec import Geometry, ModelSpec, Scores, Task
+from srcli.errors import UsageError
+from srcli.spec import ModelSpec, Scores, Task
+
+if TYPE_CHECKING:
+    from srcli.commands.catalogue import Entry
+    from srcli.latencies import Latency
 
 PIXELS_720P = 1280 * 720
 GIGA = 1e9
@@ -16,48 +23,112 @@ TEST_SETS = ("Set5", "Set14", "B100")
 
 
 @click.command()
-@click.argument("name", required=False, metavar="[NAME|FILE]")
+@click.argument(
+    "name", required=False, metavar="[NAME|FILE]", shell_complete=options.complete_models
+)
+@click.option("--all", "every", is_flag=True, help="Show each scale, with its multiply-adds.")
+@click.option(
+    "--measure",
+    "measures",
+    is_flag=True,
+    help="First measure on this machine how long those take whose weights are here.",
+)
 @options.as_json
-def models(name: str | None, as_json: bool) -> None:
+def models(name: str | None, every: bool, measures: bool, as_json: bool) -> None:
     """List the models, or show everything known about one, or about a file.
 
-    A FILE is an exported graph (.onnx), an engine (.engine) or a checkpoint.
+    What one would use stands first. A FILE is an exported graph (.onnx), an engine (.engine) or a
+    checkpoint.
 
     Multiply-adds are for an output of 1280 x 720: of the published network as its paper counts
     them, and of the network that srcli runs, which computes the same.
     """
     from srcli import console
+    from srcli.commands import catalogue
+    from srcli.latencies import kept
     from srcli.registry import MODELS, get_model
 
     if name and ("." in name or "/" in name):
+        if every or measures:
+            raise UsageError("--all and --measure are for models, not for files. Leave them out.")
         _file(Path(name), as_json)
         return
     specs = [get_model(name)] if name else list(MODELS)
+    if measures:
+        _measure(specs)
+    latencies = kept()
+    listed = [entry for entry in catalogue.entries(latencies) if entry.spec in specs]
     if as_json:
-        console.print_json([_as_dict(spec) for spec in specs])
+        console.print_json([_as_dict(spec, listed) for spec in specs])
+    elif every:
+        _every_row(specs)
     elif name:
-        _card(specs[0])
+        from srcli.commands.cards import show_card
+
+        show_card(specs[0], listed)
     else:
-        console.table(
-            ("model", "task", "scale", "params", "published", "fused", "weights", *TEST_SETS),
-            [row for spec in specs for row in _rows(spec)],
+        _list(listed)
+
+
+def _list(listed: Sequence[Entry]) -> None:
+    from srcli import console
+    from srcli.commands import catalogue
+
+    width = catalogue.terminal_width()
+    layout, rows = catalogue.table(listed, width)
+    console.table(layout, rows)
+    for line in catalogue.legend(layout, listed):
+        console.note(textwrap.fill(line, width))
+
+
+def _measure(specs: Sequence[ModelSpec]) -> None:
+    """Measure all that can run, and keep it after each: an interruption loses one."""
+    from srcli import console
+    from srcli.commands import catalogue
+    from srcli.errors import SrcliError
+    from srcli.latencies import keep, measure
+
+    entries = [entry for entry in catalogue.entries({}) if entry.spec in specs]
+    here = [weights for entry in entries for weights in entry.weights.values()]
+    if not here:
+        raise UsageError(
+            f"there are no weights for {specs[0].name} here, so nothing can be measured. "
+            "`srcli models` shows how to get them."
         )
-        console.note(
-            "published, fused: multiply-adds at 1280x720 output; Set5...: PSNR-Y in dB, measured"
-        )
+    with console.progress() as bar:
+        for done, weights in enumerate(here):
+            label = f"{weights.model} {weights.task} x{weights.scale}"
+            bar.show(label, done, len(here))
+            try:
+                keep({weights.sha256: measure(weights)})
+            except SrcliError as error:
+                console.note(f"{label} was not measured: {error}")
 
 
 def _file(file: Path, as_json: bool) -> None:
     from srcli import console
     from srcli.artifacts import describe
+    from srcli.images.vips import shown
 
     facts = describe(file)
     if as_json:
         console.print_json(facts)
         return
     for key, value in facts.items():
-        shown = ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else value
-        console.result(f"{key + ':':16} {shown}")
+        text = ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+        console.result(f"{shown(key) + ':':16} {shown(text)}")
+
+
+def _every_row(specs: Sequence[ModelSpec]) -> None:
+    from srcli import console
+
+    console.table(
+        ("model", "task", "scale", "params", "published", "fused", "weights", *TEST_SETS),
+        [row for spec in specs for row in _rows(spec)],
+    )
+    console.note(
+        "published, fused: multiply-adds at 1280x720 output; Set5...: PSNR-Y in dB, measured"
+    )
 
 
 def _rows(spec: ModelSpec) -> list[tuple[str, ...]]:
@@ -66,88 +137,43 @@ def _rows(spec: ModelSpec) -> list[tuple[str, ...]]:
             spec.name if index == 0 else "",
             task,
             f"x{scale}",
-            f"{spec.parameters(scale) / 1e3:.0f} k",
-            f"{_giga(spec.multiply_adds(scale).published):.1f} G",
-            f"{_giga(spec.multiply_adds(scale).fused):.1f} G",
+            *costs(spec, scale),
             "yes" if _weights(spec, scale, task) else "no",
-            *(_cell(_measured(spec, scale, task), name) for name in TEST_SETS),
+            *(cell(measured(spec, scale, task), name) for name in TEST_SETS),
         )
         for index, (task, scale) in enumerate(_variants(spec))
     ]
 
 
-def _card(spec: ModelSpec) -> None:
-    from srcli import console
-
-    console.result(f"{spec.title} ({spec.name})\n{spec.paper}\n")
-    console.table(
-        ("scale", "params", "published", "fused", "sees to each side", "tiling", "least side"),
-        [
-            (
-                f"x{scale}",
-                f"{spec.parameters(scale) / 1e3:.0f} k",
-                f"{_giga(spec.multiply_adds(scale).published):.1f} G",
-                f"{_giga(spec.multiply_adds(scale).fused):.1f} G",
-                _sight(spec.geometry(scale)),
-                spec.geometry(scale).tiling,
-                str(spec.geometry(scale).minimum),
-            )
-            for scale in spec.scales
-        ],
-        title="multiply-adds at 1280x720 output",
+def costs(spec: ModelSpec, scale: int) -> tuple[str, str, str]:
+    """Parameters, and multiply-adds at 1280x720 output: published and fused."""
+    operations = spec.multiply_adds(scale)
+    return (
+        f"{spec.parameters(scale) / 1e3:.0f} k",
+        f"{operations.published * PIXELS_720P / GIGA:.1f} G",
+        f"{operations.fused * PIXELS_720P / GIGA:.1f} G",
     )
-    if spec.any_scale is not None:
-        console.result(f"any other scale from 1 to {spec.any_scale.largest} too\n")
-    rows = []
-    for task, scale in _variants(spec):
-        weights = _weights(spec, scale, task)
-        licence = weights.licence if weights else _remedy(spec, scale, task)
-        own = _measured(spec, scale, task)
-        paper = spec.published.get(scale) if task == "upscale" else None
-        rows.append((f"{task} x{scale}", licence, *_pairs(own, paper)))
-    console.table(
-        ("task", "weights", *(f"{name}: own / paper" for name in TEST_SETS)),
-        rows,
-        title="PSNR-Y in dB",
-    )
-    for page in dict.fromkeys(published.page for published in spec.weights.values()):
-        console.result(f"its authors' weights: {page}")
 
 
-def _remedy(spec: ModelSpec, scale: int, task: Task) -> str:
-    """How to get weights that are not here."""
-    published = spec.weights.get(scale) if task == "upscale" else None
-    if published is None or published.address is None:
-        return "give --weights FILE"
-    return f"srcli weights fetch {spec.name} -s {scale}"
-
-
-def _sight(geometry: Geometry) -> str:
-    """How far away an input pixel can be and still matter."""
-    if geometry.tiling == "approximate":
-        return f"the whole picture; tiles see {geometry.margin} px"
-    return f"{geometry.margin} px"
-
-
-def _pairs(own: dict[str, float], paper: Scores | None) -> list[str]:
-    published = _scores(paper)
-    return [f"{_cell(own, name)} / {_cell(published, name)}" for name in TEST_SETS]
-
-
-def _as_dict(spec: ModelSpec) -> dict[str, Any]:
+def _as_dict(spec: ModelSpec, listed: Sequence[Entry]) -> dict[str, Any]:
+    by_purpose = {entry.purpose: entry for entry in listed if entry.spec is spec}
     return {
         "name": spec.name,
         "title": spec.title,
         "paper": spec.paper,
+        "good_for": dict(spec.good_for),
         "any_scale": [1, spec.any_scale.largest] if spec.any_scale else None,
-        "variants": [_variant(spec, task, scale) for task, scale in _variants(spec)],
+        "variants": [_variant(spec, t, scale, by_purpose) for t, scale in _variants(spec)],
     }
 
 
-def _variant(spec: ModelSpec, task: Task, scale: int) -> dict[str, Any]:
+def _variant(
+    spec: ModelSpec, task: Task, scale: int, entries: Mapping[Any, Entry]
+) -> dict[str, Any]:
     weights = _weights(spec, scale, task)
     operations = spec.multiply_adds(scale)
     published = spec.weights.get(scale) if task == "upscale" else None
+    photo = entries.get("photo") if task == "upscale" else None
     return {
         "task": task,
         "scale": scale,
@@ -159,8 +185,25 @@ def _variant(spec: ModelSpec, task: Task, scale: int) -> dict[str, Any]:
         "margin": spec.geometry(scale).margin,
         "weights_sha256": weights.sha256 if weights else None,
         "weights_published_at": published.page if published else None,
-        "psnr": _measured(spec, scale, task),
-        "psnr_published": _scores(spec.published.get(scale)),
+        "psnr": measured(spec, scale, task),
+        "psnr_published": scores_of(spec.published.get(scale)),
+        **_of_weights(entries[task], scale),
+        # Of photographs; None where there are no such weights.
+        "photo": _of_weights(photo, scale) if photo and scale in photo.weights else None,
+    }
+
+
+def _of_weights(entry: Entry, scale: int) -> dict[str, Any]:
+    weights = entry.weights.get(scale)
+    latency: Latency | None = entry.latencies.get(weights.sha256) if weights else None
+    return {
+        "good_for": entry.good_for,
+        "weights": entry.way(scale),
+        "weights_bytes": entry.file_size(scale),
+        "licence": weights.licence if weights else None,
+        "scores": {name: dict(row) for name, row in weights.scores.items()} if weights else {},
+        "milliseconds_1280x720": latency.milliseconds if latency else None,
+        "measured_with": latency.backend if latency else None,
     }
 
 
@@ -174,13 +217,15 @@ def _weights(spec: ModelSpec, scale: int, task: Task) -> Any:
     return find_weights(spec, scale, task)
 
 
-def _measured(spec: ModelSpec, scale: int, task: Task) -> dict[str, float]:
+def measured(spec: ModelSpec, scale: int, task: Task) -> dict[str, float]:
+    """PSNR-Y of our weights by test set; nothing where the task is another than upscaling."""
     weights = _weights(spec, scale, task)
     scores = weights.scores if weights and weights.task == "upscale" else {}
     return {name: score["psnr"] for name, score in scores.items()}
 
 
-def _scores(scores: Scores | None) -> dict[str, float]:
+def scores_of(scores: Scores | None) -> dict[str, float]:
+    """A paper's scores by test set."""
     return (
         {}
         if scores is None
@@ -188,9 +233,6 @@ def _scores(scores: Scores | None) -> dict[str, float]:
     )
 
 
-def _cell(scores: dict[str, float], name: str) -> str:
+def cell(scores: Mapping[str, float], name: str) -> str:
+    """One of them for a table."""
     return f"{scores[name]:.2f}" if name in scores else "–"
-
-
-def _giga(per_pixel: float) -> float:
-    return per_pixel * PIXELS_720P / GIGA

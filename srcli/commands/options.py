@@ -13,7 +13,7 @@ import click
 from srcli import console
 from srcli.errors import OutputExistsError
 from srcli.files import expect_free
-from srcli.registry import DEFAULT_MODEL, model_names
+from srcli.registry import DEFAULT_MODEL, MODELS, model_names
 from srcli.spec import INPUT_KINDS
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -77,6 +77,17 @@ def complete_models(ctx: click.Context, parameter: click.Parameter, text: str) -
     return [CompletionItem(name) for name in names] or [CompletionItem(text, type="file")]
 
 
+def complete_fetchable(ctx: click.Context, parameter: click.Parameter, text: str) -> list[Any]:
+    """Offer the names of models whose authors' weights a program can fetch."""
+    from click.shell_completion import CompletionItem
+
+    return [
+        CompletionItem(spec.name)
+        for spec in MODELS
+        if spec.name.startswith(text) and any(p.address for p in spec.weights.values())
+    ]
+
+
 def complete_backends(ctx: click.Context, parameter: click.Parameter, text: str) -> list[Any]:
     """Offer the names of backends to a shell."""
     from click.shell_completion import CompletionItem
@@ -124,7 +135,10 @@ backend = click.option(
 )
 
 threads = click.option(
-    "--threads", type=click.IntRange(min=1), help="CPU threads.  [default: one for each core]"
+    "--threads",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="CPU threads.  [default: one for each core]",
 )
 
 precision = click.option(

@@ -11,6 +11,7 @@ import click
 Command = TypeVar("Command", bound=Callable[..., Any])
 NARROWEST, WIDEST = 60, 120
 _ATTRIBUTE = "srcli_section"
+_OTHER = "Other"
 
 
 def section(title: str, *options: Callable[[Any], Any]) -> Callable[[Command], Command]:
@@ -34,25 +35,43 @@ def _parameters(command: Any) -> list[click.Parameter]:
     return found
 
 
-class SectionedCommand(click.Command):
-    """A command whose options stand under titles."""
+class Sectioned(click.Command):
+    """What commands and groups whose options stand under titles have in common."""
 
     def __init__(self, *arguments: Any, **settings: Any) -> None:
         settings.setdefault("context_settings", {}).setdefault("max_content_width", help_width())
         super().__init__(*arguments, **settings)
 
-    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+    def write_sections(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write a list of options for each section, in the order in which they appear."""
         sections: dict[str, list[tuple[str, str]]] = {}
         for parameter in self.get_params(ctx):
             record = parameter.get_help_record(ctx)
-            if record is not None:
-                title = getattr(parameter, _ATTRIBUTE, "Other")
+            if record is not None and record[1]:  # arguments stand in the first line
+                title = getattr(parameter, _ATTRIBUTE, _OTHER)
                 sections.setdefault(title, []).append(record)
         width = max(len(name) for records in sections.values() for name, _ in records)
+        sections[_OTHER] = sections.pop(_OTHER, [])  # last
         for title, records in sections.items():
             with formatter.section(title):
                 formatter.write_dl([(name.ljust(min(width, 26)), text) for name, text in records])
+
+
+class SectionedCommand(Sectioned):
+    """A command whose options stand under titles."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the options; click calls this."""
+        self.write_sections(ctx, formatter)
+
+
+class SectionedGroup(Sectioned, click.Group):
+    """A group whose own options stand under titles, its commands below them."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the options and commands; click calls this."""
+        self.write_sections(ctx, formatter)
+        self.format_commands(ctx, formatter)
 
 
 def help_width() -> int:

@@ -51,7 +51,12 @@ def verify(context: click.Context, as_json: bool) -> None:
 
 @weights.command()
 @click.argument("file", type=options.FILE)
-@click.option("-m", "--model", help="Which model it is, where the tensors do not tell.")
+@click.option(
+    "-m",
+    "--model",
+    shell_complete=options.complete_models,
+    help="Which model it is, where the tensors do not tell.",
+)
 @click.option("-s", "--scale", type=int, help="The same for the scale.")
 @click.option(
     "-o",
@@ -87,7 +92,7 @@ def convert(
 
 
 @weights.command()
-@click.argument("name")
+@click.argument("name", shell_complete=options.complete_fetchable)
 @click.option(
     "-s", "--scale", type=int, default=DEFAULT_SCALE, show_default=True, help="Enlargement."
 )

@@ -19,12 +19,12 @@ def examine() -> list[Finding]:
     # Here and not above: the processes of the probes, which import this package too, need less.
     from concurrent.futures import ThreadPoolExecutor
 
-    from srcli.health.installed import machine, packages, python, runtimes
+    from srcli.health.installed import codecs, machine, packages, python, runtimes
     from srcli.health.probes import PROBES, probe
     from srcli.health.storage import cache, weights
 
     # What can be looked up without loading anything.
-    looked_up = (python, machine, packages, runtimes, cache, weights)
+    looked_up = (python, machine, packages, runtimes, codecs, cache, weights)
     with ThreadPoolExecutor(len(PROBES)) as pool:
         probed = pool.map(probe, PROBES)
         here = [finding for check in looked_up for finding in guarded(check)]

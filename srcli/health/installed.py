@@ -15,6 +15,9 @@ from srcli.machine import free_memory, usable_cores
 PACKAGES = ("numpy", "pillow", "pyvips", "onnx", "safetensors", "torch")
 LIGHT_PACKAGES = ("click", "filelock", "onnxscript", "platformdirs", "rich")
 
+# Those of the extra `codecs`.
+CODECS = ("imagecodecs", "pillow-heif", "tifffile")
+
 # All of these install a module `onnxruntime`, one over the other.
 RUNTIMES = (
     "onnxruntime", "onnxruntime-gpu", "onnxruntime-directml", "onnxruntime-openvino",
@@ -66,6 +69,24 @@ def runtimes() -> Iterator[Finding]:
         status="problem",
         found=found or "not installed",
         remedy=runtime_repair(installed),
+    )
+
+
+def codecs() -> Iterator[Finding]:
+    """What reads kinds of pictures that libvips does not; nothing that has to be there."""
+    versions = {name: version_of(name) for name in CODECS}
+    missing = [name for name, version in versions.items() if version is None]
+    if not missing:
+        found = ", ".join(f"{name} {version}" for name, version in versions.items())
+        yield Finding(subject="codecs", status="ok", found=found)
+        return
+    are = "are" if len(missing) > 1 else "is"
+    yield Finding(
+        subject="codecs",
+        status="note",
+        found=f"{', '.join(missing)} {are} not installed: HEIC and rare TIFF and JPEG files are "
+        "not read",
+        remedy="Run `pip install 'srcli[codecs]'`.",
     )
 
 

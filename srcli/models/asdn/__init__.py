@@ -223,7 +223,7 @@ def _multiply_adds_fixed(shape: Shape, scale: int | Fraction) -> MultiplyAdds:
     )
 
 
-def _spec(size: str, shape: Shape) -> ModelSpec:
+def _spec(size: str, shape: Shape, good_for: str) -> ModelSpec:
     return ModelSpec(
         name=f"asdn-{size}",
         title=f"ASDN ({size} size)",
@@ -236,13 +236,14 @@ def _spec(size: str, shape: Shape) -> ModelSpec:
         parameters=partial(_parameters, shape),
         multiply_adds=partial(_multiply_adds, shape),
         paper=PAPER,
+        good_for={"upscale": good_for},
         # Measured: 5e-7 between all forms in float32, 5e-4 in float16, untrained weights; relative
         # to the largest value 2e-6 with the reference weights.
         tolerance=1e-5,
     )
 
 
-def _spec_fixed(size: str, shape: Shape) -> ModelSpec:
+def _spec_fixed(size: str, shape: Shape, good_for: str) -> ModelSpec:
     return ModelSpec(
         name=f"fsdn-{size}",
         title=f"FSDN ({size} size)",
@@ -253,6 +254,7 @@ def _spec_fixed(size: str, shape: Shape) -> ModelSpec:
         parameters=partial(_parameters_fixed, shape),
         multiply_adds=partial(_multiply_adds_fixed, shape),
         paper=PAPER,
+        good_for={"upscale": good_for},
         # Measured: 5e-7 between all forms in float32, 5e-4 in float16, untrained weights; relative
         # to the largest value 2e-6 with the reference weights.
         tolerance=1e-5,
@@ -260,8 +262,8 @@ def _spec_fixed(size: str, shape: Shape) -> ModelSpec:
 
 
 SPECS = (
-    _spec("base", BASE),
-    _spec("paper", FULL),
-    _spec_fixed("base", BASE),
-    _spec_fixed("paper", FULL),
+    _spec("base", BASE, "any scale"),
+    _spec("paper", FULL, "any scale, best, very slow"),
+    _spec_fixed("base", BASE, "ASDN at one scale, faster"),
+    _spec_fixed("paper", FULL, "ASDN at one scale, slow"),
 )

@@ -72,7 +72,11 @@ def _publication(size: str, scale: int) -> Publication:
 
 
 def _spec(
-    size: str, shape: tuple[int, int, int], scales: tuple[int, ...], published: dict[int, Scores]
+    size: str,
+    shape: tuple[int, int, int],
+    scales: tuple[int, ...],
+    good_for: str,
+    published: dict[int, Scores],
 ) -> ModelSpec:
     return ModelSpec(
         name=f"awsrn-{size}" if size else "awsrn",
@@ -83,6 +87,7 @@ def _spec(
         parameters=partial(_parameters, *shape),
         multiply_adds=partial(_multiply_adds, *shape),
         paper=PAPER,
+        good_for={"upscale": good_for},
         # Measured: 1e-6 between all forms in float32, 4e-4 in float16, untrained weights; relative
         # to the largest value 2e-6 with the reference weights.
         tolerance=1e-5,
@@ -99,6 +104,7 @@ SPECS = (
         "",
         (32, 4, 4),
         (2, 3, 4, 8),
+        "best quality of AWSRN, x8",
         {
             2: Scores(set5=38.11, set14=33.78, b100=32.26),
             3: Scores(set5=34.52, set14=30.38, b100=29.16),
@@ -110,6 +116,7 @@ SPECS = (
         "m",
         (32, 3, 4),
         (2, 3, 4),
+        "quality near awsrn, faster",
         {
             2: Scores(set5=38.04, set14=33.66, b100=32.21),
             3: Scores(set5=34.42, set14=30.32, b100=29.13),
@@ -120,6 +127,7 @@ SPECS = (
         "s",
         (32, 1, 4),
         (2, 3, 4),
+        "comparing small AWSRNs",
         {
             2: Scores(set5=37.75, set14=33.31, b100=32.00),
             3: Scores(set5=34.02, set14=30.09, b100=28.92),
@@ -130,6 +138,7 @@ SPECS = (
         "sd",
         (16, 1, 8),
         (2, 3, 4),
+        "close to lapar-a, faster",
         {
             2: Scores(set5=37.86, set14=33.41, b100=32.07),
             3: Scores(set5=34.18, set14=30.21, b100=28.99),

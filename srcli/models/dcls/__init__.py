@@ -97,7 +97,7 @@ def _conv(inputs: int, outputs: int, kernel: int = 3) -> int:
     return outputs * (kernel**2 * inputs + 1)
 
 
-def _spec(kind: str, title: str, sides: Sides) -> ModelSpec:
+def _spec(kind: str, title: str, sides: Sides, good_for: str) -> ModelSpec:
     return ModelSpec(
         name=f"dcls-{kind}",
         title=title,
@@ -107,6 +107,7 @@ def _spec(kind: str, title: str, sides: Sides) -> ModelSpec:
         parameters=partial(_parameters, sides),
         multiply_adds=partial(_multiply_adds, sides),
         paper=PAPER,
+        good_for={"upscale": good_for},
         blind=True,
         # The division amplifies rounding where a kernel's spectrum is small.
         tolerance=1e-3,
@@ -116,6 +117,6 @@ def _spec(kind: str, title: str, sides: Sides) -> ModelSpec:
 
 
 SPECS = (
-    _spec("iso", "DCLS (isotropic blur)", ISOTROPIC),
-    _spec("aniso", "DCLS (anisotropic blur)", ANISOTROPIC),
+    _spec("iso", "DCLS (isotropic blur)", ISOTROPIC, "unknown blur, round"),
+    _spec("aniso", "DCLS (anisotropic blur)", ANISOTROPIC, "unknown blur, of any shape"),
 )

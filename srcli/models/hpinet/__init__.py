@@ -102,6 +102,7 @@ def _spec(
     keys: int,
     hidden: int,
     sides: Sides,
+    good_for: str,
     published: dict[int, Scores],
     weights: dict[int, Publication],
     printed: dict[int, float] | None = None,
@@ -116,6 +117,7 @@ def _spec(
         parameters=partial(_parameters, *widths),
         multiply_adds=partial(_multiply_adds, *widths, printed or {}),
         paper=PAPER,
+        good_for={"upscale": good_for},
         # Rounding is amplified from block to block, and a patch with two nearly equal candidates
         # may get the other one.
         tolerance=1e-3,
@@ -132,6 +134,7 @@ SPECS = (
         24,
         72,
         (12, 16, 20, 24) * 2,
+        "repeated textures, slow",
         {4: Scores(set5=32.47, set14=28.80, b100=27.69)},
         {
             4: _publication(
@@ -147,6 +150,7 @@ SPECS = (
         32,
         100,
         (12, 16, 20, 24) * 2,
+        "best to be fetched, slow",
         {
             2: Scores(set5=38.12, set14=33.94, b100=32.31),
             3: Scores(set5=34.70, set14=30.63, b100=29.26),
@@ -176,6 +180,7 @@ SPECS = (
         36,
         128,
         (12, 14, 16, 20, 24) * 2,
+        "best of all at x4, slowest",
         {4: Scores(set5=32.72, set14=28.97, b100=27.79)},
         {4: _publication("HPINet-L-x4", None)},
     ),

@@ -6,7 +6,16 @@ import math
 from functools import partial
 from typing import TYPE_CHECKING
 
-from srcli.spec import FRAME, EightBits, Geometry, ModelSpec, MultiplyAdds, Publication, Scores
+from srcli.spec import (
+    FRAME,
+    EightBits,
+    Geometry,
+    ModelSpec,
+    MultiplyAdds,
+    Publication,
+    Purpose,
+    Scores,
+)
 
 if TYPE_CHECKING:
     from torch import nn
@@ -74,7 +83,12 @@ def _publication(size: str, scale: int) -> Publication:
 
 
 def _spec(
-    size: str, channels: int, blocks: int, latency: float, published: dict[int, Scores]
+    size: str,
+    channels: int,
+    blocks: int,
+    latency: float,
+    good_for: dict[Purpose, str],
+    published: dict[int, Scores],
 ) -> ModelSpec:
     return ModelSpec(
         name=f"lapar-{size}",
@@ -85,6 +99,7 @@ def _spec(
         parameters=partial(_parameters, channels, blocks),
         multiply_adds=partial(_multiply_adds, channels, blocks),
         paper=PAPER,
+        good_for=good_for,
         published=published,
         compiled=True,
         distinct_taps=DISTINCT_TAPS,
@@ -104,6 +119,11 @@ SPECS = (
         4,
         37.3,
         {
+            "upscale": "best quality that ships",
+            "denoise": "noise, best quality",
+            "deblock": "JPEG blocks, best quality",
+        },
+        {
             2: Scores(set5=38.01, set14=33.62, b100=32.19),
             3: Scores(set5=34.36, set14=30.34, b100=29.11),
             4: Scores(set5=32.15, set14=28.61, b100=27.61),
@@ -115,6 +135,11 @@ SPECS = (
         3,
         29.1,
         {
+            "upscale": "between lapar-c and -a",
+            "denoise": "noise",
+            "deblock": "JPEG blocks",
+        },
+        {
             2: Scores(set5=37.87, set14=33.39, b100=32.10),
             3: Scores(set5=34.20, set14=30.17, b100=29.03),
             4: Scores(set5=31.94, set14=28.46, b100=27.52),
@@ -125,6 +150,12 @@ SPECS = (
         16,
         2,
         22.2,
+        {
+            "upscale": "most pictures, fastest",
+            "photo": "photos with noise and JPEG",
+            "denoise": "noise, fastest",
+            "deblock": "JPEG blocks, fastest",
+        },
         {
             2: Scores(set5=37.65, set14=33.20, b100=31.95),
             3: Scores(set5=33.91, set14=30.02, b100=28.90),
