@@ -130,11 +130,18 @@ class Batch:
 
     def _open_journals(self, jobs: Sequence[Job], stack: ExitStack) -> None:
         """Open the journal of each folder of outputs, and clear what killed runs have left."""
-        written = [job for job in jobs if not job.to_stdout and job.target != job.source]
+        written = [job for job in jobs if not job.to_stdout and job.error is None]
         for path in leftovers({job.target.parent for job in written}):
-            path.unlink(missing_ok=True)
+            with suppress(OSError):  # another user's, in a folder that many may write to
+                path.unlink(missing_ok=True)
         for root in sorted({job.root for job in written}):
-            journal = Journal(root, self._is_whole, private=len(jobs) == 1, note=self.note)
+            journal = Journal(
+                root,
+                self._is_whole,
+                private=len(jobs) == 1,
+                needed=self.resume,
+                note=self.note,
+            )
             self._journals[root] = stack.enter_context(journal)
 
     def _stop(self) -> None:
@@ -320,11 +327,21 @@ class Batch:
     def _failed(self, prepared: _Prepared, error: SrcliError | MemoryError) -> Outcome:
         """Tell what became of a picture that was begun."""
         job = prepared.job
-        if self.resume and isinstance(error, OutputExistsError):
-            with suppress(SrcliError):  # another process of this batch may have been faster
-                if self._is_done(job, prepared.digest, prepared.recipe):
-                    return Outcome(job=job, status="skipped")
+        if self.resume and isinstance(error, OutputExistsError) and self._is_made(prepared):
+            return Outcome(job=job, status="skipped")
         return self._failure(job, error, prepared.digest, prepared.recipe)
+
+    def _is_made(self, prepared: _Prepared) -> bool:
+        """Tell whether another process of the batch was faster; then that is recorded here too."""
+        target, digest, recipe = prepared.job.target, prepared.digest, prepared.recipe
+        journal = self._journals.get(prepared.job.root)
+        try:
+            if journal is None or not journal.is_made_meanwhile(target, digest, recipe):
+                return False
+            journal.finish(target, digest, recipe)
+        except (SrcliError, OSError):  # it has gone again
+            return False
+        return True
 
     def _failure(
         self, job: Job, error: SrcliError | MemoryError, digest: str, recipe: str

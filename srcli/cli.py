@@ -83,12 +83,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         number = getattr(signal, name, None)
         if number is not None and signal.getsignal(number) is not signal.SIG_IGN:  # by nohup
             signal.signal(number, _terminate)
-    _fill_missing_streams()
-    _print_any_name()
     try:
+        _fill_missing_streams()
+        _print_any_name()
         code = run(arguments)
     except SystemExit as leave:  # a polite kill
         code = leave.code if isinstance(leave.code, int) else 1
+    except KeyboardInterrupt:  # before the command line was read, or while an error was shown
+        code = INTERRUPTED
     if code in (INTERRUPTED, *_KILLED):
         _leave_at_once(code)
     sys.exit(code)

@@ -8,6 +8,7 @@ import os
 import stat
 import sys
 import time
+import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import timedelta
@@ -64,25 +65,26 @@ def detail(message: str) -> None:
 
 def error(message: str) -> None:
     """Write one line to stderr that starts with `error:`."""
-    _to_stderr(f"error: {message}")
+    _to_stderr(f"error: {message}", always=True)
 
 
-def _to_stderr(message: str) -> None:
+def _to_stderr(message: str, *, always: bool = False) -> None:
     """Write a line where there is a stderr that is not the place of data.
 
-    `print` would take stdout if stderr was closed (`2>&-`).
+    `print` would take stdout if stderr was closed (`2>&-`). An error is told `always`: where it
+    ends the work there is no data.
     """
-    if sys.stderr is None or (_data_on_stdout and _is_one_file()):
+    if sys.stderr is None or (_data_on_stdout and not always and _is_one_file()):
         return
     with suppress(OSError, ValueError):  # a full disk or a reader that has gone: nobody to tell
-        print(message, file=sys.stderr, flush=True)  # noqa: T201  nothing to lay out
+        print(shown(message), file=sys.stderr, flush=True)  # noqa: T201  nothing to lay out
 
 
 _data_on_stdout = False
 
 
 def expect_data_on_stdout() -> None:
-    """Keep messages out of stdout's file: a shell may have joined the two (`> x.png 2>&1`)."""
+    """Keep messages out of stdout's file or pipe: a shell may have joined the two (`2>&1`)."""
     global _data_on_stdout
     _data_on_stdout = True
 
@@ -92,7 +94,7 @@ def _is_one_file() -> bool:
         out, err = os.fstat(sys.stdout.fileno()), os.fstat(sys.stderr.fileno())
     except (OSError, ValueError, AttributeError):
         return False
-    return os.path.samestat(out, err) and stat.S_ISREG(out.st_mode)
+    return os.path.samestat(out, err) and not stat.S_ISCHR(out.st_mode)
 
 
 def result(line: str) -> None:
@@ -103,12 +105,29 @@ def result(line: str) -> None:
 
 def report(line: str) -> None:
     """Write one line about finished work to stdout; work goes on if nobody reads it any more."""
-    if _level is Level.QUIET:
-        return
+    if _level is not Level.QUIET:
+        _result_or_go_on(for_terminal(line))
+
+
+_lost_output = False
+
+
+def lost_output() -> bool:
+    """Tell whether results could not be written (a full disk), and work went on without."""
+    return _lost_output
+
+
+def _result_or_go_on(line: str) -> None:
+    """Write a line; where that fails, write none any more. What work has done stays."""
+    global _lost_output
     try:
         result(line)
     except BrokenPipeError:
         give_up_stdout()
+    except OSError as problem:
+        give_up_stdout()
+        _lost_output = True
+        error(f"standard output: cannot be written ({problem.strerror}). The work goes on.")
 
 
 def give_up_stdout() -> None:
@@ -135,10 +154,7 @@ def check_stdout() -> None:
 
 def print_event(value: Mapping[str, Any]) -> None:
     """Write one JSON object as a line to stdout; work goes on if nobody reads it any more."""
-    try:
-        result(_encodable(value, indent=None))
-    except BrokenPipeError:
-        give_up_stdout()
+    _result_or_go_on(_encodable(value, indent=None))
 
 
 def _encodable(value: Any, indent: int | None) -> str:
@@ -227,10 +243,19 @@ def _how_far(done: int, total: int, seconds: float) -> str:
 
 
 def shown(text: str) -> str:
-    """Return a text without what could command a terminal."""
-    return "".join(
-        letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text
-    )
+    """Return a text on one line; what could command a terminal stands there as its code."""
+    return text if text.isprintable() else "".join(map(_shown_letter, text))
+
+
+def _shown_letter(letter: str) -> str:
+    # Names of screenshots hold narrow spaces, those of emojis joiners: both do no harm.
+    harmless = letter == "\N{ZERO WIDTH JOINER}" or unicodedata.category(letter) == "Zs"
+    return letter if harmless or letter.isprintable() else ascii(letter)[1:-1]
+
+
+def for_terminal(line: str) -> str:
+    """Return a line of the result as it is, but on a terminal as `shown` has it."""
+    return shown(line) if _is_terminal(sys.stdout) else line
 
 
 def _is_terminal(stream: TextIO | None) -> bool:

@@ -75,9 +75,15 @@ def discard_unfinished() -> None:
 
 def _is_leftover(file: Path) -> bool:
     name = _TEMPORARY.fullmatch(file.name)
-    if name is None or file.is_symlink() or not file.is_file():
+    if name is None:
         return False
-    written, process = file.stat().st_mtime, int(name["process"])
+    try:
+        found = file.lstat()
+    except OSError:  # gone meanwhile: another process has just finished it
+        return False
+    if not stat.S_ISREG(found.st_mode):
+        return False
+    written, process = found.st_mtime, int(name["process"])
     if name["machine"] != _MACHINE or sys.platform == "win32":  # where asking could kill it
         return time.time() - written > _FORGOTTEN
     if process == os.getpid():  # in a container it has the same number each time
@@ -151,7 +157,7 @@ def check_place(target: Path) -> None:
 
     Raises:
         OSError: A part of the name is too long for the disk, lies in a file, or may not be written
-            to. `strerror` says so in words of ours.
+            to; or the name is that of a folder or a device. `strerror` says so in words of ours.
     """
     folder = target.parent
     missing = [target.name]
@@ -159,10 +165,22 @@ def check_place(target: Path) -> None:
         missing.append(folder.name)
         folder = folder.parent
     _check_lengths(folder, missing)
-    if os.path.lexists(folder) and not folder.is_dir():
+    _check_kind(target)
+    if os.path.lexists(folder) and not os.path.isdir(folder):
         raise OSError(errno.ENOTDIR, f"{folder} is a file, not a folder")
     if not os.access(folder or Path(), os.W_OK | os.X_OK):
         raise OSError(errno.EACCES, f"the folder {folder} may not be written to")
+
+
+def _check_kind(target: Path) -> None:
+    """Raise `OSError` for a name that is a folder or a device: neither can be replaced."""
+    try:
+        mode = target.stat().st_mode
+    except OSError:
+        return
+    if not stat.S_ISREG(mode):
+        what = "a folder" if stat.S_ISDIR(mode) else "a device or a pipe"
+        raise OSError(errno.EEXIST, f"it is {what}, not a file")
 
 
 def _check_lengths(folder: Path, names: Iterable[str]) -> None:

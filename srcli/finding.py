@@ -149,7 +149,7 @@ def _look(text: str, found: Findings, *, recursive: bool, own: Path | None) -> N
     path = as_path(text)
     if text == STDIO:
         found.inputs.append(Found(path))
-    elif path.is_dir():
+    elif os.path.isdir(path):  # Path.is_dir() raises where it may not look
         _search(path, found, recursive=recursive, own=own)
     elif not os.path.lexists(path) and glob.has_magic(text):
         # Shells expand patterns; where one did not, nothing matched, or there is no shell.
@@ -200,7 +200,7 @@ def _enters(path: Path, found: Findings, recursive: bool, skipped: Path | None) 
     """Tell whether to look into a folder; what is passed by is noted."""
     if skipped is not None and Path(os.path.realpath(path)) == skipped:
         return False
-    if path.is_symlink():
+    if os.path.islink(path):
         found.left_out.append(LeftOut(path, LINKED_FOLDER))
     elif not recursive:
         found.left_out.append(LeftOut(path, NOT_RECURSIVE))
@@ -214,7 +214,7 @@ def _sort_out(path: Path, folder: Path, inside: str, found: Findings) -> None:
     if not looks_readable(path):
         if path.suffix.lower() in OTHER_PICTURES:
             found.left_out.append(LeftOut(path, UNREAD))
-    elif path.is_symlink() and not _leads_inside(path, inside):
+    elif os.path.islink(path) and not _leads_inside(path, inside):
         found.left_out.append(LeftOut(path, OUTSIDE))
     else:
         found.inputs.append(Found(path, folder))

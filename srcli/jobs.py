@@ -63,7 +63,8 @@ class Job:
     @property
     def exists(self) -> bool:
         """Whether the output's name is taken already, be it by a link that leads nowhere."""
-        return not self.to_stdout and os.path.lexists(self.target)
+        has_name = not self.to_stdout and self.target != self.source
+        return has_name and os.path.lexists(self.target)
 
     @property
     def to_stdout(self) -> bool:
@@ -157,7 +158,7 @@ def plan_jobs(inputs: Sequence[str], wishes: Wishes) -> Plan:
 
 def check_existing(jobs: Iterable[Job]) -> None:
     """Raise `OutputExistsError` if an output is there already."""
-    present = [job.target for job in jobs if job.exists]
+    present = [job.target for job in jobs if job.exists and job.error is None]
     if present:
         more = f" (and {len(present) - 1} more)" if len(present) > 1 else ""
         raise OutputExistsError(
@@ -238,7 +239,7 @@ def _described(job: Job, wishes: Wishes, *, alone: bool) -> Job:
     options = job.options
     if job.to_stdout:
         options = replace(options, format=options.format or writes_as(header.format))
-    else:
+    elif not (wishes.own_outputs and job.exists):  # that may well stay as it is
         _check_place(job)
     chosen = options.format or format_of(job.target).name
     if header.has_alpha and not FORMATS[chosen].alpha and options.background is None:

@@ -9,14 +9,14 @@ up, never opened.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
-import stat
 import threading
-from collections.abc import Callable, Iterator, Mapping
+import time
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -25,29 +25,12 @@ from filelock import FileLock, Timeout
 
 from srcli.errors import OutputError, OutputExistsError
 from srcli.files import atomic_path
+from srcli.records import Followed, Record, line_of, open_to_append, read_records, write_all
 from srcli.store import cache_folder, sha256_of
 
 NAME = ".srcli-journal"
 _MOST_PROCESSES = 10_000
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Record:
-    """What an output was made from."""
-
-    input_sha256: str
-    recipe: str
-    """Checksum of everything else that the output depends on: weights, size, options, version."""
-
-    output_sha256: str | None = None
-    """None while the output is announced but not finished."""
-
-    error: str | None = None
-    """Why the output was not made."""
-
-    def fits(self, input_sha256: str, recipe: str) -> bool:
-        """Tell whether the same input and recipe would make the same output again."""
-        return (self.input_sha256, self.recipe) == (input_sha256, recipe)
+_PATIENCE = 5.0  # seconds that another process may take from naming an output to recording it
 
 
 class Journal:
@@ -60,6 +43,7 @@ class Journal:
         is_whole: Whether an output that is not as it was made can still be used: then somebody has
             worked on it, and it is not made again.
         private: Keep the journal in srcli's cache. A single picture leaves no trace beside it.
+        needed: Refuse what is no journal; else the batch goes on without one.
         note: Told once if the journal cannot be written; the batch then goes on without it.
     """
 
@@ -69,14 +53,15 @@ class Journal:
         is_whole: Callable[[Path], bool],
         *,
         private: bool = False,
+        needed: bool = False,
         note: Callable[[str], None] = lambda message: None,
     ) -> None:
         self.root = root
         self._is_whole, self._note = is_whole, note
+        self._private, self._needed = private, needed
         self._folders = (private_folder(root), root / NAME)[:: 1 if private else -1]
         self._own: dict[str, Record] = {}
-        self._others: dict[str, list[Record]] = {}
-        self._seen: tuple[object, ...] = ()
+        self._others: dict[Path, Followed] = {}
         self._guard = threading.Lock()
         self._file: Path | None = None
         self._descriptor: int | None = None
@@ -89,18 +74,20 @@ class Journal:
         return self._folders[0]
 
     def __enter__(self) -> Self:
-        self._is_new = not self.root.exists()
+        self._is_new = not os.path.lexists(self.root)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._file = self._claim()
-            self._own = _read(self._file)
-            self._descriptor = _opened(self._file)
+            self._own = read_records(self._file)
+            self._descriptor = open_to_append(self._file)
             self._read_others()
         except OSError as error:
             self._give_up(error)
-        except OutputError:
-            self._release()
-            raise
+        except OutputError as error:
+            if self._needed:
+                self._release()
+                raise
+            self._give_up(error)
         return self
 
     def __exit__(
@@ -119,9 +106,9 @@ class Journal:
     def _release(self) -> None:
         """Let others have the file, and remove the folder if nothing was made."""
         if self._lock is not None:
-            self._lock.release()
-            with suppress(OSError):
+            with suppress(OSError):  # first: whoever locks it after the release must find it gone
                 Path(self._lock.lock_file).unlink(missing_ok=True)
+            self._lock.release()
         with suppress(OSError):
             self.folder.rmdir()
             if self._is_new:
@@ -134,14 +121,16 @@ class Journal:
             OutputExistsError: There is a file that no journal knows, or that somebody has changed
                 since.
         """
-        if not target.exists():
+        if not os.path.lexists(target):
             return False
         records = self._records(target)
-        if not records:
+        if not any(
+            record.output_sha256 and record.fits(input_sha256, recipe) for record in records
+        ):
             self._read_others()  # another process may have made it meanwhile
             records = self._records(target)
         made = [record for record in records if record.output_sha256 is not None]
-        if not made:
+        if not made or not target.exists():  # or it has become a link that leads nowhere
             return self._is_ours(target, records)
         digest = sha256_of(target)
         same = [record for record in made if record.output_sha256 == digest]
@@ -154,9 +143,26 @@ class Journal:
             "or move it away."
         )
 
+    def is_made_meanwhile(self, target: Path, input_sha256: str, recipe: str) -> bool:
+        """Tell whether another process of the batch has just given the output its name.
+
+        It records that a moment later; waits for it.
+        """
+        key, end = self._key(target), time.monotonic() + _PATIENCE
+        while True:
+            self._read_others()
+            found = [o.records[key] for o in self._others.values() if key in o.records]
+            fitting = [r for r in found if r.fits(input_sha256, recipe) and r.error is None]
+            digests = {record.output_sha256 for record in fitting}
+            if digests - {None}:
+                return sha256_of(target) in digests
+            if not fitting or time.monotonic() > end:  # it has failed, or was killed
+                return bool(fitting) and self._is_whole(target)
+            time.sleep(0.05)
+
     def _is_ours(self, target: Path, records: list[Record]) -> bool:
         """Return False if the file was announced, and so may be replaced."""
-        if any(record.error is None for record in records):
+        if target.exists() and any(record.error is None for record in records):
             return False  # it may have got its name, or not
         raise OutputExistsError(
             f"{target}: exists, but was not made by the batch to be resumed. Replace it with "
@@ -184,7 +190,8 @@ class Journal:
     def _records(self, target: Path) -> list[Record]:
         key = self._key(target)
         own = self._own.get(key)
-        return [*([own] if own else []), *self._others.get(key, [])]
+        others = [other.records[key] for other in self._others.values() if key in other.records]
+        return [*([own] if own else []), *others]
 
     def _append(self, target: Path, record: Record) -> None:
         with self._guard:
@@ -193,17 +200,22 @@ class Journal:
             if self._descriptor is None:
                 return
             try:
-                _write_all(self._descriptor, _line(key, record))
+                write_all(self._descriptor, line_of(key, record))
             except OSError as error:
                 os.close(self._descriptor)
                 self._descriptor = None
                 self._give_up(error)
 
-    def _give_up(self, error: OSError) -> None:
+    def _give_up(self, error: OSError | OutputError) -> None:
         """Go on without a journal; the note says what that means."""
+        if self._private and not self._needed:
+            return  # nobody goes on with a single picture
+        reason = f"{error}"
+        if isinstance(error, OSError):
+            reason = f"{self.folder}: the journal cannot be written ({error.strerror or error})."
         self._note(
-            f"{self.folder}: the journal cannot be written ({error.strerror or error}). The batch "
-            "goes on, but --resume will not know the pictures that it makes from here on."
+            f"{reason} The batch goes on, but --resume will not know the pictures that it makes "
+            "from here on."
         )
 
     def _claim(self) -> Path:
@@ -211,24 +223,25 @@ class Journal:
         for number in range(1, _MOST_PROCESSES):
             name = "main" if number == 1 else f"main-{number}"
             lock = FileLock(self.folder / f"{name}.lock")
-            with suppress(Timeout):
+            try:
                 lock.acquire(timeout=0)
-                self._lock = lock
-                return self.folder / f"{name}.jsonl"
+            except Timeout:
+                continue
+            except NotImplementedError:
+                raise OSError(errno.ENOLCK, "the file system has no locks") from None
+            self._lock = lock
+            return self.folder / f"{name}.jsonl"
         raise OutputError(f"{self.folder}: {_MOST_PROCESSES} other processes are at work there.")
 
     def _read_others(self) -> None:
-        """Read the files of all other processes, if any has changed."""
-        files = [file for folder in self._folders for file in _listed(folder)]
-        others = [file for file in files if file != self._file]
-        seen = tuple((file, *_stamp(file)) for file in others)
-        if seen == self._seen:
-            return
-        found: dict[str, list[Record]] = {}
-        for file in others:
-            for name, record in _read(file).items():
-                found.setdefault(name, []).append(record)
-        self._others, self._seen = found, seen
+        """Read what is new in the files of all other processes."""
+        with self._guard:
+            files = [file for folder in self._folders for file in _listed(folder)]
+            others = [file for file in files if file != self._file]
+            followed = {file: self._others.get(file) or Followed(file) for file in others}
+            for other in followed.values():
+                other.refresh()
+            self._others = followed
 
     def _compact(self) -> None:
         """Write one line for each output, in order: the same however often it was interrupted."""
@@ -238,7 +251,7 @@ class Journal:
                 self._file.unlink(missing_ok=True)
                 return
             with atomic_path(self._file) as partial:
-                lines = [_line(name, self._own[name]) for name in sorted(self._own)]
+                lines = [line_of(name, self._own[name]) for name in sorted(self._own)]
                 partial.write_bytes(b"".join(lines))
         except (OSError, OutputError):
             pass  # what was appended says the same
@@ -265,63 +278,3 @@ def _listed(folder: Path) -> list[Path]:
         return sorted(folder.glob("*.jsonl"))
     except OSError:
         return []
-
-
-def _stamp(file: Path) -> tuple[int, int]:
-    try:
-        found = file.stat()
-    except OSError:
-        return 0, 0
-    return found.st_size, found.st_mtime_ns
-
-
-def _opened(file: Path) -> int:
-    """Open a journal's file to append to it; what a crash cut short gets an end of line."""
-    flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0)
-    descriptor = os.open(file, flags, 0o666)
-    try:
-        size = os.lseek(descriptor, 0, os.SEEK_END)
-        if size:
-            os.lseek(descriptor, size - 1, os.SEEK_SET)
-            if os.read(descriptor, 1) != b"\n":
-                _write_all(descriptor, b"\n")
-    except BaseException:
-        os.close(descriptor)
-        raise
-    return descriptor
-
-
-def _write_all(descriptor: int, line: bytes) -> None:
-    while line:
-        line = line[os.write(descriptor, line) :]
-
-
-def _line(name: str, record: Record) -> bytes:
-    facts = {key: value for key, value in asdict(record).items() if value is not None}
-    return json.dumps({"output": name, **facts}).encode() + b"\n"  # ASCII: names can be anything
-
-
-def _read(file: Path) -> dict[str, Record]:
-    """Read all records; the last one of an output counts. Leaves out what a crash cut short.
-
-    Raises:
-        OutputError: It is no regular file, or cannot be read.
-    """
-    try:
-        if not stat.S_ISREG(file.stat().st_mode):
-            raise OutputError(f"{file}: is no journal. Move it away and try again.")
-        content = file.read_text("utf-8", errors="replace")
-    except FileNotFoundError:
-        return {}
-    except OSError as error:
-        raise OutputError(
-            f"{file}: cannot be read ({error.strerror}). Move it away and try again."
-        ) from error
-    return dict(_parsed(content))
-
-
-def _parsed(content: str) -> Iterator[tuple[str, Record]]:
-    for line in content.split("\n"):
-        with suppress(ValueError, TypeError, KeyError, AttributeError):
-            row = json.loads(line)
-            yield str(row.pop("output")), Record(**row)

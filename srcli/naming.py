@@ -13,7 +13,7 @@ from srcli.finding import STDIO, Found, as_path
 from srcli.images import FORMATS, format_of, has_picture_suffix, named_for_writing
 
 FIELDS = ("stem", "ext", "name", "dir", "model", "scale", "task")
-_FIELD = re.compile(r"\{\{|\}\}|\{([a-z_]*)\}")
+_FIELD = re.compile(r"\{\{|\}\}|\{([^{}]*)\}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,9 +53,10 @@ class Naming:
         if self.output == STDIO or (self.output is None and str(found.source) == STDIO):
             self._check_alone("standard output takes one picture. Give a folder with -o.")
             return Path(STDIO), Path(STDIO)
-        if self.output is not None and not is_folder(self.output):
-            return self._one_file(self.output)
-        folder = found.source.parent if self.output is None else Path(self.output)
+        output = None if self.output is None else without_template(self.output)
+        if output is not None and not is_folder(output):
+            return self._one_file(output)
+        folder = found.source.parent if output is None else Path(output)
         return folder, self._with_format(folder / self._named(found.source))
 
     def _one_file(self, output: str) -> tuple[Path, Path]:
@@ -106,9 +107,10 @@ class Naming:
             return named.with_name(f"{named.name}{self.suffix}")
         if self.output == STDIO:
             raise UsageError("standard output takes one picture. Give a folder with -o.")
+        output = Path(without_template(self.output))
         if self.folders == 1:
-            return Path(self.output)
-        return Path(self.output) / folder.resolve().name
+            return output
+        return output / folder.resolve().name
 
     def _with_format(self, target: Path) -> Path:
         """Give a name the suffix of the format that is asked for; else keep the input's format."""
@@ -122,9 +124,14 @@ def is_template(output: str) -> bool:
     return any(found[1] is not None for found in _FIELD.finditer(output))
 
 
+def without_template(output: str) -> str:
+    """Return a name without fields as it is meant: doubled braces are single ones."""
+    return output if os.path.lexists(output) else _filled(output, {})
+
+
 def is_folder(output: str) -> bool:
     """Tell whether an output is a folder: it exists, or ends in a slash."""
-    return output.endswith(("/", os.sep)) or Path(output).is_dir()
+    return output.endswith(("/", os.sep)) or os.path.isdir(output)
 
 
 def check_forgotten_option(inputs: Sequence[str], output: str | None) -> None:

@@ -419,7 +419,6 @@ def test_a_picture_and_json_do_not_share_stdout(srcli, picture):
         ("eval", "-s", "4", ""),
         ("weights", "convert", ""),
         ("bench", "compare", "a.json", ""),
-        ("upscale", 300 * "n" + ".png"),
     ],
 )
 def test_what_is_no_number_or_name(srcli, arguments):

@@ -52,7 +52,8 @@ MAY_IMPORT = {
     "sizes": {"errors"},
     "pipeline": {"backends", "budget", "errors", "images", "planes", "rows", "spec", "tiling"},
     "jobs": {"errors", "files", "finding", "images", "naming", "sizes"},
-    "journal": {"errors", "files", "store"},
+    "records": {"errors"},
+    "journal": {"errors", "files", "records", "store"},
     "batch": {
         *("backends", "errors", "files", "images", "jobs", "journal", "passes", "pipeline"),
         *("sizes", "spec", "store"),

@@ -92,7 +92,7 @@ class Teller:
             said = ", ".join(f"{count} {status}" for status, count in counts.items() if count)
             console.note(said)
         if not counts["failed"]:
-            return 0
+            return FAILED if console.lost_output() else 0
         alone = outcomes[0].error if len(outcomes) == 1 else None
         return FAILED if alone is None else alone.exit_code
 
@@ -119,7 +119,8 @@ def show_plan(plan: Plan, request: Request) -> int:
         if job.error is not None:
             console.error(str(job.error))
         else:
-            console.result(f"{job.name} -> {job.target}  {sizes(job)}{_kept(job, request)}")
+            line = f"{job.name} -> {job.target}  {sizes(job)}{_kept(job, request)}"
+            console.result(console.for_terminal(line))
             for note in job.notes:
                 console.note(f"note: {note}")
     return failed

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -131,6 +133,14 @@ def settled(request: Request) -> Request:
         raise UsageError("no input was named. Give files, folders, patterns, or - for a pipe.")
     if request.as_json and request.events is not None:
         raise UsageError("--json and --events would share standard output. Choose one.")
+    if request.for_programs and sys.stdout is None:
+        option = "--json" if request.as_json else "--events"
+        raise UsageError(f"standard output: is closed, and {option} needs it. Redirect it.")
+    if any(mark in (request.suffix or "") for mark in ("/", os.sep)):
+        raise UsageError(
+            f"--suffix {request.suffix}: is a part of a file's name, and may hold no slash. Name a "
+            "folder with -o."
+        )
     if request.alias is not None:
         request = _with_alias(request, request.alias)
     if request.model_file is None and _is_file(request.model):
