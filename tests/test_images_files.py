@@ -452,7 +452,6 @@ def slow_bleed(color, alpha, radius):
                 new[y, x] = np.floor(near.sum(0) / len(near) + 0.5)
                 fresh[y, x] = True
         filled, known = new, fresh
-    filled[~known] = 0
     return filled
 
 

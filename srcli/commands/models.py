@@ -78,7 +78,8 @@ def _list(listed: Sequence[Entry]) -> None:
     layout, rows = catalogue.table(listed, width)
     console.table(layout, rows)
     for line in catalogue.legend(layout, listed):
-        console.note(textwrap.fill(line, width))
+        for part in textwrap.wrap(line, width):
+            console.note(part)
 
 
 def _measure(specs: Sequence[ModelSpec]) -> None:

@@ -73,8 +73,7 @@ def bleed(color: Pixels, alpha: Pixels, radius: int) -> Pixels:
     Args:
         color: H x W x C.
         alpha: H x W.
-        radius: number of steps, in pixels; farther transparent pixels become black, whatever
-            they were.
+        radius: number of steps, in pixels; farther transparent pixels keep their colour.
 
     Returns:
         A new H x W x C array; pixels with alpha above 0 are unchanged.
@@ -88,7 +87,6 @@ def bleed(color: Pixels, alpha: Pixels, radius: int) -> Pixels:
         means = _means(filled, known, rows, columns)
         filled[rows + 1, columns + 1] = means
         known[rows + 1, columns + 1] = True
-    filled[~known] = 0
     return filled[1:-1, 1:-1].copy()
 
 
