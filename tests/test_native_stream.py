@@ -108,15 +108,15 @@ def test_bytes_depend_on_neither_tiles_nor_memory(network, shape):
 def test_windows_are_really_used(network, monkeypatch):
     """faults.md 37 and 41: a wide picture in little memory goes in windows, to the same digits."""
     session, _, scale = network
-    least = 6 * session.exact_margin + session.period
+    least = 4 * session.exact_margin + session.period
     # Several windows in both directions take a while: of one network.
     height = least + 50 if (scale, session.period) == (2, 4) else 20
     given = picture(height, least + 150, 3, 8, "varied" if height == 20 else None)
     whole = restorer(network, **LEAST)(given)
     used = []
-    original = Restorer._window_of
+    original = Restorer._window_rows
     monkeypatch.setattr(
-        Restorer, "_window_of", lambda self, *rest: used.append(1) or original(self, *rest)
+        Restorer, "_window_rows", lambda self, *rest: used.append(1) or original(self, *rest)
     )
     same(restorer(network, memory=1 * MIB)(given), whole)
     assert len(used) > 1
