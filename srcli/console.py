@@ -7,6 +7,7 @@ import math
 import os
 import stat
 import sys
+import threading
 import time
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -77,7 +78,7 @@ def _to_stderr(message: str, *, always: bool = False) -> None:
     if sys.stderr is None or (_data_on_stdout and not always and _is_one_file()):
         return
     with suppress(OSError, ValueError):  # a full disk or a reader that has gone: nobody to tell
-        print(shown(message), file=sys.stderr, flush=True)  # noqa: T201  nothing to lay out
+        _write(sys.stderr, shown(message))
 
 
 _data_on_stdout = False
@@ -100,7 +101,17 @@ def _is_one_file() -> bool:
 def result(line: str) -> None:
     """Write one line of the result to stdout."""
     if sys.stdout is not None:
-        print(line, flush=True)  # noqa: T201
+        _write(sys.stdout, line)
+
+
+_one_line = threading.Lock()
+
+
+def _write(stream: TextIO, line: str) -> None:
+    """Write a line at once: threads tell of their pictures, and lines must not be mixed."""
+    with _one_line:
+        stream.write(f"{line}\n")
+        stream.flush()
 
 
 def report(line: str) -> None:

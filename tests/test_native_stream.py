@@ -139,7 +139,7 @@ def test_lanes_do_not_matter(network):
 
 @pytest.mark.parametrize(
     ("command", "model", "scale"),
-    [("upscale", "lapar-c", 2), ("upscale", "awsrn-sd", 3), ("denoise", "lapar-a", None)],
+    [("upscale", "lapar-c", 2), ("upscale", "awsrn-sd", 3), ("denoise", "lapar-c", None)],
 )
 def test_so_do_the_files(srcli, tmp_path, command, model, scale):
     """faults.md 41: `--memory` and `--tile` at seven values, from the shell; read with Pillow."""
