@@ -33,6 +33,7 @@ from srcli.backends.base import (
 from srcli.budget import LARGEST_BUDGET, automatic_budget
 from srcli.errors import MemoryExhaustedError, SrcliError, UsageError
 from srcli.images import Picture, Pixels
+from srcli.machine import free_memory
 from srcli.planes import (
     ALPHA_REACH,
     BLEED,
@@ -359,6 +360,12 @@ class Restorer:
         rows = max(least, self._share(ROWS_SHARE) // bytes_of_row + 2 * margin)
         needs = int(columns * each) * count + (rows - 2 * margin) * bytes_of_row
         limit = self._share(NETWORK_SHARE + ROWS_SHARE)
+        free = free_memory()
+        if needs > limit and free is not None and needs + FIXED > free:
+            raise MemoryExhaustedError(
+                f"{width} x {height} pixels need about {needs + FIXED >> 20} MB, and "
+                f"{free >> 20} MB are free. Close other programs, or choose a smaller model."
+            )
         if needs > limit * SMALL and not self._said_small:
             self._said_small = True
             self.note(

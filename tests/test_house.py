@@ -50,7 +50,10 @@ MAY_IMPORT = {
     "backends": {"cuda", "errors", "files", "machine", "runtimes", "spec"},
     "loading": {"cache", "checkpoints", "errors", "registry", "spec", "store"},
     "sizes": {"errors"},
-    "pipeline": {"backends", "budget", "errors", "images", "planes", "rows", "spec", "tiling"},
+    "pipeline": {
+        *("backends", "budget", "errors", "images", "machine", "planes", "rows", "spec"),
+        "tiling",
+    },
     "jobs": {"errors", "files", "finding", "images", "naming", "sizes"},
     "records": {"errors"},
     "journal": {"errors", "files", "records", "store"},

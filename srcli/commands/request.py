@@ -230,7 +230,8 @@ restoring_options = options.apply(
             type=options.PathName(),
             metavar="OUT",
             help="File, folder (ends in a slash, or exists), - for standard output, or a template: "
-            "'{stem}_{model}_x{scale}{ext}', with {name}, {dir} and {task} too.  "
+            "'{stem}_{model}_x{scale}{ext}', with {name}, {dir} and {task} too (without a slash "
+            "beside the input).  "
             "[default: beside the input]",
         ),
         click.option("--suffix", metavar="TEXT", help="What names get.  [default: _x4 and so on]"),
@@ -254,6 +255,7 @@ restoring_options = options.apply(
             type=click.IntRange(min=1),
             default=500_000_000,
             show_default=True,
+            metavar="N",
             help="Refuse larger inputs.",
         ),
     ),
@@ -284,6 +286,7 @@ restoring_options = options.apply(
             type=click.IntRange(min=1),
             default=1,
             show_default=True,
+            metavar="N",
             help="Pictures of one size to restore together.",
         ),
         click.option(
@@ -303,7 +306,10 @@ restoring_options = options.apply(
             help=f"Of outputs: {', '.join(FORMATS)}, or auto for the input's.  [default: auto]",
         ),
         click.option(
-            "--quality", type=click.IntRange(1, 100), help="Of JPEG, WebP and AVIF.  [default: 95]"
+            "--quality",
+            type=click.IntRange(1, 100),
+            metavar="N",
+            help="Of JPEG, WebP and AVIF.  [default: 95]",
         ),
         click.option("--lossless", is_flag=True, help="For WebP and AVIF."),
         click.option(

@@ -43,8 +43,18 @@ def _box(text: str) -> tuple[int, int]:
         metavar="FACTOR",
         help="Enlargement, any number: passes of the network, then one resampling.  [default: 4]",
     ),
-    click.option("--width", type=click.IntRange(min=1), help="Width of the output, in pixels."),
-    click.option("--height", type=click.IntRange(min=1), help="Height of the output, in pixels."),
+    click.option(
+        "--width",
+        type=click.IntRange(min=1),
+        metavar="PIXELS",
+        help="Width of the output, in pixels.",
+    ),
+    click.option(
+        "--height",
+        type=click.IntRange(min=1),
+        metavar="PIXELS",
+        help="Height of the output, in pixels.",
+    ),
     click.option("--fit", type=_box, metavar="WxH", help="As large as fits into a box."),
 )
 @restoring_options
