@@ -10,8 +10,9 @@ import click
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 NARROWEST, WIDEST = 60, 120
+NAMES = 30  # letters for the names of options: the texts of all sections begin below each other
+OTHER = "Other"
 _ATTRIBUTE = "srcli_section"
-_OTHER = "Other"
 
 
 def section(title: str, *options: Callable[[Any], Any]) -> Callable[[Command], Command]:
@@ -47,14 +48,17 @@ class Sectioned(click.Command):
         sections: dict[str, list[tuple[str, str]]] = {}
         for parameter in self.get_params(ctx):
             record = parameter.get_help_record(ctx)
-            if record is not None and record[1]:  # arguments stand in the first line
-                title = getattr(parameter, _ATTRIBUTE, _OTHER)
+            if record is not None and isinstance(parameter, click.Option):
+                title = getattr(parameter, _ATTRIBUTE, OTHER)
                 sections.setdefault(title, []).append(record)
+        if OTHER in sections:
+            sections[OTHER] = sections.pop(OTHER)  # the last
         width = max(len(name) for records in sections.values() for name, _ in records)
-        sections[_OTHER] = sections.pop(_OTHER, [])  # last
         for title, records in sections.items():
             with formatter.section(title):
-                formatter.write_dl([(name.ljust(min(width, 26)), text) for name, text in records])
+                formatter.write_dl(
+                    [(name.ljust(min(width, NAMES)), text) for name, text in records]
+                )
 
 
 class SectionedCommand(Sectioned):
