@@ -137,6 +137,7 @@ def test_a_backend_that_is_not_here_is_an_error(srcli):
     assert srcli("bench", "--backend", "nonsense", *SMALL)[0] == 3
 
 
+@pytest.mark.slow
 def test_from_file_to_file(srcli):
     code, out, err = srcli(
         *("bench", "-m", "lapar-c", "--backend", "torch", "--batch", 1, "--batch", 2),

@@ -70,6 +70,7 @@ def test_tiles_stay_within_their_memory(backend, task, scale):
     assert peak(backend, task, "lapar-c", scale, 900 // scale, BUDGET) < 1.5 * BUDGET
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not STATUS.exists(), reason="needs Linux")
 @pytest.mark.parametrize("backend", ["ort", "openvino"])
 def test_so_do_those_of_dense_networks(tmp_path, backend):

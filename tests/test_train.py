@@ -204,6 +204,7 @@ class TestTeachers:
         assert again[1].shape == (2 * low[1].shape[0], 2 * low[1].shape[1], 3)
         assert (tmp_path / "1.npy").exists()
 
+    @pytest.mark.slow
     def test_the_commands_work_together(self, tmp_path, data):
         def run(program, *options):
             command = [sys.executable, "-m", f"srcli.weights.{program}", *options]
