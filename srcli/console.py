@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 Advance = Callable[[int, int], None]
+UNKNOWN = "-:--:--"  # how long the rest takes, before anything is done
+BESIDE = 56  # columns that a bar takes with what stands to the right of it
 EVERY = 10.0  # seconds between lines about progress where there is no terminal
 
 
@@ -222,7 +224,9 @@ class Bar:
 
     def __init__(self, progress: Progress | None) -> None:
         self._progress = progress
-        self._task = progress.add_task("", total=None) if progress is not None else None
+        self._task = None
+        if progress is not None:
+            self._task = progress.add_task("", total=None, left=UNKNOWN)
         self._began = self._told = time.monotonic()
 
     def start(self, description: str) -> Advance:
@@ -234,23 +238,38 @@ class Bar:
 
     def show(self, description: str, done: int, total: int) -> None:
         """Say what is going on and how much of the whole is done."""
+        now = time.monotonic()
         if self._progress is not None and self._task is not None:
             self._progress.update(
-                self._task, description=shown(description), completed=done, total=total
+                self._task,
+                description=shortened(shown(description), self._progress.console.width - BESIDE),
+                completed=done,
+                total=total,
+                left=_left(done, total, now - self._began) or UNKNOWN,
             )
-        elif (now := time.monotonic()) - self._told >= EVERY:
+        elif now - self._told >= EVERY:
             self._told = now
             note(f"{shown(description)}: {_how_far(done, total, now - self._began)}")
 
 
 def _how_far(done: int, total: int, seconds: float) -> str:
     """Say what share is done, and about how long the rest takes."""
-    share = done / total if total else 0.0
-    said = f"{share:.0%} done"
-    if not share:
-        return said
-    left = seconds * (1 - share) / share
-    return f"{said}, about {timedelta(seconds=round(left))} left"
+    said = f"{done / total if total else 0.0:.0%} done"
+    left = _left(done, total, seconds)
+    return f"{said}, about {left} left" if left else said
+
+
+def _left(done: int, total: int, seconds: float) -> str:
+    """Return about how long the rest takes, by all that was done so far; empty if nothing was."""
+    if not done or not total:
+        return ""
+    return str(timedelta(seconds=round(seconds * (total - done) / done)))
+
+
+def shortened(text: str, most: int) -> str:
+    """Return a text of at most so many letters: what numbers it, and the end of a path."""
+    most = max(most, 20)
+    return text if len(text) <= most else f"{text[:6]}…{text[7 - most :]}"
 
 
 def shown(text: str) -> str:
@@ -281,12 +300,12 @@ def progress() -> Iterator[Bar]:
         yield Bar(None)
         return
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
-    from rich.progress import TimeRemainingColumn as Remaining
 
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn())
     with Progress(
-        *columns,
-        Remaining(),
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        TaskProgressColumn(),
+        TextColumn("{task.fields[left]}", style="progress.remaining"),
         console=_console(stderr=True),
         transient=True,
         # On a terminal, lines are printed above the bar. A result that goes elsewhere must not be

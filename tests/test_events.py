@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import subprocess
 import sys
@@ -175,3 +176,37 @@ def test_notes_that_say_the_same_are_counted(srcli, tmp_path):
 def test_texts_command_no_terminal(text, expected):
     """faults.md 42."""
     assert console.shown(text) == expected
+
+
+def test_the_bar_has_a_name_and_the_time_left():
+    """faults.md 27: on a terminal, from the first report; a long path keeps its end."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    terminal = Console(width=80, force_terminal=True, file=io.StringIO())
+    with Progress(console=terminal) as progress:
+        bar = console.Bar(progress)
+        (task,) = progress.tasks
+        assert task.fields["left"] == console.UNKNOWN
+        bar.show("1/2 a.png", 0, 1)
+        assert (task.description, task.fields["left"]) == ("1/2 a.png", console.UNKNOWN)
+        bar.show("1/2 folder/of/a/long/name/holiday.png", 1, 4)
+        assert len(task.description) == 24
+        assert task.description.startswith("1/2 fo…")
+        assert task.description.endswith("holiday.png")
+        assert task.fields["left"].startswith("0:00:0")
+        assert task.percentage == 25
+
+
+@pytest.mark.parametrize("columns", [80, 160])
+def test_help_in_sections(monkeypatch, columns):
+    """faults.md 28: 81 flat lines, whatever the terminal."""
+    monkeypatch.setenv("COLUMNS", str(columns))
+    for command in ("upscale", "denoise"):
+        command_line = [sys.executable, "-m", "srcli", command, "--help"]
+        out = subprocess.run(command_line, capture_output=True, text=True).stdout
+        titles = [line for line in out.splitlines() if line.endswith(":") and line[0] != " "]
+        assert titles[-2:] == ["Messages:", "Other:"]
+        assert {"Inputs and outputs:", "Model:", "Running:", "Files:"} <= set(titles)
+        assert max(map(len, out.splitlines())) <= min(columns, 120)
+        assert "INPUT..." not in out.partition("Inputs and outputs:")[2]

@@ -228,6 +228,8 @@ def _run(plan: Plan, request: Request, runner: _Runner, teller: Teller) -> list[
         def show(name: str, done: int, total: int) -> None:
             bar.show(f"{len(outcomes) + 1}/{len(plan)} {name}", done, total)
 
+        if ahead := next((job for job in plan if job.error is None), None):
+            show(ahead.name, 0, 1)  # a name from the first moment, not the first tile
         held = (runner.memory or IN_MEMORY) // (4 * (runner.lanes + IN_FLIGHT))
         batch = Batch(
             restorer=runner.restorer,
