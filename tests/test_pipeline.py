@@ -91,7 +91,7 @@ def test_strips_equal_the_whole(restorers, photograph, scale):
         session=restorers[scale].session,
         geometry=restorers[scale].geometry,
         scale=scale,
-        memory=scale**2 << 20,
+        memory=scale**2 << 18,
     )
     parts = list(
         small.restore_strips(
