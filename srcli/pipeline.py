@@ -262,7 +262,7 @@ class Restorer:
         sources = [Sliding(rows) for rows in framed]
         halo = self.margin + (BLEED if has_alpha else 0)
         window = self._window(height, width, len(sources) * (2 if has_alpha else 1))
-        rows = max(min(window[0], self._strip_rows(width, len(sources))), 4 * halo + 1)
+        rows = max(min(window[0], self._strip_rows(width, len(sources))), 3 * halo + 1)
         self._tell_approximate(height, width, (min(rows, window[0]), window[1]))
         kernel: Batch | None = None
         for span in spans(height, rows, halo, self.geometry.multiple_of):
