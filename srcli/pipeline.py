@@ -228,7 +228,11 @@ class Restorer:
         if streaming is not None and not self._goes_whole(height, width, count):
             share = self._share(NETWORK_SHARE) // count
             needs = streaming.stream(height, width, memory=share, tile=self.tile).needs
-            if self.tile is not None or needs <= share * SMALL:
+            windows = self._window_sides(streaming, height, width, count)[2]
+            fits = self.tile is not None or needs <= share * SMALL
+            if fits or needs * count <= windows:  # windows hold the results of many rows
+                if not fits:
+                    self._tell_small(height, width, needs * count, NETWORK_SHARE)
                 return self._streamed(streaming, framed, height, width, has_alpha, progress)
             return self._in_windows(streaming, framed, height, width, has_alpha, progress)
         return self._in_spans(framed, height, width, has_alpha, progress)
@@ -314,7 +318,8 @@ class Restorer:
         margin, period = session.exact_margin, session.period
         sources = [Sliding(rows) for rows in framed]
         count = len(framed) * (2 if has_alpha else 1)
-        rows, columns = self._window_sides(session, height, width, count)
+        rows, columns, needs = self._window_sides(session, height, width, count)
+        self._tell_small(height, width, needs, NETWORK_SHARE + ROWS_SHARE)
         across = spans(width, columns, margin, period)
         for down in spans(height, rows, margin, period):
             stored = [source(down.start, down.stop) for source in sources]
@@ -328,25 +333,33 @@ class Restorer:
 
     def _window_sides(
         self, session: StreamingSession, height: int, width: int, count: int
-    ) -> tuple[int, int]:
-        """Choose rows and columns of windows, with their halos, by what memory there is."""
+    ) -> tuple[int, int, int]:
+        """Choose rows and columns of windows, with their halos, by what memory there is.
+
+        Returns:
+            Both, and the bytes that windows of that size take.
+        """
         margin, period, s = session.exact_margin, session.period, int(self.scale)
         least = 6 * margin + period  # smaller windows take several times as long
         share = self._share(NETWORK_SHARE) // count
         each = session.stream(least, 1024, memory=0, tile=None).needs / 1024
         columns = min(width, max(least, int(share / each)))
-        # The rows of the picture are held in 8 or 16 bits, the result as floats.
-        bytes_of_row = width * count * (2 * 3 + 3 * 4 * 2 * s**2)
+        # The rows of the picture are held in 8 or 16 bits, the result as floats: of each window
+        # in parts, whole, and beside the others.
+        bytes_of_row = width * count * (2 * 3 + 3 * 4 * 3 * s**2)
         rows = max(least, self._share(ROWS_SHARE) // bytes_of_row + 2 * margin)
         needs = int(columns * each) * count + (rows - 2 * margin) * bytes_of_row
-        limit = self._share(NETWORK_SHARE + ROWS_SHARE)
-        if needs > limit * SMALL and not self._said_small:
-            self._said_small = True
-            self.note(
-                f"{width} x {height} pixels need about {needs * self.lanes >> 20} MB, more than "
-                "--memory allows"
-            )
-        return min(height, rows), columns
+        return min(height, rows), columns, needs
+
+    def _tell_small(self, height: int, width: int, needs: int, part: float) -> None:
+        """Say once that a picture takes more memory than there is."""
+        if needs <= self._share(part) * SMALL or self._said_small:
+            return
+        self._said_small = True
+        self.note(
+            f"{width} x {height} pixels need about {needs * self.lanes >> 20} MB, more than "
+            "--memory allows"
+        )
 
     def _window_of(
         self,

@@ -105,7 +105,7 @@ def test_bytes_depend_on_neither_tiles_nor_memory(network, shape):
     same(in_strips(restorer(network, **HOW[0]), given), whole)
 
 
-def test_windows_are_really_used(network, monkeypatch):
+def test_windows_give_the_same(network, monkeypatch):
     """faults.md 37 and 41: a wide picture in little memory goes in windows, to the same digits."""
     session, _, scale = network
     least = 6 * session.exact_margin + session.period
@@ -118,6 +118,8 @@ def test_windows_are_really_used(network, monkeypatch):
     monkeypatch.setattr(
         Restorer, "_window_of", lambda self, *rest: used.append(1) or original(self, *rest)
     )
+    # Where windows take less than rows from side to side: pictures larger than a test should have.
+    monkeypatch.setattr(Restorer, "_streamed", Restorer._in_windows)
     same(restorer(network, memory=1 * MIB)(given), whole)
     assert len(used) > 1
 
@@ -161,3 +163,12 @@ def test_so_do_the_files(srcli, tmp_path, command, model, scale):
     assert len(seen) == 1
     with Image.open(target) as result:
         assert (result.mode, result.size) == ("RGBA", (67 * (scale or 1), 41 * (scale or 1)))
+
+
+def test_little_memory_is_told_once(network):
+    """faults.md 37: where a limit is too small a line says so, and the picture is done."""
+    told = []
+    restorer(network, memory=MIB, note=told.append)(picture(150, 200))
+    restorer(network, memory=4096 * MIB, note=told.append)(picture(150, 200))
+    assert len(told) == 1
+    assert "more than --memory allows" in told[0]
