@@ -143,6 +143,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
     """
     from srcli import console
 
+    console.begin()
     try:
         outcome = cli.main(
             args=None if arguments is None else list(arguments),

@@ -41,6 +41,12 @@ class Level(Enum):
 _level = Level.NORMAL
 
 
+def begin() -> None:
+    """Forget what an earlier command in this process has chosen."""
+    global _level, _data_on_stdout, _lost_output
+    _level, _data_on_stdout, _lost_output = Level.NORMAL, False, False
+
+
 def set_level(level: Level) -> None:
     """Choose how much people are told from now on."""
     global _level

@@ -210,3 +210,13 @@ def test_help_in_sections(monkeypatch, columns):
         assert {"Inputs and outputs:", "Model:", "Running:", "Files:"} <= set(titles)
         assert max(map(len, out.splitlines())) <= min(columns, 120)
         assert "INPUT..." not in out.partition("Inputs and outputs:")[2]
+
+
+def test_quiet_is_for_one_command(srcli, tmp_path, photograph):
+    """faults.md 27: in one process, `-q` of one command does not silence the next."""
+    Image.fromarray(photograph[:8, :8]).save(tmp_path / "in.png")
+    quiet = srcli("upscale", tmp_path / "in.png", "-s", 2, "-o", tmp_path / "a.png", "-q")
+    assert quiet == (0, "", "")
+    _, out, err = srcli("upscale", tmp_path / "in.png", "-s", 2, "-o", tmp_path / "b.png")
+    assert "b.png" in out
+    assert "native" in err or "with" in err
