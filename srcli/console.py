@@ -117,9 +117,14 @@ _one_line = threading.Lock()
 
 def _write(stream: TextIO, line: str) -> None:
     """Write a line at once: threads tell of their pictures, and lines must not be mixed."""
+    encoding = getattr(stream, "encoding", None) or "utf-8"
     with _one_line:
-        stream.write(f"{line}\n")
-        stream.flush()
+        try:
+            stream.write(f"{line}\n")
+            stream.flush()
+        except UnicodeEncodeError:  # a name that is no text, where `cli.main` has not seen to it
+            stream.write(line.encode(encoding, "backslashreplace").decode(encoding) + "\n")
+            stream.flush()
 
 
 def report(line: str) -> None:
