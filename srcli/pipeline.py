@@ -238,7 +238,7 @@ class Restorer:
         count = len(framed) * (2 if has_alpha else 1)
         if streaming is not None and not self._goes_whole(height, width, count):
             share = self._share(NETWORK_SHARE) // count
-            needs = streaming.stream(height, width, memory=share, tile=self.tile).needs
+            needs = streaming.stream_needs(height, width, memory=share, tile=self.tile)
             if self.tile is not None or needs <= share * SMALL:
                 return self._streamed(streaming, framed, height, width, has_alpha, progress)
             return self._in_windows(streaming, framed, height, width, has_alpha, progress)
@@ -355,7 +355,7 @@ class Restorer:
         margin, period = session.exact_margin, session.period
         least = 4 * margin + period  # smaller windows take several times as long
         share = self._share(NETWORK_SHARE) // count
-        each = session.stream(least, 1024, memory=0, tile=None).needs / 1024
+        each = session.stream_needs(least, 1024, memory=0, tile=None) / 1024
         columns = min(width, max(least, int(share / each)))
         rows = max(least, self._share(ROWS_SHARE) // bytes_of_row + 2 * margin)
         needs = int(columns * each) * count + (rows - 2 * margin) * bytes_of_row

@@ -64,9 +64,6 @@ class RowStream(Protocol):
     step: int
     """The most rows that `feed` takes at a time."""
 
-    needs: int
-    """Bytes that it takes."""
-
     def feed(self, rows: Batch) -> Batch:
         """Take in the next rows, 3 x n x w in [0, 1], and give out what is finished.
 
@@ -94,6 +91,10 @@ class StreamingSession(Session, Protocol):
             memory: Bytes that may be taken.
             tile: Rows and columns at a time; None chooses by `memory`.
         """
+        ...
+
+    def stream_needs(self, height: int, width: int, *, memory: int, tile: int | None) -> int:
+        """Return the bytes that `stream` would take with the same arguments."""
         ...
 
 

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from srcli.backends.base import Batch, Model, OutOfMemory, Precision, SessionOptions, closed
 from srcli.backends.cpu_filters import REBUILD
-from srcli.backends.native_stream import RowStream, exact_margin
+from srcli.backends.native_stream import RowStream, bytes_needed, exact_margin
 from srcli.errors import BackendError, DeclinedError, VerificationError, first_line
 from srcli.machine import usable_cores
 
@@ -127,6 +127,12 @@ class NativeSession:
             return self._network.stream(height, width, memory=memory, tile=tile)
         except MemoryError as error:
             raise OutOfMemory(first_line(error)) from error
+
+    def stream_needs(self, height: int, width: int, *, memory: int, tile: int | None) -> int:
+        """Return the bytes that `stream` would take."""
+        if self._network is None:
+            raise closed()
+        return bytes_needed(self._network, height, width, memory, tile)
 
     @property
     def exact_margin(self) -> int:

@@ -72,7 +72,6 @@ class RowStream:
     ) -> None:
         shape = shape_for(network, height, width, memory, tile)
         self.step = shape.step
-        self.needs = 4 * sum(_floats(network, b.right - b.left, shape.step) for b in shape.bands)
         self._scale = network.scale
         self._bands = shape.bands
         self._streams = [
@@ -92,6 +91,14 @@ class RowStream:
             inner = slice((band.first - band.left) * s, (band.last - band.left) * s)
             parts.append(done[:, :, inner])
         return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=2)
+
+
+def bytes_needed(
+    network: CompiledNetwork, height: int, width: int, memory: int, tile: int | None = None
+) -> int:
+    """Return what a `RowStream` of these arguments takes, without making one."""
+    shape = shape_for(network, height, width, memory, tile)
+    return 4 * sum(_floats(network, b.right - b.left, shape.step) for b in shape.bands)
 
 
 def exact_margin(network: CompiledNetwork) -> int:
