@@ -6,9 +6,9 @@ import os
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Self, cast, overload
+from typing import TYPE_CHECKING, Any, Literal, cast, overload
 
+from srcli.closing import Closing
 from srcli.errors import OutputExistsError, UsageError
 from srcli.registry import DEFAULT_MODEL, DEFAULT_SCALE, MODELS, get_model
 from srcli.spec import InputKind, ModelSpec, Scale, Task
@@ -35,7 +35,7 @@ def list_models() -> tuple[ModelSpec, ...]:
     return MODELS
 
 
-class OpenModel:
+class OpenModel(Closing):
     """A model that is ready to restore pictures. Use it as a context manager, or close it."""
 
     def __init__(
@@ -167,23 +167,23 @@ class OpenModel:
     ) -> Path:
         from srcli import __version__
         from srcli.batch import Batch
+        from srcli.finding import as_file
         from srcli.jobs import Wishes, plan_jobs
+        from srcli.naming import usual_suffix
         from srcli.sizes import SizeRequest
 
         size = SizeRequest(scale=self._factor)
-        suffix = (
-            f"_{size.label}" if self._task == "upscale" else f"_{self._task}ed".replace("ee", "e")
-        )
         wishes = Wishes(
             output=None if target is None else os.fspath(target),
-            suffix=suffix,
+            suffix=usual_suffix(self._task, size.label),
             size=size,
-            scales=_scales(self._spec, self._task),
-            grid=self._spec.any_scale.grid if self._spec.any_scale else None,
+            scales=self._spec.reached(self._task),
+            grid=self._spec.scale_grid,
             options=options,
             page=page,
         )
-        plan = plan_jobs([_named(source)], wishes)
+        name = os.fspath(source)  # a file, also where it is called like standard input
+        plan = plan_jobs([name and str(as_file(name))], wishes)
         if len(plan) > 1:
             raise UsageError(f"{source}: is a folder. Give one file.")
         if plan[0].error is not None:
@@ -205,17 +205,6 @@ class OpenModel:
         for restorer in self._open.values():
             restorer.close()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
     def _check_open(self) -> None:
         if self._closed:
             raise UsageError("this model has been closed. Load it again.")
@@ -223,9 +212,8 @@ class OpenModel:
     def _passes(self, width: int, height: int) -> Any:
         from srcli.sizes import SizeRequest
 
-        grid = self._spec.any_scale.grid if self._spec.any_scale else None
-        scales = _scales(self._spec, self._task)
-        return SizeRequest(scale=self._factor).resolve(width, height, scales, grid)
+        spec, size = self._spec, SizeRequest(scale=self._factor)
+        return size.resolve(width, height, spec.reached(self._task), spec.scale_grid)
 
     def _through(self, scales: Sequence[Scale]) -> Passes:
         from srcli.passes import Passes
@@ -396,19 +384,6 @@ def _factor(scale: Factor | None, default: int) -> Fraction:
     if factor <= 0:
         raise UsageError(f"a scale of {float(factor):g} is not possible.")
     return factor
-
-
-def _scales(spec: ModelSpec, task: Task) -> tuple[int, ...]:
-    largest = (spec.any_scale.largest,) if spec.any_scale and task == "upscale" else ()
-    return (*spec.scales_for(task), *largest)
-
-
-def _named(source: PathName) -> str:
-    """Return a name that stands for a file, whatever it looks like."""
-    name = os.fspath(source)
-    if not name:
-        raise UsageError("the input has no name.")
-    return os.path.abspath(name) if name == "-" else name
 
 
 def _is_array(value: object) -> bool:

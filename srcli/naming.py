@@ -11,6 +11,7 @@ from pathlib import Path
 from srcli.errors import UsageError
 from srcli.finding import STDIO, Found, as_path
 from srcli.images import FORMATS, format_of, has_picture_suffix, named_for_writing
+from srcli.spec import Task
 
 FIELDS = ("stem", "ext", "name", "dir", "model", "scale", "task")
 _FIELD = re.compile(r"\{\{|\}\}|\{([^{}]*)\}")
@@ -117,6 +118,11 @@ class Naming:
         if self.format is not None and target.suffix.lower() not in FORMATS[self.format].suffixes:
             return target.with_name(f"{target.stem}{FORMATS[self.format].suffixes[0]}")
         return Path(named_for_writing(target))
+
+
+def usual_suffix(task: Task, label: str) -> str:
+    """Return what names get where the user does not say: `_x4`, `_denoised`, `_deblocked`."""
+    return {"denoise": "_denoised", "deblock": "_deblocked"}.get(task, f"_{label}")
 
 
 def is_template(output: str) -> bool:

@@ -12,8 +12,6 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
-from types import TracebackType
-from typing import Self
 
 import numpy as np
 
@@ -31,6 +29,7 @@ from srcli.backends.base import (
     memory_share_of,
 )
 from srcli.budget import LARGEST_BUDGET, automatic_budget
+from srcli.closing import Closing
 from srcli.errors import MemoryExhaustedError, SrcliError, UsageError
 from srcli.images import Picture, Pixels
 from srcli.machine import free_memory
@@ -65,7 +64,7 @@ def ignore_progress(done: int, total: int) -> None:
 
 
 @dataclass(slots=True, kw_only=True)
-class Restorer:
+class Restorer(Closing):
     """Restores pictures of any size through one session, in tiles that fit in memory."""
 
     session: Session
@@ -544,17 +543,6 @@ class Restorer:
         """Free the session, and end the threads."""
         self._pool.shutdown()
         self.session.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def stop(self) -> None:
         """Let whatever is being restored end soon, by `StoppedError`."""

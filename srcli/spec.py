@@ -224,6 +224,16 @@ class ModelSpec:
             return self.any_scale.largest
         return max(self.scales_for(task), default=0)
 
+    def reached(self, task: Task) -> tuple[int, ...]:
+        """Return the factors that one pass makes for a task, the largest of any factor included."""
+        largest = () if self.any_scale is None else (self.any_scale.largest,)
+        return (*self.scales_for(task), *largest)
+
+    @property
+    def scale_grid(self) -> Callable[[Fraction], Fraction] | None:
+        """What turns a factor into one that the network makes; None if it takes whole ones only."""
+        return None if self.any_scale is None else self.any_scale.grid
+
     def tolerance_for(self, precision: str) -> float:
         """Largest difference allowed in `fp32` or a shorter type."""
         if precision == "int8":

@@ -19,11 +19,12 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 # Layer -> layers that it may import. A layer is the first name below the package.
 MAY_IMPORT = {
     "errors": set(),
+    "closing": set(),
     "spec": set(),
     "files": {"errors"},
     "budget": {"machine", "spec"},
     "finding": {"errors", "images"},
-    "naming": {"errors", "finding", "images"},
+    "naming": {"errors", "finding", "images", "spec"},
     "planes": {"backends", "images", "resample", "spec", "tiling"},
     "rows": {"images", "planes"},
     "passes": {"images", "pipeline", "planes", "rows", "tiling"},
@@ -44,15 +45,15 @@ MAY_IMPORT = {
     "models": {"spec"},
     "registry": {"models", "spec", "errors"},
     "store": {"cache", "errors", "spec"},
-    "images": {"errors", "files"},
+    "images": {"closing", "errors", "files"},
     "sniffing": {"cache", "errors"},
     "checkpoints": {"cache", "errors", "sniffing"},
     "backends": {"cuda", "errors", "files", "machine", "runtimes", "spec"},
     "loading": {"cache", "checkpoints", "errors", "registry", "spec", "store"},
     "sizes": {"errors"},
     "pipeline": {
-        *("backends", "budget", "errors", "images", "machine", "planes", "rows", "spec"),
-        "tiling",
+        *("backends", "budget", "closing", "errors", "images", "machine", "planes", "rows"),
+        *("spec", "tiling"),
     },
     "jobs": {"errors", "files", "finding", "images", "naming", "sizes"},
     "records": {"errors"},
@@ -85,8 +86,8 @@ MAY_IMPORT = {
     },
     "opening": {"backends", "budget", "errors", "pipeline", "spec"},
     "api": {
-        *("batch", "errors", "foreign", "images", "jobs", "loading", "opening", "passes"),
-        *("pipeline", "registry", "sizes", "spec"),
+        *("batch", "closing", "errors", "finding", "foreign", "images", "jobs", "loading"),
+        *("naming", "opening", "passes", "pipeline", "registry", "sizes", "spec"),
     },
     "commands": None,  # anything but cli
     "cli": {"console", "errors", "files"},

@@ -7,6 +7,7 @@ from contextlib import closing
 from typing import TYPE_CHECKING
 
 from srcli import console
+from srcli.commands.outcome import FAILED
 from srcli.errors import InputError, SrcliError
 
 if TYPE_CHECKING:
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from srcli.loading import LoadedModel
     from srcli.spec import Scale
 
-FAILED = 1
 AGAINST_WHOLE, TOO_LARGE = "against the whole", "too large"
 LARGEST = 512  # pixels of a side that is checked; the middle of larger pictures
 

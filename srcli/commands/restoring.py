@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Request", "restore_files", "restoring_options"]
 
-SUFFIXES = {"denoise": "_denoised", "deblock": "_deblocked"}
-
 
 def restore_files(request: Request, task: Task, size: SizeRequest) -> int:
     """Do what a restoring command asks for; returns the exit code."""
@@ -99,16 +97,17 @@ def _backend(request: Request) -> str:
 
 def _plan(request: Request, task: Task, size: SizeRequest) -> Plan:
     from srcli.jobs import Wishes, check_existing, plan_jobs
+    from srcli.naming import usual_suffix
 
     if request.skip_existing and (request.overwrite or request.resume):
         raise UsageError("choose one of --overwrite, --skip-existing and --resume.")
     spec = request.spec
     wishes = Wishes(
         output=request.output,
-        suffix=SUFFIXES.get(task, f"_{size.label}") if request.suffix is None else request.suffix,
+        suffix=usual_suffix(task, size.label) if request.suffix is None else request.suffix,
         size=size,
-        scales=(*spec.scales_for(task), *((spec.any_scale.largest,) if spec.any_scale else ())),
-        grid=spec.any_scale.grid if spec.any_scale else None,
+        scales=spec.reached(task),
+        grid=spec.scale_grid,
         options=request.save_options(),
         recursive=request.recursive,
         page=request.page,

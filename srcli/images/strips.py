@@ -9,6 +9,7 @@ from typing import Any, Self
 
 import numpy as np
 
+from srcli.closing import Closing
 from srcli.files import atomic_path, temporary_name
 from srcli.images import vips
 from srcli.images.formats import format_of
@@ -23,7 +24,7 @@ from srcli.images.writing import check_output, check_target, save_bmp, save_imag
 _ROWS_AT_ONCE = 256
 
 
-class StripReader:
+class StripReader(Closing):
     """Reads a picture's rows from top to bottom, each converted as `read` would.
 
     A turned picture cannot be decoded in that order: it is decoded once into a temporary file,
@@ -93,17 +94,6 @@ class StripReader:
         self._image = self._region = None
         if self._spool is not None:
             self._spool.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _attempt(self, top: int, bottom: int) -> tuple[Pixels, Pixels | None]:
         """The rows; should libvips fail or warn, from a file that is opened anew, alone."""
