@@ -51,6 +51,9 @@ from srcli.tiling import Span, Tile, choose_window, enlarged, halved, plan, span
 RawPart = tuple[Plane, Plane | None, int]
 """Rows of output before they are rounded: colour, alpha, and bits per channel of the input."""
 
+AlphaRows = tuple[Pixels | None, slice]
+"""Rows of alpha with those around them that `unlayered` looks at, and where they are among them."""
+
 SMALL = 1.1  # how much more than the limit is not worth a note
 NETWORK_SHARE, ROWS_SHARE = 0.45, 0.15  # of --memory; the rest is for what reads and writes
 FIXED = 40 << 20  # bytes that decoding, rounding and encoding take, measured
@@ -198,11 +201,16 @@ class Restorer(Closing):
         own_size = (enlarged(height, s), enlarged(width, s))
         finishers = [Finisher(own_size, size or own_size, bits) for _ in sources]
         frame = self._frame(height, width)
-        framed = [Framed(rows, height, width, frame) for rows in sources]
         inside = _Inside(enlarged(frame, s), *own_size)
-        raw = self._raw_strips(framed, height + 2 * frame, width + 2 * frame, has_alpha, progress)
+        work = _Work(
+            sources=[Sliding(Framed(rows, height, width, frame)) for rows in sources],
+            height=height + 2 * frame,
+            width=width + 2 * frame,
+            has_alpha=has_alpha,
+            progress=progress,
+        )
         top = 0
-        for parts in raw:
+        for parts in self._raw_strips(work):
             rows = parts[0][0].shape[0]
             cut = [inside(part, top) for part in parts]
             top += rows
@@ -224,43 +232,27 @@ class Restorer(Closing):
                 return frame // multiple * multiple
         return -(-frame // multiple) * multiple
 
-    def _raw_strips(
-        self,
-        framed: Sequence[Framed],
-        height: int,
-        width: int,
-        has_alpha: bool,
-        progress: Progress,
-    ) -> Iterator[list[RawPart]]:
-        """Choose how a picture goes through the network: whole, streaming, or in tiles."""
-        streaming = as_streaming(self.session)
-        count = len(framed) * (2 if has_alpha else 1)
-        if streaming is not None and not self._goes_whole(height, width, count):
-            share = self._share(NETWORK_SHARE) // count
-            needs = streaming.stream_needs(height, width, memory=share, tile=self.tile)
-            if self.tile is not None or needs <= share * SMALL:
-                return self._streamed(streaming, framed, height, width, has_alpha, progress)
-            return self._in_windows(streaming, framed, height, width, has_alpha, progress)
-        return self._in_spans(framed, height, width, has_alpha, progress)
+    def _raw_strips(self, work: _Work) -> Iterator[list[RawPart]]:
+        """Choose how pictures go through the network: whole, streaming, or in tiles."""
+        session, count = as_streaming(self.session), work.layers
+        if session is None or self._goes_whole(work.height, work.width, count):
+            return self._in_spans(work)
+        share = self._share(NETWORK_SHARE) // count
+        needs = session.stream_needs(work.height, work.width, memory=share, tile=self.tile)
+        if self.tile is not None or needs <= share * SMALL:
+            return self._streamed(session, work)
+        return self._in_windows(session, work)
 
     def _goes_whole(self, height: int, width: int, count: int) -> bool:
         window = self._window(height, width, count)
         rows = min(window[0], self._strip_rows(width, count))
         return self.tile is None and height <= rows and width <= window[1]
 
-    def _in_spans(
-        self,
-        framed: Sequence[Framed],
-        height: int,
-        width: int,
-        has_alpha: bool,
-        progress: Progress,
-    ) -> Iterator[list[RawPart]]:
-        """Cut the picture into strips that overlap, and these into tiles."""
-        s = self.scale
-        sources = [Sliding(rows) for rows in framed]
-        halo = self.margin + (BLEED if has_alpha else 0)
-        window = self._window(height, width, len(sources) * (2 if has_alpha else 1))
+    def _in_spans(self, work: _Work) -> Iterator[list[RawPart]]:
+        """Cut the pictures into strips that overlap, and these into tiles."""
+        s, sources, height, width = self.scale, work.sources, work.height, work.width
+        halo = self.margin + work.context
+        window = self._window(height, width, work.layers)
         rows = max(min(window[0], self._strip_rows(width, len(sources))), 3 * halo + 1)
         self._tell_approximate(height, width, (min(rows, window[0]), window[1]))
         kernel: Batch | None = None
@@ -269,89 +261,67 @@ class Restorer(Closing):
             batch = planes([layer for part in stored for layer in layers(part)])
             if kernel is None or len(kernel) != len(batch):
                 kernel = self.estimate_kernel(batch)
-            restored = self.restore(batch, _shifted(progress, span, height, width), kernel)
+            restored = self.restore(batch, _shifted(work.progress, span, height, width), kernel)
             inner = span.inner(s)
             yield unlayered(restored[:, :, inner], stored, inner, s)
 
-    def _streamed(
-        self,
-        session: StreamingSession,
-        framed: Sequence[Framed],
-        height: int,
-        width: int,
-        has_alpha: bool,
-        progress: Progress,
-    ) -> Iterator[list[RawPart]]:
-        """Feed the picture to the network from top to bottom; no row is computed twice."""
-        count = len(framed) * (2 if has_alpha else 1)
-        memory = self._share(NETWORK_SHARE) // count
-        streams = [
-            session.stream(height, width, memory=memory, tile=self.tile) for _ in range(count)
-        ]
-        context = BLEED if has_alpha else 0
-        sources = [Sliding(rows) for rows in framed]
-        alphas = [_Above() for _ in framed]
+    def _streamed(self, session: StreamingSession, work: _Work) -> Iterator[list[RawPart]]:
+        """Feed the pictures to the network from top to bottom; no row is computed twice."""
+        height, width, context = work.height, work.width, work.context
+        streams = self._streams(session, height, width, work.layers, self.tile)
+        alphas = [_Above() for _ in work.sources]
         given = 0
         for top in range(0, height, streams[0].step):
             bottom = min(top + streams[0].step, height)
             first, last = max(0, top - context), min(height, bottom + context)
-            stored = [source(first, last) for source in sources]
+            stored = [source(first, last) for source in work.sources]
             batch = planes([layer for part in stored for layer in layers(part, always=True)])
-            fresh = batch[:, :, top - first : bottom - first]
-            restored = self._fed(streams, fresh)
+            restored = self._fed(streams, batch[:, :, top - first : bottom - first])
             for above, (_, alpha) in zip(alphas, stored, strict=True):
                 above.add(None if alpha is None else alpha[top - first : bottom - first])
             rows = restored.shape[2] // int(self.scale)
-            progress(bottom * width, height * width)
+            work.progress(bottom * width, height * width)
             if rows:
-                around = [above.around(given, given + rows, height) for above in alphas]
+                around = [above.around(given, given + rows) for above in alphas]
                 given += rows
                 yield _from_stream(restored, stored, around, self.scale)
 
-    def _in_windows(
-        self,
-        session: StreamingSession,
-        framed: Sequence[Framed],
-        height: int,
-        width: int,
-        has_alpha: bool,
-        progress: Progress,
-    ) -> Iterator[list[RawPart]]:
-        """Cut a picture that is too wide into windows, and stream each from top to bottom.
+    def _streams(
+        self, session: StreamingSession, height: int, width: int, count: int, tile: int | None
+    ) -> list[RowStream]:
+        """Begin a stream for each layer; they share the memory."""
+        memory = self._share(NETWORK_SHARE) // count
+        return [session.stream(height, width, memory=memory, tile=tile) for _ in range(count)]
+
+    def _in_windows(self, session: StreamingSession, work: _Work) -> Iterator[list[RawPart]]:
+        """Cut pictures that are too wide into windows, and stream each from top to bottom.
 
         Windows overlap so far, and begin at such places, that the digits are those of the whole.
         """
         margin, period = session.exact_margin, session.period
-        sources = [Sliding(rows) for rows in framed]
-        count = len(framed) * (2 if has_alpha else 1)
-        bytes_of_row = sum(_bytes_of_row(source(0, 1), self.scale) for source in sources)
-        rows, columns = self._window_sides(session, height, width, count, bytes_of_row)
+        height, width = work.height, work.width
+        rows, columns = self._window_sides(session, work)
         across = spans(width, columns, margin, period)
         for down in spans(height, rows, margin, period):
-            stored = [source(down.start, down.stop) for source in sources]
+            stored = [source(down.start, down.stop) for source in work.sources]
             made = [_Canvas(part, down, width, self.scale) for part in stored]
             for span in across:
                 cut = [_columns(part, span.start, span.stop) for part in stored]
-                for top, parts in self._window_rows(session, cut, down, span, has_alpha):
+                for top, parts in self._window_rows(session, cut, down, span, work):
                     for canvas, part in zip(made, parts, strict=True):
                         canvas.put(part, top, span.outer(self.scale))
                 done = down.first * width + (down.last - down.first) * span.last
-                progress(done, height * width)
+                work.progress(done, height * width)
             result = [canvas.part for canvas in made]
             del made, canvas, part, parts
             yield result
             del result
 
-    def _window_sides(
-        self,
-        session: StreamingSession,
-        height: int,
-        width: int,
-        count: int,
-        bytes_of_row: int,
-    ) -> tuple[int, int]:
+    def _window_sides(self, session: StreamingSession, work: _Work) -> tuple[int, int]:
         """Choose rows and columns of windows, with their halos, by what memory there is."""
         margin, period = session.exact_margin, session.period
+        height, width, count = work.height, work.width, work.layers
+        bytes_of_row = sum(_bytes_of_row(source(0, 1), self.scale) for source in work.sources)
         least = 4 * margin + period  # smaller windows take several times as long
         share = self._share(NETWORK_SHARE) // count
         each = session.stream_needs(least, 1024, memory=0, tile=None) / 1024
@@ -379,21 +349,21 @@ class Restorer(Closing):
         cut: Sequence[Part],
         down: Span,
         span: Span,
-        has_alpha: bool,
+        work: _Work,
     ) -> Iterator[tuple[int, list[RawPart]]]:
         """Restore one window of each picture; yields rows without the halo, and where they begin.
 
         They are counted in output pixels from where the tile begins.
         """
         s = self.scale
-        count = len(cut) * (2 if has_alpha else 1)
         rows, columns = cut[0][0].shape[:2]
-        memory = self._share(NETWORK_SHARE) // count
-        streams = [session.stream(rows, columns, memory=memory, tile=None) for _ in range(count)]
+        streams = self._streams(session, rows, columns, work.layers, None)
         step = streams[0].step
         # Colour under transparent pixels is drawn from farther than one step.
         every = (
-            planes([p for part in cut for p in layers(part, always=True)]) if has_alpha else None
+            planes([p for part in cut for p in layers(part, always=True)])
+            if work.has_alpha
+            else None
         )
         inner, beside, top = down.inner(s), span.inner(s), 0
         for first in range(0, rows, step):
@@ -643,6 +613,27 @@ class Restorer(Closing):
         return self.geometry.margin
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Work:
+    """Pictures of one size on their way through the network, with their frames."""
+
+    sources: Sequence[Sliding]
+    height: int
+    width: int
+    has_alpha: bool
+    progress: Progress
+
+    @property
+    def layers(self) -> int:
+        """Pictures that the network gets, alpha counted as one of its own."""
+        return len(self.sources) * (2 if self.has_alpha else 1)
+
+    @property
+    def context(self) -> int:
+        """Rows around others that colour is drawn from, where it is transparent."""
+        return BLEED if self.has_alpha else 0
+
+
 def _check_finite(restored: Batch) -> None:
     """Raise `SrcliError` if there is anything that is no number."""
     if not np.isfinite(restored).all():
@@ -686,20 +677,19 @@ class _Above:
             known = self._rows
             self._rows = alpha if known is None else np.concatenate([known, alpha])
 
-    def around(self, top: int, bottom: int, height: int) -> tuple[Pixels | None, slice]:
-        """Give rows [top, bottom) with what `unlayered` looks at around them, and where they are
-        among these."""
-        if self._rows is None:
-            return None, slice(0, bottom - top)
-        first, last = max(0, top - ALPHA_REACH), min(height, bottom + ALPHA_REACH)
-        self._rows, self._top = self._rows[first - self._top :], first
-        return self._rows[: last - first], slice(top - first, bottom - first)
+    def around(self, top: int, bottom: int) -> AlphaRows:
+        """Give rows [top, bottom) with those around them; those above are let go of."""
+        alpha, place = _alpha_rows(self._rows, top - self._top, bottom - self._top)
+        if self._rows is not None:
+            gone = max(0, top - self._top - ALPHA_REACH)
+            self._rows, self._top = self._rows[gone:], self._top + gone
+        return alpha, place
 
 
 def _from_stream(
     restored: Batch,
     stored: Sequence[Part],
-    around: Sequence[tuple[Pixels | None, slice]],
+    around: Sequence[AlphaRows],
     scale: Scale,
     columns: slice = slice(None),
 ) -> list[RawPart]:
@@ -719,7 +709,7 @@ def _columns(part: Part, left: int, right: int) -> Part:
     return color[:, left:right], None if alpha is None else alpha[:, left:right]
 
 
-def _alpha_rows(alpha: Pixels | None, top: int, bottom: int) -> tuple[Pixels | None, slice]:
+def _alpha_rows(alpha: Pixels | None, top: int, bottom: int) -> AlphaRows:
     """Return rows of alpha with what `unlayered` looks at around them, and where they are."""
     if alpha is None:
         return None, slice(0, bottom - top)
