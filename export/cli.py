@@ -180,7 +180,7 @@ def export(task: str | None, **given: Any) -> None:
     else:
         report |= _export_onnx(request, model, request.output or _named(model, request, ".onnx"))
     if request.report is not None:
-        _write_report(request.report, report)
+        _write_report(request.report, report, replace=request.overwrite)
     if request.as_json:
         console.print_json(report)
 
@@ -219,7 +219,7 @@ def _named(model: LoadedModel, request: Request, suffix: str) -> Path:
 def _export_onnx(request: Request, model: LoadedModel, target: Path) -> dict[str, Any]:
     from .to_onnx import export_verified
 
-    comparisons = export_verified(model, target, _onnx_options(request))
+    comparisons = export_verified(model, target, _onnx_options(request), replace=request.overwrite)
     if not request.as_json:
         _show(comparisons)
         console.result(f"{target}  {target.stat().st_size:,} bytes")
@@ -251,7 +251,7 @@ def _export_engine(request: Request, model: LoadedModel) -> dict[str, Any]:
                 _tags(model),
                 lambda phase, share: advance(round(100 * share), 100),
             )
-    write_engine(engine, plan, info)
+    write_engine(engine, plan, info, replace=request.overwrite)
     line = trtexec_line(
         _named(model, request, ".onnx"),
         engine,
@@ -327,10 +327,10 @@ def _show_engine(engine: Path, info: EngineInfo) -> None:
     console.result(f"layers as parsed: {info.network_types}; as built: {info.engine_types}")
 
 
-def _write_report(file: Path, report: dict[str, Any]) -> None:
+def _write_report(file: Path, report: dict[str, Any], *, replace: bool) -> None:
     import json
 
     from srcli.files import atomic_path
 
-    with atomic_path(file) as partial:
+    with atomic_path(file, replace=replace) as partial:
         partial.write_text(json.dumps(report, indent=2, default=str) + "\n", "utf-8")

@@ -89,7 +89,7 @@ def engine_key(
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
-def write_engine(path: Path, engine: bytes, info: EngineInfo) -> None:
+def write_engine(path: Path, engine: bytes, info: EngineInfo, *, replace: bool = True) -> None:
     """Write an engine and its sidecar `<name>.json`; on failure neither is left.
 
     The sidecar appears first and names the engine's checksum, so that a kill in between leaves
@@ -100,7 +100,10 @@ def write_engine(path: Path, engine: bytes, info: EngineInfo) -> None:
     """
     sidecar, facts = sidecar_path(path), info.to_json()
     try:
-        with atomic_path(path) as engine_file, atomic_path(sidecar) as facts_file:
+        with (
+            atomic_path(path, replace=replace) as engine_file,
+            atomic_path(sidecar) as facts_file,
+        ):
             engine_file.write_bytes(engine)
             facts_file.write_text(facts, "utf-8")
     except BaseException:

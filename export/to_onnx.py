@@ -44,9 +44,19 @@ class OnnxOptions:
 
 
 def export_verified(
-    model: LoadedModel, target: Path, options: OnnxOptions | None = None
+    model: LoadedModel,
+    target: Path,
+    options: OnnxOptions | None = None,
+    *,
+    replace: bool = True,
 ) -> list[Comparison]:
     """Export a model to `target`, which appears only after its output was checked.
+
+    Args:
+        model: With its weights.
+        target: The file.
+        options: What the file is like.
+        replace: Whether an earlier file of that name may be replaced.
 
     Raises:
         VerificationError: The file computes something else than the published network, or uses an
@@ -61,7 +71,7 @@ def export_verified(
             f"{model.label}: TensorRT does not know {'; '.join(unknown)}. No file was written; "
             "please report this."
         )
-    with atomic_path(target) as partial:
+    with atomic_path(target, replace=replace) as partial:
         partial.write_bytes(content)
         return verify_file(model, partial, options.precision, options.size)
 

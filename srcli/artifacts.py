@@ -70,7 +70,12 @@ def identify(tensors: Mapping[str, Tensor]) -> list[Identity]:
 
 
 def convert(
-    file: Path, target: Path, *, model: str | None = None, scale: int | None = None
+    file: Path,
+    target: Path,
+    *,
+    model: str | None = None,
+    scale: int | None = None,
+    replace: bool = True,
 ) -> Identity:
     """Write a published checkpoint as safetensors, with its provenance in the header.
 
@@ -79,6 +84,7 @@ def convert(
         target: Ends in `.safetensors`.
         model: Which model it is, where the tensors do not tell.
         scale: The same for the scale.
+        replace: Whether an earlier file of that name may be replaced.
 
     Raises:
         WeightsError: The file cannot be read or belongs to no model.
@@ -114,7 +120,7 @@ def convert(
         "paper": one.spec.paper,
     }
     state = {name: value.contiguous() for name, value in network.state_dict().items()}
-    with atomic_path(target) as partial:
+    with atomic_path(target, replace=replace) as partial:
         # One entry: safetensors writes several in random order.
         partial.write_bytes(save(state, {HEADER: json.dumps(provenance)}))
     return one

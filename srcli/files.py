@@ -23,7 +23,6 @@ _STARTED = time.time()
 _FORGOTTEN = 24 * 3600  # seconds; of another machine's we know no more than their age
 _FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
 _unfinished: set[Path] = set()
-_free: set[str] = set()
 
 
 def temporary_name(suffix: str) -> str:
@@ -46,14 +45,6 @@ def _listed(folder: Path) -> list[Path]:
         return list(folder.glob(".srcli-*"))
     except OSError:
         return []
-
-
-def expect_free(path: Path, *, free: bool = True) -> None:
-    """Note that a name was found free: a file that appears under it meanwhile is not replaced."""
-    if free:
-        _free.add(os.path.abspath(path))
-    else:
-        _free.discard(os.path.abspath(path))
 
 
 def begin(path: Path) -> None:
@@ -111,8 +102,7 @@ def atomic_path(target: Path, *, replace: bool = True) -> Iterator[Path]:
     Args:
         target: The name that the file gets. A file that is replaced hands on its permissions and,
             where the system allows it, its owner.
-        replace: Whether a file of that name may be replaced, also one that appears meanwhile. A
-            name that was found free (`expect_free`) is never replaced.
+        replace: Whether a file of that name may be replaced, also one that appears meanwhile.
 
     Raises:
         OutputExistsError: There is such a file, and it may not be replaced.
@@ -123,7 +113,7 @@ def atomic_path(target: Path, *, replace: bool = True) -> Iterator[Path]:
     try:
         yield partial
         _flush(partial)
-        if replace and os.path.abspath(target) not in _free:
+        if replace:
             _take_over(target, partial)
             os.replace(partial, target)
         else:

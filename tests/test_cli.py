@@ -474,3 +474,34 @@ def test_other_runtimes_tell_nobody(tmp_path):
     environment = {k: v for k, v in os.environ.items() if k != "ORT_DISABLE_TELEMETRY"} | home
     subprocess.run([sys.executable, "-c", program], env=environment, check=True)
     assert not list(tmp_path.rglob("*"))
+
+
+def test_a_file_that_appears_during_an_export_stays(srcli, tmp_path, monkeypatch):
+    """faults.md 8: checked first, then long work; what came meanwhile was replaced."""
+    from srcli.export import to_onnx
+
+    target = tmp_path / "net.onnx"
+    make = to_onnx.to_onnx
+
+    def meanwhile(*arguments):
+        target.write_text("mine")
+        return make(*arguments)
+
+    monkeypatch.setattr(to_onnx, "to_onnx", meanwhile)
+    code, _, err = srcli("export", "-m", "lapar-c", "-s", 2, "-o", target)
+    assert (code, str(target) in err) == (2, True)
+    assert target.read_text() == "mine"
+    assert files_in(tmp_path) == ["net.onnx"]
+    assert srcli("export", "-m", "lapar-c", "-s", 2, "-o", target, "--overwrite")[0] == 0
+    assert target.stat().st_size > 1000
+
+
+def test_a_file_that_appears_while_filters_are_drawn_stays(srcli, tmp_path, monkeypatch):
+    """faults.md 8."""
+    from srcli.commands import filters
+
+    target = tmp_path / "dictionary.png"
+    colored = filters._colored
+    monkeypatch.setattr(filters, "_colored", lambda v: target.write_text("mine") and colored(v))
+    code, _, err = srcli("filters", "--dictionary", "-o", target)
+    assert (code, target.read_text()) == (2, "mine"), err

@@ -36,7 +36,7 @@ def check_target(file: Path) -> None:
         raise MissingPartError("plots need matplotlib. Run `pip install srcli[plot]`.")
 
 
-def plot(results: Sequence[Result], file: Path) -> str:
+def plot(results: Sequence[Result], file: Path, *, replace: bool = False) -> str:
     """Draw rows that were measured: by size if they have several, by quality otherwise.
 
     Returns:
@@ -52,7 +52,7 @@ def plot(results: Sequence[Result], file: Path) -> str:
         figure, axes = pyplot.subplots(figsize=(7.2, 4.4), layout="constrained")
         by_size = len({result.row.output for result in shown}) > 1
         said = _by_size(axes, shown) if by_size else _by_quality(axes, shown)
-        with atomic_path(file) as partial:
+        with atomic_path(file, replace=replace) as partial:
             # The format is told apart from the name, which is a temporary one.
             pyplot.savefig(
                 partial, format=file.suffix[1:].lower(), dpi=160, transparent=True,

@@ -125,7 +125,7 @@ def attribute(
             memory=memory,
             progress=bar.start(loaded.label),
         )
-    _draw(picture, found, place, scale, output)
+    _draw(picture, found, place, scale, output, replace=overwrite)
     if as_json:
         how = {"sigma": sigma, "steps": steps}
         console.print_json({"output": str(output), **_facts(loaded, found, place), **how})
@@ -170,7 +170,13 @@ def _facts(model: LoadedModel, found: Attribution, window: Window) -> dict[str, 
 
 
 def _draw(
-    picture: NDArray[np.float32], found: Attribution, window: Window, scale: int, target: Path
+    picture: NDArray[np.float32],
+    found: Attribution,
+    window: Window,
+    scale: int,
+    target: Path,
+    *,
+    replace: bool,
 ) -> None:
     """The map on the input and the contribution area, side by side."""
     import numpy as np
@@ -193,7 +199,7 @@ def _draw(
         _outline(shown, window, factor / scale)
         left = index * (width * factor + GAP)
         canvas[:, left : left + width * factor] = shown
-    with atomic_path(target) as partial:
+    with atomic_path(target, replace=replace) as partial:
         Image.fromarray(canvas).save(partial, "PNG")
 
 

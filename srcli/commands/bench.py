@@ -269,7 +269,7 @@ def _bench(
     if plot is not None:
         from srcli.benchmark.plot import plot as draw
 
-        console.note(f"{plot}: {draw(results, plot)}")
+        console.note(f"{plot}: {draw(results, plot, replace=overwrite)}")
     return _outcome(results, sweep=sweep)
 
 

@@ -83,7 +83,7 @@ def filters(
         taps, columns = published.decom_conv.weight.numpy()[:, 0], COLUMNS
     else:
         taps, columns = assembled(loaded, image, at), scale
-    _draw(taps, columns, output)
+    _draw(taps, columns, output, replace=overwrite)
     if as_json:
         console.print_json({"output": str(output), "filters": taps.tolist()})
     else:
@@ -123,7 +123,7 @@ def assembled(model: LoadedModel, file: Path, at: tuple[int, int]) -> NDArray[np
     return filters
 
 
-def _draw(taps: NDArray[np.float32], columns: int, target: Path) -> None:
+def _draw(taps: NDArray[np.float32], columns: int, target: Path, *, replace: bool) -> None:
     import numpy as np
     from PIL import Image
 
@@ -137,7 +137,7 @@ def _draw(taps: NDArray[np.float32], columns: int, target: Path) -> None:
         y, x = (GAP + side * place for place in divmod(index, columns))
         tile = _colored(one / largest).repeat(MAGNIFIED, axis=0).repeat(MAGNIFIED, axis=1)
         canvas[y : y + tile.shape[0], x : x + tile.shape[1]] = tile
-    with atomic_path(target) as partial:
+    with atomic_path(target, replace=replace) as partial:
         Image.fromarray(canvas).save(partial, "PNG")
 
 

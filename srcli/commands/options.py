@@ -12,7 +12,6 @@ import click
 
 from srcli import console
 from srcli.errors import OutputExistsError
-from srcli.files import expect_free
 from srcli.registry import DEFAULT_MODEL, MODELS, model_names
 from srcli.spec import INPUT_KINDS
 
@@ -66,7 +65,6 @@ def check_free(output: Path, overwrite: bool, other: str = "-o") -> None:
         raise OutputExistsError(
             f"{output}: exists already. Give {other}, or --overwrite to replace it."
         )
-    expect_free(output, free=not overwrite)
 
 
 def complete_models(ctx: click.Context, parameter: click.Parameter, text: str) -> list[Any]:

@@ -87,7 +87,8 @@ def convert(
     if target.suffix.lower() != ".safetensors":
         raise UsageError(f"{target}: must end in .safetensors. Rename it.")
     options.check_free(target, overwrite)
-    found = write(file, target, model=get_model(model).name if model else None, scale=scale)
+    name = get_model(model).name if model else None
+    found = write(file, target, model=name, scale=scale, replace=overwrite)
     console.result(f"{target}  {found.spec.name} x{found.scale}")
 
 
