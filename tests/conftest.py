@@ -13,7 +13,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from pictures import same_everywhere
 from PIL import Image
+
+from srcli.images import Picture
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared"
@@ -77,3 +80,15 @@ def srcli(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, s
         return code, captured.out, captured.err
 
     return call
+
+
+@pytest.fixture
+def stored(tmp_path: Path) -> Callable[..., Picture]:
+    """Reads bytes from a file, not from memory."""
+
+    def put(content: bytes, name: str = "x.tif") -> Picture:
+        path = tmp_path / name
+        path.write_bytes(content)
+        return same_everywhere(path)
+
+    return put

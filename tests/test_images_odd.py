@@ -14,24 +14,11 @@ from odd_files import (
     tiff_by_tifffile,
     tiff_of,
 )
-from pictures import pillow_array, pillow_bytes, same_everywhere
+from pictures import pillow_array, pillow_bytes
 from PIL import Image
 
 from srcli.errors import InputError
 from srcli.images import StripReader, read
-
-
-@pytest.fixture
-def stored(tmp_path):
-    """Reads bytes from a file, not from memory."""
-
-    def put(content, name="x.tif"):
-        path = tmp_path / name
-        path.write_bytes(content)
-        return same_everywhere(path)
-
-    return put
-
 
 # Oddities -----------------------------------------------------------------------------------------
 

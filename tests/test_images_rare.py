@@ -17,25 +17,13 @@ from odd_files import (
     png_with,
     tiff_by_tifffile,
 )
-from pictures import pillow_array, pillow_bytes, same_everywhere, smooth
+from pictures import pillow_array, pillow_bytes, smooth
 from PIL import Image
 
 from srcli.errors import InputError, SrcliError
 from srcli.images import SaveOptions, codecs, encode, probe, read, vips
 
 imagecodecs = pytest.importorskip("imagecodecs")
-
-
-@pytest.fixture
-def stored(tmp_path):
-    """Reads bytes from a file, not from memory."""
-
-    def put(content, name="x.tif"):
-        path = tmp_path / name
-        path.write_bytes(content)
-        return same_everywhere(path)
-
-    return put
 
 
 # What is read by other codecs, or named -----------------------------------------------------------

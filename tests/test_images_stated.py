@@ -21,24 +21,12 @@ from odd_files import (
     tiff_of,
     ycbcr,
 )
-from pictures import pillow_array, pillow_bytes, same_everywhere, stacked
+from pictures import pillow_array, pillow_bytes, stacked
 from PIL import Image, ImageCms
 
 from srcli.images import SaveOptions, encode, read
 
 pytest.importorskip("imagecodecs")
-
-
-@pytest.fixture
-def stored(tmp_path):
-    """Reads bytes from a file, not from memory."""
-
-    def put(content, name="x.tif"):
-        path = tmp_path / name
-        path.write_bytes(content)
-        return same_everywhere(path)
-
-    return put
 
 
 # Colour -------------------------------------------------------------------------------------------

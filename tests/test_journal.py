@@ -11,31 +11,13 @@ import sys
 import threading
 import time
 
-import numpy as np
 import pytest
-from PIL import Image
+from folders import make_pictures, tree
 
 from srcli.errors import OutputError, OutputExistsError
 from srcli.journal import NAME, Journal
 
 COMMAND = [sys.executable, "-m", "srcli", "upscale", "-s", "2"]
-
-
-def make_pictures(folder, count, size=(12, 10)):
-    folder.mkdir(parents=True, exist_ok=True)
-    for index in range(count):
-        noise = np.random.default_rng(index).integers(0, 255, (*size, 3), np.uint8)
-        Image.fromarray(noise).save(folder / f"{index:03}.png")
-    return folder
-
-
-def tree(folder):
-    """Every file below a folder but journals, with its content."""
-    return {
-        str(path.relative_to(folder)): path.read_bytes()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and NAME not in path.parts
-    }
 
 
 def leftovers(folder):
