@@ -154,7 +154,7 @@ class Proof:
         self.exact, self.exact_fused = _runner(exact), _runner(self._exact_fused)
 
     def on(self, crop: Batch) -> Reference:
-        """What the published network makes of a crop.
+        """Return what the published network makes of a crop.
 
         Raises:
             WeightsError: Values that are not finite.
@@ -214,7 +214,7 @@ class Reference:
 
     @cached_property
     def rounding(self) -> float:
-        """How far the published network in float32 is from itself in double precision."""
+        """Return how far the published network in float32 is from itself in double precision."""
         return _largest_difference(self.expected, self.exact)
 
     def compare(self, name: str, run: Callable[[Batch], Batch], limit: float) -> Comparison:

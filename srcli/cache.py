@@ -108,7 +108,7 @@ def _temporary_folder() -> Path:
 
 
 def is_whole(path: Path) -> bool:
-    """Whether an entry is there, and is what was sealed under this name."""
+    """Tell whether an entry is there, and is what was sealed under this name."""
     try:
         with open_regular(_seal_of(path)) as file:
             sealed = file.read(_LONGEST_SEAL).decode("ascii")
@@ -169,7 +169,7 @@ def _seal_of(path: Path) -> Path:
 
 
 def remove(path: Path) -> None:
-    """Whatever it is: a file, a link, a pipe, a folder. What cannot be removed stays."""
+    """Remove a file, a link, a pipe or a folder. What cannot be removed stays."""
     with suppress(OSError):
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)

@@ -180,7 +180,7 @@ def _read(file: Path) -> Any:
 
 
 def _refusal(said: str) -> str:
-    """What to say of a pickle with more than tensors in it; `said` is PyTorch's reason."""
+    """Return what to say of a pickle with more than tensors in it; `said` is PyTorch's reason."""
     found = re.search(r"(?:Unsupported global: )?GLOBAL (\S+)", said)
     advice = "Ask its author for a .safetensors file, or for a checkpoint of the state_dict alone."
     if found is None:

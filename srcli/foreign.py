@@ -72,13 +72,13 @@ class ForeignModel(LoadedModel):
                 else:
                     _export(self, partial)
 
-        return self._kept(path, make)
+        return self._kept(path, make, self.weights.path.name)  # its scale is not known yet
 
     def tap_graph(self, precision: GraphPrecision = "fp32") -> None:
-        """Nothing is known of what is inside."""
+        """Return None: nothing is known of what is inside."""
 
     def native_weights(self) -> None:
-        """Nor here."""
+        """Return None: nothing is known of what is inside."""
 
 
 def load_foreign(

@@ -39,7 +39,7 @@ class Latency:
 
 
 def kept() -> dict[str, Latency]:
-    """What was measured on this machine before, by the checksum of the weights.
+    """Return what was measured on this machine before, by the checksum of the weights.
 
     What is damaged, or of another machine, is as if it had never been measured.
     """

@@ -146,8 +146,8 @@ class LoadedModel:
             network: Any = self.network()
         return bool(network.taps.out_channels == self.spec.distinct_taps)
 
-    def _kept(self, path: Path, make: Callable[[Path], object]) -> Path:
-        """An entry of the cache, made now if it is not there or not whole.
+    def _kept(self, path: Path, make: Callable[[Path], object], label: str | None = None) -> Path:
+        """Return an entry of the cache, made now if it is not there or not whole.
 
         Raises:
             VerificationError: What was made did not prove itself, now or earlier in this process.
@@ -157,7 +157,7 @@ class LoadedModel:
             raise VerificationError(_refused[path])
         try:
             with self._needs_packages():
-                return entry(path, make, label=self.label, note=self.note)
+                return entry(path, make, label=label or self.label, note=self.note)
         except VerificationError as error:
             _refused[path] = str(error)
             raise

@@ -53,7 +53,7 @@ def limited(session: OnnxRuntimeSession, file: Path) -> Run:
 
 
 def scale_of(run: Run, file: Path, fixed: tuple[int, int] | None) -> int:
-    """What a network enlarges by, the same for pictures of every kind and size that it takes."""
+    """Return what a network enlarges every kind and size of picture by that it takes."""
     first, *others = _probes(fixed)
     scale = _enlargement(run, file, first)
     for picture in others:

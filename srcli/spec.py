@@ -253,7 +253,7 @@ class ModelSpec:
 
 
 def purpose_of(task: Task, kind: InputKind = "clean") -> Purpose:
-    """What weights for a task and a kind of input are for."""
+    """Return what weights for a task and a kind of input are for."""
     return "photo" if (task, kind) == ("upscale", "photo") else task
 
 

@@ -85,7 +85,7 @@ def find_weights(
 
 
 def fetched_weights(spec: ModelSpec, scale: Scale) -> Weights | None:
-    """What `srcli weights fetch` has put into the cache for a model and scale, if it is whole."""
+    """Return the weights that `srcli weights fetch` has put into the cache, if they are whole."""
     path = fetched_path(spec, scale)
     if path is None or not is_whole(path):
         return None

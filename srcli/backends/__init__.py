@@ -77,7 +77,7 @@ def open_model(name: str, model: Model, options: SessionOptions) -> tuple[Backen
 
 
 def _unproven(error: Exception) -> str | None:
-    """What did not prove itself, in one sentence; None if the backend declined otherwise."""
+    """Return what did not prove itself, in one sentence; None if the backend declined otherwise."""
     cause = error if isinstance(error, VerificationError) else error.__cause__
     if not isinstance(cause, VerificationError):
         return None

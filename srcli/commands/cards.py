@@ -72,7 +72,7 @@ def _costs(spec: ModelSpec) -> None:
 
 
 def _sight(geometry: Geometry) -> str:
-    """How far away an input pixel can be and still matter."""
+    """Return how far away an input pixel can be and still matter."""
     if geometry.tiling == "approximate":
         return f"all, tiles {geometry.margin} px"
     return f"{geometry.margin} px"
@@ -99,7 +99,7 @@ def _weights_row(entry: Entry, scale: int) -> dict[str, str]:
 
 
 def _source(entry: Entry, scale: int) -> str:
-    """Where weights are from, or how to get them."""
+    """Return where weights are from, or how to get them."""
     match entry.way(scale):
         case "own":
             return "comes with srcli"

@@ -78,7 +78,7 @@ class Entry:
         return {scale: weights for scale, weights in found.items() if weights is not None}
 
     def way(self, scale: int) -> str:
-        """How weights can be had: one of `WAYS`."""
+        """Return how weights can be had: one of `WAYS`."""
         if (weights := self.weights.get(scale)) is not None:
             return "own" if weights in shipped_weights() else "fetched"
         published = self.spec.weights.get(scale) if self.purpose == "upscale" else None
@@ -136,7 +136,7 @@ class Entry:
             return None
 
     def cell(self, column: str) -> str:
-        """What stands in a column."""
+        """Return what stands in a column."""
         name, _, one = column.partition(" x")
         scales = (self.usual,) if one else self.scales
         match name:
@@ -237,7 +237,7 @@ def table(listed: Sequence[Entry], width: int) -> tuple[Sequence[str], list[tupl
 
 
 def legend(layout: Sequence[str], listed: Sequence[Entry]) -> list[str]:
-    """What the columns of a list mean, a line each."""
+    """Return what the columns of a list mean, a line each."""
     lines = []
     if any(name.startswith("ms") for name in layout):
         lines.append(_about_milliseconds(listed))

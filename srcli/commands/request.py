@@ -91,13 +91,13 @@ class Request:
         return self.as_json or self.events is not None
 
     def session_options(self, lanes: int = 1) -> SessionOptions:
-        """How to run the network, so many calls at once."""
+        """Return how to run the network, so many calls at once."""
         from srcli.backends.base import SessionOptions
 
         return SessionOptions(threads=self.threads, precision=self.precision, lanes=lanes)
 
     def run_options(self) -> RunOptions:
-        """How the network is run."""
+        """Return how the network is run."""
         from srcli.opening import RunOptions
 
         return RunOptions(
@@ -110,7 +110,7 @@ class Request:
         )
 
     def save_options(self) -> SaveOptions:
-        """How outputs are written."""
+        """Return how outputs are written."""
         from srcli.images import SaveOptions
 
         return SaveOptions(

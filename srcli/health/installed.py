@@ -73,7 +73,7 @@ def runtimes() -> Iterator[Finding]:
 
 
 def codecs() -> Iterator[Finding]:
-    """What reads kinds of pictures that libvips does not; nothing that has to be there."""
+    """Yield what reads kinds of pictures that libvips does not; nothing that has to be there."""
     versions = {name: version_of(name) for name in CODECS}
     missing = [name for name, version in versions.items() if version is None]
     if not missing:

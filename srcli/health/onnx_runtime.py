@@ -58,7 +58,7 @@ def _broken_runtime(why: str) -> Finding:
 
 
 def _repair() -> str:
-    """How to get the right package, whole; looked up only where something is wrong."""
+    """Return how to get the right package, whole; looked up only where something is wrong."""
     from srcli.health.installed import installed_runtimes, runtime_repair
 
     return runtime_repair(installed_runtimes())

@@ -85,7 +85,7 @@ def _without_empty_alpha(pixels: Pixels) -> Pixels:
 
 
 def _is_packed(file: BinaryIO) -> bool:
-    """Whether pixels are stored as runs (RLE)."""
+    """Tell whether pixels are stored as runs (RLE)."""
     file.seek(30)
     return int.from_bytes(file.read(4), "little") in (1, 2)
 

@@ -21,7 +21,7 @@ Samples = NDArray[np.generic]
 
 
 def available(*modules: str) -> bool:
-    """Whether these packages are installed."""
+    """Tell whether these packages are installed."""
     return all(importlib.util.find_spec(module) is not None for module in modules)
 
 

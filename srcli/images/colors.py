@@ -111,7 +111,7 @@ def _axis(band: Any, wide: bool, signed: bool) -> Any:
 
 
 def full_range(image: Any, bits: int) -> Any:
-    """What is stored in the range of television (16 to 235 of 255) spread to all levels."""
+    """Return what is stored in the range of television (16 to 235 of 255) spread to all levels."""
     wide = image.format == "ushort"
     unit = _top(wide) / (2**bits - 1) * 2 ** (bits - 8)
     black, white = 16 * unit, 235 * unit

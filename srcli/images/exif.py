@@ -119,7 +119,7 @@ def _correct(
 
 
 def _moved(data: bytearray, layout: Layout, field: Field, change: Change) -> bool:
-    """Whether a subject's place could be brought up to date."""
+    """Tell whether a subject's place could be brought up to date."""
     raw = layout.value(field).data
     if field.kind != 3:
         return False

@@ -69,7 +69,7 @@ class TiffFacts:
 
 
 def of_tiff(layout: Layout, offsets: list[int], index: int) -> TiffFacts:
-    """What one directory of a TIFF file, given by its index, says beside its pixels.
+    """Return what one directory of a TIFF file, given by its index, says beside its pixels.
 
     Raises:
         DamagedTagsError: it leads outside the file.
@@ -90,12 +90,12 @@ def of_tiff(layout: Layout, offsets: list[int], index: int) -> TiffFacts:
 
 
 def has_maker_note(data: bytes | None) -> bool:
-    """Whether it holds a maker's notes, which may break when they are moved."""
+    """Tell whether it holds a maker's notes, which may break when they are moved."""
     return data is not None and _note_field(layout_of(reader_of(data))) is not None
 
 
 def stays_in_front(data: bytes | None, wide: bool, huge: bool) -> bool:
-    """Whether a TIFF file can begin with this EXIF data, so that nothing in it moves.
+    """Tell whether a TIFF file can begin with this EXIF data, so that nothing in it moves.
 
     Args:
         wide: the samples have 16 bits, which are written in this machine's order of bytes.
@@ -108,7 +108,7 @@ def stays_in_front(data: bytes | None, wide: bool, huge: bool) -> bool:
 
 
 def loses_maker_note(data: bytes | None, wide: bool, huge: bool) -> bool:
-    """Whether a TIFF file cannot hold these maker notes unharmed."""
+    """Tell whether a TIFF file cannot hold these maker notes unharmed."""
     if data is None or not has_maker_note(data) or stays_in_front(data, wide, huge):
         return False
     layout = layout_of(reader_of(data))
@@ -167,7 +167,7 @@ def without_resolution(file: BinaryIO, start: int = 0) -> None:
 
 
 def is_copy(page: Directory) -> bool:
-    """Whether a page is a reduced copy or a mask of another one."""
+    """Tell whether a page is a reduced copy or a mask of another one."""
     kind = page.values.get(_SUBFILE)
     return bool(((kind.integer() if kind else 0) or 0) & 0b101)
 
@@ -182,7 +182,7 @@ def _note_start(layout: Layout, at: int) -> int | None:
 
 
 def _note_field(layout: Layout) -> Field | None:
-    """Where the maker notes lie."""
+    """Return where the maker notes lie."""
     with suppress(DamagedTagsError):
         for field in layout.entries(layout.first())[0]:
             if field.tag == EXIF_IFD:

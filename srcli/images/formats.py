@@ -157,7 +157,7 @@ def _media(head: bytes) -> Format | None:
 
 
 def refusal(head: bytes) -> str:
-    """What a file that `sniff` does not know seems to be, and what to do, for the message."""
+    """Say what a file that `sniff` does not know seems to be, and what to do."""
     start = head.lstrip(b"\xef\xbb\xbf \t\r\n")
     for magic, words in _MISTAKEN:
         if start.startswith(magic):
@@ -199,12 +199,12 @@ def format_of(name: str | os.PathLike[str]) -> Format:
 
 
 def has_picture_suffix(name: str | os.PathLike[str]) -> bool:
-    """Whether a name says which format is to be written."""
+    """Tell whether a name says which format is to be written."""
     return PurePath(name).suffix.lower() in SUFFIXES
 
 
 def looks_readable(name: str | os.PathLike[str]) -> bool:
-    """Whether a name looks like that of a picture that is read, in whatever format it is written.
+    """Tell whether a name looks like that of a picture that is read, whatever it is written as.
 
     For listing folders.
     """

@@ -83,7 +83,7 @@ class Container:
         return divided(made) if premultiplied else made
 
     def gathered(self, page: int) -> Gathered:
-        """What the file says beside the pixels."""
+        """Return what the file says beside the pixels."""
         info = self._file[page].info
         raw = exif.checked(info.get("exif"))
         metadata = Metadata(

@@ -208,7 +208,7 @@ def _mended(segment: _Segment, frame: _Segment | None) -> tuple[bytes, str] | No
 
 
 def _lacks_end(file: BinaryIO, start: int, frame: _Segment, scan: _Segment) -> bool:
-    """Whether a file of one scan ends without its last marker.
+    """Tell whether a file of one scan ends without its last marker.
 
     The decoder then says whether pixels are missing. Of several scans some could be.
     """
@@ -333,7 +333,7 @@ def _segments(file: BinaryIO, scan: bool = False) -> Iterator[_Segment]:
 
 
 def _next_marker(file: BinaryIO) -> tuple[int | None, int]:
-    """Where the next marker begins, and how many stray bytes are before it (not fill bytes)."""
+    """Return where the next marker begins, and how many stray bytes (no fill) are before it."""
     begin = file.tell()
     head = file.read(2)
     if len(head) == 2 and head[0] == 0xFF and head[1] not in (0, 0xFF):

@@ -138,7 +138,7 @@ def _current_xmp(metadata: Metadata, change: Change, format: str) -> xmp.Brought
 
 
 def change_of(metadata: Metadata, width: int, height: int) -> Change:
-    """How an upright picture of this size lies over the one that the metadata came with."""
+    """Return how an upright picture of this size lies over the one that the metadata came with."""
     return Change(
         stored=metadata.size, orientation=metadata.orientation, width=width, height=height
     )

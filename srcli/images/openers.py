@@ -210,7 +210,7 @@ def _bmp(request: Request, file: BinaryIO) -> Found:
 
 
 def _in_order(image: Any) -> bool:
-    """Whether the rows lie in the file from top to bottom, once."""
+    """Tell whether the rows lie in the file from top to bottom, once."""
     return not any(image.get_typeof(name) and image.get(name) for name in _PASSES)
 
 

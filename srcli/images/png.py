@@ -171,7 +171,7 @@ def odd_color(metadata: Metadata) -> bool:
 
 
 def _odd_primaries(chunk: bytes) -> bool:
-    """Whether white or a primary differs from sRGB's by more than a thousandth or two."""
+    """Tell whether white or a primary differs from sRGB's by more than a thousandth or two."""
     pairs = zip(_numbers(chunk), _numbers(_SRGB_PRIMARIES), strict=False)
     return any(abs(own - usual) > 200 for own, usual in pairs)
 
@@ -227,7 +227,7 @@ def updated_text(
 
 
 def _is_critical(kind: bytes) -> bool:
-    """Whether a chunk has to be understood, and no PNG specification has it."""
+    """Tell whether a chunk has to be understood, and no PNG specification has it."""
     return kind.isalpha() and kind[:1].isupper() and kind not in _CRITICAL
 
 

@@ -84,7 +84,7 @@ def is_opaque(
     name: str | None = None,
     page: int | None = None,
 ) -> bool:
-    """Whether no pixel is transparent; the whole picture is decoded for that if it has alpha.
+    """Tell whether no pixel is transparent; the whole picture is decoded for that if it has alpha.
 
     Arguments and errors are those of `read`.
     """
@@ -106,7 +106,7 @@ def is_opaque(
 
 
 def label(source: Path | bytes, name: str | None) -> str:
-    """What messages call the source."""
+    """Return what messages call the source."""
     return vips.shown(name or ("standard input" if isinstance(source, bytes) else source))
 
 

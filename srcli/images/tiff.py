@@ -127,7 +127,7 @@ class Book:
     mains: list[int]  # indices of pictures that are no reduced copy or mask of another
 
     def storage(self, page: int) -> Storage:
-        """How the picture is stored, counted from 0 among those that are no copies."""
+        """Return how the picture is stored, counted from 0 among those that are no copies."""
         index = self.mains[page] if page < len(self.mains) else 0
         fields = self.layout.entries(self.offsets[index])[0]
         return _storage(self, index, fields)
@@ -169,7 +169,7 @@ class Book:
         return head, (len(head), self.end), bytes(self.end % 2) + own
 
     def repairs(self, storage: Storage) -> dict[int, Value]:
-        """What a clean directory says otherwise than the file's."""
+        """Return what a clean directory says otherwise than the file's."""
         fields = {f.tag: f for f in self.layout.entries(self.offsets[storage.index])[0]}
         changes = {SAMPLES: shorts(storage.samples), PLANAR: shorts(2 if storage.planar else 1)}
         changes[PHOTOMETRIC] = shorts(BLACK_IS_0 if storage.meaning == MASK else storage.meaning)
@@ -280,7 +280,7 @@ def _numbers(value: Value) -> tuple[int, ...]:
 
 
 def _belongs(tag: int, storage: Storage) -> bool:
-    """Whether a tag has a place beside samples of this meaning."""
+    """Tell whether a tag has a place beside samples of this meaning."""
     return storage.meaning == {320: PALETTE, ICC: INKS}.get(tag, storage.meaning)
 
 
@@ -335,7 +335,7 @@ def _storage(book: Book, index: int, fields: list[Field]) -> Storage:
 
 
 def _is_usual(book: Book, found: dict[int, Field], meaning: int) -> bool:
-    """Whether libtiff takes all tags without a word."""
+    """Tell whether libtiff takes all tags without a word."""
     if 320 in found and meaning != PALETTE:
         return False
     return all(_takes(book, field) for field in found.values() if field.tag not in _KEPT - {ICC})
@@ -356,7 +356,7 @@ def _three(values: tuple[float, ...]) -> tuple[float, float, float] | None:
 
 
 def _oddities(book: Book, fields: list[Field], found: dict[int, Field]) -> Iterator[str]:
-    """What a reader might warn of, although the pixels are whole."""
+    """Yield what a reader might warn of, although the pixels are whole."""
     tags = [field.tag for field in fields]
     if tags != sorted(set(tags)):
         yield "tags out of order"

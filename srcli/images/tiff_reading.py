@@ -107,7 +107,7 @@ def _check(name: str, storage: Storage) -> None:
 
 
 def _blocks(storage: Storage) -> bool:
-    """Whether chroma is stored in fewer samples, without JPEG's own way of doing so."""
+    """Tell whether chroma is stored in fewer samples, without JPEG's own way of doing so."""
     return (
         storage.meaning == tiff.YCBCR
         and storage.compression != tiff.JPEG

@@ -139,7 +139,7 @@ _failures = _Failures()
 
 
 def _said() -> str:
-    """What decoders have warned of since libvips' buffer was emptied."""
+    """Return what decoders have warned of since libvips' buffer was emptied."""
     made = library()
     text = made.ffi.string(made.vips_lib.vips_error_buffer()).decode("utf-8", "replace")
     return text if any(mark in text for mark in _WARNINGS) else ""

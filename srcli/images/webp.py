@@ -57,7 +57,7 @@ def mended(
 
 
 def has_credentials(file: BinaryIO) -> bool:
-    """Whether it holds content credentials (C2PA)."""
+    """Tell whether it holds content credentials (C2PA)."""
     file.seek(12)
     for _ in range(_MAX_CHUNKS):
         head = file.read(8)

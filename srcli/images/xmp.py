@@ -94,7 +94,7 @@ def orientation_of(data: bytes | None) -> int | None:
 
 
 def is_whole(data: bytes) -> bool:
-    """Whether it can be parsed."""
+    """Tell whether it can be parsed."""
     try:
         Packet(data)
     except DamagedPacketError:
@@ -201,7 +201,7 @@ def _remove_what_is_gone(packet: Packet, node: Node, change: Change) -> Iterator
 
 
 def _gone(name: Name, value: str | None) -> str | None:
-    """What is lost with a property that describes what is not there; None for all others."""
+    """Return what is lost with a property that describes what is not there; None for all others."""
     space, local = name
     if name in _GONE_NAMES:
         return _GONE_NAMES[name]
