@@ -22,9 +22,8 @@ from srcli.backends.trt_engine import (
     last,
     load_tensorrt,
 )
-from srcli.cache import open_regular
 from srcli.errors import BackendError, InputError, UsageError
-from srcli.files import atomic_path
+from srcli.files import atomic_path, open_regular
 
 from .build_progress import Progress, watch
 from .engines import EngineOptions, engine_key, times, trtexec_line, write_engine

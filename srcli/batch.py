@@ -98,7 +98,7 @@ class Batch:
     _journals: dict[Path, Journal] = field(default_factory=dict, init=False)
     _network: threading.Semaphore = field(init=False)
     _progress: _Progress = field(init=False)
-    _open: list[Restorer] = field(default_factory=list, init=False)
+    _open: dict[Scale, Restorer] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
         self._network = threading.Semaphore(self.lanes)
@@ -147,16 +147,13 @@ class Batch:
     def _stop(self) -> None:
         """Let what is under way end soon."""
         self._progress.stop()
-        for restorer in self._open:
+        for restorer in list(self._open.values()):
             restorer.stop()
 
     def _passes(self, size: Size) -> Passes:
         """Return what restores by the scales of a size, one after the other."""
-        restorers = [self.restorer(scale) for scale in size.passes]
-        for restorer in restorers:
-            if restorer not in self._open:
-                self._open.append(restorer)
-        return Passes(restorers)
+        self._open |= {scale: self.restorer(scale) for scale in size.passes}
+        return Passes([self._open[scale] for scale in size.passes])
 
     def _do(self, jobs: Sequence[Job]) -> list[Outcome]:
         """Decode, restore and encode pictures of one size."""

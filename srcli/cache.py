@@ -12,7 +12,6 @@ import hashlib
 import io
 import os
 import shutil
-import stat
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -20,7 +19,7 @@ from functools import cache
 from pathlib import Path
 
 from srcli.errors import OutputError
-from srcli.files import atomic_path, leftovers
+from srcli.files import atomic_path, leftovers, open_regular
 
 Note = Callable[[str], None]
 
@@ -30,22 +29,6 @@ _BLOCK = 1 << 20
 
 # What this process could not write into the cache, and has elsewhere until it ends.
 _elsewhere: dict[Path, Path] = {}
-
-
-def open_regular(path: Path) -> io.BufferedReader:
-    """Open a file for reading, at once: what is no regular file is refused, never waited for.
-
-    Raises:
-        OSError: It cannot be opened, or is a folder, a pipe or a device.
-    """
-    # A pipe that nobody writes to would otherwise hold the process for ever.
-    descriptor = os.open(
-        path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
-    )
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise OSError(0, "is no regular file", os.fspath(path))
-    return os.fdopen(descriptor, "rb")
 
 
 def entry(path: Path, make: Callable[[Path], object], *, label: str, note: Note) -> Path:

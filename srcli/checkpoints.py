@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from srcli.cache import open_regular
 from srcli.errors import WeightsError
+from srcli.files import open_regular
 from srcli.sniffing import kind_of
 
 if TYPE_CHECKING:

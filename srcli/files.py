@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import io
 import os
 import re
 import secrets
@@ -23,6 +24,8 @@ _STARTED = time.time()
 _FORGOTTEN = 24 * 3600  # seconds; of another machine's we know no more than their age
 _FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
 _unfinished: set[Path] = set()
+NO_LINKS = getattr(os, "O_NOFOLLOW", 0)  # whoever may write here must not write elsewhere by us
+NOT_REGULAR = 0  # the number of an error that the system has none for
 
 
 def temporary_name(suffix: str) -> str:
@@ -45,6 +48,32 @@ def _listed(folder: Path) -> list[Path]:
         return list(folder.glob(".srcli-*"))
     except OSError:
         return []
+
+
+def open_regular(path: Path, *, follow: bool = True) -> io.BufferedReader:
+    """Open a file for reading, at once: what is no regular file is refused, never waited for.
+
+    Args:
+        path: The file.
+        follow: Whether it may be a link.
+
+    Raises:
+        OSError: It cannot be opened; with `NOT_REGULAR` as its number where it is a folder, a pipe,
+            a device, or a link that may not be followed.
+    """
+    flags = os.O_RDONLY | getattr(os, "O_BINARY", 0)
+    # A pipe that nobody writes to would otherwise hold the process for ever.
+    flags |= getattr(os, "O_NONBLOCK", 0) | (0 if follow else NO_LINKS)
+    try:
+        descriptor = os.open(path, flags)
+    except OSError as error:
+        if error.errno == errno.ELOOP and not follow:
+            raise OSError(NOT_REGULAR, "is no regular file", os.fspath(path)) from error
+        raise
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(NOT_REGULAR, "is no regular file", os.fspath(path))
+    return os.fdopen(descriptor, "rb")
 
 
 def begin(path: Path) -> None:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
-import stat
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
@@ -13,9 +11,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from srcli.errors import OutputError
-
-_NO_LINKS = getattr(os, "O_NOFOLLOW", 0)  # whoever may write here must not write elsewhere by us
-_BINARY = getattr(os, "O_BINARY", 0)
+from srcli.files import NO_LINKS, NOT_REGULAR, open_regular
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,7 +66,7 @@ class Followed:
 
 def open_to_append(file: Path) -> int:
     """Open a journal's file to append to it; what a crash cut short gets an end of line."""
-    flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | _BINARY | _NO_LINKS
+    flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0) | NO_LINKS
     descriptor = os.open(file, flags, 0o666)
     try:
         size = os.lseek(descriptor, 0, os.SEEK_END)
@@ -108,24 +104,15 @@ def read_records(file: Path) -> dict[str, Record]:
 def _readable(file: Path) -> BinaryIO:
     """Open a journal's file to read it. Neither follows a link nor waits for a pipe."""
     try:
-        flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | _BINARY | _NO_LINKS
-        descriptor = os.open(file, flags)
+        return open_regular(file, follow=False)
     except FileNotFoundError:
         raise
     except OSError as error:
-        if error.errno == errno.ELOOP:
-            raise _no_journal(file) from error
+        if error.errno == NOT_REGULAR:
+            raise OutputError(f"{file}: is no journal. Move it away and try again.") from error
         raise OutputError(
             f"{file}: cannot be read ({error.strerror}). Move it away and try again."
         ) from error
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise _no_journal(file)
-    return os.fdopen(descriptor, "rb")
-
-
-def _no_journal(file: Path) -> OutputError:
-    return OutputError(f"{file}: is no journal. Move it away and try again.")
 
 
 def _parsed(content: bytes) -> Iterator[tuple[str, Record]]:

@@ -11,8 +11,8 @@ import zipfile
 from pathlib import Path
 from typing import Literal
 
-from srcli.cache import open_regular
 from srcli.errors import WeightsError
+from srcli.files import open_regular
 
 Kind = Literal["safetensors", "torch", "onnx", "unknown"]
 

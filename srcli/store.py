@@ -13,8 +13,9 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from srcli.cache import is_whole, open_regular
+from srcli.cache import is_whole
 from srcli.errors import WeightsError
+from srcli.files import open_regular
 from srcli.spec import InputKind, ModelSpec, Scale, Task
 
 ENGINES = (".engine", ".plan")
