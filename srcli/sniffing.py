@@ -13,6 +13,7 @@ from typing import Literal
 
 from srcli.errors import WeightsError
 from srcli.files import open_regular
+from srcli.mistaken import beginning, is_page, is_pointer
 
 Kind = Literal["safetensors", "torch", "onnx", "unknown"]
 
@@ -74,13 +75,13 @@ def _head(file: Path) -> tuple[bytes, int]:
 def _refuse_what_was_not_downloaded(file: Path, head: bytes, size: int) -> None:
     if not size:
         raise WeightsError(f"{file}: damaged: it is empty. Fetch it again.")
-    if head.startswith(b"version https://git-lfs"):
+    if is_pointer(head):
         raise WeightsError(
             f"{file}: is a pointer that git-lfs left in the place of the weights. Run `git lfs "
             "pull` where it was cloned, or download the file itself from the repository's page."
         )
-    start = head.removeprefix(b"\xef\xbb\xbf").lstrip()[:200].lower()
-    if start.startswith((b"<!doctype", b"<html", b"<head", b"<?xml", b"<!--")):
+    start = beginning(head)
+    if is_page(head) or start.startswith((b"<!doctype", b"<?xml")):
         title = re.search(rb"<title[^>]*>([^<]{1,80})", head, re.IGNORECASE)
         said = f' ("{_shown(title[1])}")' if title else ""
         raise WeightsError(

@@ -20,6 +20,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 MAY_IMPORT = {
     "errors": set(),
     "closing": set(),
+    "mistaken": set(),
     "spec": set(),
     "files": {"errors"},
     "budget": {"machine", "spec"},
@@ -45,8 +46,8 @@ MAY_IMPORT = {
     "models": {"spec"},
     "registry": {"models", "spec", "errors"},
     "store": {"cache", "errors", "files", "spec"},
-    "images": {"closing", "errors", "files"},
-    "sniffing": {"errors", "files"},
+    "images": {"closing", "errors", "files", "mistaken"},
+    "sniffing": {"errors", "files", "mistaken"},
     "checkpoints": {"errors", "files", "sniffing"},
     "backends": {"cuda", "errors", "files", "machine", "runtimes", "spec"},
     "loading": {"cache", "checkpoints", "errors", "registry", "spec", "store"},

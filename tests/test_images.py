@@ -356,6 +356,7 @@ def test_what_is_mistaken_for_a_picture():
     """faults.md 17: what it is, and what to do about that."""
     cases = {
         b"IIRO\x08\0\0\0": "raw file.*develop it", b"<!DOCTYPE html><html>": "web page.*download",
+        b"\n<HTML><HEAD>": "web page.*download",
         b"version https://git-lfs.github.com/spec/v1\n": "git-lfs.*git lfs pull",
         b"\0\0\0\x18ftypcrx \0\0\0\1crx isom": "raw file.*develop it",
         b"II*\0\x10\0\0\0CR\2\0" + bytes(40): "raw file.*develop it",

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import PurePath
 
 from srcli.errors import UsageError
+from srcli.mistaken import is_page, is_pointer
 
 MAX_SIDE = 100_000_000  # the longest side that libvips takes, in pixels
 
@@ -102,13 +103,6 @@ _REFUSED = (
     (b"P6", "a Netpbm picture"), (b"qoif", "a QOI picture"), (b"DDS ", "a DirectDraw texture"),
     (b"SDPX", "a DPX"), (b"XPDS", "a DPX"), (b"gimp xcf", "a GIMP picture"),
 )  # fmt: skip
-# What is no picture at all, and what to do about it.
-_MISTAKEN = (
-    (b"version https://git-lfs", "a pointer of git-lfs, not the file itself; run `git lfs pull`"),
-    (b"<!DOCTYPE html", "a web page, not a picture; download the picture itself"),
-    (b"<!doctype html", "a web page, not a picture; download the picture itself"),
-    (b"<html", "a web page, not a picture; download the picture itself"),
-)
 _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx")
 
 
@@ -159,9 +153,10 @@ def _media(head: bytes) -> Format | None:
 def refusal(head: bytes) -> str:
     """Say what a file that `sniff` does not know seems to be, and what to do."""
     start = head.lstrip(b"\xef\xbb\xbf \t\r\n")
-    for magic, words in _MISTAKEN:
-        if start.startswith(magic):
-            return words
+    if is_pointer(start):
+        return "a pointer of git-lfs, not the file itself; run `git lfs pull`"
+    if is_page(start):
+        return "a web page, not a picture; download the picture itself"
     if head[4:8] == b"ftyp":
         what = _RAW if b"crx " in _brands(head) else "a video or another media container"
     else:
