@@ -1,0 +1,228 @@
+"""Measure how each layer of LAPAR and AWSRN is best cut into programs of a GPU.
+
+    python benchmarks/tune_convolutions.py --out tunings.json
+
+Prints one line for each layer, with the fastest ways, and writes all of them. The fastest belong
+into `srcli/backends/tunings.py`. Kernels are compiled by several processes first.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import multiprocessing
+import os
+import statistics
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+
+from srcli.backends.blocked import Blocked, Tuning, block
+from srcli.backends.triton_convolutions import convolve, filter_pixels
+
+PICTURE = (180, 320)  # enlarged by 4: 1280 x 720
+LAUNCHES = 20  # in one graph
+MOST_SHARED = 200 << 10
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A layer as `tuning_for` is asked for it, and where it is used."""
+
+    name: str
+    inputs: int
+    outputs: int
+    side: int
+    scale: int = 1
+    planes: int = 1
+    enlarged: int = 1
+    """What its source is larger than the picture by."""
+
+    filters: bool = False
+    residual: bool = False
+    planar: bool = False
+
+
+def layers(model: str) -> list[Layer]:
+    """Name the different layers of a model at x4."""
+    if model.startswith("awsrn"):
+        c = 16 if model == "awsrn-sd" else 32
+        units = 8 if model == "awsrn-sd" else 4
+        return [
+            Layer("first", c, 128, 3),
+            Layer("second", 128, c, 3, residual=True),
+            Layer("reduction", c, c, 3, planes=units, residual=True),
+            Layer("tail", c, 3, 9, scale=4, planar=True),
+        ]
+    c = {"lapar-a": 32, "lapar-b": 24, "lapar-c": 16}[model]
+    return [
+        Layer("mix", c, c, 5, enlarged=4),
+        Layer("filter", c, 16, 3, enlarged=4, filters=True),
+        Layer("merge", c, c, 3, enlarged=4),
+        Layer("up", c, c, 3, scale=4),
+        Layer("body", c, c, 3, residual=True),
+        Layer("reduction", c, c, 3, planes=4, residual=True),
+        Layer("head", 8, c, 3),
+    ]
+
+
+def candidates(layer: Layer, dtype: torch.dtype) -> Iterator[Tuning]:
+    """Give all ways that are worth trying."""
+    size = 4 if dtype == torch.float32 else 2
+    steps, groups = ((1,), (1, 2)) if layer.scale > 1 else ((1, 2), (1, 2, 4))
+    parts = [p for p in (1, 2, 4) if layer.scale % p == 0] if layer.scale > 1 else [0]
+    for step, group, part in itertools.product(steps, groups, parts):
+        rows = part or step
+        columns = rows << (group * layer.scale * layer.outputs - 1).bit_length()
+        run = (group + layer.side - 1) * layer.inputs
+        if not 16 <= columns <= 256:
+            continue
+        for piece, size_of_block in itertools.product((16, 32, 64, 128), (64, 128)):
+            padded = -(-run // piece) * piece
+            if padded > 1.34 * run or columns * size_of_block > 64 * 256:
+                continue
+            for warps, stages in ((4, 2), (4, 4), (8, 3)):
+                shared = stages * piece * (size_of_block + columns) * size
+                if shared > MOST_SHARED or (warps == 8 and size_of_block < 128):
+                    continue
+                yield Tuning(
+                    step=step,
+                    group=group,
+                    part=part,
+                    piece=piece,
+                    block=size_of_block,
+                    warps=warps,
+                    stages=stages,
+                )
+
+
+class Case:
+    """A layer with its tensors."""
+
+    def __init__(self, layer: Layer, dtype: torch.dtype) -> None:
+        height, width = (side * layer.enlarged for side in PICTURE)
+        self.layer, self._dtype = layer, dtype
+        generator = torch.Generator("cuda").manual_seed(0)
+
+        def noise(*shape: int) -> torch.Tensor:
+            return torch.randn(shape, device="cuda", generator=generator)
+
+        channels = layer.scale**2 * layer.outputs
+        self._weight = noise(channels, layer.planes * layer.inputs, layer.side, layer.side)
+        self._bias = noise(channels)
+        self._source = noise(layer.planes, 1, height, width, layer.inputs).to(dtype)
+        size = (1, height * layer.scale, width * layer.scale)
+        self._out = torch.empty(*size, layer.outputs, device="cuda", dtype=dtype)
+        self._residual = torch.randn_like(self._out) if layer.residual else None
+        if layer.filters:
+            self._picture = noise(1, 3, height, width)
+            self._out = torch.empty_like(self._picture)
+        if layer.planar:
+            self._out = torch.empty(1, layer.outputs, *size[1:], device="cuda")
+
+    def arrange(self, tuning: Tuning) -> Blocked:
+        """Arrange the weights."""
+        layer = self.layer
+        return block(
+            self._weight,
+            self._bias,
+            tuning,
+            dtype=self._dtype,
+            scale=layer.scale,
+            planes=layer.planes,
+        )
+
+    def run(self, arranged: Blocked) -> None:
+        """Launch the layer once."""
+        if self.layer.filters:
+            filter_pixels(arranged, self._source[0], self._picture, self._out)
+            return
+        source = self._source if self.layer.planes > 1 else self._source[0]
+        planar = self.layer.planar
+        convolve(arranged, source, self._out, residual=self._residual, relu=True, planar=planar)
+
+
+def microseconds(case: Case, tuning: Tuning) -> float:
+    """Return the time of one launch among many in a graph."""
+    arranged = case.arrange(tuning)
+    stream = torch.cuda.Stream()
+    with torch.cuda.stream(stream):
+        case.run(arranged)
+        stream.synchronize()
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
+            for _ in range(LAUNCHES):
+                case.run(arranged)
+        times = []
+        for _ in range(5):
+            start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            start.record(stream)
+            graph.replay()
+            end.record(stream)
+            end.synchronize()
+            times.append(start.elapsed_time(end))
+    return 1e3 * statistics.median(times) / LAUNCHES
+
+
+def compile_some(job: tuple[Layer, torch.dtype, list[Tuning]]) -> None:
+    """Fill Triton's cache."""
+    layer, dtype, tunings = job
+    case = Case(layer, dtype)
+    for tuning in tunings:
+        try:
+            case.run(case.arrange(tuning))
+        except Exception as error:  # one that does not fit is no candidate
+            print(f"{layer.name}: {str(error)[:80]}", file=sys.stderr)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", action="append", default=[])
+    parser.add_argument("--dtype", action="append", default=[])
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--seconds", type=float, default=60)
+    parser.add_argument("--processes", type=int, default=min(14, os.cpu_count() or 1))
+    given = parser.parse_args()
+    end = time.monotonic() + given.seconds
+    cases = [
+        (model, layer, getattr(torch, dtype))
+        for dtype in given.dtype or ["float16"]
+        for model in given.model or ["lapar-c"]
+        for layer in layers(model)
+    ]
+    jobs = []
+    for _, layer, dtype in cases:
+        every = list(candidates(layer, dtype))
+        jobs += [(layer, dtype, every[first::4]) for first in range(4)]
+    results: dict[str, list[object]] = {}
+    with multiprocessing.get_context("spawn").Pool(given.processes) as pool:
+        waiting = pool.map_async(compile_some, jobs, chunksize=1)
+        waiting.wait(max(1.0, 0.7 * (end - time.monotonic())))
+        print(f"compiled: {waiting.ready()}, {end - time.monotonic():.0f} s left", flush=True)
+        pool.terminate()
+    for model, layer, dtype in cases:
+        if time.monotonic() > end:
+            break
+        case, found = Case(layer, dtype), []
+        for tuning in candidates(layer, dtype):
+            if time.monotonic() > end:
+                break
+            try:
+                found.append((microseconds(case, tuning), asdict(tuning)))
+            except Exception:  # one that does not fit is no candidate
+                continue
+        found.sort(key=lambda pair: pair[0])
+        results[f"{model} {layer.name} {str(dtype)[6:]}"] = found
+        best = [f"{t:.1f} us {tuple(v.values())}" for t, v in found[:3]]
+        print(f"{model} {layer.name:9} {str(dtype)[6:]} of {len(found)}:", *best, flush=True)
+        if given.out:
+            given.out.write_text(json.dumps(results))
+
+
+if __name__ == "__main__":
+    main()

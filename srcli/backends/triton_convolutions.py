@@ -1,0 +1,525 @@
+"""Convolutions of small networks on a GPU, as products of matrices that fill its tensor cores.
+
+A layer of 16 channels is too narrow for them, and a library's convolution reads its input 9 or 25
+times and adds bias, rectifier and skip connection in passes of their own. Here one program makes
+a block of neighbouring pixels at once: their windows overlap, so less is read, and the matrix is
+wider (its zeros cost less than narrowness does). Everything that follows a convolution happens
+before its result is written.
+
+Feature maps are channels-last and dense: [planes, pictures, height, width, channels], where planes
+are maps side by side, as a concatenation reads them. Sums are in float32.
+
+Importing this needs Triton, which comes with PyTorch's CUDA builds for Linux. Kernels bear no type
+annotations but `tl.constexpr`, because Triton compiles them too.
+"""
+
+# mypy: disable-error-code="no-untyped-def, misc, untyped-decorator"
+# ruff: noqa: ANN001, ANN202, N803, N806
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from srcli.backends.blocked import Blocked, Tuning
+
+_NEVER = tl.constexpr(-(1 << 24))  # a row above every picture
+
+
+@triton.jit
+def _places(groups_high, groups_wide, pictures, ROWS_STEP: tl.constexpr, BLOCK: tl.constexpr):
+    """Picture, row and column of each group of this program; a row above all for none."""
+    group = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    across = group % groups_wide
+    down = group // groups_wide
+    picture = down // groups_high
+    row = tl.where(picture < pictures, (down % groups_high) * ROWS_STEP, _NEVER)
+    return tl.minimum(picture, pictures - 1), row, across
+
+
+@triton.jit
+def _products(
+    source,
+    weights,
+    sums,
+    picture,
+    top,
+    left,
+    height,
+    width,
+    plane,
+    C: tl.constexpr,
+    PLANES: tl.constexpr,
+    ROWS: tl.constexpr,
+    PIECES: tl.constexpr,
+    PIECE: tl.constexpr,
+    N: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """Add to `sums`, groups x N, the products of each group's window and the weights."""
+    k = tl.arange(0, PIECE)
+    columns = tl.arange(0, N)
+    row_length = width * C
+    far = tl.cast(plane, tl.int64)
+    for step in range(PLANES * ROWS * PIECES):
+        piece = step % PIECES
+        row = top + (step // PIECES) % ROWS
+        # A window's row is one run of numbers; beyond the picture's sides there are zeros.
+        index = (left * C + piece * PIECE)[:, None] + k[None, :]
+        inside = (index >= 0) & (index < row_length) & ((row >= 0) & (row < height))[:, None]
+        start = (picture * height + row).to(tl.int64) * row_length
+        start += (step // (PIECES * ROWS)) * far
+        a = tl.load(source + (start[:, None] + index), mask=inside, other=0.0)
+        b = tl.load(weights + ((step * PIECE + k)[:, None] * N + columns[None, :]))
+        sums = tl.dot(a, b, sums, input_precision=PRECISION)
+    return sums
+
+
+# Sizes differ from picture to picture, and a kernel for each would be compiled anew.
+VARYING = ("pictures", "height", "width", "groups_high", "groups_wide", "plane")
+
+
+@triton.jit(do_not_specialize=VARYING)
+def _convolve(
+    source,
+    weights,
+    bias,
+    second,
+    second_weights,
+    residual,
+    out,
+    factor,
+    pictures,
+    height,
+    width,
+    groups_high,
+    groups_wide,
+    plane,
+    C: tl.constexpr,
+    PLANES: tl.constexpr,
+    ROWS: tl.constexpr,
+    PIECES: tl.constexpr,
+    MARGIN: tl.constexpr,
+    C2: tl.constexpr,
+    ROWS2: tl.constexpr,
+    PIECES2: tl.constexpr,
+    MARGIN2: tl.constexpr,
+    COUT: tl.constexpr,
+    SCALE: tl.constexpr,
+    STEP: tl.constexpr,
+    GROUP: tl.constexpr,
+    PART: tl.constexpr,
+    N: tl.constexpr,
+    RELU: tl.constexpr,
+    RESIDUAL: tl.constexpr,
+    PLANAR: tl.constexpr,
+    PIECE: tl.constexpr,
+    BLOCK: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """One layer, for BLOCK groups of STEP x GROUP input pixels each; see `convolve`.
+
+    A group becomes SCALE*STEP rows of SCALE*GROUP pixels, PART of the rows in one program.
+    """
+    part = tl.program_id(1)
+    picture, top, across = _places(groups_high, groups_wide, pictures, STEP, BLOCK)
+    left = across * GROUP
+    sums = tl.zeros([BLOCK, N], tl.float32)
+    here = top + part * PART // SCALE
+    sums = _products(
+        source,
+        weights + part * (PLANES * ROWS * PIECES * PIECE * N),
+        sums,
+        picture,
+        here - MARGIN,
+        left - MARGIN,
+        height,
+        width,
+        plane,
+        C,
+        PLANES,
+        ROWS,
+        PIECES,
+        PIECE,
+        N,
+        PRECISION,
+    )
+    if C2 > 0:
+        sums = _products(
+            second,
+            second_weights + part * (ROWS2 * PIECES2 * PIECE * N),
+            sums,
+            picture,
+            here - MARGIN2,
+            left - MARGIN2,
+            height,
+            width,
+            plane,
+            C2,
+            1,
+            ROWS2,
+            PIECES2,
+            PIECE,
+            N,
+            PRECISION,
+        )
+    column = tl.arange(0, N)
+    sums += tl.load(bias + part * N + column)[None, :]
+    SHARE: tl.constexpr = N // PART  # columns of one row, of which the last may stand for nothing
+    row = (top * SCALE + part * PART)[:, None] + (column // SHARE)[None, :]
+    run = (column % SHARE)[None, :]
+    element = (left * (SCALE * COUT))[:, None] + run
+    exists = (row >= 0) & (row < height * SCALE) & (run < SCALE * GROUP * COUT)
+    exists &= element < width * (SCALE * COUT)
+    if PLANAR:
+        image = (picture * COUT)[:, None] + element % COUT
+        place = (image * (height * SCALE) + row).to(tl.int64) * (width * SCALE) + element // COUT
+    else:
+        line = picture[:, None] * (height * SCALE) + row
+        place = line.to(tl.int64) * (width * (SCALE * COUT)) + element
+    if RESIDUAL:
+        sums += factor * tl.load(residual + place, mask=exists, other=0.0).to(tl.float32)
+    if RELU:
+        sums = tl.maximum(sums, 0.0)
+    tl.store(out + place, sums.to(out.dtype.element_ty), mask=exists)
+
+
+def convolve(
+    layer: Blocked,
+    source: Tensor,
+    out: Tensor,
+    *,
+    residual: Tensor | None = None,
+    factor: float = 1.0,
+    relu: bool = False,
+    second: tuple[Blocked, Tensor] | None = None,
+    planar: bool = False,
+) -> Tensor:
+    """Run one layer.
+
+    Args:
+        layer: Weights, as `blocked.block` arranges them.
+        source: [planes,] n x h x w x C, dense.
+        out: n x s*h x s*w x Cout, dense; or n x Cout x s*h x s*w if `planar`.
+        residual: Is added, multiplied by `factor`; as `out`.
+        factor: Of the residual.
+        relu: Whether a rectifier comes last.
+        second: Another layer with its own source, whose result is added to the sums.
+        planar: Whether channels come first in `out`.
+
+    Returns:
+        `out`.
+    """
+    *_, pictures, height, width, channels = source.shape
+    tuning = layer.tuning
+    grid, sizes = _grid(layer, pictures, height, width)
+    other, beside = second if second is not None else (None, source)
+    _convolve[grid](
+        source,
+        layer.weights,
+        layer.bias,
+        beside,
+        layer.weights if other is None else other.weights,
+        out if residual is None else residual,
+        out,
+        factor,
+        *sizes,
+        pictures * height * width * channels,
+        C=channels,
+        PLANES=layer.planes,
+        ROWS=layer.rows,
+        PIECES=layer.pieces,
+        MARGIN=layer.margin,
+        C2=0 if other is None else other.inputs,
+        ROWS2=0 if other is None else other.rows,
+        PIECES2=0 if other is None else other.pieces,
+        MARGIN2=0 if other is None else other.margin,
+        COUT=layer.outputs,
+        SCALE=layer.scale,
+        STEP=tuning.step,
+        GROUP=tuning.group,
+        PART=layer.part,
+        N=layer.columns,
+        RELU=relu,
+        RESIDUAL=residual is not None,
+        PLANAR=planar,
+        PIECE=tuning.piece,
+        BLOCK=tuning.block,
+        PRECISION=precision_of(source),
+        num_warps=tuning.warps,
+        num_stages=tuning.stages,
+    )
+    return out
+
+
+def _grid(
+    layer: Blocked, pictures: int, height: int, width: int
+) -> tuple[tuple[int, int], tuple[int, int, int, int, int]]:
+    tuning = layer.tuning
+    high, wide = triton.cdiv(height, tuning.step), triton.cdiv(width, tuning.group)
+    programs = triton.cdiv(pictures * high * wide, tuning.block)
+    return (programs, layer.parts), (pictures, height, width, high, wide)
+
+
+def precision_of(features: Tensor) -> str:
+    """Name the way in which products are made: three of TF32 are as good as one in float32."""
+    return "tf32x3" if features.dtype == torch.float32 else "ieee"
+
+
+@triton.jit
+def _mirrored(index, last):
+    """Indices beyond a border as their mirror image; the border itself is not repeated."""
+    index = tl.abs(index)
+    return tl.minimum(index, 2 * last - index)
+
+
+@triton.jit
+def _halves(x, COUNT: tl.constexpr, P: tl.constexpr):
+    """Split columns of P x 2*COUNT by their lowest bit."""
+    return tl.split(tl.reshape(x, [P, COUNT, 2]))
+
+
+@triton.jit
+def _weighted(red, green, blue, weight, place, plane):
+    """Add a neighbour's three numbers times the weight."""
+    red += weight * tl.load(place)
+    green += weight * tl.load(place + plane)
+    blue += weight * tl.load(place + 2 * plane)
+    return red, green, blue
+
+
+@triton.jit
+def _opposite(red, green, blue, weight, picture, y, x, height, width, plane, TAP: tl.constexpr):
+    """Add two opposite neighbours of each pixel's 5x5 window times the weight."""
+    dy: tl.constexpr = TAP // 5 - 2
+    dx: tl.constexpr = TAP % 5 - 2
+    above, below = _mirrored(y + dy, height - 1), _mirrored(y - dy, height - 1)
+    before, after = _mirrored(x + dx, width - 1), _mirrored(x - dx, width - 1)
+    first = picture + (above * width + before)
+    red, green, blue = _weighted(red, green, blue, weight, first, plane)
+    return _weighted(red, green, blue, weight, picture + (below * width + after), plane)
+
+
+@triton.jit(do_not_specialize=VARYING)
+def _filter(
+    source,
+    weights,
+    bias,
+    enlarged,
+    out,
+    pictures,
+    height,
+    width,
+    groups_high,
+    groups_wide,
+    plane,
+    C: tl.constexpr,
+    ROWS: tl.constexpr,
+    PIECES: tl.constexpr,
+    STEP: tl.constexpr,
+    GROUP: tl.constexpr,
+    N: tl.constexpr,
+    PIECE: tl.constexpr,
+    BLOCK: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """LAPAR's last convolution and its filters; see `filter_pixels`."""
+    picture, top, across = _places(groups_high, groups_wide, pictures, STEP, BLOCK)
+    sums = tl.zeros([BLOCK, N], tl.float32)
+    sums = _products(
+        source,
+        weights,
+        sums,
+        picture,
+        top - 1,
+        across * GROUP - 1,
+        height,
+        width,
+        plane,
+        C,
+        1,
+        ROWS,
+        PIECES,
+        PIECE,
+        N,
+        PRECISION,
+    )
+    sums += tl.load(bias + tl.arange(0, N))[None, :]
+    # From here on a row is a pixel, with its 16 taps.
+    PIXELS: tl.constexpr = BLOCK * STEP * GROUP
+    taps = tl.reshape(sums, [PIXELS, 16])
+    even, odd = _halves(taps, 8, PIXELS)
+    t0, t2 = _halves(even, 4, PIXELS)  # 0 4 8 12, 2 6 10 14
+    t1, t3 = _halves(odd, 4, PIXELS)  # 1 5 9 13, 3 7 11 15
+    t0, t4 = _halves(t0, 2, PIXELS)  # 0 8, 4 12
+    t2, t6 = _halves(t2, 2, PIXELS)
+    t1, t5 = _halves(t1, 2, PIXELS)
+    t3, t7 = _halves(t3, 2, PIXELS)
+    t0, t8 = tl.split(t0)
+    t4, t12 = tl.split(t4)
+    t2, t10 = tl.split(t2)
+    t6, _ = tl.split(t6)
+    t1, t9 = tl.split(t1)
+    t5, _ = tl.split(t5)
+    t3, t11 = tl.split(t3)
+    t7, _ = tl.split(t7)
+    pixel = tl.arange(0, PIXELS)
+    group = tl.program_id(0) * BLOCK + pixel // (STEP * GROUP)
+    x = (group % groups_wide) * GROUP + pixel % GROUP
+    down = group // groups_wide
+    y = (down % groups_high) * STEP + (pixel // GROUP) % STEP
+    n = down // groups_high
+    exists = (n < pictures) & (y < height) & (x < width)
+    # Pixels that do not exist look at the first one.
+    x, y, n = tl.where(exists, x, 0), tl.where(exists, y, 0), tl.where(exists, n, 0)
+    size = height * width
+    own = enlarged + n.to(tl.int64) * (3 * size)
+    red = tl.zeros([PIXELS], tl.float32)
+    green = tl.zeros([PIXELS], tl.float32)
+    blue = tl.zeros([PIXELS], tl.float32)
+    red, green, blue = _opposite(red, green, blue, t0, own, y, x, height, width, size, 0)
+    red, green, blue = _opposite(red, green, blue, t1, own, y, x, height, width, size, 1)
+    red, green, blue = _opposite(red, green, blue, t2, own, y, x, height, width, size, 2)
+    red, green, blue = _opposite(red, green, blue, t3, own, y, x, height, width, size, 3)
+    red, green, blue = _opposite(red, green, blue, t4, own, y, x, height, width, size, 4)
+    red, green, blue = _opposite(red, green, blue, t5, own, y, x, height, width, size, 5)
+    red, green, blue = _opposite(red, green, blue, t6, own, y, x, height, width, size, 6)
+    red, green, blue = _opposite(red, green, blue, t7, own, y, x, height, width, size, 7)
+    red, green, blue = _opposite(red, green, blue, t8, own, y, x, height, width, size, 8)
+    red, green, blue = _opposite(red, green, blue, t9, own, y, x, height, width, size, 9)
+    red, green, blue = _opposite(red, green, blue, t10, own, y, x, height, width, size, 10)
+    red, green, blue = _opposite(red, green, blue, t11, own, y, x, height, width, size, 11)
+    red, green, blue = _weighted(red, green, blue, t12, own + (y * width + x), size)
+    target = out + (n.to(tl.int64) * (3 * size) + (y * width + x))
+    kind = out.dtype.element_ty
+    tl.store(target, red.to(kind), mask=exists)
+    tl.store(target + size, green.to(kind), mask=exists)
+    tl.store(target + 2 * size, blue.to(kind), mask=exists)
+
+
+def filter_pixels(layer: Blocked, source: Tensor, enlarged: Tensor, out: Tensor) -> Tensor:
+    """Predict 13 taps for each pixel and filter it with them, without writing the taps.
+
+    Args:
+        layer: The 3x3 convolution that predicts taps, 13 padded to 16 channels.
+        source: Features, n x H x W x C, dense.
+        enlarged: The picture, n x 3 x H x W, float32, dense; H and W at least 3.
+        out: As `enlarged`, of any type.
+
+    Returns:
+        `out`.
+    """
+    pictures, height, width, channels = source.shape
+    tuning = layer.tuning
+    (programs, _), sizes = _grid(layer, pictures, height, width)
+    _filter[(programs,)](
+        source,
+        layer.weights,
+        layer.bias,
+        enlarged,
+        out,
+        *sizes,
+        0,
+        C=channels,
+        ROWS=layer.rows,
+        PIECES=layer.pieces,
+        STEP=tuning.step,
+        GROUP=tuning.group,
+        N=layer.columns,
+        PIECE=tuning.piece,
+        BLOCK=tuning.block,
+        PRECISION=precision_of(source),
+        num_warps=tuning.warps,
+        num_stages=tuning.stages,
+    )
+    return out
+
+
+@triton.jit(do_not_specialize=("height", "width"))
+def _prepare(
+    picture,
+    mean,
+    out,
+    height,
+    width,
+    C: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """Subtract the mean from one row's pixels and put their channels last, C of them."""
+    line = tl.program_id(0)
+    x = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    channel = tl.arange(0, C)
+    inside = (x < width)[:, None] & (channel < 3)[None, :]
+    image = (line // height * 3 + channel) * height + line % height
+    place = picture + (image.to(tl.int64)[None, :] * width + x[:, None])
+    value = tl.load(place, mask=inside, other=0.0)
+    value -= tl.load(mean + channel, mask=channel < 3, other=0.0)[None, :]
+    target = out + (line.to(tl.int64) * width + x[:, None]) * C + channel[None, :]
+    tl.store(target, value.to(out.dtype.element_ty), mask=(x < width)[:, None])
+
+
+def prepare(picture: Tensor, mean: Tensor, out: Tensor) -> Tensor:
+    """Subtract the mean and put channels last, padded with zeros.
+
+    Args:
+        picture: n x 3 x h x w, float32, dense.
+        mean: Three numbers, float32.
+        out: n x h x w x C, dense.
+
+    Returns:
+        `out`.
+    """
+    pictures, _, height, width = picture.shape
+    grid = (pictures * height, triton.cdiv(width, 128))
+    _prepare[grid](picture, mean, out, height, width, C=out.shape[-1], BLOCK=128)
+    return out
+
+
+@triton.jit(do_not_specialize=("height", "width"))
+def _enlarge(
+    picture,
+    phases,
+    out,
+    height,
+    width,
+    SCALE: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """One row of one plane of the output, all phases of BLOCK input pixels."""
+    line = tl.program_id(0)
+    x = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    inside = x < width
+    row = line % (height * SCALE)
+    plane = picture + (line // (height * SCALE)).to(tl.int64) * (height * width)
+    phase = phases + (row % SCALE) * (SCALE * 25)
+    target = out + line.to(tl.int64) * (width * SCALE) + x * SCALE
+    for right in tl.static_range(SCALE):
+        total = tl.zeros([BLOCK], tl.float32)
+        for tap in tl.static_range(25):
+            y = tl.minimum(tl.maximum(row // SCALE + (tap // 5 - 2), 0), height - 1)
+            left = tl.minimum(tl.maximum(x + (tap % 5 - 2), 0), width - 1)
+            total += tl.load(phase + (right * 25 + tap)) * tl.load(plane + y * width + left)
+        tl.store(target + right, total, mask=inside)
+
+
+def enlarge(picture: Tensor, phases: Tensor, scale: int, out: Tensor) -> Tensor:
+    """Enlarge by the filters of `srcli.models.layers.bicubic_phases`, borders repeated.
+
+    Args:
+        picture: n x 3 x h x w, float32, dense.
+        phases: scale^2 x 25, float32, dense.
+        scale: 2, 3 or 4.
+        out: n x 3 x s*h x s*w, float32, dense.
+
+    Returns:
+        `out`.
+    """
+    pictures, _, height, width = picture.shape
+    grid = (pictures * 3 * height * scale, triton.cdiv(width, 128))
+    _enlarge[grid](picture, phases, out, height, width, SCALE=scale, BLOCK=128)
+    return out
+
+
+__all__ = ["Tuning", "convolve", "enlarge", "filter_pixels", "precision_of", "prepare"]

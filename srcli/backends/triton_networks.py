@@ -1,0 +1,225 @@
+"""LAPAR and AWSRN on a GPU, from kernels that do a whole layer each.
+
+Importing this needs Triton.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from srcli.backends.blocked import Blocked, block
+from srcli.backends.triton_convolutions import convolve, enlarge, filter_pixels, prepare
+from srcli.backends.triton_filters import apply_filters
+from srcli.backends.tunings import tuning_for
+from srcli.models.awsrn.network import FusedAwsrn
+from srcli.models.lapar.network import FusedLapar
+from srcli.models.residual import FusedBlock
+
+PICTURE = 8  # channels of a picture as stored: three, and zeros up to what is read at once
+TAPS = 13  # of filters that equal their own half-turn
+STORED_TAPS = 16
+MULTIPLE = 8  # channels of feature maps must be a multiple of this
+
+
+class Tuned(Protocol):
+    """Chooses how a layer is cut."""
+
+    def __call__(
+        self, inputs: int, outputs: int, side: int, scale: int, dtype: torch.dtype
+    ) -> object: ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Unit:
+    first: Blocked
+    second: Blocked
+    skip: float
+
+
+class _Block:
+    """`FusedBlock`: units in a row, whose outputs lie side by side for the reduction."""
+
+    def __init__(self, block_: FusedBlock, dtype: torch.dtype) -> None:
+        units = block_.units()
+        self._units = [
+            _Unit(_layer(unit.first, dtype), _layer(unit.second, dtype), unit.skip)
+            for unit in units
+        ]
+        self._reduction = _layer(block_.reduction, dtype, planes=len(units))
+        self._skip = block_.skip
+
+    def __call__(self, x: Tensor) -> Tensor:
+        outputs = x.new_empty(len(self._units), *x.shape)
+        y = x
+        for unit, own in zip(self._units, outputs, strict=True):
+            between = x.new_empty(*x.shape[:-1], unit.first.outputs)
+            convolve(unit.first, y, between, relu=True)
+            y = convolve(unit.second, between, own, residual=y, factor=unit.skip)
+        return convolve(
+            self._reduction, outputs, torch.empty_like(x), residual=x, factor=self._skip
+        )
+
+    def layers(self) -> Iterator[Blocked]:
+        for unit in self._units:
+            yield unit.first
+            yield unit.second
+        yield self._reduction
+
+
+class TritonLapar(nn.Module):
+    """The same function as `FusedLapar`: n x 3 x h x w RGB in [0, 1] -> n x 3 x H x W, float32.
+
+    Feature maps are in `dtype`; sums, taps and the picture in float32.
+
+    Args:
+        fused: On the GPU, in float32; its channels a multiple of 8.
+        dtype: Of feature maps.
+
+    Raises:
+        ValueError: Its layers have widths that these kernels do not know.
+    """
+
+    def __init__(self, fused: FusedLapar, dtype: torch.dtype) -> None:
+        super().__init__()
+        _check_width(fused.head.out_channels)
+        self._dtype, self._scale = dtype, fused.scale
+        self._mean = fused.mean.float().flatten().contiguous()
+        self._head = _layer(fused.head, dtype, inputs=PICTURE)
+        self._body = [_Block(b, dtype) for b in fused.body if isinstance(b, FusedBlock)]
+        if fused.scale > 1:
+            self._up = _layer(fused.up, dtype, scale=fused.scale)
+            self._phases = fused.phases[: fused.scale**2].float().flatten(1).contiguous()
+        self._mix, self._merge = _layer(fused.mix, dtype), _layer(fused.merge, dtype)
+        self._symmetric = fused.taps.out_channels == TAPS
+        stored = STORED_TAPS if self._symmetric else 2 * STORED_TAPS
+        self._count = fused.taps.out_channels
+        self._taps = _layer(fused.taps, dtype, outputs=stored)
+
+    def forward(self, x: Tensor) -> Tensor:
+        picture = x.float().contiguous()
+        n, _, height, width = x.shape
+        features = _features(picture, self._mean, self._dtype, PICTURE)
+        features = _run(self._head, features, relu=True)
+        for block_ in self._body:
+            features = block_(features)  # n h w C
+        if self._scale > 1:
+            features = _run(self._up, features, relu=True)  # n H W C
+        features = _run(self._merge, _run(self._mix, features), relu=True)
+        size = (n, 3, height * self._scale, width * self._scale)
+        if self._scale > 1:
+            picture = enlarge(picture, self._phases, self._scale, picture.new_empty(size))
+        if self._symmetric:
+            return filter_pixels(self._taps, features, picture, torch.empty_like(picture))
+        taps = _run(self._taps, features).permute(0, 3, 1, 2)
+        return apply_filters(picture, taps, self._count)
+
+    def layers(self) -> Iterator[Blocked]:
+        """Give all layers in the order of their use."""
+        yield self._head
+        for block_ in self._body:
+            yield from block_.layers()
+        if self._scale > 1:
+            yield self._up
+        yield from (self._mix, self._merge, self._taps)
+
+
+class TritonAwsrn(nn.Module):
+    """The same function as `FusedAwsrn`; see `TritonLapar`."""
+
+    def __init__(self, fused: FusedAwsrn, dtype: torch.dtype) -> None:
+        super().__init__()
+        _check_width(fused.head.out_channels)
+        self._dtype, self._scale = dtype, fused.scale
+        self._mean = fused.mean.float().flatten().contiguous()
+        self._head = _layer(fused.head, dtype, inputs=PICTURE)
+        self._body = [_Block(b, dtype) for b in fused.body if isinstance(b, FusedBlock)]
+        self._tail = _layer(fused.tail, dtype, scale=fused.scale)
+        # It shares the tail's sums, and so must be cut like it.
+        self._skip = block(
+            fused.skip.weight,
+            None,
+            self._tail.tuning,
+            dtype=dtype,
+            scale=fused.scale,
+            inputs=PICTURE,
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        picture = x.float().contiguous()
+        n, _, height, width = x.shape
+        centred = _features(picture, self._mean, self._dtype, PICTURE)
+        features = _run(self._head, centred)
+        for block_ in self._body:
+            features = block_(features)  # n h w C
+        out = picture.new_empty(n, 3, height * self._scale, width * self._scale)
+        return convolve(self._tail, features, out, second=(self._skip, centred), planar=True)
+
+    def layers(self) -> Iterator[Blocked]:
+        """Give all layers in the order of their use."""
+        yield self._head
+        for block_ in self._body:
+            yield from block_.layers()
+        yield from (self._tail, self._skip)
+
+
+def for_gpu(fused: nn.Module, dtype: torch.dtype) -> TritonLapar | TritonAwsrn | None:
+    """Make the form of a fused network that these kernels run; None for other networks.
+
+    Args:
+        fused: On the GPU, in float32.
+        dtype: Of feature maps.
+
+    Raises:
+        ValueError: Its layers have widths that these kernels do not know.
+    """
+    if isinstance(fused, FusedLapar):
+        return TritonLapar(fused, dtype)
+    if isinstance(fused, FusedAwsrn):
+        return TritonAwsrn(fused, dtype)
+    return None
+
+
+def _check_width(channels: int) -> None:
+    if channels % MULTIPLE:
+        raise ValueError(f"feature maps of {channels} channels, no multiple of {MULTIPLE}")
+
+
+def _layer(
+    convolution: nn.Conv2d,
+    dtype: torch.dtype,
+    *,
+    scale: int = 1,
+    planes: int = 1,
+    inputs: int | None = None,
+    outputs: int | None = None,
+) -> Blocked:
+    side = convolution.kernel_size[0]
+    stored = outputs or convolution.out_channels // scale**2
+    channels = inputs or convolution.in_channels // planes
+    return block(
+        convolution.weight,
+        convolution.bias,
+        tuning_for(channels, stored, side, scale, dtype),
+        dtype=dtype,
+        scale=scale,
+        planes=planes,
+        inputs=inputs,
+        outputs=outputs,
+    )
+
+
+def _features(picture: Tensor, mean: Tensor, dtype: torch.dtype, channels: int) -> Tensor:
+    n, _, height, width = picture.shape
+    out = torch.empty(n, height, width, channels, dtype=dtype, device=picture.device)
+    return prepare(picture, mean, out)
+
+
+def _run(layer: Blocked, x: Tensor, *, relu: bool = False) -> Tensor:
+    n, height, width, _ = x.shape
+    out = x.new_empty(n, height * layer.scale, width * layer.scale, layer.outputs)
+    return convolve(layer, x, out, relu=relu)
