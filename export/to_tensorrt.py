@@ -9,7 +9,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from srcli.backends.trt_engine import (
     EngineInfo,
@@ -44,6 +44,8 @@ __all__ = [
     "unsupported_operators",
     "write_engine",
 ]
+
+TURING = "7.5"  # compute capability
 
 Tags = Mapping[str, str | int | float]
 
@@ -153,8 +155,31 @@ def _configure(
         config.hardware_compatibility_level = trt.HardwareCompatibilityLevel.AMPERE_PLUS
     if options.version_compatible:
         config.set_flag(trt.BuilderFlag.VERSION_COMPATIBLE)
+    gpu = current_gpu()
+    aim_at(trt, config, gpu.compute_capability if gpu else None)
     _load_timing_cache(config, options.timing_cache)
     return config
+
+
+def aim_at(trt: TensorRt, config: tensorrt.IBuilderConfig, capability: str | None) -> None:
+    """Let an engine run on the GPU that is here, where the library's default leaves it out.
+
+    TensorRT-RTX builds for Ampere and what came after it unless told otherwise.
+
+    Args:
+        trt: TensorRT.
+        config: Of the engine.
+        capability: Of the GPU, such as "7.5"; None without one.
+    """
+    if capability != TURING or flavour_of(trt) != "tensorrt_rtx":
+        return
+    rtx: Any = config
+    rtx.num_compute_capabilities = 1
+    if not rtx.set_compute_capability(trt.ComputeCapability.SM75, 0):
+        raise BackendError(
+            f"TensorRT-RTX {trt.__version__} builds nothing for GPUs of compute capability "
+            f"{capability}. Use `tensorrt`, or --backend torch."
+        )
 
 
 def _add_profile(

@@ -71,11 +71,28 @@ def _floats(address: int, shape: tuple[int, ...]) -> np.ndarray:
     return np.frombuffer(buffer, np.float32).reshape(shape)
 
 
+class RuntimeConfig:
+    """What TensorRT-RTX is told of a context."""
+
+    strategy = cache = None
+
+    def set_execution_context_allocation_strategy(self, strategy: str) -> None:
+        self.strategy = strategy
+
+    def create_runtime_cache(self) -> object:
+        return object()
+
+    def set_runtime_cache(self, cache: object) -> bool:
+        self.cache = cache
+        return True
+
+
 class Engine:
     num_io_tensors = 2
 
     def __init__(self) -> None:
         self.journal: list[str] = []
+        self.configured: list[RuntimeConfig] = []
 
     def get_tensor_name(self, index: int) -> str:
         return ("input", "output")[index]
@@ -92,7 +109,13 @@ class Engine:
     def get_tensor_profile_shape(self, name: str, profile_index: int) -> list[tuple[int, ...]]:
         return [LOW, (1, 3, 16, 16), HIGH]
 
-    def create_execution_context(self, strategy: str) -> Context:
+    def create_runtime_config(self) -> RuntimeConfig:
+        return RuntimeConfig()
+
+    def create_execution_context(self, strategy: str | RuntimeConfig) -> Context:
+        if isinstance(strategy, RuntimeConfig):
+            self.configured.append(strategy)
+            strategy = strategy.strategy
         assert strategy == "user managed"
         self.journal.append("context")
         return Context(self.journal)
@@ -108,7 +131,8 @@ class Graph:
 
 
 @contextmanager
-def record(graph: Graph, stream: object) -> Iterator[None]:
+def record(graph: Graph, stream: object, capture_error_mode: str) -> Iterator[None]:
+    assert capture_error_mode == "thread_local"  # others may pin memory meanwhile
     Graph.recording = graph
     yield
     Graph.recording = None

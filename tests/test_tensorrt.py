@@ -189,6 +189,21 @@ def test_same_graph_same_engine() -> None:
 
 
 @with_rtx
+def test_turing_is_built_for_where_it_is(lapar: Graphs, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The paper's card is a Turing, which TensorRT-RTX leaves out unless it is asked for."""
+    options = EngineOptions(precision="fp16", opt_shape=(1, 3, 32, 32), max_shape=(1, 3, 64, 64))
+    usual, _ = build_engine(lapar(4, "fp16"), options, {})
+    from srcli.export import to_tensorrt
+
+    aim = to_tensorrt.aim_at
+    monkeypatch.setattr(to_tensorrt, "aim_at", lambda trt, config, _: aim(trt, config, "7.5"))
+    turing, _ = build_engine(lapar(4, "fp16"), options, {})
+    assert len(turing) != len(usual)
+    monkeypatch.setattr(to_tensorrt, "aim_at", lambda trt, config, _: aim(trt, config, "9.0"))
+    assert build_engine(lapar(4, "fp16"), options, {})[0] == usual
+
+
+@with_rtx
 def test_precision_is_checked(lapar: Graphs) -> None:
     with pytest.raises(VerificationError, match=r"fp16 was asked for.*CONVOLUTION FLOAT"):
         build_engine(lapar(2), EngineOptions(precision="fp16"), {})

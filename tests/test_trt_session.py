@@ -91,12 +91,23 @@ def test_runs_then_captures_then_replays(engine: Engine, path: Path) -> None:
     assert engine.journal == ["context", "run", "capture"]
 
 
-def test_rtx_is_not_captured(engine: Engine, tmp_path: Path) -> None:
+def test_rtx_records_by_itself(
+    engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    library = sys.modules["tensorrt"]
+    library.DynamicShapesKernelSpecializationStrategy = SimpleNamespace(EAGER="eager")
+    library.CudaGraphStrategy = SimpleNamespace(WHOLE_GRAPH_CAPTURE="whole")
     session = TensorRtSession(_write(tmp_path))
     session.info = replace(session.info, flavour="tensorrt_rtx")
     for _ in range(3):
         session(_batch(24))
-    assert engine.journal == ["context", "run", "run", "run"]
+    session(_batch(32))
+    assert engine.journal == ["context", "run", "run", "run", "context", "run"]
+    first, second = engine.configured
+    for config in (first, second):
+        assert config.dynamic_shapes_kernel_specialization_strategy == "eager"
+        assert config.cuda_graph_strategy == "whole"
+    assert first.cache is second.cache is not None
 
 
 def test_every_shape_has_a_context_and_few_are_kept(engine: Engine, path: Path) -> None:

@@ -102,6 +102,7 @@ class TensorRtSession:
         if engine is None:
             raise self._refusal(f"cannot load {path}")
         self._engine = engine
+        self._compiled: Any = None  # kernels that TensorRT-RTX has compiled, for all contexts
         # TensorRT adds synchronisation on the default stream, and that one cannot be captured.
         self._stream: Any = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         self._input, self._output = self._tensor_names()
@@ -154,7 +155,7 @@ class TensorRtSession:
 
     def close(self) -> None:
         self._prepared.clear()
-        for name in ("_engine", "_runtime"):  # in this order
+        for name in ("_compiled", "_engine", "_runtime"):  # in this order
             vars(self).pop(name, None)
 
     def _prepare(self, shape: Shape) -> _Prepared:
@@ -164,9 +165,7 @@ class TensorRtSession:
     def _allocate(self, shape: Shape) -> _Prepared:
         import torch
 
-        # By default a context takes the scratch memory of the largest shape of the profile.
-        strategy = self._trt.ExecutionContextAllocationStrategy.USER_MANAGED
-        context = self._engine.create_execution_context(strategy)
+        context = self._new_context()
         if context is None:
             raise self._refusal("cannot create an execution context")
         accepted = (
@@ -192,13 +191,34 @@ class TensorRtSession:
         context.set_tensor_address(self._output, ready.output.data_ptr())
         return ready
 
+    def _new_context(self) -> tensorrt.IExecutionContext | None:
+        """Make a context that gets its scratch memory from here, as much as its shape needs."""
+        trt = self._trt
+        strategy = trt.ExecutionContextAllocationStrategy.USER_MANAGED
+        if self.info.flavour != "tensorrt_rtx":
+            return self._engine.create_execution_context(strategy)
+        # TensorRT-RTX compiles kernels as it runs. Let it do that before the first run, not behind
+        # its back with slower ones meanwhile, and record and replay by itself.
+        engine: Any = self._engine
+        config = engine.create_runtime_config()
+        config.set_execution_context_allocation_strategy(strategy)
+        kernels = trt.DynamicShapesKernelSpecializationStrategy
+        config.dynamic_shapes_kernel_specialization_strategy = kernels.EAGER
+        config.cuda_graph_strategy = trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
+        if self._compiled is None:
+            self._compiled = config.create_runtime_cache()
+        config.set_runtime_cache(self._compiled)
+        context: tensorrt.IExecutionContext | None = engine.create_execution_context(config)
+        return context
+
     def _run(self, ready: _Prepared) -> None:
         import torch
 
-        # TensorRT-RTX compiles kernels as it runs and can be captured on its own conditions only.
+        # TensorRT-RTX does this by itself.
         if ready.used and ready.graph is None and self.info.flavour == "tensorrt":
             graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph, stream=self._stream):  # records, runs nothing
+            # Records, runs nothing; other threads may call CUDA meanwhile.
+            with torch.cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local"):
                 self._enqueue(ready.context)
             ready.graph = graph
         if ready.graph is not None:

@@ -29,6 +29,11 @@ class TensorRt(Protocol):
     __version__: str
     Builder: type[tensorrt.Builder]
     BuilderFlag: type[tensorrt.BuilderFlag]
+    ComputeCapability: Any
+    """Of TensorRT-RTX only, like the next two."""
+
+    CudaGraphStrategy: Any
+    DynamicShapesKernelSpecializationStrategy: Any
     ExecutionContextAllocationStrategy: type[tensorrt.ExecutionContextAllocationStrategy]
     HardwareCompatibilityLevel: type[tensorrt.HardwareCompatibilityLevel]
     ILogger: type[tensorrt.ILogger]
