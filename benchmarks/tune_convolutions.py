@@ -1,9 +1,9 @@
 """Measure how each layer of LAPAR and AWSRN is best cut into programs of a GPU.
 
-    python benchmarks/tune_convolutions.py --out tunings.json
+    python benchmarks/tune_convolutions.py --table srcli/backends/tunings.json
 
-Prints one line for each layer, with the fastest ways, and writes all of them. The fastest belong
-into `srcli/backends/tunings.py`. Kernels are compiled by several processes first.
+Prints one line for each layer, with the fastest ways. Kernels are compiled by several processes
+first.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ import torch
 
 from srcli.backends.blocked import Blocked, Tuning, block
 from srcli.backends.triton_convolutions import convolve, filter_pixels
+from srcli.backends.tunings import Role, key
 
 PICTURE = (180, 320)  # enlarged by 4: 1280 x 720
 LAUNCHES = 20  # in one graph
@@ -34,7 +35,7 @@ MOST_SHARED = 200 << 10
 class Layer:
     """A layer as `tuning_for` is asked for it, and where it is used."""
 
-    name: str
+    role: Role
     inputs: int
     outputs: int
     side: int
@@ -43,9 +44,11 @@ class Layer:
     enlarged: int = 1
     """What its source is larger than the picture by."""
 
-    filters: bool = False
     residual: bool = False
-    planar: bool = False
+
+    def key(self, dtype: torch.dtype) -> str:
+        """Name it as `tunings.json` does."""
+        return key(self.role, self.inputs, self.outputs, self.side, self.scale, dtype)
 
 
 def layers(model: str) -> list[Layer]:
@@ -54,16 +57,16 @@ def layers(model: str) -> list[Layer]:
         c = 16 if model == "awsrn-sd" else 32
         units = 8 if model == "awsrn-sd" else 4
         return [
-            Layer("first", c, 128, 3),
-            Layer("second", 128, c, 3, residual=True),
+            Layer("body", c, 128, 3),
+            Layer("body", 128, c, 3, residual=True),
             Layer("reduction", c, c, 3, planes=units, residual=True),
-            Layer("tail", c, 3, 9, scale=4, planar=True),
+            Layer("tail", c, 3, 9, scale=4),
         ]
     c = {"lapar-a": 32, "lapar-b": 24, "lapar-c": 16}[model]
     return [
-        Layer("mix", c, c, 5, enlarged=4),
-        Layer("filter", c, 16, 3, enlarged=4, filters=True),
-        Layer("merge", c, c, 3, enlarged=4),
+        Layer("high", c, c, 5, enlarged=4),
+        Layer("filter", c, 16, 3, enlarged=4),
+        Layer("high", c, c, 3, enlarged=4),
         Layer("up", c, c, 3, scale=4),
         Layer("body", c, c, 3, residual=True),
         Layer("reduction", c, c, 3, planes=4, residual=True),
@@ -119,10 +122,10 @@ class Case:
         size = (1, height * layer.scale, width * layer.scale)
         self._out = torch.empty(*size, layer.outputs, device="cuda", dtype=dtype)
         self._residual = torch.randn_like(self._out) if layer.residual else None
-        if layer.filters:
+        if layer.role == "filter":
             self._picture = noise(1, 3, height, width)
             self._out = torch.empty_like(self._picture)
-        if layer.planar:
+        if layer.role == "tail":
             self._out = torch.empty(1, layer.outputs, *size[1:], device="cuda")
 
     def arrange(self, tuning: Tuning) -> Blocked:
@@ -139,11 +142,11 @@ class Case:
 
     def run(self, arranged: Blocked) -> None:
         """Launch the layer once."""
-        if self.layer.filters:
+        if self.layer.role == "filter":
             filter_pixels(arranged, self._source[0], self._picture, self._out)
             return
         source = self._source if self.layer.planes > 1 else self._source[0]
-        planar = self.layer.planar
+        planar = self.layer.role == "tail"
         convolve(arranged, source, self._out, residual=self._residual, relu=True, planar=planar)
 
 
@@ -177,14 +180,15 @@ def compile_some(job: tuple[Layer, torch.dtype, list[Tuning]]) -> None:
         try:
             case.run(case.arrange(tuning))
         except Exception as error:  # one that does not fit is no candidate
-            print(f"{layer.name}: {str(error)[:80]}", file=sys.stderr)
+            print(f"{layer.role}: {str(error)[:80]}", file=sys.stderr)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", action="append", default=[])
     parser.add_argument("--dtype", action="append", default=[])
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("--out", type=Path, help="all figures, as JSON")
+    parser.add_argument("--table", type=Path, help="tunings.json to be brought up to date")
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--processes", type=int, default=min(14, os.cpu_count() or 1))
     given = parser.parse_args()
@@ -199,13 +203,13 @@ def main() -> None:
     for _, layer, dtype in cases:
         every = list(candidates(layer, dtype))
         jobs += [(layer, dtype, every[first::4]) for first in range(4)]
-    results: dict[str, list[object]] = {}
+    results: dict[str, list[tuple[float, dict[str, int]]]] = {}
     with multiprocessing.get_context("spawn").Pool(given.processes) as pool:
         waiting = pool.map_async(compile_some, jobs, chunksize=1)
         waiting.wait(max(1.0, 0.7 * (end - time.monotonic())))
         print(f"compiled: {waiting.ready()}, {end - time.monotonic():.0f} s left", flush=True)
         pool.terminate()
-    for model, layer, dtype in cases:
+    for _, layer, dtype in cases:
         if time.monotonic() > end:
             break
         case, found = Case(layer, dtype), []
@@ -217,11 +221,23 @@ def main() -> None:
             except Exception:  # one that does not fit is no candidate
                 continue
         found.sort(key=lambda pair: pair[0])
-        results[f"{model} {layer.name} {str(dtype)[6:]}"] = found
+        results[layer.key(dtype)] = found
         best = [f"{t:.1f} us {tuple(v.values())}" for t, v in found[:3]]
-        print(f"{model} {layer.name:9} {str(dtype)[6:]} of {len(found)}:", *best, flush=True)
-        if given.out:
-            given.out.write_text(json.dumps(results))
+        print(f"{layer.key(dtype)} of {len(found)}:", *best, flush=True)
+        write(given, results)
+
+
+def write(
+    given: argparse.Namespace, results: dict[str, list[tuple[float, dict[str, int]]]]
+) -> None:
+    """Write all figures, and the table of the fastest."""
+    if given.out:
+        given.out.write_text(json.dumps(results))
+    if given.table:
+        known = json.loads(given.table.read_text("utf-8")) if given.table.exists() else {}
+        known |= {name: found[0][1] for name, found in results.items() if found}
+        lines = [f"{json.dumps(name)}: {json.dumps(known[name])}" for name in sorted(known)]
+        given.table.write_text("{\n" + ",\n".join(lines) + "\n}\n", "utf-8")
 
 
 if __name__ == "__main__":

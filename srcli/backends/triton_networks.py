@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +14,7 @@ from torch import Tensor, nn
 from srcli.backends.blocked import Blocked, block
 from srcli.backends.triton_convolutions import convolve, enlarge, filter_pixels, prepare
 from srcli.backends.triton_filters import apply_filters
-from srcli.backends.tunings import tuning_for
+from srcli.backends.tunings import Role, tuning_for
 from srcli.models.awsrn.network import FusedAwsrn
 from srcli.models.lapar.network import FusedLapar
 from srcli.models.residual import FusedBlock
@@ -24,14 +23,6 @@ PICTURE = 8  # channels of a picture as stored: three, and zeros up to what is r
 TAPS = 13  # of filters that equal their own half-turn
 STORED_TAPS = 16
 MULTIPLE = 8  # channels of feature maps must be a multiple of this
-
-
-class Tuned(Protocol):
-    """Chooses how a layer is cut."""
-
-    def __call__(
-        self, inputs: int, outputs: int, side: int, scale: int, dtype: torch.dtype
-    ) -> object: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,10 +38,10 @@ class _Block:
     def __init__(self, block_: FusedBlock, dtype: torch.dtype) -> None:
         units = block_.units()
         self._units = [
-            _Unit(_layer(unit.first, dtype), _layer(unit.second, dtype), unit.skip)
+            _Unit(_layer("body", unit.first, dtype), _layer("body", unit.second, dtype), unit.skip)
             for unit in units
         ]
-        self._reduction = _layer(block_.reduction, dtype, planes=len(units))
+        self._reduction = _layer("reduction", block_.reduction, dtype, planes=len(units))
         self._skip = block_.skip
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -89,16 +80,17 @@ class TritonLapar(nn.Module):
         _check_width(fused.head.out_channels)
         self._dtype, self._scale = dtype, fused.scale
         self._mean = fused.mean.float().flatten().contiguous()
-        self._head = _layer(fused.head, dtype, inputs=PICTURE)
+        self._head = _layer("head", fused.head, dtype, inputs=PICTURE)
         self._body = [_Block(b, dtype) for b in fused.body if isinstance(b, FusedBlock)]
         if fused.scale > 1:
-            self._up = _layer(fused.up, dtype, scale=fused.scale)
+            self._up = _layer("up", fused.up, dtype, scale=fused.scale)
             self._phases = fused.phases[: fused.scale**2].float().flatten(1).contiguous()
-        self._mix, self._merge = _layer(fused.mix, dtype), _layer(fused.merge, dtype)
+        self._mix = _layer("high", fused.mix, dtype)
+        self._merge = _layer("high", fused.merge, dtype)
         self._symmetric = fused.taps.out_channels == TAPS
         stored = STORED_TAPS if self._symmetric else 2 * STORED_TAPS
         self._count = fused.taps.out_channels
-        self._taps = _layer(fused.taps, dtype, outputs=stored)
+        self._taps = _layer("filter", fused.taps, dtype, outputs=stored)
 
     def forward(self, x: Tensor) -> Tensor:
         picture = x.float().contiguous()
@@ -136,9 +128,9 @@ class TritonAwsrn(nn.Module):
         _check_width(fused.head.out_channels)
         self._dtype, self._scale = dtype, fused.scale
         self._mean = fused.mean.float().flatten().contiguous()
-        self._head = _layer(fused.head, dtype, inputs=PICTURE)
+        self._head = _layer("head", fused.head, dtype, inputs=PICTURE)
         self._body = [_Block(b, dtype) for b in fused.body if isinstance(b, FusedBlock)]
-        self._tail = _layer(fused.tail, dtype, scale=fused.scale)
+        self._tail = _layer("tail", fused.tail, dtype, scale=fused.scale)
         # It shares the tail's sums, and so must be cut like it.
         self._skip = block(
             fused.skip.weight,
@@ -190,6 +182,7 @@ def _check_width(channels: int) -> None:
 
 
 def _layer(
+    role: Role,
     convolution: nn.Conv2d,
     dtype: torch.dtype,
     *,
@@ -204,7 +197,7 @@ def _layer(
     return block(
         convolution.weight,
         convolution.bias,
-        tuning_for(channels, stored, side, scale, dtype),
+        tuning_for(role, channels, stored, side, scale, dtype),
         dtype=dtype,
         scale=scale,
         planes=planes,

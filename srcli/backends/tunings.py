@@ -1,35 +1,69 @@
-"""How layers are cut into programs of a GPU."""
+"""How layers are cut into programs of a GPU: as measured where they were, else by rule.
+
+`tunings.json` holds what `benchmarks/tune_convolutions.py` found fastest, by the names that `key`
+makes.
+"""
 
 from __future__ import annotations
+
+import json
+from functools import cache
+from importlib.resources import files
+from typing import Any, Literal
 
 import torch
 
 from srcli.backends.blocked import Tuning
 
+Role = Literal["head", "body", "reduction", "up", "high", "filter", "tail"]
+"""Where a layer is used. `high`: at the resolution of the result."""
+
+FILE = "tunings.json"
 WIDE = 64  # channels from which a layer fills tensor cores by itself
 COLUMNS = 64  # numbers that a program should make of a block of pixels, about
 
 
-def tuning_for(inputs: int, outputs: int, side: int, scale: int, dtype: torch.dtype) -> Tuning:
+def tuning_for(
+    role: Role, inputs: int, outputs: int, side: int, scale: int, dtype: torch.dtype
+) -> Tuning:
     """Choose how a layer is cut.
 
     Args:
+        role: Where it is used.
         inputs: Channels of one plane of its source.
         outputs: Channels of its result, after the pixel shuffle if there is one.
         side: Of its kernel.
         scale: Of the pixel shuffle after it; 1 for none.
         dtype: Of its source.
     """
+    measured = _measured().get(key(role, inputs, outputs, side, scale, dtype))
+    return Tuning(**measured) if measured else _by_rule(inputs, outputs, side, scale)
+
+
+def key(role: Role, inputs: int, outputs: int, side: int, scale: int, dtype: torch.dtype) -> str:
+    """Name a layer in the file: `high 16-16 5x5 x1 2 bytes`."""
+    return f"{role} {inputs}-{outputs} {side}x{side} x{scale} {dtype.itemsize} bytes"
+
+
+@cache
+def _measured() -> dict[str, dict[str, Any]]:
+    file = files("srcli.backends").joinpath(FILE)
+    if not file.is_file():
+        return {}
+    found: dict[str, dict[str, Any]] = json.loads(file.read_text("utf-8"))
+    return found
+
+
+def _by_rule(inputs: int, outputs: int, side: int, scale: int) -> Tuning:
     if scale > 1:
         wide = scale * outputs
         part = max(1, min(scale, COLUMNS // wide)) if scale % 2 == 0 else 1
-        return Tuning(group=1, part=part, piece=_piece(inputs * side), block=64)
+        return Tuning(group=1, part=part, piece=_piece(inputs * side))
     if outputs >= WIDE:
-        return Tuning(group=1, piece=_piece(inputs * side), block=64)
+        return Tuning(group=1, piece=_piece(inputs * side))
     group = 2 if inputs < WIDE else 1
     step = 2 if inputs <= 16 and outputs <= 16 else 1
-    run = (group + side - 1) * inputs
-    return Tuning(step=step, group=group, piece=_piece(run), block=64)
+    return Tuning(step=step, group=group, piece=_piece((group + side - 1) * inputs))
 
 
 def _piece(run: int) -> int:
