@@ -252,8 +252,10 @@ class CudaNetwork:
         return place.read_text("ascii") if cache.is_whole(place) else None
 
     def _remember(self, name: str) -> None:
+        place = self._place()
+        place.parent.mkdir(parents=True, exist_ok=True)
         cache.entry(
-            self._place(),
+            place,
             lambda path: path.write_text(name, "ascii"),
             label="",
             note=lambda message: None,

@@ -71,8 +71,11 @@ def _products(
         inside = (index >= 0) & (index < row_length) & ((row >= 0) & (row < height))[:, None]
         start = (picture * height + row).to(tl.int64) * row_length
         start += (step // (PIECES * ROWS)) * far
-        a = tl.load(source + (start[:, None] + index), mask=inside, other=0.0)
-        b = tl.load(weights + ((step * PIECE + k)[:, None] * N + columns[None, :]))
+        # Through the first level of the cache: windows overlap, and programs share weights.
+        a = tl.load(source + (start[:, None] + index), mask=inside, other=0.0, cache_modifier=".ca")
+        b = tl.load(
+            weights + ((step * PIECE + k)[:, None] * N + columns[None, :]), cache_modifier=".ca"
+        )
         sums = tl.dot(a, b, sums, input_precision=PRECISION)
     return sums
 
@@ -269,13 +272,6 @@ def precision_of(features: Tensor) -> str:
 
 
 @triton.jit
-def _mirrored(index, last):
-    """Indices beyond a border as their mirror image; the border itself is not repeated."""
-    index = tl.abs(index)
-    return tl.minimum(index, 2 * last - index)
-
-
-@triton.jit
 def _halves(x, COUNT: tl.constexpr, P: tl.constexpr):
     """Split columns of P x 2*COUNT by their lowest bit."""
     return tl.split(tl.reshape(x, [P, COUNT, 2]))
@@ -291,15 +287,11 @@ def _weighted(red, green, blue, weight, place, plane):
 
 
 @triton.jit
-def _opposite(red, green, blue, weight, picture, y, x, height, width, plane, TAP: tl.constexpr):
+def _opposite(red, green, blue, weight, centre, line, plane, TAP: tl.constexpr):
     """Add two opposite neighbours of each pixel's 5x5 window times the weight."""
-    dy: tl.constexpr = TAP // 5 - 2
-    dx: tl.constexpr = TAP % 5 - 2
-    above, below = _mirrored(y + dy, height - 1), _mirrored(y - dy, height - 1)
-    before, after = _mirrored(x + dx, width - 1), _mirrored(x - dx, width - 1)
-    first = picture + (above * width + before)
-    red, green, blue = _weighted(red, green, blue, weight, first, plane)
-    return _weighted(red, green, blue, weight, picture + (below * width + after), plane)
+    away = (TAP // 5 - 2) * line + (TAP % 5 - 2)
+    red, green, blue = _weighted(red, green, blue, weight, centre + away, plane)
+    return _weighted(red, green, blue, weight, centre - away, plane)
 
 
 @triton.jit(do_not_specialize=VARYING)
@@ -374,24 +366,26 @@ def _filter(
     exists = (n < pictures) & (y < height) & (x < width)
     # Pixels that do not exist look at the first one.
     x, y, n = tl.where(exists, x, 0), tl.where(exists, y, 0), tl.where(exists, n, 0)
-    size = height * width
-    own = enlarged + n.to(tl.int64) * (3 * size)
+    line = width + 4
+    beyond = (height + 4) * line
+    centre = enlarged + (n.to(tl.int64) * (3 * beyond) + ((y + 2) * line + x + 2))
     red = tl.zeros([PIXELS], tl.float32)
     green = tl.zeros([PIXELS], tl.float32)
     blue = tl.zeros([PIXELS], tl.float32)
-    red, green, blue = _opposite(red, green, blue, t0, own, y, x, height, width, size, 0)
-    red, green, blue = _opposite(red, green, blue, t1, own, y, x, height, width, size, 1)
-    red, green, blue = _opposite(red, green, blue, t2, own, y, x, height, width, size, 2)
-    red, green, blue = _opposite(red, green, blue, t3, own, y, x, height, width, size, 3)
-    red, green, blue = _opposite(red, green, blue, t4, own, y, x, height, width, size, 4)
-    red, green, blue = _opposite(red, green, blue, t5, own, y, x, height, width, size, 5)
-    red, green, blue = _opposite(red, green, blue, t6, own, y, x, height, width, size, 6)
-    red, green, blue = _opposite(red, green, blue, t7, own, y, x, height, width, size, 7)
-    red, green, blue = _opposite(red, green, blue, t8, own, y, x, height, width, size, 8)
-    red, green, blue = _opposite(red, green, blue, t9, own, y, x, height, width, size, 9)
-    red, green, blue = _opposite(red, green, blue, t10, own, y, x, height, width, size, 10)
-    red, green, blue = _opposite(red, green, blue, t11, own, y, x, height, width, size, 11)
-    red, green, blue = _weighted(red, green, blue, t12, own + (y * width + x), size)
+    red, green, blue = _opposite(red, green, blue, t0, centre, line, beyond, 0)
+    red, green, blue = _opposite(red, green, blue, t1, centre, line, beyond, 1)
+    red, green, blue = _opposite(red, green, blue, t2, centre, line, beyond, 2)
+    red, green, blue = _opposite(red, green, blue, t3, centre, line, beyond, 3)
+    red, green, blue = _opposite(red, green, blue, t4, centre, line, beyond, 4)
+    red, green, blue = _opposite(red, green, blue, t5, centre, line, beyond, 5)
+    red, green, blue = _opposite(red, green, blue, t6, centre, line, beyond, 6)
+    red, green, blue = _opposite(red, green, blue, t7, centre, line, beyond, 7)
+    red, green, blue = _opposite(red, green, blue, t8, centre, line, beyond, 8)
+    red, green, blue = _opposite(red, green, blue, t9, centre, line, beyond, 9)
+    red, green, blue = _opposite(red, green, blue, t10, centre, line, beyond, 10)
+    red, green, blue = _opposite(red, green, blue, t11, centre, line, beyond, 11)
+    red, green, blue = _weighted(red, green, blue, t12, centre, beyond)
+    size = height * width
     target = out + (n.to(tl.int64) * (3 * size) + (y * width + x))
     kind = out.dtype.element_ty
     tl.store(target, red.to(kind), mask=exists)
@@ -405,8 +399,9 @@ def filter_pixels(layer: Blocked, source: Tensor, enlarged: Tensor, out: Tensor)
     Args:
         layer: The 3x3 convolution that predicts taps, 13 padded to 16 channels.
         source: Features, n x H x W x C, dense.
-        enlarged: The picture, n x 3 x H x W, float32, dense; H and W at least 3.
-        out: As `enlarged`, of any type.
+        enlarged: The picture with two pixels of its mirror image around it, as `enlarge` makes
+            it: n x 3 x H+4 x W+4, float32, dense.
+        out: n x 3 x H x W, dense, of any type.
 
     Returns:
         `out`.
@@ -480,7 +475,7 @@ def prepare(picture: Tensor, mean: Tensor, out: Tensor) -> Tensor:
 @triton.jit(do_not_specialize=("height", "width"))
 def _enlarge(
     picture,
-    phases,
+    taps,
     out,
     height,
     width,
@@ -491,34 +486,58 @@ def _enlarge(
     line = tl.program_id(0)
     x = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     inside = x < width
-    row = line % (height * SCALE)
-    plane = picture + (line // (height * SCALE)).to(tl.int64) * (height * width)
-    phase = phases + (row % SCALE) * (SCALE * 25)
-    target = out + line.to(tl.int64) * (width * SCALE) + x * SCALE
-    for right in tl.static_range(SCALE):
-        total = tl.zeros([BLOCK], tl.float32)
-        for tap in tl.static_range(25):
-            y = tl.minimum(tl.maximum(row // SCALE + (tap // 5 - 2), 0), height - 1)
-            left = tl.minimum(tl.maximum(x + (tap % 5 - 2), 0), width - 1)
-            total += tl.load(phase + (right * 25 + tap)) * tl.load(plane + y * width + left)
-        tl.store(target + right, total, mask=inside)
+    last = height * SCALE - 1
+    row = tl.abs(line % (height * SCALE + 4) - 2)  # rows beyond the border as their mirror image
+    row = tl.minimum(row, 2 * last - row)
+    plane = picture + (line // (height * SCALE + 4)).to(tl.int64) * (height * width)
+    down = taps + (row % SCALE) * 5
+    far = tl.maximum(x - 2, 0)
+    near = tl.maximum(x - 1, 0)
+    next_ = tl.minimum(x + 1, width - 1)
+    after = tl.minimum(x + 2, width - 1)
+    a = tl.zeros([BLOCK], tl.float32)
+    b = tl.zeros([BLOCK], tl.float32)
+    c = tl.zeros([BLOCK], tl.float32)
+    d = tl.zeros([BLOCK], tl.float32)
+    e = tl.zeros([BLOCK], tl.float32)
+    for tap in tl.static_range(5):
+        y = tl.minimum(tl.maximum(row // SCALE + (tap - 2), 0), height - 1)
+        weight = tl.load(down + tap)
+        source = plane + y * width
+        a += weight * tl.load(source + tl.minimum(far, width - 1))
+        b += weight * tl.load(source + tl.minimum(near, width - 1))
+        c += weight * tl.load(source + tl.minimum(x, width - 1))
+        d += weight * tl.load(source + next_)
+        e += weight * tl.load(source + after)
+    target = out + line.to(tl.int64) * (width * SCALE + 4) + 2
+    end = width * SCALE - 1
+    for phase in tl.static_range(SCALE):
+        across = taps + phase * 5
+        total = tl.load(across) * a + tl.load(across + 1) * b + tl.load(across + 2) * c
+        total += tl.load(across + 3) * d + tl.load(across + 4) * e
+        column = x * SCALE + phase
+        tl.store(target + column, total, mask=inside)
+        # Columns beyond the border: the border itself is not repeated.
+        tl.store(target - column, total, mask=inside & (column > 0) & (column <= 2))
+        mirrored = 2 * end - column
+        tl.store(target + mirrored, total, mask=inside & (mirrored > end) & (mirrored <= end + 2))
 
 
-def enlarge(picture: Tensor, phases: Tensor, scale: int, out: Tensor) -> Tensor:
-    """Enlarge by the filters of `srcli.models.layers.bicubic_phases`, borders repeated.
+def enlarge(picture: Tensor, taps: Tensor, scale: int, out: Tensor) -> Tensor:
+    """Enlarge by separable filters of five taps, and add two mirrored pixels on each side.
 
     Args:
-        picture: n x 3 x h x w, float32, dense.
-        phases: scale^2 x 25, float32, dense.
-        scale: 2, 3 or 4.
-        out: n x 3 x s*h x s*w, float32, dense.
+        picture: n x 3 x h x w, float32, dense; borders are repeated.
+        taps: scale x 5, float32, dense, as `separable` makes them.
+        scale: 1 to 4; s*h and s*w at least 3.
+        out: n x 3 x s*h+4 x s*w+4, float32, dense.
 
     Returns:
         `out`.
     """
     pictures, _, height, width = picture.shape
-    grid = (pictures * 3 * height * scale, triton.cdiv(width, 128))
-    _enlarge[grid](picture, phases, out, height, width, SCALE=scale, BLOCK=128)
+    grid = (pictures * 3 * (height * scale + 4), triton.cdiv(width, 128))
+    _enlarge[grid](picture, taps, out, height, width, SCALE=scale, BLOCK=128)
     return out
 
 

@@ -84,7 +84,7 @@ class TritonLapar(nn.Module):
         self._body = [_Block(b, dtype) for b in fused.body if isinstance(b, FusedBlock)]
         if fused.scale > 1:
             self._up = _layer("up", fused.up, dtype, scale=fused.scale)
-            self._phases = fused.phases[: fused.scale**2].float().flatten(1).contiguous()
+        self._bicubic = _separable(fused)
         self._mix = _layer("high", fused.mix, dtype)
         self._merge = _layer("high", fused.merge, dtype)
         self._symmetric = fused.taps.out_channels == TAPS
@@ -102,13 +102,16 @@ class TritonLapar(nn.Module):
         if self._scale > 1:
             features = _run(self._up, features, relu=True)  # n H W C
         features = _run(self._merge, _run(self._mix, features), relu=True)
-        size = (n, 3, height * self._scale, width * self._scale)
-        if self._scale > 1:
-            picture = enlarge(picture, self._phases, self._scale, picture.new_empty(size))
+        high, wide = height * self._scale, width * self._scale
+        # With the mirrored border that filters see.
+        bordered = enlarge(
+            picture, self._bicubic, self._scale, picture.new_empty(n, 3, high + 4, wide + 4)
+        )
         if self._symmetric:
-            return filter_pixels(self._taps, features, picture, torch.empty_like(picture))
+            out = picture.new_empty(n, 3, high, wide)
+            return filter_pixels(self._taps, features, bordered, out)
         taps = _run(self._taps, features).permute(0, 3, 1, 2)
-        return apply_filters(picture, taps, self._count)
+        return apply_filters(bordered[:, :, 2:-2, 2:-2], taps, self._count)
 
     def layers(self) -> Iterator[Blocked]:
         """Give all layers in the order of their use."""
@@ -174,6 +177,15 @@ def for_gpu(fused: nn.Module, dtype: torch.dtype) -> TritonLapar | TritonAwsrn |
     if isinstance(fused, FusedAwsrn):
         return TritonAwsrn(fused, dtype)
     return None
+
+
+def _separable(fused: FusedLapar) -> Tensor:
+    """Return the bicubic filters along one axis, scale x 5; one for no enlargement at all."""
+    if fused.scale == 1:
+        return torch.tensor([[0.0, 0, 1, 0, 0]], device=fused.mean.device)
+    phases = fused.phases[: fused.scale**2].double()
+    along = phases.view(fused.scale, fused.scale, 5, 5)[0].sum(dim=1)  # each axis sums to one
+    return along.float().contiguous()
 
 
 def _check_width(channels: int) -> None:
