@@ -213,6 +213,9 @@ class SessionOptions:
 
     precision: Precision = "fp32"
 
+    shape: tuple[int, int, int, int] | None = None
+    """Of the batches to come, NCHW, where it is known: an engine is built to be fastest there."""
+
     cuda_graph: bool = True
     """On CUDA: replay a network's launches as one graph. Off only to measure what that gains."""
 
