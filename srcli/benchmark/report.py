@@ -25,8 +25,8 @@ SPEEDUP = (
 ROOF_COLUMNS = ("fps", "MP/s", "bound by", "of the roof %")
 _NUMBERS = (
     "median_ms", "p90_ms", "p99_ms", "min_ms", "mean_ms", "std_ms", "cv", "runs", "host_median_ms",
-    "frames_per_second", "megapixels_per_second", "speedup", "page_faults_per_run", "multiply_adds",
-    "error", "tolerance",
+    "burst_ms", "frames_per_second", "megapixels_per_second", "speedup", "page_faults_per_run",
+    "multiply_adds", "error", "tolerance",
 )  # fmt: skip
 _NAMES = (
     "model", "scale", "graph", "backend", "precision", "height", "width", "batch", "scope",
@@ -43,15 +43,17 @@ def as_dict(results: Sequence[Result], facts: Mapping[str, Any]) -> dict[str, An
     }
 
 
-def columns(*, paper: bool, roof: bool) -> list[str]:
+def columns(*, paper: bool, roof: bool, burst: bool = False) -> list[str]:
     """Headings of `cells`."""
     shown = list(COLUMNS)
+    if burst:
+        shown.insert(shown.index("p90"), "burst ms")
     if roof:
         shown[-2:-2] = ROOF_COLUMNS
     return [*shown, "paper ms"] if paper else shown
 
 
-def cells(result: Result, *, paper: bool, roof: bool) -> list[str]:
+def cells(result: Result, *, paper: bool, roof: bool, burst: bool = False) -> list[str]:
     """One row of the table."""
     row, summary = result.row, result.summary
     width, height = row.output
@@ -75,7 +77,9 @@ def cells(result: Result, *, paper: bool, roof: bool) -> list[str]:
         row.precision,
         row.scope,
         size,
-        *times,
+        *times[:1],
+        *((_time(result.burst) if result.burst is not None else "",) if burst else ()),
+        *times[1:],
         _speedup(result),
         _quartiles(result),
         f"{result.multiply_adds / 1e9:.1f}" if result.multiply_adds else "",
@@ -149,6 +153,27 @@ def conditions(facts: Mapping[str, Any]) -> list[str]:
                 "depend on that work"
             )
     return lines
+
+
+def notes(results: Sequence[Result]) -> list[str]:
+    """How rows were timed that ran on a GPU, for people; nothing where none did."""
+    said = []
+    waiting = {
+        result.row.backend
+        for result in results
+        if result.facts.get("clock") == "host" and result.facts.get("device") != "cpu"
+    }
+    if waiting:
+        said.append(
+            f"{', '.join(sorted(waiting))} on the GPU: by the host's clock, from the call to its "
+            "return; the launch and the waiting are in it"
+        )
+    if any(result.bursts for result in results):
+        said.append(
+            "milliseconds on the GPU: by its own events around one run, launched before the first "
+            "event is due; burst ms: the mean of many runs launched in a row"
+        )
+    return said
 
 
 _ALLOCATORS = {

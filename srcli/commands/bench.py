@@ -253,7 +253,11 @@ def _bench(
     results = measured.results
     facts = {**facts, "after": state(), "threads": threads, "ceilings": measured.ceilings}
     check(results)
-    shown = {"paper": _has_paper_rows(results), "roof": roofline or sweep}
+    shown = {
+        "paper": _has_paper_rows(results),
+        "roof": roofline or sweep,
+        "burst": any(result.bursts for result in results),
+    }
     headings = report.columns(**shown)
     cells = [report.cells(result, **shown) for result in results]
     if as_json:
@@ -264,7 +268,7 @@ def _bench(
         console.result(report.to_markdown(headings, cells).rstrip())
     else:
         console.table(headings, cells, title=_title(rows))
-        for line in report.conditions(facts):
+        for line in [*report.conditions(facts), *report.notes(results)]:
             console.note(line)
     if plot is not None:
         from srcli.benchmark.plot import plot as draw
