@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -10,9 +11,12 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from srcli.benchmark import ceilings, events, report, runner, worker
+from srcli.benchmark import ceilings, elsewhere, events, report, runner, worker
 from srcli.benchmark.counting import Work, count
 from srcli.benchmark.rows import Result, Row
+from srcli.registry import get_model
+
+bench = importlib.import_module("srcli.commands.bench")
 
 ROW = Row(model="lapar-c", scale=4, graph="fused", backend="torch", height=9, width=16)
 
@@ -216,3 +220,35 @@ def test_closed_rows_are_given_back():
     process.clear()
     assert (closed, process._open) == ([True], {})
     process.end()
+
+
+def on_paper_size(device, **changes):
+    row = replace(ROW, height=180, width=320, **changes)
+    return Result(row=row, rounds=[[1.0]], facts={"device": device}, error=0.0)
+
+
+def test_published_figures_stand_beside_ours_on_a_gpu():
+    results = [on_paper_size("H100", model=name) for name in ("lapar-a", "lapar-b", "lapar-c")]
+    found = elsewhere.figures(results * 2)
+    papers = [figure for figure in found if "paper" in figure.what]
+    assert [figure.milliseconds for figure in papers] == [37.3, 29.1, 22.2]
+    assert {figure.device for figure in papers} == {"RTX 2080 Ti"}
+    others = {figure.device: figure.milliseconds for figure in found if figure not in papers}
+    assert (others["L40"], others["B40"], others["RTX 3090"]) == (0.55, 0.371, 1.17)
+    assert all(figure.source for figure in found)
+    assert elsewhere.cells(papers[0])[1:5] == ["1280x720", "320x180", "37.3", "RTX 2080 Ti"]
+    assert elsewhere.HEADINGS[0] == "not measured here"
+
+
+@pytest.mark.parametrize("changes", [{"batch": 2}, {"scale": 2}])
+def test_figures_of_other_sizes_are_left_out(changes):
+    assert not elsewhere.figures([on_paper_size("H100", **changes)])
+    assert not elsewhere.as_dicts([on_paper_size("cpu")])
+
+
+def test_on_cuda_all_precisions_are_measured(monkeypatch):
+    monkeypatch.setattr("srcli.cuda.driver", lambda: SimpleNamespace(devices=1))
+    kinds = bench._kinds(get_model("lapar-c"), (), (), (), sweep=False)
+    found = {(kind["graph"], kind["precision"]) for kind in kinds if kind["backend"] == "torch"}
+    graphs = "published", "fused"
+    assert found == {(graph, kind) for graph in graphs for kind in ("fp32", "fp16", "bf16")}

@@ -7,10 +7,9 @@ import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from srcli.benchmark import elsewhere
 from srcli.benchmark.rows import Result
 from srcli.registry import get_model
-
-PAPER_OUTPUT = (1280, 720)
 
 COLUMNS = (
     "model", "graph", "backend", "precision", "scope", "output", "median ms", "p90", "p99", "CV %",
@@ -40,6 +39,7 @@ def as_dict(results: Sequence[Result], facts: Mapping[str, Any]) -> dict[str, An
         "hardware": dict(facts),
         "definitions": {"speedup": SPEEDUP},
         "rows": [result.as_dict() for result in results],
+        "not_measured_here": elsewhere.as_dicts(results),
     }
 
 
@@ -104,7 +104,7 @@ def _quartiles(result: Result) -> str:
 def paper_latency(result: Result) -> str:
     """The paper's own milliseconds, where it measured this."""
     row = result.row
-    if row.graph != "published" or row.output != PAPER_OUTPUT or row.batch != 1:
+    if row.graph != "published" or row.output != elsewhere.OUTPUT or row.batch != 1:
         return ""
     latency = get_model(row.model).latency.get(row.scale)
     return "" if latency is None else f"{latency:.1f}"
