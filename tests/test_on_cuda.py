@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import lzma
 import os
 import random
 import re
@@ -11,6 +12,7 @@ import subprocess
 import sys
 import tarfile
 import time
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -124,6 +126,46 @@ def test_a_machine_where_nothing_is_installed_is_told_so(place, tmp_path):
     assert "nvidia-smi is not installed here" in answer.stdout
     assert "No module named pytest" in answer.stdout
     assert "No module named 'torch'" in answer.stdout
+
+
+INSTALL = """
+import sys
+from pathlib import Path
+sys.path.insert(0, {benchmarks!r})
+import on_cuda_stages as stages
+stages.CARRIED, stages._compile = Path({carried!r}), lambda: None
+stages.PARTS.mkdir(parents=True, exist_ok=True)
+stages.install(lambda text: sys.stdout.write(text + "\\n"))
+"""
+
+
+def test_what_is_carried_is_put_in_place(place, tmp_path):
+    """TensorRT-RTX is too large for one call: its parts come one by one."""
+    carried, home = tmp_path / "carried", Path(place["SRCLI_ON_CUDA"])
+    command = INSTALL.format(benchmarks=str(BENCHMARKS), carried=str(carried))
+    library = lzma.compress(b"a library" * 1000)
+    (carried / "train").mkdir(parents=True)
+    (carried / "train" / "picture.png").write_bytes(b"picture")
+    (carried / "_filters.abi3.so").write_bytes(b"compiled")
+    (carried / "rtx.00").write_bytes(library[:50])
+    (carried / "damaged.whl").write_bytes(b"not a zip")
+    with zipfile.ZipFile(carried / "small-1-py3-none-any.whl", "w") as wheel:
+        wheel.writestr("small/__init__.py", "")
+        wheel.writestr("tensorrt_rtx_libs/__init__.py", "")
+    first = done([sys.executable, "-c", command], place)
+    assert "damaged.whl: left out" in first.stdout
+    assert "cannot be put together" in first.stdout
+    (carried / "rtx.00").unlink()
+    (carried / "rtx.01").write_bytes(library[50:])
+    second = done([sys.executable, "-c", command], place)
+    assert "cannot be put together" not in second.stdout
+    site = home / "site"
+    assert (site / "tensorrt_rtx_libs" / "libtensorrt_rtx.so.1").read_bytes()[:9] == b"a library"
+    assert (site / "small" / "__init__.py").exists()
+    assert (site / "srcli" / "weights" / "manifest.toml").exists()
+    assert (site / "srcli" / "export" / "engines.py").exists()
+    assert (site / "srcli" / "backends" / "_filters.abi3.so").read_bytes() == b"compiled"
+    assert (home / "parts" / "train" / "picture.png").exists()
 
 
 @pytest.mark.parametrize("group", ["core", "quick", "rtx", "train"])
