@@ -42,7 +42,7 @@ OUT = Path(os.environ.get("OUT", Path(tempfile.gettempdir()) / "srcli-on-cuda-ou
 EVERY = 20.0  # seconds from one packing to the next while a stage runs
 LEAST = 6.0  # seconds; with less left no stage begins
 GRACE = 4.0  # seconds that a stage has to write what it knows, once told to end
-LINES, WIDTH = 5, 160  # of what a stage that failed said at last
+LINES, WIDTH = 5, 130  # of what a stage that failed said at last
 SHOWN = 24  # lines of one stage's result in the table at the end
 PARENT_DEATH = 1  # PR_SET_PDEATHSIG of Linux
 LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
