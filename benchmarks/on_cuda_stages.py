@@ -36,7 +36,7 @@ SITE = HOME / "site"
 """The tree as an installed package, and the carried ones."""
 
 PARTS = HOME / "parts"
-"""Whatever else was carried, in this call or in one before."""
+"""What was carried, in this call or in one before."""
 
 OUT = Path(os.environ.get("OUT", Path(tempfile.gettempdir()) / "srcli-on-cuda-out"))
 EVERY = 20.0  # seconds from one packing to the next while a stage runs
@@ -258,9 +258,9 @@ def bench_line(row: dict[str, Any]) -> str:
 def install(tell: Tell) -> None:
     """Put the tree in place as a package, with what is carried in `.carry/`.
 
-    Compiled modules (`*.so`) go into it, wheels (`*.whl`) beside it; everything else is kept in
-    `PARTS` for this call and later ones on the same machine. The tree itself could not be used:
-    its packages `export` and `weights` are installed under other names.
+    Compiled modules (`*.so`) go into it, wheels (`*.whl`) beside it. All of it is kept in `PARTS`,
+    for this call and later ones on the same machine. The tree itself could not be used: its
+    packages `export` and `weights` are installed under other names.
     """
     shutil.rmtree(SITE, ignore_errors=True)
     ignored = shutil.ignore_patterns("__pycache__")
@@ -268,10 +268,15 @@ def install(tell: Tell) -> None:
     for part in ("export", "weights"):
         shutil.copytree(ROOT / part, SITE / "srcli" / part, ignore=ignored)
     for carried in sorted(CARRIED.glob("*")):
+        if carried.is_dir():
+            shutil.copytree(carried, PARTS / carried.name, dirs_exist_ok=True)
+        else:
+            shutil.copy(carried, PARTS)
+    for part in sorted(PARTS.glob("*")):
         try:
-            _put(carried)
+            _put(part)
         except (OSError, zipfile.BadZipFile) as error:
-            tell(f"{carried}: left out ({error})")
+            tell(f"{part.name}: left out ({error})")
     try:
         _assemble_rtx()
     except (OSError, lzma.LZMAError) as error:
@@ -279,16 +284,12 @@ def install(tell: Tell) -> None:
     _compile()
 
 
-def _put(carried: Path) -> None:
-    if carried.suffix == ".so":
-        shutil.copy(carried, SITE / "srcli" / "backends")
-    elif carried.suffix == ".whl":
-        with zipfile.ZipFile(carried) as wheel:
+def _put(part: Path) -> None:
+    if part.suffix == ".so":
+        shutil.copy(part, SITE / "srcli" / "backends")
+    elif part.suffix == ".whl":
+        with zipfile.ZipFile(part) as wheel:
             wheel.extractall(SITE)
-    elif carried.is_dir():
-        shutil.copytree(carried, PARTS / carried.name, dirs_exist_ok=True)
-    else:
-        shutil.copy(carried, PARTS)
 
 
 def _assemble_rtx() -> None:

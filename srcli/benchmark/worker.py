@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import importlib
 import os
@@ -25,19 +24,18 @@ from numpy.typing import NDArray
 from srcli.backends import get_backend
 from srcli.backends.base import Batch, Model, Session, SessionOptions
 from srcli.benchmark.events import between_events
-from srcli.benchmark.memory import forget_peak, peak_bytes
+from srcli.benchmark.memory import forget_peak, keep_freed_memory, peak_bytes, trim
+from srcli.benchmark.published import Published
 from srcli.benchmark.rows import Row
 from srcli.errors import BackendError, SrcliError, WeightsError, first_line
 from srcli.loading import LoadedModel, load
 from srcli.registry import get_model
 from srcli.resample import resize
-from srcli.spec import Geometry, GraphPrecision, ModelSpec, Scale
+from srcli.spec import Geometry, Scale
 from srcli.store import weights_from_file
 from srcli.timing import Step, clock, for_a_while
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from srcli.benchmark.counting import Work
 
 # Correctness is judged on an input of at most so many output pixels: the published network takes
@@ -48,7 +46,6 @@ FLUSH = 256 << 20  # bytes; more than any L2 cache
 BURST = 50.0  # milliseconds of runs in a row, in each turn
 MOST_IN_BURST = 100
 HOST_RUNS = 3  # in each turn, timed by the host's clock
-TRIM_THRESHOLD, MMAP_MAX = -1, -4  # numbers of options in glibc's malloc.h
 
 FileRoute = Callable[[Session, Geometry, Scale, Sequence[NDArray[np.uint8]], Path], Step]
 """Writes pictures (H x W x 3) into a folder, and returns what restores them from file to file."""
@@ -238,7 +235,7 @@ class Worker:
         torch: Any = sys.modules.get("torch")
         if torch is not None and torch.cuda.is_available():
             torch.cuda.empty_cache()
-        _trim()
+        trim()
 
     def end(self) -> None:
         """Close all sessions and leave nothing behind."""
@@ -302,77 +299,6 @@ class _Open:
                 self._flush.zero_()
             torch.cuda.synchronize()
             return between_events(self._step, runs)
-
-
-class Published:
-    """A model in its published form, in whichever shape a backend asks for."""
-
-    def __init__(self, model: LoadedModel, folder: Path) -> None:
-        self._model, self._folder = model, folder
-
-    @property
-    def spec(self) -> ModelSpec:
-        return self._model.spec
-
-    @property
-    def geometry(self) -> Geometry:
-        return self._model.geometry
-
-    def note(self, message: str) -> None:
-        """Nobody is told anything in a benchmark."""
-
-    def published(self) -> nn.Module:
-        return self._model.published()
-
-    def network(self) -> nn.Module:
-        return self._model.published()
-
-    def graph(self, precision: GraphPrecision = "fp32") -> Path:
-        """As anybody would export it."""
-        import torch
-
-        if precision != "fp32":
-            raise BackendError("the published graph is exported in fp32 only.")
-        file = self._folder / f"{self._model.spec.name}-x{self._model.scale}.onnx"
-        if not file.exists():
-            sides = {0: "batch", 2: "height", 3: "width"}
-            torch.onnx.export(
-                self._model.published(),
-                (torch.rand(2, 3, 40, 41),),
-                file,
-                dynamic_shapes=(sides,),
-                external_data=False,
-                verbose=False,
-            )
-        return file
-
-    def cpu_graph(self, precision: GraphPrecision = "fp32") -> Path:
-        """No other, whatever it runs on."""
-        return self.graph(precision)
-
-    def tap_graph(self, precision: GraphPrecision = "fp32") -> None:
-        """The published form has no such taps."""
-
-    def native_weights(self) -> None:
-        """Nor is it run there."""
-
-
-def keep_freed_memory() -> bool:
-    """Let malloc keep what is freed instead of giving it back to the system; glibc only.
-
-    A network that is run operation by operation frees gigabytes in every run. What is given back
-    must be provided and zeroed again page by page, which takes as long as the network or several
-    times as long, and on a virtual machine whatever its host makes of it.
-
-    Returns:
-        Whether it does.
-    """
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (OSError, AttributeError, TypeError):  # no glibc; TypeError on Windows
-        return False
-    # No block of memory is mapped for itself, and the end of the heap is never cut off.
-    return bool(mallopt(MMAP_MAX, 0) and mallopt(TRIM_THRESHOLD, -1))
 
 
 def page_faults() -> int | None:
@@ -447,14 +373,8 @@ def _model_or_random(name: str, scale: int, folder: Path) -> tuple[LoadedModel, 
     return LoadedModel(spec=spec, scale=scale, weights=weights), file
 
 
-def _trim() -> None:
-    """Let malloc give back what is free; glibc only."""
-    with suppress(OSError, AttributeError, TypeError):
-        ctypes.CDLL(None).malloc_trim(0)
-
-
 def _reset_peak() -> None:
-    _trim()  # what earlier rows left over is not this row's
+    trim()  # what earlier rows left over is not this row's
     forget_peak()
     torch: Any = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_available():
