@@ -21,17 +21,18 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))  # Python leaves it out where PYTHONSAFEPATH is set
 
-from on_cuda_stages import PARTS, ROOT, WORK, Run, Stage, install  # noqa: E402
+from on_cuda_stages import HOME, OUT, PARTS, ROOT, Run, Stage, install  # noqa: E402
 
 PROBE = HERE / "on_cuda_probe.py"
 
-# The training program and its arguments: to be edited for the run at hand. `{seconds}` is what is
-# left to it, `{parts}` the folder of what was carried, `{out}` where its results are packed from.
+# The training queue, model:scale:seconds: to be edited for the run at hand. The pictures are tars
+# (`python -m srcli.weights.packed`) in the carried folder `train`; what was trained so far comes
+# back in pieces beside the results.
+PLAN = "asdn-base:any:150,dcls-iso:x4:150,hpinet-s:x4:90"
 TRAIN = (
-    "-m", "srcli.weights.cuda_train", "lapar-a", "-s", "4",
-    "--seconds", "{seconds}", "--data", "{parts}/train", "--out", "{out}",
-)  # fmt: skip
-TRAIN_FILES = ("weights.safetensors", "log.csv")  # of `{out}`; they come back beside the results
+    *("-m", "srcli.weights.cuda_train", "--plan", PLAN, "--data", str(PARTS / "train")),
+    *("--out", str(HOME / "runs"), "--bring", str(OUT)),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +57,7 @@ def core(sizes: Sizes) -> list[Stage]:
         Stage("machine", 15, ["nvidia-smi", "-q", "-d", "CLOCK,POWER,TEMPERATURE,MEMORY"]),
         Stage("doctor", 40, python("-m", "srcli", "doctor")),
         probe("ceilings", 30),
-        bench("lapar-c", 90, sizes, *graphs("lapar-c"), *precisions("fp32", "fp16", "bf16")),
+        bench("lapar-c", 120, sizes, *graphs("lapar-c"), *precisions("fp32", "fp16", "bf16")),
         tests(90, sizes),
         bench("lapar-a-b", 90, sizes, *graphs("lapar-a", "lapar-b"), *precisions("fp32", "fp16")),
         probe("kernels", 40),
@@ -87,8 +88,7 @@ def rtx(sizes: Sizes) -> list[Stage]:
 
 def train(sizes: Sizes) -> list[Stage]:
     """Return the training, which takes all the time that is left."""
-    command = python(*(word.replace("{parts}", str(PARTS)) for word in TRAIN))
-    return [Stage("train", 3600, command, out=WORK / "train", keep=TRAIN_FILES)]
+    return [Stage("train", 3600, python(*TRAIN))]
 
 
 GROUPS = {"core": core, "quick": quick, "rtx": rtx, "train": train}

@@ -59,14 +59,8 @@ class Stage:
     """Seconds."""
 
     command: list[str]
-    """`{seconds}` and `{out}` in it become what is left, and the stage's own folder."""
-
     json: bool = False
     """Whether its stdout is JSON; its stderr then goes to a file of its own."""
-
-    out: Path | None = None
-    keep: tuple[str, ...] = ()
-    """Files of `out` that come back uncompressed, beside what is packed."""
 
 
 class Run:
@@ -122,13 +116,11 @@ class Run:
     def _wait(self, stage: Stage) -> int | str:
         """Run a stage to its end or its limit; return its exit code, or why it has none."""
         limit = min(stage.limit, self.left - GRACE)
-        words = {"{seconds}": f"{limit:.0f}", "{out}": str(stage.out)}
-        command = [_filled(word, words) for word in stage.command]
         out, err = output(stage), error_output(stage)
         with out.open("wb") as stdout, err.open("ab" if err == out else "wb") as stderr:
             try:
                 self._process = subprocess.Popen(
-                    command,
+                    stage.command,
                     stdin=subprocess.DEVNULL,
                     stdout=stdout,
                     stderr=stderr,
@@ -138,13 +130,13 @@ class Run:
                     preexec_fn=die_with_parent,
                 )
             except OSError:
-                err.write_text(f"{command[0]} is not installed here.\n")
+                err.write_text(f"{stage.command[0]} is not installed here.\n")
                 return "missing"
             end = time.monotonic() + limit
             while (left := end - time.monotonic()) > 0:
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     return self._process.wait(min(EVERY, left))
-                self._keep(stage)
+                self._keep()
             self._stop()
             return "cut off"
 
@@ -169,16 +161,12 @@ class Run:
 
     def _note(self, stage: Stage, code: int | str, seconds: float) -> None:
         self._table[stage.name] = {"code": code, "seconds": round(seconds, 1)}
-        self._keep(stage)
+        self._keep()
 
-    def _keep(self, stage: Stage) -> None:
+    def _keep(self) -> None:
         """Pack everything; a full disk or the like must not end the run."""
         try:
             self._pack()
-            for name in stage.keep if stage.out else ():
-                if (source := Path(str(stage.out)) / name).exists():
-                    shutil.copy(source, OUT / f".{name}")
-                    (OUT / f".{name}").replace(OUT / name)
         except OSError as error:
             self.tell(f"cannot keep the results: {error}")
 
@@ -384,9 +372,3 @@ def write_json(path: Path, content: object) -> None:
     partial = path.with_suffix(".partial")
     partial.write_text(json.dumps(content, indent=1), "utf-8")
     partial.replace(path)
-
-
-def _filled(word: str, words: dict[str, str]) -> str:
-    for name, value in words.items():
-        word = word.replace(name, value)
-    return word

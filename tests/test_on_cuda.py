@@ -24,21 +24,20 @@ SCRIPT = BENCHMARKS / "on_cuda.py"
 SLEEPY = """
 import sys
 sys.path.insert(0, {benchmarks!r})
-from on_cuda_stages import Run, Stage, WORK
+from on_cuda_stages import Run, Stage
 def python(name, code, limit=30, **more):
     return Stage(name, limit, [sys.executable, "-c", code], **more)
 run = Run({seconds}, resume={resume})
 for stage in (
     python("first", "import json; print(json.dumps(dict(lines=['one'])))", json=True),
     python("failing", "print('because'); raise SystemExit(3)"),
-    python("slow", {slow!r}, limit={limit}, out=WORK / "made", keep=("best.txt",)),
+    python("slow", {slow!r}, limit={limit}),
     Stage("missing", 9, ["no-such-tool"]),
 ):
     run.stage(stage)
 sys.exit(run.end())
 """
-MAKES = "import pathlib, time; p = pathlib.Path({made!r}); p.mkdir(exist_ok=True); "
-MAKES += "(p / 'best.txt').write_text('so far'); print('begun', flush=True); time.sleep({nap})"
+SLOW = "import time; print('begun', flush=True); time.sleep({nap})"
 
 
 @pytest.fixture
@@ -48,9 +47,8 @@ def place(tmp_path):
     return os.environ | {"SRCLI_ON_CUDA": str(home), "OUT": str(out), "PYTHONPATH": ""}
 
 
-def sleepy(place, *, nap=0.0, limit=30, seconds=60, resume=False):
-    made = str(Path(place["SRCLI_ON_CUDA"]) / "results" / "made")
-    slow = MAKES.format(made=made, nap=nap)
+def sleepy(*, nap=0.0, limit=30, seconds=60, resume=False):
+    slow = SLOW.format(nap=nap)
     words = {"seconds": seconds, "resume": resume, "limit": limit, "slow": slow}
     code = SLEEPY.format(benchmarks=str(BENCHMARKS), **words)
     return [sys.executable, "-c", code]
@@ -71,19 +69,18 @@ def codes(place):
 
 
 def test_each_stage_is_run_and_told_whatever_became_of_the_others(place):
-    answer = done(sleepy(place), place)
+    answer = done(sleepy(), place)
     assert answer.returncode == 1
     assert codes(place) == {"first": 0, "failing": 3, "slow": 0, "missing": "missing"}
     table = answer.stdout.partition("\n\n")[2]
     assert re.search(r"first +0 .*\n +one\n", table)
     assert re.search(r"failing +3 .*\n +! because\n", table)
     assert "no-such-tool is not installed here" in table
-    assert (Path(place["OUT"]) / "best.txt").read_text() == "so far"
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_a_cut_off_loses_nothing_and_the_rest_is_done_later(place, number):
-    process = subprocess.Popen(sleepy(place, nap=60), env=place, stdout=subprocess.DEVNULL)
+    process = subprocess.Popen(sleepy(nap=60), env=place, stdout=subprocess.DEVNULL)
     said = Path(place["SRCLI_ON_CUDA"]) / "results" / "slow.txt"
     while not (said.exists() and said.read_text()):
         time.sleep(0.05)
@@ -92,24 +89,24 @@ def test_a_cut_off_loses_nothing_and_the_rest_is_done_later(place, number):
     process.wait()
     assert codes(place) == {"first": 0, "failing": 3, "slow": "cut off"}
     assert json.loads(packed(place)["first.json"]) == {"lines": ["one"]}
-    again = done(sleepy(place, resume=True), place)
+    again = done(sleepy(resume=True), place)
     assert re.search(r"first +ended well before", again.stdout)
     assert codes(place) == {"first": 0, "failing": 3, "slow": 0, "missing": "missing"}
 
 
 def test_a_stage_ends_at_its_limit_and_none_begins_without_time(place):
-    done(sleepy(place, nap=60, limit=0.5), place)
+    done(sleepy(nap=60, limit=0.5), place)
     assert codes(place) == {"first": 0, "failing": 3, "slow": "cut off", "missing": "missing"}
-    assert (Path(place["OUT"]) / "best.txt").exists()
-    done(sleepy(place, seconds=1), place)
+    assert packed(place)["slow.txt"] == b"begun\n"
+    done(sleepy(seconds=1), place)
     # Neither does it hide what was found before.
     assert codes(place)["first"] == 0
 
 
 def test_what_came_back_is_taken_up_on_another_machine(place):
-    done(sleepy(place), place)
+    done(sleepy(), place)
     elsewhere = place | {"SRCLI_ON_CUDA": place["SRCLI_ON_CUDA"] + "-2"}
-    assert "ended well before" in done(sleepy(elsewhere, resume=True), elsewhere).stdout
+    assert "ended well before" in done(sleepy(resume=True), elsewhere).stdout
 
 
 def test_a_machine_where_nothing_is_installed_is_told_so(place, tmp_path):

@@ -21,6 +21,11 @@ SPEEDUP = (
     "the row's own; of these ratios the median and the quartiles over the rounds in which other "
     "work kept less than a fifth of a CPU core busy, or over all (~) if those are under three"
 )
+ROOFLINE = (
+    "reached: what the measured ceilings allow, over the median. memory_ms: each layer's inputs read "
+    "and its output written once; every_pass_ms: all that PyTorch moves, operation by operation"
+)
+BURST = "on a GPU: the mean of many runs launched in a row, between two events"
 ROOF_COLUMNS = ("fps", "MP/s", "bound by", "of the roof %")
 _NUMBERS = (
     "median_ms", "p90_ms", "p99_ms", "min_ms", "mean_ms", "std_ms", "cv", "runs", "host_median_ms",
@@ -37,7 +42,7 @@ def as_dict(results: Sequence[Result], facts: Mapping[str, Any]) -> dict[str, An
     """Everything, samples included."""
     return {
         "hardware": dict(facts),
-        "definitions": {"speedup": SPEEDUP},
+        "definitions": {"speedup": SPEEDUP, "roofline": ROOFLINE, "burst_ms": BURST},
         "rows": [result.as_dict() for result in results],
         "not_measured_here": elsewhere.as_dicts(results),
     }
