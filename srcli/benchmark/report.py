@@ -22,8 +22,8 @@ SPEEDUP = (
     "work kept less than a fifth of a CPU core busy, or over all (~) if those are under three"
 )
 ROOFLINE = (
-    "reached: what the measured ceilings allow, over the median. memory_ms: each layer's inputs read "
-    "and its output written once; every_pass_ms: all that PyTorch moves, operation by operation"
+    "reached: what the measured ceilings allow, over the median; memory_ms: each layer's inputs are "
+    "read and its output written once; every_pass_ms: all that PyTorch moves, pass by pass"
 )
 BURST = "on a GPU: the mean of many runs launched in a row, between two events"
 ROOF_COLUMNS = ("fps", "MP/s", "bound by", "of the roof %")
