@@ -22,7 +22,7 @@ SPEEDUP = (
     "work kept less than a fifth of a CPU core busy, or over all (~) if those are under three"
 )
 ROOFLINE = (
-    "reached: what the measured ceilings allow, over the median; memory_ms: each layer's inputs are "
+    "reached: what the measured ceilings allow, over the median; memory_ms: each layer's inputs "
     "read and its output written once; every_pass_ms: all that PyTorch moves, pass by pass"
 )
 BURST = "on a GPU: the mean of many runs launched in a row, between two events"
