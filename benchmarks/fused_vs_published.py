@@ -25,7 +25,7 @@ from srcli.backends.native import NativeBackend
 from srcli.backends.openvino import OpenVinoBackend
 from srcli.backends.ort import OnnxRuntimeBackend, OnnxRuntimeSession
 from srcli.benchmark.hardware import hardware
-from srcli.benchmark.worker import Published
+from srcli.benchmark.published import Published
 from srcli.loading import LoadedModel, load
 
 RESULTS = Path(__file__).parent / "results"

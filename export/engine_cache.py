@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from srcli.backends.trt_engine import (
+    Shape,
     TensorRt,
     current_gpu,
     flavour_of,
@@ -25,7 +26,13 @@ from .to_tensorrt import build_engine
 _SMALLEST_SIDE = 8  # of the profile, for a graph that does not say
 
 
-def cached_engine(graph: Path, precision: str, progress: Progress | None = None) -> Path:
+def cached_engine(
+    graph: Path,
+    precision: str,
+    progress: Progress | None = None,
+    *,
+    shape: Shape | None = None,
+) -> Path:
     """The engine of a graph of ours, for this GPU and TensorRT; built if there is none yet.
 
     Of two processes that need the same engine, one builds it and the other waits. An engine that
@@ -35,6 +42,7 @@ def cached_engine(graph: Path, precision: str, progress: Progress | None = None)
         graph: An ONNX file written by srcli.
         precision: What the graph computes in, "fp32" or "fp16".
         progress: As for `build_engine`.
+        shape: NCHW, of the batches to come: where the engine is to be fastest. It takes others too.
 
     Raises:
         BackendError: TensorRT is missing or refuses the graph.
@@ -44,7 +52,7 @@ def cached_engine(graph: Path, precision: str, progress: Progress | None = None)
 
     trt, onnx = load_tensorrt(), graph.read_bytes()
     facts = _facts(onnx)
-    options = _options(facts, precision)
+    options = _options(facts, precision, shape)
     key = engine_key(
         weights_sha256=facts.get("weights_sha256", ""),
         onnx_sha256=hashlib.sha256(onnx).hexdigest(),
@@ -71,12 +79,16 @@ def cached_engine(graph: Path, precision: str, progress: Progress | None = None)
     return path
 
 
-def _options(facts: Mapping[str, str], precision: str) -> EngineOptions:
+def _options(facts: Mapping[str, str], precision: str, shape: Shape | None) -> EngineOptions:
     if precision not in ("fp32", "fp16"):
         raise BackendError(f"trt computes in fp32 or fp16, not {precision}. Choose one of them.")
-    side = int(facts.get("minimum", _SMALLEST_SIDE))
+    side, usual = int(facts.get("minimum", _SMALLEST_SIDE)), EngineOptions()
+    least, best = (1, 3, side, side), shape or usual.opt_shape
     return EngineOptions(
-        min_shape=(1, 3, side, side), precision="fp16" if precision == "fp16" else "fp32"
+        min_shape=tuple(map(min, least, best)),
+        opt_shape=best,
+        max_shape=tuple(map(max, usual.max_shape, best)),
+        precision="fp16" if precision == "fp16" else "fp32",
     )
 
 

@@ -8,6 +8,7 @@ from srcli.spec import Geometry
 SMALLEST_BUDGET, LARGEST_BUDGET = 128 << 20, 512 << 20  # bytes, of the automatic choice, a lane
 MOST_LANES = 4
 APPROXIMATE_BUDGET = 8 << 30  # where a larger tile is a better one
+DEVICE_BUDGET = 4 << 30  # on a GPU, which a larger tile keeps no busier
 
 
 def automatic_budget(geometry: Geometry | None = None, lanes: int = 1) -> int:
@@ -22,6 +23,19 @@ def automatic_budget(geometry: Geometry | None = None, lanes: int = 1) -> int:
     if free is None:
         return min(largest, LARGEST_BUDGET * lanes)
     return min(max(free // 4, SMALLEST_BUDGET), largest)
+
+
+def device_budget(free: int, geometry: Geometry) -> int:
+    """Choose the bytes that tiles may take on a device that has memory of its own.
+
+    A quarter of what is free there, at most 4 GiB; half of it where tiles only
+    approximate the whole picture.
+
+    Args:
+        free: Bytes.
+        geometry: Of the network.
+    """
+    return free // 2 if geometry.tiling == "approximate" else min(free // 4, DEVICE_BUDGET)
 
 
 def sensible_lanes(

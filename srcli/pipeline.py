@@ -25,10 +25,11 @@ from srcli.backends.base import (
     as_blind,
     as_streaming,
     cancel,
+    device_memory_of,
     limits_of,
     memory_share_of,
 )
-from srcli.budget import LARGEST_BUDGET, automatic_budget
+from srcli.budget import LARGEST_BUDGET, automatic_budget, device_budget
 from srcli.closing import Closing
 from srcli.errors import MemoryExhaustedError, SrcliError, UsageError
 from srcli.images import Picture, Pixels
@@ -82,7 +83,7 @@ class Restorer(Closing):
     """Side of a tile in input pixels, without its halo; None chooses by `memory`."""
 
     memory: int | None = None
-    """Bytes that one tile may take; None chooses by what is free."""
+    """Bytes that one tile may take; None chooses by what is free, on a GPU of its memory."""
 
     lanes: int = 1
     """How many calls of the session may be under way at once, from here or from other threads. The
@@ -93,6 +94,10 @@ class Restorer(Closing):
 
     kernel: Batch | None = field(default=None, init=False)
     """Of blind networks: the blur kernels, n x 1 x K x K, of what was restored last."""
+
+    _on_device: int | None = field(default=None, init=False)
+    """Bytes that one tile may take on a device with memory of its own; None where that is the
+    host's, or the user has chosen."""
 
     _fitting: tuple[int, int] | None = field(default=None, init=False)
     """Height and width of a window that should fit, once a larger one did not."""
@@ -110,6 +115,9 @@ class Restorer(Closing):
     def __post_init__(self) -> None:
         if self.tile is not None and self.tile < 1:
             raise UsageError(f"a tile of {self.tile} pixels is not possible. Give at least 1.")
+        free = device_memory_of(self.session)
+        if self.memory is None and free is not None:
+            self._on_device = device_budget(free, self.geometry) // self.lanes
         self.memory = (self.memory or automatic_budget(self.geometry, self.lanes)) // self.lanes
         self._pool = ThreadPoolExecutor(self.lanes, "tile")
 
@@ -567,13 +575,15 @@ class Restorer(Closing):
             return side, side
         floats = self.geometry.floats_per_pixel * memory_share_of(self.session)
         bytes_per_pixel = 4 * floats * self.scale**2 * count
-        pixels = int(self._share(NETWORK_SHARE) // bytes_per_pixel)
+        share = self._on_device or self._share(NETWORK_SHARE)
+        pixels = int(share // bytes_per_pixel)
         return choose_window(height, width, margin=self.margin, pixels=pixels)
 
     def _strip_rows(self, width: int, count: int) -> int:
         """How many input rows may be in work at once: their float output is held three times."""
         bytes_per_row = 4 * 3 * width * self.scale**2 * count
-        return self._share(ROWS_SHARE) // (3 * bytes_per_row)
+        on_host = ROWS_SHARE if self._on_device is None else NETWORK_SHARE + ROWS_SHARE
+        return self._share(on_host) // (3 * bytes_per_row)
 
     def _tell_approximate(self, height: int, width: int, window: tuple[int, int]) -> None:
         """Say once that tiles change the result, for networks that look at the whole picture."""

@@ -309,7 +309,7 @@ def test_rows_of_other_scopes_and_sizes_have_no_part_in_a_ratio():
 
 
 def foreseen(result, before=(), *, peak=0, longest=None):
-    work = Work(multiply_adds=0, elementwise=0, moved=0, peak=peak)
+    work = Work(multiply_adds=0, elementwise=0, moved=0, layers=0, peak=peak)
     truths = {result.row.subject: (None, {"fused": work})}
     runner._foresee(result, truths, [*before, result], longest)
     return result.failure

@@ -505,3 +505,14 @@ def test_a_file_that_appears_while_filters_are_drawn_stays(srcli, tmp_path, monk
     monkeypatch.setattr(filters, "_colored", lambda v: target.write_text("mine") and colored(v))
     code, _, err = srcli("filters", "--dictionary", "-o", target)
     assert (code, target.read_text()) == (2, "mine"), err
+
+
+def test_sources_that_are_not_installed_say_so():
+    """Python takes the working folder's package before an installed one."""
+    command = [sys.executable, "-S", "-m", "srcli", "models"]
+    answer = subprocess.run(
+        command, cwd=Path(__file__).parents[1], capture_output=True, text=True, check=False
+    )
+    assert answer.returncode == 3
+    assert re.search("pip install -e .*python -P -m srcli", answer.stderr)
+    assert "Traceback" not in answer.stderr

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -19,7 +20,7 @@ from packaging.requirements import Requirement
 from srcli import health, store
 from srcli.backends import BACKENDS
 from srcli.cuda import Driver, driver
-from srcli.health import Finding, backends, installed, onnx_runtime, probes
+from srcli.health import Finding, backends, gpu, installed, onnx_runtime, probes
 from srcli.health.finding import guarded
 from srcli.health.gpu import driver_finding, torch_finding
 from srcli.health.pictures import pictures
@@ -86,6 +87,7 @@ def test_this_machine_is_healthy(report):
 def test_everything_is_looked_at(report):
     found = {entry["subject"]: entry["found"] for entry in report[1]["findings"]}
     expected = {"srcli", "python", "cache", "weights", "libvips", "onnxruntime", "TensorRT"}
+    assert driver().devices or "CUDA" in found
     assert expected | {"NVIDIA driver", "backend", "onnxruntime CPU"} <= set(found)
     assert set(installed.PACKAGES) <= set(found)
     assert "all with the checksum" in found["weights"]
@@ -256,6 +258,37 @@ def test_the_graph_is_one_convolution():
 
 
 # CUDA and TensorRT.
+
+
+@pytest.mark.parametrize(
+    ("built", "says"),
+    [
+        ("None", "PyTorch for CUDA (2.9 is installed). .*https://pytorch.org/get-started"),
+        ("'13.0'", "^missing: an NVIDIA GPU with its driver. On a machine with one, install its"),
+    ],
+)
+def test_a_line_says_what_cuda_lacks_where_there_is_no_gpu(monkeypatch, tmp_path, built, says):
+    (tmp_path / "version.py").write_text(f"__version__ = '2.9'\ncuda: Optional[str] = {built}\n")
+    spec = types.SimpleNamespace(origin=str(tmp_path / "__init__.py"))
+    monkeypatch.setattr(gpu.importlib.util, "find_spec", lambda name: spec)
+    monkeypatch.setattr(gpu, "version_of", lambda name: "2.9")
+    finding = gpu.cuda_finding()
+    assert finding.status == "note"
+    line = f"{finding.found}. {finding.remedy}"
+    assert re.search(says.replace("(", r"\(").replace(")", r"\)"), line)
+    assert "\n" not in line
+
+
+def test_a_line_says_what_tensorrt_lacks_where_there_is_no_gpu(monkeypatch):
+    monkeypatch.setattr(backends, "driver", lambda: Driver(version=None))
+    for name in ("tensorrt", "tensorrt_rtx", "tensorrt_rtx_libs", "tensorrt_rtx_bindings"):
+        monkeypatch.setitem(sys.modules, name, None)
+    monkeypatch.setattr(backends.importlib.util, "find_spec", lambda name: None)
+    (finding,) = backends.tensorrt()
+    assert (finding.status, "\n" in finding.found) == ("note", False)
+    assert finding.found == "missing: TensorRT, and an NVIDIA GPU with its driver"
+    assert "pip install 'srcli[tensorrt]'" in finding.remedy
+
 
 DRIVERS = {
     "none": (Driver(version=None), "note", "on the CPU"),

@@ -74,6 +74,18 @@ def test_everything_that_matters_is_in_the_name(built: list[EngineOptions], grap
     assert len(names) == len(built) == 3
 
 
+def test_it_is_fastest_at_the_shape_that_will_run(built: list[EngineOptions], graph: Path) -> None:
+    usual = cached_engine(graph, "fp32")
+    for shape in ((1, 3, 180, 320), (16, 3, 2000, 320), (1, 3, 4, 5)):
+        assert cached_engine(graph, "fp32", shape=shape) != usual
+        assert built[-1].opt_shape == shape
+        assert all(map(int.__le__, built[-1].min_shape, shape))
+        assert all(map(int.__le__, built[0].max_shape, built[-1].max_shape))
+    assert built[1].min_shape == built[0].min_shape
+    assert cached_engine(graph, "fp32") == usual
+    assert len(built) == 4
+
+
 def test_damaged_engine_is_built_anew(built: list[EngineOptions], graph: Path) -> None:
     cached_engine(graph, "fp32").write_bytes(b"damaged")
     assert cached_engine(graph, "fp32").read_bytes() == PLAN

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from srcli.backends.base import OutOfMemory, SessionOptions
 from srcli.backends.eager import TorchSession
+from srcli.backends.ensemble import SelfEnsemble
 from srcli.errors import MemoryExhaustedError, SrcliError, UsageError
 from srcli.images import Picture
 from srcli.loading import load
@@ -235,3 +236,24 @@ def test_every_picture_fits_a_session_with_limits(size):
     restorer = Restorer(session=Narrow(), geometry=Geometry(margin=3), scale=2)
     batch = np.random.default_rng(0).random((5, 3, *size), np.float32)
     assert np.array_equal(restorer.restore(batch), batch.repeat(2, axis=2).repeat(2, axis=3))
+
+
+@pytest.mark.parametrize("tiling", ["exact", "approximate"])
+def test_on_a_gpu_tiles_are_as_large_as_its_own_memory_allows(monkeypatch, tiling):
+    class OnGpu(Identity):
+        device_memory = 80 << 30
+
+    monkeypatch.setattr("srcli.budget.free_memory", lambda: 1 << 30)
+    geometry = Geometry(margin=3, floats_per_pixel=100, tiling=tiling)
+
+    def largest(session, **options):
+        restorer = Restorer(session=session, geometry=geometry, scale=1, **options)
+        height, width = restorer._window(100_000, 100_000, 1)
+        return 400 * height * width
+
+    assert largest(Identity()) < 1 << 30
+    allowed = (4 if tiling == "exact" else 40) << 30
+    assert 0.9 * allowed < largest(OnGpu()) <= allowed
+    assert largest(SelfEnsemble(OnGpu())) == largest(OnGpu())
+    # What the user says holds.
+    assert largest(OnGpu(), memory=256 << 20) < 256 << 20

@@ -125,6 +125,15 @@ def memory_share_of(session: Session) -> float:
     return float(getattr(session, "memory_share", 1.0))
 
 
+def device_memory_of(session: Session) -> int | None:
+    """Bytes that are free on the device with memory of its own that a session computes on.
+
+    Such a session says so in `device_memory`. None where it computes in the host's memory.
+    """
+    free = getattr(session, "device_memory", None)
+    return None if free is None else int(free)
+
+
 def lanes_of(session: Session) -> int:
     """How many calls of a session may be under way at once; its attribute `lanes`, or one."""
     return int(getattr(session, "lanes", 1))
@@ -212,6 +221,9 @@ class SessionOptions:
     """How many calls are to be under way at once; see `lanes_of`."""
 
     precision: Precision = "fp32"
+
+    shape: tuple[int, int, int, int] | None = None
+    """Of the batches to come, NCHW, where it is known: an engine is built to be fastest there."""
 
     cuda_graph: bool = True
     """On CUDA: replay a network's launches as one graph. Off only to measure what that gains."""

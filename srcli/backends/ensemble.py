@@ -11,6 +11,7 @@ from srcli.backends.base import (
     Session,
     StoppedError,
     as_blind,
+    device_memory_of,
     lanes_of,
     limits_of,
     memory_share_of,
@@ -40,6 +41,7 @@ class SelfEnsemble:
         self._session = session
         self._stopped = False
         self.memory_share = memory_share_of(session)
+        self.device_memory = device_memory_of(session)
         self.lanes = lanes_of(session)
         limits = limits_of(session)
         self.min_shape: Shape | None = None

@@ -72,6 +72,9 @@ class OnnxRuntimeSession:
 
     memory_share = 1.0
 
+    waits = True
+    """What `stage` returns is done when it returns, on CUDA too."""
+
     def __init__(self, graph: Path | bytes, options: SessionOptions, *, cuda: bool = False) -> None:
         ort = runtimes.onnxruntime()
         ort.set_default_logger_severity(_FATAL_ONLY)
@@ -87,7 +90,7 @@ class OnnxRuntimeSession:
         content = graph if isinstance(graph, bytes) else graph.read_bytes()
         try:
             if cuda:
-                ort.preload_dlls()
+                runtimes.preload_cuda(ort)
             self._session: Any = ort.InferenceSession(content, settings, providers=_providers(cuda))
         except Exception as error:  # ONNX Runtime's own exceptions share no base class
             raise BackendError(

@@ -39,6 +39,11 @@ class Work:
     moved: int
     """Bytes read and written in float32 if every operation goes through memory."""
 
+    layers: int
+    """Bytes in float32 if only layers (convolutions, matrix products) do: each reads its inputs and
+    writes its output once. What comes between them is taken for a part of them, and what makes the
+    network's output of the last ones for one more layer."""
+
     peak: int
     """Most bytes in float32 that intermediate results, input and output hold at once."""
 
@@ -46,7 +51,9 @@ class Work:
 class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.multiply_adds = self.elementwise = self.moved = self.peak = 0
+        self.multiply_adds = self.elementwise = self.moved = self.layers = self.peak = 0
+        self._sources: dict[int, frozenset[int]] = {}  # layers that a tensor in memory stems from
+        self._unread: list[int] = []  # bytes of each layer's output until another layer reads it
         self._alive: dict[int, StorageWeakRef] = {}
         self._sizes: dict[int, int] = {}
 
@@ -60,16 +67,43 @@ class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         out = func(*args, **(kwargs or {}))
         name = func.overloadpacket.__name__
         results = _tensors([out])
+        read = _tensors(args)
+        stems = frozenset[int]().union(*(self._stems(tensor) for tensor in read))
         self._hold(results)
         if name in _VIEWS:
+            self._note(results, stems)
             return out
         numbers = sum(t.numel() for t in results)
-        self.moved += 4 * (numbers + sum(t.numel() for t in _tensors(args)))
+        self.moved += 4 * (numbers + sum(t.numel() for t in read))
         products = _multiply_adds(name, args, results)
+        self._note(results, self._layer(read, numbers, stems) if products else stems)
         self.multiply_adds += products
         if not products:
             self.elementwise += numbers
         return out
+
+    def finish(self, output: Tensor) -> None:
+        """Count what makes the network's output of layers that no other layer reads."""
+        left = [self._unread[layer] for layer in self._stems(output)]
+        if sum(left) != 4 * output.numel():  # otherwise the last layer has written it
+            self.layers += sum(left) + 4 * output.numel()
+
+    def _layer(self, read: Sequence[Tensor], numbers: int, stems: frozenset[int]) -> frozenset[int]:
+        """Count a layer that writes so many numbers; return what its output stems from."""
+        self.layers += 4 * (numbers + sum(tensor.numel() for tensor in read))
+        for layer in stems:
+            self._unread[layer] = 0
+        self._unread.append(4 * numbers)
+        return frozenset((len(self._unread) - 1,))
+
+    def _stems(self, tensor: Tensor) -> frozenset[int]:
+        storage = StorageWeakRef(tensor.untyped_storage())  # type: ignore[no-untyped-call]
+        return self._sources.get(storage.cdata, frozenset())
+
+    def _note(self, results: Sequence[Tensor], stems: frozenset[int]) -> None:
+        for result in results:
+            storage = StorageWeakRef(result.untyped_storage())  # type: ignore[no-untyped-call]
+            self._sources[storage.cdata] = stems
 
     def _hold(self, results: Sequence[Tensor]) -> None:
         """Note which memory is in use after an operation."""
@@ -80,6 +114,7 @@ class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         gone = [key for key, ref in self._alive.items() if ref.expired()]  # type: ignore[no-untyped-call]
         for key in gone:
             del self._alive[key], self._sizes[key]
+            self._sources.pop(key, None)
         self.peak = max(self.peak, sum(self._sizes.values()))
 
 
@@ -87,8 +122,14 @@ def count(network: nn.Module, shape: tuple[int, int, int, int]) -> Work:
     """The work of one run on a batch of this shape, NCHW. The network is moved to `meta`."""
     network = network.to("meta")
     with torch.no_grad(), _Counter() as counter:
-        network(torch.empty(shape, device="meta"))
-    return Work(counter.multiply_adds, counter.elementwise, counter.moved, counter.peak)
+        counter.finish(network(torch.empty(shape, device="meta")))
+    return Work(
+        multiply_adds=counter.multiply_adds,
+        elementwise=counter.elementwise,
+        moved=counter.moved,
+        layers=counter.layers,
+        peak=counter.peak,
+    )
 
 
 def _multiply_adds(name: str, args: Sequence[Any], results: Sequence[Tensor]) -> int:

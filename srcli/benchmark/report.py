@@ -7,10 +7,9 @@ import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from srcli.benchmark import elsewhere
 from srcli.benchmark.rows import Result
 from srcli.registry import get_model
-
-PAPER_OUTPUT = (1280, 720)
 
 COLUMNS = (
     "model", "graph", "backend", "precision", "scope", "output", "median ms", "p90", "p99", "CV %",
@@ -22,11 +21,16 @@ SPEEDUP = (
     "the row's own; of these ratios the median and the quartiles over the rounds in which other "
     "work kept less than a fifth of a CPU core busy, or over all (~) if those are under three"
 )
+ROOFLINE = (
+    "reached: what the measured ceilings allow, over the median; memory_ms: each layer's inputs "
+    "read and its output written once; every_pass_ms: all that PyTorch moves, pass by pass"
+)
+BURST = "on a GPU: the mean of many runs launched in a row, between two events"
 ROOF_COLUMNS = ("fps", "MP/s", "bound by", "of the roof %")
 _NUMBERS = (
     "median_ms", "p90_ms", "p99_ms", "min_ms", "mean_ms", "std_ms", "cv", "runs", "host_median_ms",
-    "frames_per_second", "megapixels_per_second", "speedup", "page_faults_per_run", "multiply_adds",
-    "error", "tolerance",
+    "burst_ms", "frames_per_second", "megapixels_per_second", "speedup", "page_faults_per_run",
+    "multiply_adds", "error", "tolerance",
 )  # fmt: skip
 _NAMES = (
     "model", "scale", "graph", "backend", "precision", "height", "width", "batch", "scope",
@@ -38,20 +42,23 @@ def as_dict(results: Sequence[Result], facts: Mapping[str, Any]) -> dict[str, An
     """Everything, samples included."""
     return {
         "hardware": dict(facts),
-        "definitions": {"speedup": SPEEDUP},
+        "definitions": {"speedup": SPEEDUP, "roofline": ROOFLINE, "burst_ms": BURST},
         "rows": [result.as_dict() for result in results],
+        "not_measured_here": elsewhere.as_dicts(results),
     }
 
 
-def columns(*, paper: bool, roof: bool) -> list[str]:
+def columns(*, paper: bool, roof: bool, burst: bool = False) -> list[str]:
     """Headings of `cells`."""
     shown = list(COLUMNS)
+    if burst:
+        shown.insert(shown.index("p90"), "burst ms")
     if roof:
         shown[-2:-2] = ROOF_COLUMNS
     return [*shown, "paper ms"] if paper else shown
 
 
-def cells(result: Result, *, paper: bool, roof: bool) -> list[str]:
+def cells(result: Result, *, paper: bool, roof: bool, burst: bool = False) -> list[str]:
     """One row of the table."""
     row, summary = result.row, result.summary
     width, height = row.output
@@ -75,7 +82,9 @@ def cells(result: Result, *, paper: bool, roof: bool) -> list[str]:
         row.precision,
         row.scope,
         size,
-        *times,
+        *times[:1],
+        *((_time(result.burst) if result.burst is not None else "",) if burst else ()),
+        *times[1:],
         _speedup(result),
         _quartiles(result),
         f"{result.multiply_adds / 1e9:.1f}" if result.multiply_adds else "",
@@ -100,7 +109,7 @@ def _quartiles(result: Result) -> str:
 def paper_latency(result: Result) -> str:
     """The paper's own milliseconds, where it measured this."""
     row = result.row
-    if row.graph != "published" or row.output != PAPER_OUTPUT or row.batch != 1:
+    if row.graph != "published" or row.output != elsewhere.OUTPUT or row.batch != 1:
         return ""
     latency = get_model(row.model).latency.get(row.scale)
     return "" if latency is None else f"{latency:.1f}"
@@ -149,6 +158,27 @@ def conditions(facts: Mapping[str, Any]) -> list[str]:
                 "depend on that work"
             )
     return lines
+
+
+def notes(results: Sequence[Result]) -> list[str]:
+    """How rows were timed that ran on a GPU, for people; nothing where none did."""
+    said = []
+    waiting = {
+        result.row.backend
+        for result in results
+        if result.facts.get("clock") == "host" and result.facts.get("device") != "cpu"
+    }
+    if waiting:
+        said.append(
+            f"{', '.join(sorted(waiting))} on the GPU: by the host's clock, from the call to its "
+            "return; the launch and the waiting are in it"
+        )
+    if any(result.bursts for result in results):
+        said.append(
+            "milliseconds on the GPU: by its own events around one run, launched before the first "
+            "event is due; burst ms: the mean of many runs launched in a row"
+        )
+    return said
 
 
 _ALLOCATORS = {

@@ -62,7 +62,10 @@ class Result:
     """Milliseconds, by round: the rows took turns."""
 
     host: list[float] = field(default_factory=list)
-    """On CUDA: wall-clock milliseconds from launch to the end, while the events measured."""
+    """On CUDA: wall-clock milliseconds from launch to the end, of runs of their own."""
+
+    bursts: list[float] = field(default_factory=list)
+    """On CUDA, by round: milliseconds of a run, as the mean of many that were launched in a row."""
 
     error: float | None = None
     """Largest difference from the published float32 network, relative to its largest value."""
@@ -105,6 +108,11 @@ class Result:
         return percentile(self.speedups, 25), percentile(self.speedups, 75)
 
     @property
+    def burst(self) -> float | None:
+        """Median over rounds."""
+        return percentile(self.bursts, 50) if self.bursts else None
+
+    @property
     def samples(self) -> list[float]:
         return [sample for samples in self.rounds for sample in samples]
 
@@ -139,6 +147,7 @@ class Result:
                 "frames_per_second": row.batch / seconds,
                 "megapixels_per_second": row.megapixels / seconds,
                 "host_median_ms": summarise(self.host).median if self.host else None,
+                "burst_ms": self.burst,
             }
         return {
             **asdict(row),

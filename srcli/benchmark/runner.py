@@ -67,8 +67,8 @@ def measure(
         seconds: To spend on rounds, a last one for warming up included; at least three are timed
             however long they take.
         threads: CPU threads of every backend; None for each one's own choice.
-        apart: Only rows that compute the same take turns; the next ones get new processes, and
-            `seconds` is divided among them. For sweeps: so no size holds another's memory.
+        apart: Only rows that compute the same take turns; they are closed before the next ones,
+            and `seconds` is divided among them. For sweeps: so no size holds another's memory.
         longest: Leave out rows of which one run takes more seconds than this, or would at the
             pace of the largest one before.
         habits: Of the workers.
@@ -85,16 +85,17 @@ def measure(
         with Worker(habits) as reference:
             truths = _truths(rows, reference, Path(name), tell)
             ceilings: dict[str, float] = reference.ask("ceilings")
-        for group in groups:
-            for result in group:
-                _foresee(result, truths, results, longest)
-            with _Workers(habits) as workers:
+        with _Workers(habits) as workers:
+            for group in groups:
+                for result in group:
+                    _foresee(result, truths, results, longest)
                 _open_all(group, workers, truths, threads, tell)
                 _take_turns(group, workers, seconds / len(groups), longest, tell)
-            _compare(group)
-            _roof(group, truths, ceilings)
-            for result in group:
-                finished(result)
+                workers.clear()
+                _compare(group)
+                _roof(group, truths, ceilings)
+                for result in group:
+                    finished(result)
     return Measurement(results=results, ceilings=ceilings)
 
 
@@ -221,6 +222,8 @@ def _take_turns(
             result.rounds.append(taken.samples)
             result.others.append(taken.others)
             result.host += taken.host
+            if taken.burst is not None:
+                result.bursts.append(taken.burst)
             if taken.faults is not None:
                 result.faults.append(taken.faults)
 
@@ -270,7 +273,11 @@ def _same(first: Row, second: Row) -> bool:
 
 
 def _roof(results: Sequence[Result], truths: Truths, ceilings: Mapping[str, float]) -> None:
-    """What the device's measured ceilings allow each row, and which of them binds."""
+    """What the device's measured ceilings allow each row, and which of them binds.
+
+    Memory: each layer's input read and output written once. What a network moves that is run
+    operation by operation is told besides.
+    """
     for result in results:
         truth = truths[result.row.subject]
         if isinstance(truth, str) or result.row.graph not in truth[1]:
@@ -281,14 +288,17 @@ def _roof(results: Sequence[Result], truths: Truths, ceilings: Mapping[str, floa
         rate = rate or ceilings["fp32_multiply_adds_per_second"]
         half = 2 if result.row.precision != "fp32" else 1
         computing = 1e3 * (work.multiply_adds + work.elementwise / 2) / rate
-        moving = 1e3 * work.moved / half / ceilings["copy_bytes_per_second"]
+        moving = 1e3 * work.layers / half / ceilings["copy_bytes_per_second"]
+        passing = 1e3 * work.moved / half / ceilings["copy_bytes_per_second"]
         attainable = max(computing, moving)
         summary = result.summary
         result.roofline = {
+            "bytes_of_layers": work.layers // half,
             "bytes_moved": work.moved // half,
             "bytes_at_once": work.peak // half,
             "compute_ms": computing,
             "memory_ms": moving,
+            "every_pass_ms": passing,
             "bound": "compute" if computing >= moving else "memory",
             "reached": attainable / summary.median if summary else None,
         }
@@ -351,6 +361,14 @@ class _Workers:
         if row.backend not in self._processes:
             self._processes[row.backend] = self._stack.enter_context(Worker(self._habits))
         return self._processes[row.backend]
+
+    def clear(self) -> None:
+        """Close all rows; a process that cannot do that is replaced when it is next needed."""
+        for backend, worker in list(self._processes.items()):
+            try:
+                worker.ask("clear")
+            except WorkerFailed:
+                del self._processes[backend]
 
     def __enter__(self) -> _Workers:
         return self

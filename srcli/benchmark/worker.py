@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import ctypes
+import gc
 import importlib
 import os
 import signal
+import statistics
 import sys
 import tempfile
 import time
@@ -22,19 +23,19 @@ from numpy.typing import NDArray
 
 from srcli.backends import get_backend
 from srcli.backends.base import Batch, Model, Session, SessionOptions
-from srcli.benchmark.memory import forget_peak, peak_bytes
+from srcli.benchmark.events import between_events
+from srcli.benchmark.memory import forget_peak, keep_freed_memory, peak_bytes, trim
+from srcli.benchmark.published import Published
 from srcli.benchmark.rows import Row
 from srcli.errors import BackendError, SrcliError, WeightsError, first_line
 from srcli.loading import LoadedModel, load
 from srcli.registry import get_model
 from srcli.resample import resize
-from srcli.spec import Geometry, GraphPrecision, ModelSpec, Scale
+from srcli.spec import Geometry, Scale
 from srcli.store import weights_from_file
 from srcli.timing import Step, clock, for_a_while
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from srcli.benchmark.counting import Work
 
 # Correctness is judged on an input of at most so many output pixels: the published network takes
@@ -42,7 +43,9 @@ if TYPE_CHECKING:
 JUDGED_PIXELS = 640 * 360
 WARM_UP = 0.3  # seconds, at least one run
 FLUSH = 256 << 20  # bytes; more than any L2 cache
-TRIM_THRESHOLD, MMAP_MAX = -1, -4  # numbers of options in glibc's malloc.h
+BURST = 50.0  # milliseconds of runs in a row, in each turn
+MOST_IN_BURST = 100
+HOST_RUNS = 3  # in each turn, timed by the host's clock
 
 FileRoute = Callable[[Session, Geometry, Scale, Sequence[NDArray[np.uint8]], Path], Step]
 """Writes pictures (H x W x 3) into a folder, and returns what restores them from file to file."""
@@ -78,7 +81,10 @@ class Taken:
     """Milliseconds by the row's clock."""
 
     host: list[float]
-    """On CUDA: milliseconds by the host's clock."""
+    """On CUDA: milliseconds by the host's clock, from the launch to the end."""
+
+    burst: float | None
+    """On CUDA: milliseconds of a run, as the mean of many that are launched in a row."""
 
     faults: float | None
     """Page faults in one run; None where the system does not count them."""
@@ -160,6 +166,7 @@ class Worker:
         """
         model = _model(row, truth)
         options = SessionOptions(
+            shape=(row.batch, 3, row.height, row.width),
             threads=threads,
             precision=row.precision,  # type: ignore[arg-type]  # checked by the command line
             cuda_graph=row.cuda_graph,
@@ -178,8 +185,9 @@ class Worker:
             "tolerance": model.spec.tolerance_for(row.precision),
             "facts": {
                 **getattr(session, "facts", {}),
+                "clock": "events" if opened.by_events else "host",
                 "allocator": self._allocator,
-                **_peak(opened.on_cuda),
+                **_peak(opened.by_events),
             },
             "weights": "random" if truth.weights else model.weights.sha256,
         }
@@ -201,40 +209,44 @@ class Worker:
     def sample(self, row: Row, seconds: float) -> Taken:
         """Run a row for a while."""
         opened = self._open[row]
-        opened.host.clear()
         faults, others, started = page_faults(), cpu_of_others(), time.perf_counter()
         samples = for_a_while(opened.sample, seconds)
         elapsed = time.perf_counter() - started
         faults_after, others_after = page_faults(), cpu_of_others()
         return Taken(
             samples=samples,
-            host=list(opened.host),
+            host=opened.host_times(),
+            burst=opened.burst(statistics.median(samples)),
             faults=None
             if faults is None or faults_after is None
             else (faults_after - faults) / len(samples),
             # A GPU does not mind what the CPU is busy with.
             others=None
-            if opened.on_cuda or others is None or others_after is None
+            if opened.by_events or others is None or others_after is None
             else max(0.0, others_after - others) / elapsed,
         )
 
-    def end(self) -> None:
-        """Close all sessions and leave nothing behind."""
+    def clear(self) -> None:
+        """Close all sessions and give back their memory: other rows follow."""
         for opened in self._open.values():
             opened.session.close()
+        self._open.clear()
+        gc.collect()
+        torch: Any = sys.modules.get("torch")
+        if torch is not None and torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        trim()
+
+    def end(self) -> None:
+        """Close all sessions and leave nothing behind."""
+        self.clear()
         self._folder.cleanup()
 
     def ceilings(self) -> dict[str, float]:
         """What the device can do at best: bytes copied per second, multiply-adds per second."""
-        import torch
+        from srcli.benchmark.ceilings import ceilings
 
-        cuda = torch.cuda.is_available()
-        device = torch.device("cuda" if cuda else "cpu")
-        rates = {"copy_bytes_per_second": _copy_rate(device)}
-        for precision, dtype in (("fp32", torch.float32), ("fp16", torch.float16)):
-            if cuda or precision == "fp32":
-                rates[f"{precision}_multiply_adds_per_second"] = _matrix_rate(device, dtype)
-        return rates
+        return ceilings()
 
 
 class _Open:
@@ -242,106 +254,51 @@ class _Open:
 
     def __init__(self, session: Session, row: Row, step: Step) -> None:
         self.session, self._step = session, step
-        self.host: list[float] = []
         device = str(getattr(session, "facts", {}).get("device", "cpu"))
         staged = hasattr(session, "stage") and row.scope == "network"
         self.on_cuda = device != "cpu" and staged
+        # Events of a stream tell nothing of what was launched on another and waited for.
+        self.by_events = self.on_cuda and not getattr(session, "waits", False)
         self._flush: Any = None
-        if self.on_cuda and row.cold:
+        if self.by_events and row.cold:
             import torch
 
             self._flush = torch.empty(FLUSH, dtype=torch.uint8, device="cuda")
 
     def sample(self) -> float:
-        return self._event_time() if self.on_cuda else clock(self._step)
+        return self._between_events(1) if self.by_events else clock(self._step)
 
-    def _event_time(self) -> float:
+    def burst(self, single: float) -> float | None:
+        """Milliseconds of a run among many, each of which takes about `single` alone."""
+        if not self.by_events or self._flush is not None:
+            return None
+        return self._between_events(max(3, min(MOST_IN_BURST, int(BURST / max(single, 1e-3)))))
+
+    def host_times(self) -> list[float]:
+        """Milliseconds from the launch of a run to its end, on CUDA."""
+        if not self.by_events:
+            return []
+        return [clock(self._to_the_end) for _ in range(HOST_RUNS)]
+
+    def _to_the_end(self) -> None:
+        self._step()
+        self._stream.synchronize()
+
+    @property
+    def _stream(self) -> Any:
         import torch
 
-        stream = getattr(self.session, "stream", None) or torch.cuda.current_stream()
-        start, end = _event(), _event()
-        with torch.cuda.stream(stream):
+        return getattr(self.session, "stream", None) or torch.cuda.current_stream()
+
+    def _between_events(self, runs: int) -> float:
+        """Milliseconds of a run, of so many in a row."""
+        import torch
+
+        with torch.cuda.stream(self._stream):
             if self._flush is not None:
                 self._flush.zero_()
             torch.cuda.synchronize()
-            started = time.perf_counter()
-            start.record(stream)
-            self._step()
-            end.record(stream)
-            end.synchronize()
-        self.host.append(1e3 * (time.perf_counter() - started))
-        return float(start.elapsed_time(end))
-
-
-class Published:
-    """A model in its published form, in whichever shape a backend asks for."""
-
-    def __init__(self, model: LoadedModel, folder: Path) -> None:
-        self._model, self._folder = model, folder
-
-    @property
-    def spec(self) -> ModelSpec:
-        return self._model.spec
-
-    @property
-    def geometry(self) -> Geometry:
-        return self._model.geometry
-
-    def note(self, message: str) -> None:
-        """Nobody is told anything in a benchmark."""
-
-    def published(self) -> nn.Module:
-        return self._model.published()
-
-    def network(self) -> nn.Module:
-        return self._model.published()
-
-    def graph(self, precision: GraphPrecision = "fp32") -> Path:
-        """As anybody would export it."""
-        import torch
-
-        if precision != "fp32":
-            raise BackendError("the published graph is exported in fp32 only.")
-        file = self._folder / f"{self._model.spec.name}-x{self._model.scale}.onnx"
-        if not file.exists():
-            sides = {0: "batch", 2: "height", 3: "width"}
-            torch.onnx.export(
-                self._model.published(),
-                (torch.rand(2, 3, 40, 41),),
-                file,
-                dynamic_shapes=(sides,),
-                external_data=False,
-                verbose=False,
-            )
-        return file
-
-    def cpu_graph(self, precision: GraphPrecision = "fp32") -> Path:
-        """No other, whatever it runs on."""
-        return self.graph(precision)
-
-    def tap_graph(self, precision: GraphPrecision = "fp32") -> None:
-        """The published form has no such taps."""
-
-    def native_weights(self) -> None:
-        """Nor is it run there."""
-
-
-def keep_freed_memory() -> bool:
-    """Let malloc keep what is freed instead of giving it back to the system; glibc only.
-
-    A network that is run operation by operation frees gigabytes in every run. What is given back
-    must be provided and zeroed again page by page, which takes as long as the network or several
-    times as long, and on a virtual machine whatever its host makes of it.
-
-    Returns:
-        Whether it does.
-    """
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (OSError, AttributeError, TypeError):  # no glibc; TypeError on Windows
-        return False
-    # No block of memory is mapped for itself, and the end of the heap is never cut off.
-    return bool(mallopt(MMAP_MAX, 0) and mallopt(TRIM_THRESHOLD, -1))
+            return between_events(self._step, runs)
 
 
 def page_faults() -> int | None:
@@ -416,16 +373,8 @@ def _model_or_random(name: str, scale: int, folder: Path) -> tuple[LoadedModel, 
     return LoadedModel(spec=spec, scale=scale, weights=weights), file
 
 
-def _event() -> Any:
-    import torch
-
-    return torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
-
-
 def _reset_peak() -> None:
-    # What earlier rows left over is not this row's.
-    with suppress(OSError, AttributeError, TypeError):
-        ctypes.CDLL(None).malloc_trim(0)
+    trim()  # what earlier rows left over is not this row's
     forget_peak()
     torch: Any = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_available():
@@ -441,32 +390,3 @@ def _peak(on_cuda: bool) -> dict[str, Any]:
         torch: Any = importlib.import_module("torch")
         found["device_peak_mib"] = torch.cuda.max_memory_allocated() >> 20
     return found
-
-
-def _copy_rate(device: Any) -> float:
-    import torch
-
-    source = torch.ones(1 << 26, dtype=torch.uint8, device=device)
-    target = torch.empty_like(source)
-    return 2 * source.numel() / _best(lambda: target.copy_(source), device)
-
-
-def _matrix_rate(device: Any, dtype: Any) -> float:
-    import torch
-
-    side = 4096 if device.type == "cuda" else 1024
-    left = torch.ones(side, side, dtype=dtype, device=device)
-    return float(side**3 / _best(lambda: left @ left, device))
-
-
-def _best(step: Callable[[], object], device: Any) -> float:
-    """Seconds of the fastest of several runs: a ceiling, not a habit."""
-    import torch
-
-    def run() -> None:
-        step()
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-
-    run()
-    return min(for_a_while(lambda: clock(run), 0.3)) / 1e3

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 FAILED = 1
 EIGHT_BITS = (("fused", "openvino"), ("fused", "ort"))  # what computes in them
+# Backends that are measured in a precision unless it was asked for.
+_USUAL = {"fp16": (["torch"], ["trt"]), "bf16": (["torch"],)}
 PAPER_MODELS = ("lapar-a", "lapar-b", "lapar-c")
 SWEEP_MODELS = ("lapar-c",)
 SWEEP_SIZES = ("640x360", "960x540", "1280x720", "1920x1080", "3840x2160")
@@ -68,7 +70,7 @@ LONGEST = 10.0  # seconds of one run, in a sweep
         "precisions",
         multiple=True,
         type=click.Choice(("fp32", "fp16", "bf16", "int8")),
-        help="May be repeated.  [default: fp32, and fp16 on CUDA]",
+        help="May be repeated.  [default: fp32, on CUDA also fp16 and bf16]",
     ),
     click.option(
         "--graph",
@@ -219,7 +221,7 @@ def _bench(
     **wishes: Any,
 ) -> int | None:
     from srcli import console
-    from srcli.benchmark import report
+    from srcli.benchmark import elsewhere, report
     from srcli.benchmark.hardware import hardware, state
     from srcli.benchmark.runner import check, measure
     from srcli.benchmark.worker import Habits
@@ -253,7 +255,11 @@ def _bench(
     results = measured.results
     facts = {**facts, "after": state(), "threads": threads, "ceilings": measured.ceilings}
     check(results)
-    shown = {"paper": _has_paper_rows(results), "roof": roofline or sweep}
+    shown = {
+        "paper": _has_paper_rows(results),
+        "roof": roofline or sweep,
+        "burst": any(result.bursts for result in results),
+    }
     headings = report.columns(**shown)
     cells = [report.cells(result, **shown) for result in results]
     if as_json:
@@ -264,7 +270,9 @@ def _bench(
         console.result(report.to_markdown(headings, cells).rstrip())
     else:
         console.table(headings, cells, title=_title(rows))
-        for line in report.conditions(facts):
+        if others := elsewhere.figures(results):
+            console.table(elsewhere.HEADINGS, [elsewhere.cells(figure) for figure in others])
+        for line in [*report.conditions(facts), *report.notes(results)]:
             console.note(line)
     if plot is not None:
         from srcli.benchmark.plot import plot as draw
@@ -392,13 +400,19 @@ def _kinds(
         # Unless asked for, the published graph runs where papers run it.
         everywhere = [b.name for b in usable] if graph == "fused" else ["torch"]
         for name in backends or (["auto"] if sweep else everywhere):
-            for precision in precisions or (("fp32", "fp16") if cuda else ("fp32",)):
+            for precision in precisions or _usual_precisions(cuda, sweep):
                 offered = usable if name == "auto" else [get_backend(name)]
                 able = [b.name for b in offered if _runs(b, spec, graph, precision)][:1]
-                if not precisions and precision == "fp16" and able not in (["torch"], ["trt"]):
+                if not precisions and able not in _USUAL.get(precision, (able,)):
                     continue
                 for backend in able:
                     yield {"graph": graph, "backend": backend, "precision": precision}
+
+
+def _usual_precisions(cuda: bool, sweep: bool) -> tuple[str, ...]:
+    if not cuda:
+        return ("fp32",)
+    return ("fp32", "fp16") if sweep else ("fp32", "fp16", "bf16")
 
 
 def _runs(backend: Backend, spec: ModelSpec, graph: str, precision: str) -> bool:

@@ -9,6 +9,8 @@ from srcli.cuda import driver
 from srcli.errors import BackendError
 from srcli.health.finding import Finding, Status, told
 
+_INSTALL = "On a machine with one, run `pip install 'srcli[tensorrt]'`."
+
 
 def tensorrt() -> Iterator[Finding]:
     """Whether TensorRT loads; without a GPU it is nothing that is missed."""
@@ -23,13 +25,20 @@ def tensorrt() -> Iterator[Finding]:
         if driver().devices:
             open_runtime(trt, host_code=False)
     except BackendError as error:
-        yield told("TensorRT", serious, error)
+        if present or driver().devices:
+            yield told("TensorRT", serious, error)
+        else:
+            yield _missing("missing: TensorRT, and an NVIDIA GPU with its driver", _INSTALL)
         return
     if driver().devices:
         yield Finding(subject="TensorRT", status="ok", found=label)
     else:
-        found = f"{label}, which needs an NVIDIA GPU to run"
-        yield Finding(subject="TensorRT", status="note", found=found)
+        found = f"{label}, which builds engines here; missing to run them: an NVIDIA GPU with its "
+        yield _missing(f"{found}driver", "Run `srcli export --trt` on a machine with one.")
+
+
+def _missing(found: str, remedy: str) -> Finding:
+    return Finding(subject="TensorRT", status="note", found=found, remedy=remedy)
 
 
 def compiled_part() -> Iterator[Finding]:

@@ -7,11 +7,13 @@ import os
 import re
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from srcli.cuda import Driver, driver
 from srcli.errors import first_line
 from srcli.health.finding import Finding, count, megabytes
+from srcli.health.installed import version_of
 
 _NO_DEVICE = 100  # CUDA_ERROR_NO_DEVICE
 
@@ -20,6 +22,8 @@ def gpu() -> Iterator[Finding]:
     """The driver; where it has a GPU, also whether PyTorch computes on it."""
     found = driver()
     yield driver_finding(found)
+    if not found.devices and found.error in (0, _NO_DEVICE):
+        yield cuda_finding()
     if found.devices and importlib.util.find_spec("torch") is not None:
         yield torch_finding(found)
 
@@ -31,7 +35,6 @@ def driver_finding(found: Driver) -> Finding:
             subject="NVIDIA driver",
             status="note",
             found="none; everything runs on the CPU",
-            remedy="If there is an NVIDIA GPU, install its driver.",
         )
     version = "CUDA {}.{}".format(*found.version)
     if found.error and found.error != _NO_DEVICE:
@@ -52,6 +55,31 @@ def driver_finding(found: Driver) -> Finding:
     return Finding(
         subject="NVIDIA driver", status="ok", found=f"{version}, {count(found.devices, 'GPU')}"
     )
+
+
+def cuda_finding() -> Finding:
+    """What computing on CUDA lacks on a machine without a GPU, and how to get it."""
+    built = _cuda_of_torch()
+    missing = "an NVIDIA GPU with its driver"
+    remedy = "On a machine with one, install its driver"
+    if built is None:
+        version = version_of("torch")
+        missing += f", and PyTorch for CUDA ({version or 'none'} is installed)"
+        remedy += ", then PyTorch for CUDA as https://pytorch.org/get-started says"
+    return Finding(subject="CUDA", status="note", found=f"missing: {missing}", remedy=f"{remedy}.")
+
+
+def _cuda_of_torch() -> str | None:
+    """The CUDA that PyTorch was built for, without importing it; None without any."""
+    spec = importlib.util.find_spec("torch")
+    if spec is None or spec.origin is None:
+        return None
+    try:
+        text = Path(spec.origin).with_name("version.py").read_text("utf-8")
+    except OSError:
+        return None
+    found = re.search(r"^cuda\b[^=\n]*= *['\"]([^'\"]+)", text, re.MULTILINE)
+    return None if found is None else found[1]
 
 
 def torch_finding(found: Driver) -> Finding:

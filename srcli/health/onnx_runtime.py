@@ -67,8 +67,7 @@ def _repair() -> str:
 def _preload(ort: Any) -> None:
     """Load what other packages bring for the providers: CUDA's libraries, TensorRT."""
     # Whatever goes wrong here, the provider itself will say what it misses.
-    with suppress(Exception):
-        ort.preload_dlls()
+    runtimes.preload_cuda(ort)
     with suppress(Exception):
         importlib.import_module("tensorrt")
 

@@ -1,0 +1,66 @@
+"""A model as its paper publishes it, for backends that take any model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from srcli.errors import BackendError
+from srcli.loading import LoadedModel
+from srcli.spec import Geometry, GraphPrecision, ModelSpec
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+class Published:
+    """A model in its published form, in whichever shape a backend asks for."""
+
+    def __init__(self, model: LoadedModel, folder: Path) -> None:
+        self._model, self._folder = model, folder
+
+    @property
+    def spec(self) -> ModelSpec:
+        return self._model.spec
+
+    @property
+    def geometry(self) -> Geometry:
+        return self._model.geometry
+
+    def note(self, message: str) -> None:
+        """Nobody is told anything in a benchmark."""
+
+    def published(self) -> nn.Module:
+        return self._model.published()
+
+    def network(self) -> nn.Module:
+        return self._model.published()
+
+    def graph(self, precision: GraphPrecision = "fp32") -> Path:
+        """As anybody would export it."""
+        import torch
+
+        if precision != "fp32":
+            raise BackendError("the published graph is exported in fp32 only.")
+        file = self._folder / f"{self._model.spec.name}-x{self._model.scale}.onnx"
+        if not file.exists():
+            sides = {0: "batch", 2: "height", 3: "width"}
+            torch.onnx.export(
+                self._model.published(),
+                (torch.rand(2, 3, 40, 41),),
+                file,
+                dynamic_shapes=(sides,),
+                external_data=False,
+                verbose=False,
+            )
+        return file
+
+    def cpu_graph(self, precision: GraphPrecision = "fp32") -> Path:
+        """No other, whatever it runs on."""
+        return self.graph(precision)
+
+    def tap_graph(self, precision: GraphPrecision = "fp32") -> None:
+        """The published form has no such taps."""
+
+    def native_weights(self) -> None:
+        """Nor is it run there."""
