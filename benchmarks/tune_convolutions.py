@@ -29,6 +29,10 @@ from srcli.backends.tunings import Role, key
 PICTURE = (180, 320)  # enlarged by 4: 1280 x 720
 LAUNCHES = 20  # in one graph
 MOST_SHARED = 200 << 10
+# Blocks, warps and stages. Without a second stage, loads go through the first level of the cache.
+PROGRAMS = ((64, 4, 1), (64, 4, 3), (128, 4, 1), (128, 4, 3), (128, 8, 3))
+BLOCKS = ((1, 1), (1, 2), (1, 4), (2, 2))  # rows and columns of pixels
+NARROW = 16  # channels up to which single pixels are not worth trying
 
 
 @dataclass(frozen=True)
@@ -77,21 +81,21 @@ def layers(model: str) -> list[Layer]:
 def candidates(layer: Layer, dtype: torch.dtype) -> Iterator[Tuning]:
     """Give all ways that are worth trying."""
     size = 4 if dtype == torch.float32 else 2
-    steps, groups = ((1,), (1, 2)) if layer.scale > 1 else ((1, 2), (1, 2, 4))
     parts = [p for p in (1, 2, 4) if layer.scale % p == 0] if layer.scale > 1 else [0]
-    for step, group, part in itertools.product(steps, groups, parts):
+    for (step, group), part in itertools.product(BLOCKS, parts):
+        if layer.scale > 1 and (step > 1 or group > 2):
+            continue
+        if layer.scale == 1 and step * group == 1 and layer.inputs <= NARROW:
+            continue
         rows = part or step
         columns = rows << (group * layer.scale * layer.outputs - 1).bit_length()
         run = (group + layer.side - 1) * layer.inputs
         if not 16 <= columns <= 256:
             continue
-        for piece, size_of_block in itertools.product((16, 32, 64, 128), (64, 128)):
-            padded = -(-run // piece) * piece
-            if padded > 1.34 * run or columns * size_of_block > 64 * 256:
-                continue
-            for warps, stages in ((4, 2), (4, 4), (8, 3)):
+        for piece in pieces(run):
+            for size_of_block, warps, stages in PROGRAMS:
                 shared = stages * piece * (size_of_block + columns) * size
-                if shared > MOST_SHARED or (warps == 8 and size_of_block < 128):
+                if shared > MOST_SHARED or columns * size_of_block > warps * 32 * 128:
                     continue
                 yield Tuning(
                     step=step,
@@ -102,6 +106,12 @@ def candidates(layer: Layer, dtype: torch.dtype) -> Iterator[Tuning]:
                     warps=warps,
                     stages=stages,
                 )
+
+
+def pieces(run: int) -> list[int]:
+    """Return the largest piece that leaves little over at the end of a row."""
+    fitting = [piece for piece in (16, 32, 64, 128) if -(-run // piece) * piece <= 1.25 * run]
+    return fitting[-1:]
 
 
 class Case:

@@ -85,26 +85,43 @@ def test_every_family_runs(tmp_path, crops, name):
 
 
 class TestTraining:
-    def trained(self, folder, device, model="lapar-c", **options):
+    def run(self, folder, device, model="lapar-c", **options):
         wanted = train.Recipe(model=model, scale=2, batch=2, patch=16, steps=30, loss="psnr")
-        run = train.Run(wanted, folder, torch.device(device), **options)
+        return train.Run(wanted, folder, torch.device(device), **options)
+
+    def batches(self, count):
         generator = torch.Generator().manual_seed(0)
-        for _ in range(12):  # beyond a turn of SOAP's axes
-            low, high = (
+        for _ in range(count):
+            yield tuple(
                 torch.randint(256, (2, 3, side, side), generator=generator, dtype=torch.uint8)
                 for side in (16, 32)
             )
-            run.update(low, high)
+
+    def trained(self, folder, device, model="lapar-c", **options):
+        run = self.run(folder, device, model, **options)
+        for batch in self.batches(12):  # beyond a turn of SOAP's axes
+            run.update(*batch)
         return run
 
     @pytest.mark.parametrize("model", ["lapar-c", "awsrn-sd"])
-    def test_recorded_steps_are_what_others_are(self, tmp_path, model):
-        recorded = self.trained(tmp_path, "cuda", model)
-        plain = self.trained(tmp_path, "cuda", model, cuda_graph=False)
-        assert recorded._gradients._graph is not None
-        for name, value in plain.averaged().state_dict().items():
-            found = recorded.averaged().state_dict()[name]
-            torch.testing.assert_close(found, value, atol=2e-4, rtol=0, msg=name)
+    def test_recorded_gradients_are_what_others_are(self, tmp_path, model):
+        """Of each batch alone: over some steps, SOAP makes much of the last digits."""
+        recorded = self.run(tmp_path, "cuda", model)._gradients
+        plain = self.run(tmp_path, "cuda", model, cuda_graph=False)._gradients
+        for low, high in self.batches(3):
+            pair = [t.to(CUDA).float().div(255) for t in (low, high)]
+            losses = [float(way(*pair)) for way in (recorded, plain)]
+            assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+            for found, expected in zip(recorded._parameters, plain._parameters, strict=True):
+                most = expected.grad.abs().max()
+                assert (found.grad - expected.grad).abs().max() <= 1e-4 * most + 1e-9
+        assert recorded._graph is not None
+
+    @pytest.mark.parametrize("model", ["lapar-c", "awsrn-sd"])
+    def test_recorded_steps_train(self, tmp_path, model):
+        run = self.trained(tmp_path, "cuda", model)
+        state = run.averaged().state_dict()
+        assert all(torch.isfinite(value).all() for value in state.values())
 
     def test_a_gpu_goes_on_where_a_processor_ended(self, tmp_path):
         run = self.trained(tmp_path, "cpu")

@@ -99,7 +99,9 @@ def test_layers_compile_for_gpus(kind, network):
         if kernel.__name__ in ("_convolve", "_filter"):
             ptx = compiled.asm["ptx"]
             assert "mma" in ptx
-            assert "cp.async" in ptx  # rows are loaded ahead
+            assert "cp.async" in ptx  # rows are loaded ahead, and 16 bytes at a time
+            if kind != "float32":
+                assert "ld.global.b16" not in ptx and "ld.global.ca.b16" not in ptx
 
 
 INTERPRETED = """

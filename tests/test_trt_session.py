@@ -208,11 +208,12 @@ def test_backend_opens_the_cached_engine(
     asked: list[tuple[Path, str]] = []
     model = SimpleNamespace(graph=lambda precision: Path("graph.onnx"))
     monkeypatch.setattr(
-        "srcli.export.engine_cache.cached_engine", lambda *given: asked.append(given) or path
+        "srcli.export.engine_cache.cached_engine",
+        lambda *given, shape: asked.append((*given, shape)) or path,
     )
     session = TensorRtBackend().open(model, SessionOptions(precision="fp16"))
     np.testing.assert_array_equal(session(_batch(24)), _enlarged(_batch(24)))
-    assert asked == [(Path("graph.onnx"), "fp16")]
+    assert asked == [(Path("graph.onnx"), "fp16", None)]
 
 
 def test_a_staged_batch_is_run_without_copies(path: Path, engine: Engine) -> None:

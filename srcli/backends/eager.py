@@ -102,6 +102,11 @@ class TorchSession:
             return self._opened()(batch)
 
     @property
+    def device_memory(self) -> int | None:
+        """Bytes that are free on the GPU; None on the CPU."""
+        return self._opened().device_memory
+
+    @property
     def is_blind(self) -> bool:
         """Whether the network estimates a kernel first."""
         return hasattr(self._network, "estimate_kernel")
@@ -150,6 +155,8 @@ class TorchSession:
 
 class _OnProcessor:
     """A network on the CPU, in float32."""
+
+    device_memory = None
 
     def __init__(self, network: nn.Module) -> None:
         import torch

@@ -68,6 +68,8 @@ class CudaNetwork:
         self._device, self._dtype, self._tolerance = torch.device("cuda"), dtype, tolerance
         self._exact = network.eval()
         self.plain = _placed(copy.deepcopy(network), self._device, dtype)
+        if dtype != torch.float32:
+            sum_in_float32(self.plain)
         self._chosen: Form | None = None
         self.recording = record
         self._seen: set[tuple[int, ...]] = set()
@@ -106,6 +108,11 @@ class CudaNetwork:
                 return form(x)
 
         return run
+
+    @property
+    def device_memory(self) -> int:
+        """Bytes that are free on the device."""
+        return int(torch.cuda.mem_get_info(self._device)[0])
 
     def moved(self, batch: Batch) -> Tensor:
         """Put a batch on the device, as the plain form takes it."""

@@ -62,7 +62,7 @@ def _products(
     k = tl.arange(0, PIECE)
     columns = tl.arange(0, N)
     row_length = width * C
-    far = tl.cast(plane, tl.int64)
+    far = tl.cast(plane, tl.int64) * C
     for step in range(PLANES * ROWS * PIECES):
         piece = step % PIECES
         row = top + (step // PIECES) % ROWS
@@ -229,7 +229,7 @@ def convolve(
         out,
         factor,
         *sizes,
-        pictures * height * width * channels,
+        pictures * height * width,
         C=channels,
         PLANES=layer.planes,
         ROWS=layer.rows,

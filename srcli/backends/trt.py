@@ -55,7 +55,9 @@ class TensorRtBackend(RunsEveryModel):
                 f"trt computes in fp32 or fp16, not {options.precision}. Choose one of them."
             )
         graph = model.graph(options.precision)
-        return TensorRtSession(engine_cache.cached_engine(graph, options.precision))
+        return TensorRtSession(
+            engine_cache.cached_engine(graph, options.precision, shape=options.shape)
+        )
 
 
 @dataclass(slots=True)
@@ -132,6 +134,13 @@ class TensorRtSession:
             "precision": self.info.precision,
             "tensorrt": f"{self.info.flavour} {self.info.version}",
         }
+
+    @property
+    def device_memory(self) -> int:
+        """Bytes that are free on the GPU."""
+        import torch
+
+        return int(torch.cuda.mem_get_info()[0])
 
     @property
     def stream(self) -> Any:
