@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from srcli import cache
 from srcli.backends.base import Batch, recent
-from srcli.backends.fused_filters import use_kernel
+from srcli.backends.fused_filters import sum_in_float32, use_kernel
 from srcli.errors import first_line
 from srcli.store import cache_folder
 
