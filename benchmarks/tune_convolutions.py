@@ -23,7 +23,7 @@ from pathlib import Path
 import torch
 
 from srcli.backends.blocked import Blocked, Tuning, block
-from srcli.backends.triton_convolutions import convolve, filter_pixels
+from srcli.backends.triton_convolutions import SIDES, convolve, filter_pixels
 from srcli.backends.tunings import Role, key
 
 PICTURE = (180, 320)  # enlarged by 4: 1280 x 720
@@ -133,8 +133,8 @@ class Case:
         self._out = torch.empty(*size, layer.outputs, device="cuda", dtype=dtype)
         self._residual = torch.randn_like(self._out) if layer.residual else None
         if layer.role == "filter":
-            self._picture = noise(1, 3, height, width)
-            self._out = torch.empty_like(self._picture)
+            self._picture = noise(1, 3, height + 4, width + 2 * SIDES)
+            self._out = torch.empty(1, 3, height, width, device="cuda")
         if layer.role == "tail":
             self._out = torch.empty(1, layer.outputs, *size[1:], device="cuda")
 

@@ -68,7 +68,8 @@ class Gradients:
         graph = torch.cuda.CUDAGraph()
         try:
             # Without gradients from before, backward() writes those of each replay to one place.
-            with torch.cuda.graph(graph):
+            # Other threads, such as one that pins memory, may call CUDA meanwhile.
+            with torch.cuda.graph(graph, capture_error_mode="thread_local"):
                 self._loss = self._computed(*self._batch)
         except RuntimeError as error:
             log.warning("no CUDA graph (%s); training goes on without", str(error).splitlines()[0])

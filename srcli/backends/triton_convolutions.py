@@ -25,6 +25,7 @@ from torch import Tensor
 
 from srcli.backends.blocked import Blocked, Tuning
 
+SIDES = 4  # columns beside an enlarged picture: two that filters see, and its rows stay aligned
 _NEVER = tl.constexpr(-(1 << 24))  # a row above every picture
 
 
@@ -313,6 +314,7 @@ def _filter(
     STEP: tl.constexpr,
     GROUP: tl.constexpr,
     N: tl.constexpr,
+    SIDES: tl.constexpr,
     PIECE: tl.constexpr,
     BLOCK: tl.constexpr,
     PRECISION: tl.constexpr,
@@ -366,9 +368,9 @@ def _filter(
     exists = (n < pictures) & (y < height) & (x < width)
     # Pixels that do not exist look at the first one.
     x, y, n = tl.where(exists, x, 0), tl.where(exists, y, 0), tl.where(exists, n, 0)
-    line = width + 4
+    line = width + 2 * SIDES
     beyond = (height + 4) * line
-    centre = enlarged + (n.to(tl.int64) * (3 * beyond) + ((y + 2) * line + x + 2))
+    centre = enlarged + (n.to(tl.int64) * (3 * beyond) + ((y + 2) * line + x + SIDES))
     red = tl.zeros([PIXELS], tl.float32)
     green = tl.zeros([PIXELS], tl.float32)
     blue = tl.zeros([PIXELS], tl.float32)
@@ -399,8 +401,8 @@ def filter_pixels(layer: Blocked, source: Tensor, enlarged: Tensor, out: Tensor)
     Args:
         layer: The 3x3 convolution that predicts taps, 13 padded to 16 channels.
         source: Features, n x H x W x C, dense.
-        enlarged: The picture with two pixels of its mirror image around it, as `enlarge` makes
-            it: n x 3 x H+4 x W+4, float32, dense.
+        enlarged: The picture with its mirror image around it, as `enlarge` makes it:
+            n x 3 x H+4 x W+8, float32, dense.
         out: n x 3 x H x W, dense, of any type.
 
     Returns:
@@ -423,6 +425,7 @@ def filter_pixels(layer: Blocked, source: Tensor, enlarged: Tensor, out: Tensor)
         STEP=tuning.step,
         GROUP=tuning.group,
         N=layer.columns,
+        SIDES=SIDES,
         PIECE=tuning.piece,
         BLOCK=tuning.block,
         PRECISION=precision_of(source),
@@ -480,6 +483,8 @@ def _enlarge(
     height,
     width,
     SCALE: tl.constexpr,
+    PHASES: tl.constexpr,
+    SIDES: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
     """One row of one plane of the output, all phases of BLOCK input pixels."""
@@ -509,18 +514,21 @@ def _enlarge(
         c += weight * tl.load(source + tl.minimum(x, width - 1))
         d += weight * tl.load(source + next_)
         e += weight * tl.load(source + after)
-    target = out + line.to(tl.int64) * (width * SCALE + 4) + 2
+    # All phases of a pixel at once: they lie side by side.
+    phase = tl.arange(0, PHASES)
+    across = taps + tl.minimum(phase, SCALE - 1) * 5
+    total = tl.load(across)[None, :] * a[:, None] + tl.load(across + 1)[None, :] * b[:, None]
+    total += tl.load(across + 2)[None, :] * c[:, None] + tl.load(across + 3)[None, :] * d[:, None]
+    total += tl.load(across + 4)[None, :] * e[:, None]
+    column = (x * SCALE)[:, None] + phase[None, :]
+    exists = inside[:, None] & (phase < SCALE)[None, :]
+    target = out + line.to(tl.int64) * (width * SCALE + 2 * SIDES) + SIDES
+    tl.store(target + column, total, mask=exists)
+    # Columns beyond the border: the border itself is not repeated.
+    tl.store(target - column, total, mask=exists & (column > 0) & (column <= 2))
     end = width * SCALE - 1
-    for phase in tl.static_range(SCALE):
-        across = taps + phase * 5
-        total = tl.load(across) * a + tl.load(across + 1) * b + tl.load(across + 2) * c
-        total += tl.load(across + 3) * d + tl.load(across + 4) * e
-        column = x * SCALE + phase
-        tl.store(target + column, total, mask=inside)
-        # Columns beyond the border: the border itself is not repeated.
-        tl.store(target - column, total, mask=inside & (column > 0) & (column <= 2))
-        mirrored = 2 * end - column
-        tl.store(target + mirrored, total, mask=inside & (mirrored > end) & (mirrored <= end + 2))
+    mirrored = 2 * end - column
+    tl.store(target + mirrored, total, mask=exists & (mirrored > end) & (mirrored <= end + 2))
 
 
 def enlarge(picture: Tensor, taps: Tensor, scale: int, out: Tensor) -> Tensor:
@@ -530,14 +538,18 @@ def enlarge(picture: Tensor, taps: Tensor, scale: int, out: Tensor) -> Tensor:
         picture: n x 3 x h x w, float32, dense; borders are repeated.
         taps: scale x 5, float32, dense, as `separable` makes them.
         scale: 1 to 4; s*h and s*w at least 3.
-        out: n x 3 x s*h+4 x s*w+4, float32, dense.
+        out: n x 3 x s*h+4 x s*w+8, float32, dense; of the four columns on each side the inner
+            two are written.
 
     Returns:
         `out`.
     """
     pictures, _, height, width = picture.shape
     grid = (pictures * 3 * (height * scale + 4), triton.cdiv(width, 128))
-    _enlarge[grid](picture, taps, out, height, width, SCALE=scale, BLOCK=128)
+    phases = triton.next_power_of_2(scale)
+    _enlarge[grid](
+        picture, taps, out, height, width, SCALE=scale, PHASES=phases, SIDES=SIDES, BLOCK=128
+    )
     return out
 
 

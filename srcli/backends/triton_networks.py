@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from srcli.backends.blocked import Blocked, block
-from srcli.backends.triton_convolutions import convolve, enlarge, filter_pixels, prepare
+from srcli.backends.triton_convolutions import SIDES, convolve, enlarge, filter_pixels, prepare
 from srcli.backends.triton_filters import apply_filters
 from srcli.backends.tunings import Role, tuning_for
 from srcli.models.awsrn.network import FusedAwsrn
@@ -105,13 +105,13 @@ class TritonLapar(nn.Module):
         high, wide = height * self._scale, width * self._scale
         # With the mirrored border that filters see.
         bordered = enlarge(
-            picture, self._bicubic, self._scale, picture.new_empty(n, 3, high + 4, wide + 4)
+            picture, self._bicubic, self._scale, picture.new_empty(n, 3, high + 4, wide + 2 * SIDES)
         )
         if self._symmetric:
             out = picture.new_empty(n, 3, high, wide)
             return filter_pixels(self._taps, features, bordered, out)
         taps = _run(self._taps, features).permute(0, 3, 1, 2)
-        return apply_filters(bordered[:, :, 2:-2, 2:-2], taps, self._count)
+        return apply_filters(bordered[:, :, 2:-2, SIDES:-SIDES], taps, self._count)
 
     def layers(self) -> Iterator[Blocked]:
         """Give all layers in the order of their use."""
