@@ -30,7 +30,7 @@ PICTURE = (180, 320)  # enlarged by 4: 1280 x 720
 LAUNCHES = 20  # in one graph
 MOST_SHARED = 200 << 10
 # Blocks, warps and stages. Without a second stage, loads go through the first level of the cache.
-PROGRAMS = ((64, 4, 1), (64, 4, 3), (128, 4, 1), (128, 4, 3), (128, 8, 3))
+PROGRAMS = ((64, 4, 1), (64, 4, 2), (64, 4, 3), (128, 4, 2), (128, 4, 3), (128, 8, 3))
 BLOCKS = ((1, 1), (1, 2), (1, 4), (2, 2))  # rows and columns of pixels
 NARROW = 16  # channels up to which single pixels are not worth trying
 
