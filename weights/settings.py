@@ -1,0 +1,47 @@
+"""How each family is trained where minutes count: one table."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .recipe import Recipe
+
+# Patches are small pixels, half of the output for ASDN. Few thousand steps want small batches, high
+# rates and a moving average that forgets within a twentieth of them.
+COMMON: dict[str, Any] = {
+    "optimiser": "adam",
+    "batch": 16,
+    "patch": 48,
+    "candidates": 2,
+    "warmup": 0.03,
+    "average": 0.995,
+    "learning_rate": 1e-3,
+    "loss": "charbonnier",
+    "bf16": True,
+}
+FAMILIES: dict[str, dict[str, Any]] = {
+    "lapar": {"learning_rate": 2e-3, "batch": 32},
+    "awsrn": {"learning_rate": 2e-3, "batch": 16},
+    "hpinet": {"learning_rate": 1e-3, "batch": 16},
+    "asdn": {"learning_rate": 1e-3, "batch": 12},
+    "fsdn": {"learning_rate": 1e-3, "batch": 16},
+    "dcls": {"learning_rate": 5e-4, "batch": 12, "candidates": 1},
+}
+SIBLINGS = {"fsdn": "asdn"}  # whose features serve: the paper trains FSDN from ASDN
+
+
+def family(model: str) -> str:
+    """Of a model's name in the registry."""
+    return model.partition("-")[0]
+
+
+def recipe(model: str, scale: int, **changes: Any) -> Recipe:
+    """The recipe of a model at a scale, with changes where something else is wanted.
+
+    Raises:
+        SystemExit: The family is not in the table.
+    """
+    if family(model) not in FAMILIES:
+        raise SystemExit(f"{model}: not in the table of families ({', '.join(FAMILIES)}).")
+    fields = COMMON | FAMILIES[family(model)] | changes
+    return Recipe(model=model, scale=scale, **fields)

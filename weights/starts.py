@@ -1,0 +1,181 @@
+"""Where training begins: what each network's published form is filled with.
+
+A run of minutes has no steps to spare. Each network begins as plain enlargement of its input, by
+its own skip connection or by convolutions that pass the picture through, and what is learned is
+added to it, small at first.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Literal
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from srcli.models.asdn.fixed import Fsdn
+from srcli.models.asdn.network import Asdn, FeatureBranch, ReconstructionBranch
+from srcli.models.awsrn.network import Awsrn
+from srcli.models.dcls.network import Dcls, DualPathBlock, Estimator
+from srcli.models.hpinet.network import HpiNet
+from srcli.models.layers import WeightNormConv2d, bilinear_phases
+
+from .settings import SIBLINGS, family
+
+SMALL = 0.1  # what the last layer of a residual branch is multiplied by
+FIRST_BLUR = 0.8  # width in small pixels of the kernel that DCLS guesses at first
+
+
+@torch.no_grad()
+def start(net: nn.Module) -> None:
+    """Fill a new network for training; others than those below stay as they were built."""
+    if isinstance(net, Asdn):
+        _start_features(net.feature_mapping_branch)
+        for branch in net.image_reconstruction_branches:
+            _start_head(branch)
+    elif isinstance(net, Fsdn):
+        _start_features(net.feature_mapping_branch)
+        _start_head(net.image_reconstruction_branch)
+    elif isinstance(net, Awsrn):
+        _pass_bilinear(net)
+    elif isinstance(net, HpiNet):
+        for layer in (net.first_conv, *net.ups()):
+            nn.init.kaiming_normal_(layer.weight)
+        _shrink([*net.mid_convs, net.last_conv])
+    elif isinstance(net, Dcls):
+        _start_dcls(net)
+
+
+def _start_features(branch: FeatureBranch) -> None:
+    for block in branch.dabs:
+        for layer in block.modules():
+            if isinstance(layer, nn.Conv2d):
+                gain: Literal["relu", "linear"] = "relu" if layer.kernel_size[0] == 3 else "linear"
+                nn.init.kaiming_normal_(layer.weight, nonlinearity=gain)
+                _silence(layer)
+
+
+def _start_head(branch: nn.Module) -> None:
+    assert isinstance(branch, ReconstructionBranch)
+    _shrink([branch.transform_into_image])
+
+
+def _pass_bilinear(net: Awsrn) -> None:
+    """Let the skip connection enlarge, and the branches beside it begin small."""
+    skip = net.skip[0]
+    assert isinstance(skip, WeightNormConv2d)
+    phases = bilinear_phases(net.scale)  # s*s 1 3 3
+    kernel = torch.zeros_like(skip.weight_v).view(3, -1, 3, 3, 3)
+    for plane in range(3):
+        kernel[plane, :, plane] = phases[:, 0]
+    skip.weight_v.copy_(kernel.flatten(0, 1))
+    skip.weight_g.copy_(torch.linalg.vector_norm(skip.weight_v, dim=(1, 2, 3), keepdim=True))
+    skip.bias.zero_()
+    for layer in net.tail.modules():
+        if isinstance(layer, WeightNormConv2d):
+            layer.weight_g.mul_(SMALL)
+            layer.bias.zero_()
+
+
+def _start_dcls(net: Dcls) -> None:
+    restorer = net.Restorer
+    for block in restorer.body.modules():
+        if isinstance(block, DualPathBlock):
+            _shrink([_conv(block.CA_body1[1]), _conv(block.body2[2])])
+    # Each of the groups doubles what goes through it.
+    _shrink([restorer.fusion], SMALL / 2 ** len(restorer.body))
+    _pass_through(restorer.conv_first, [_conv(m) for m in restorer.upscale if _is_conv(m)])
+    _start_estimator(net.Estimator)
+
+
+def _pass_through(opening: nn.Conv2d, closing: list[nn.Conv2d]) -> None:
+    """Let three features hold the picture, and the linear layers at the end enlarge it."""
+    _centre(opening, 3)
+    *ups, last = closing
+    for up in ups:
+        scale = math.isqrt(up.out_channels // up.in_channels)
+        phases = bilinear_phases(scale)[:, 0]
+        for plane in range(3):
+            rows = slice(plane * scale**2, (plane + 1) * scale**2)
+            up.weight[rows] = 0
+            up.weight[rows, plane] = phases
+            assert up.bias is not None
+            up.bias[rows] = 0
+    _centre(last, 3)
+
+
+def _centre(layer: nn.Conv2d, planes: int) -> None:
+    """Let the first outputs be the first inputs, and no other."""
+    layer.weight[:planes] = 0
+    _silence(layer, planes)
+    for plane in range(planes):
+        layer.weight[plane, plane, 1, 1] = 1
+
+
+def _start_estimator(estimator: Estimator) -> None:
+    """Guess one round kernel for all pictures, so that its sum is far from zero."""
+    variance = FIRST_BLUR**2 / sum((side > 1) for side in estimator.sides)
+    for layer, shape in zip(estimator.dec, estimator.shapes, strict=True):
+        assert isinstance(layer, nn.Linear)
+        layer.weight.mul_(SMALL)
+        outputs, inputs, side, _ = shape
+        line = torch.arange(side) - side // 2
+        along = torch.exp(-0.5 * line**2 / variance)
+        kernel = along[:, None] * along
+        kernel = kernel / kernel.sum() / inputs
+        layer.bias.copy_(kernel.expand(outputs, inputs, side, side).flatten())
+
+
+def _shrink(layers: Iterable[nn.Module], factor: float = SMALL) -> None:
+    for layer in layers:
+        weights = _conv(layer)
+        weights.weight.mul_(factor)
+        _silence(weights)
+
+
+def _silence(layer: nn.Conv2d, count: int | None = None) -> None:
+    bias: Tensor | None = layer.bias
+    assert bias is not None
+    bias[:count] = 0
+
+
+def _is_conv(module: nn.Module) -> bool:
+    return isinstance(module, nn.Conv2d)
+
+
+def _conv(module: nn.Module) -> nn.Conv2d:
+    assert isinstance(module, nn.Conv2d)
+    return module
+
+
+def siblings(name: str, model: str, folder: Path) -> Iterator[Path]:
+    """Weights in a folder of runs that a model may begin with, the nearest first.
+
+    Args:
+        name: Of the model's own run, which is not among them.
+        model: In the registry.
+        folder: With a folder for each run.
+    """
+    own = sorted(folder.glob(f"{model}-x*/weights.safetensors"))
+    other = SIBLINGS.get(family(model))
+    size = model.partition("-")[2]
+    theirs = sorted(folder.glob(f"{other}-{size}/weights.safetensors")) if other else []
+    for file in [*own, *theirs]:
+        if file.parent.name != name:
+            yield file
+
+
+@torch.no_grad()
+def begin_from(net: nn.Module, file: Path) -> int:
+    """Take from a file every tensor of the same name and shape; how many those are."""
+    state = net.state_dict()
+    fitting = {
+        name: value
+        for name, value in load_file(file).items()
+        if name in state and value.shape == state[name].shape
+    }
+    net.load_state_dict(fitting, strict=False)
+    return len(fitting)
