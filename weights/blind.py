@@ -38,7 +38,7 @@ RENAMED = {
 class BlindObjective:
     """Equation 17: absolute errors of the kernel and of the picture."""
 
-    kinds = 1
+    order = (0,)
 
     def __init__(self, net: Dcls, recipe: Recipe, store: Store, device: torch.device) -> None:
         self._form, self._recipe, self._store = tied(net, device), recipe, store

@@ -114,6 +114,8 @@ class Training:
         start(self.net)
         self._begin()
         self.net.to(self.device)
+        if self.device.type == "cuda":
+            self.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.seconds, self.factor = 0.0, 1.0
         aim = objective(self.net, self.recipe, session.store, self.device)
         self.stepper = Stepper(self.net, aim, self.recipe, recorded=session.recorded)

@@ -14,6 +14,7 @@ from torch import Tensor
 from srcli.resample import contributions
 
 CUBIC = -0.5  # of MATLAB's reduction
+AROUND = 3  # reduced samples that the kernel looks at on each side, and one more
 ENLARGING = -0.75  # of PyTorch's bicubic enlargement, which networks contain
 
 
@@ -25,23 +26,20 @@ def resizing(source: int, size: int) -> Tensor:
     return torch.from_numpy(matrix).float()
 
 
-def reduction(outputs: int, scale: float, around: int, count: int | None = None) -> Tensor:
-    """Antialiased bicubic reduction of a stretch of a line, with what lies around it as context.
+def reduction(outputs: int, scale: float, around: int) -> Tensor:
+    """Antialiased bicubic reduction along a stretch of a line, with context before and behind.
 
     Args:
-        outputs: Rows, of which the first lies `before` the stretch; see below.
+        outputs: Samples of the result.
         scale: By which is reduced, at least 1, whole or not.
-        around: Samples of context in front of the stretch.
-        count: Samples of the line, context and all; None: as much context behind as in front of
-            `outputs` samples of the result.
+        around: Samples of context on each side.
 
     Returns:
-        outputs x count. Output j lies at sample `around + (j + 0.5) * scale - 0.5`.
+        outputs x (outputs * scale + 2 * around). Output j lies at sample
+        `around + (j + 0.5) * scale - 0.5`.
     """
-    if count is None:
-        count = round(outputs * scale) + 2 * around
     centers = around + (torch.arange(outputs, dtype=torch.float64) + 0.5) * scale - 0.5
-    return cubic(centers, count, 1.0 / scale, CUBIC)
+    return cubic(centers, round(outputs * scale) + 2 * around, 1.0 / scale, CUBIC)
 
 
 def cubic(centers: Tensor, count: int, shrink: float, a: float) -> Tensor:

@@ -12,7 +12,7 @@ import sys
 import tarfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
+from multiprocessing import get_all_start_methods, get_context
 from pathlib import Path
 
 import numpy as np
@@ -61,7 +61,7 @@ def read(folder: Path, processes: int) -> list[Pixels]:
     Args:
         folder: Searched with all folders in it. Pictures come in the order of their names, however
             they are packed.
-        processes: That decode beside each other; 1 decodes here.
+        processes: That decode beside each other; 1 decodes here. Call it before a device is used.
 
     Raises:
         SystemExit: There are none, or a file cannot be read.
@@ -71,8 +71,9 @@ def read(folder: Path, processes: int) -> list[Pixels]:
         raise SystemExit(_none_in(folder))
     if processes <= 1:
         return [_decoded(pair) for pair in encoded.items()]
-    # Not by fork: threads and a device may be in use here already.
-    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
+    # By fork, where there is one: others would load PyTorch first, which takes longer than this.
+    how = "fork" if "fork" in get_all_start_methods() else None
+    with ProcessPoolExecutor(processes, mp_context=get_context(how)) as pool:
         return list(pool.map(_decoded, encoded.items(), chunksize=CHUNK))
 
 

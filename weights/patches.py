@@ -7,6 +7,7 @@ Shapes: n patches, S the side of one with what lies around it.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 
 import numpy as np
 import torch
@@ -33,10 +34,12 @@ class Store:
         self, pictures: Sequence[Pixels], device: torch.device, shrink: Sequence[float] = SHRINK
     ) -> None:
         levels = [[_reduced(picture, factor, device) for picture in pictures] for factor in shrink]
-        self.pictures = [picture for level in levels for picture in level]
-        sizes = torch.tensor([picture.shape[:2] for picture in self.pictures])
+        shapes = [picture.shape for level in levels for picture in level]
+        sizes = torch.tensor([shape[:2] for shape in shapes])
         areas = sizes.prod(1)
-        self.pixels = torch.cat([picture.reshape(-1, 3) for picture in self.pictures])
+        self.pixels = torch.cat([picture.view(-1, 3) for level in levels for picture in level])
+        parts = zip(torch.split(self.pixels, areas.tolist()), shapes, strict=True)
+        self.pictures = [part.view(shape) for part, shape in parts]
         self._starts = (areas.cumsum(0) - areas).to(device)
         self._heights, self._widths = sizes.to(device).unbind(1)
         shares = areas.double().view(len(shrink), -1)
@@ -115,7 +118,14 @@ def _reduced(picture: Pixels, factor: float, device: torch.device) -> Tensor:
     if factor == 1.0:
         return pixels
     height, width = (round(side * factor) for side in picture.shape[:2])
-    rows = resizing(picture.shape[0], height).to(device)
-    columns = resizing(picture.shape[1], width).to(device)
+    rows, columns = (
+        _resizing(source, size, device)
+        for source, size in zip(picture.shape, (height, width), strict=False)
+    )
     small = rows @ pixels.permute(2, 0, 1).float() @ columns.mT
     return small.round().clamp(0, 255).byte().permute(1, 2, 0).contiguous()
+
+
+@cache
+def _resizing(source: int, size: int, device: torch.device) -> Tensor:
+    return resizing(source, size).to(device)

@@ -19,13 +19,15 @@ from torch import Tensor, nn
 from srcli.models.asdn.fixed import Fsdn
 from srcli.models.asdn.network import Asdn, FeatureBranch, ReconstructionBranch
 from srcli.models.awsrn.network import Awsrn
-from srcli.models.dcls.network import Dcls, DualPathBlock, Estimator
+from srcli.models.dcls.network import Dcls, DualPathBlock, Estimator, LeastSquares
 from srcli.models.hpinet.network import HpiNet
 from srcli.models.layers import WeightNormConv2d, bilinear_phases
 
 from .settings import SIBLINGS, family
 
 SMALL = 0.1  # what the last layer of a residual branch is multiplied by
+LAST = 0.03  # and what the layer that adds to the picture is
+SMOOTHING = 3.0  # what DCLS's last layer for smoothing filters is multiplied by
 FIRST_BLUR = 0.8  # width in small pixels of the kernel that DCLS guesses at first
 
 
@@ -44,7 +46,8 @@ def start(net: nn.Module) -> None:
     elif isinstance(net, HpiNet):
         for layer in (net.first_conv, *net.ups()):
             nn.init.kaiming_normal_(layer.weight)
-        _shrink([*net.mid_convs, net.last_conv])
+        _shrink(net.mid_convs)
+        _shrink([net.last_conv], LAST)
     elif isinstance(net, Dcls):
         _start_dcls(net)
 
@@ -60,7 +63,7 @@ def _start_features(branch: FeatureBranch) -> None:
 
 def _start_head(branch: nn.Module) -> None:
     assert isinstance(branch, ReconstructionBranch)
-    _shrink([branch.transform_into_image])
+    _shrink([branch.transform_into_image], LAST)
 
 
 def _pass_bilinear(net: Awsrn) -> None:
@@ -76,7 +79,7 @@ def _pass_bilinear(net: Awsrn) -> None:
     skip.bias.zero_()
     for layer in net.tail.modules():
         if isinstance(layer, WeightNormConv2d):
-            layer.weight_g.mul_(SMALL)
+            layer.weight_g.mul_(LAST)
             layer.bias.zero_()
 
 
@@ -87,8 +90,22 @@ def _start_dcls(net: Dcls) -> None:
             _shrink([_conv(block.CA_body1[1]), _conv(block.body2[2])])
     # Each of the groups doubles what goes through it.
     _shrink([restorer.fusion], SMALL / 2 ** len(restorer.body))
+    _start_smoothing(restorer.head2)
     _pass_through(restorer.conv_first, [_conv(m) for m in restorer.upscale if _is_conv(m)])
     _start_estimator(net.Estimator)
+
+
+def _start_smoothing(part: LeastSquares) -> None:
+    """Let the predicted filters differ from place to place.
+
+    Without their mean, filters that are alike everywhere are nothing, and what is divided by next
+    to nothing is noise.
+    """
+    for layer in part.grad_filter:
+        if isinstance(layer, nn.Conv2d):
+            nn.init.kaiming_normal_(layer.weight, a=0.1)
+            _silence(layer)
+    _conv(part.grad_filter[6]).weight.mul_(SMOOTHING)
 
 
 def _pass_through(opening: nn.Conv2d, closing: list[nn.Conv2d]) -> None:

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from .draws import Draws
 from .objectives import Objective
+from .orthogonal import is_matrix, orthogonalised
 from .recipe import Recipe
 
 BETAS = (0.9, 0.99)
@@ -32,12 +33,12 @@ log = logging.getLogger("train")
 
 
 class Stepper:
-    """A network in training, with its optimiser (Adam) and the moving average of its parameters.
+    """A network in training, with its optimiser and its moving average.
 
     Args:
         net: On the device.
         objective: What a step makes small.
-        recipe: Seed, decay of the average.
+        recipe: Optimiser (`adam` or `muon`), seed, decay of the average.
         recorded: Use CUDA graphs.
     """
 
@@ -54,6 +55,8 @@ class Stepper:
             "mean": {name: torch.zeros_like(p) for name, p in detached.items()},
             "square": {name: torch.zeros_like(p) for name, p in detached.items()},
         }
+        by_muon = recipe.optimiser == "muon"
+        self._matrices = {n for n, p in self._parameters.items() if by_muon and is_matrix(p)}
         self.step = 0
         self._count = torch.zeros((), dtype=torch.int64, device=device)
         self._rate = torch.zeros((), device=device)
@@ -69,7 +72,8 @@ class Stepper:
 
     def advance(self, rate: float) -> None:
         """Give out one step; on a GPU it may be done later."""
-        kind = self.step % self._objective.kinds
+        order = self._objective.order
+        kind = order[self.step % len(order)]
         with self._on_stream():
             self._rate.fill_(rate)
             graph = self._graph(kind)
@@ -152,15 +156,27 @@ class Stepper:
     @torch.no_grad()
     def _move(self, loss: Tensor) -> None:
         moved = [name for name, p in self._parameters.items() if p.grad is not None]
-        parameters: list[Tensor] = [self._parameters[name] for name in moved]
-        gradients = [p.grad for p in parameters if p.grad is not None]
-        mean, square, average = (
-            [self._state[part][name] for name in moved] for part in ("mean", "square", "average")
-        )
+        gradients = [p.grad for p in self._parameters.values() if p.grad is not None]
         self._clip(gradients)
         self._count += 1
+        torch._foreach_lerp_(self._of("mean", moved), gradients, 1 - BETAS[0])
+        by_name = dict(zip(moved, gradients, strict=True))
+        matrices = [name for name in moved if name in self._matrices]
+        self._equal_steps(matrices, [by_name[name] for name in matrices])
+        others = [name for name in moved if name not in self._matrices]
+        self._adams_steps(others, [by_name[name] for name in others])
+        self._follow(moved)
+        self._losses += torch.stack([loss.float(), torch.ones_like(loss, dtype=torch.float32)])
+
+    def _of(self, part: str, names: list[str]) -> list[Tensor]:
+        held = self._state.get(part, self._parameters)
+        return [held[name] for name in names]
+
+    def _adams_steps(self, names: list[str], gradients: list[Tensor]) -> None:
+        if not names:
+            return
         fast, slow = BETAS
-        torch._foreach_lerp_(mean, gradients, 1 - fast)
+        mean, square = self._of("mean", names), self._of("square", names)
         torch._foreach_mul_(square, slow)
         torch._foreach_addcmul_(square, gradients, gradients, 1 - slow)
         done = self._count.double()
@@ -169,9 +185,16 @@ class Stepper:
         torch._foreach_add_(scale, EPS)
         change = list(torch._foreach_div(mean, scale))
         torch._foreach_mul_(change, -self._rate / (1 - fast**done).float())
-        torch._foreach_add_(parameters, change)
-        self._follow(average, parameters, done)
-        self._losses += torch.stack([loss.float(), torch.ones_like(loss, dtype=torch.float32)])
+        torch._foreach_add_(self._of("net", names), change)
+
+    def _equal_steps(self, names: list[str], gradients: list[Tensor]) -> None:
+        """Muon's, towards where the running mean will be after the next gradient like this one."""
+        if not names:
+            return
+        ahead = torch._foreach_lerp(self._of("mean", names), gradients, 1 - BETAS[0])
+        change = orthogonalised(ahead)
+        torch._foreach_mul_(change, -self._rate)
+        torch._foreach_add_(self._of("net", names), change)
 
     def _clip(self, gradients: list[Tensor]) -> None:
         """Hold a gradient to a multiple of what gradients were so far: no scale has to be known."""
@@ -181,9 +204,11 @@ class Stepper:
         torch._foreach_mul_(gradients, bounded / norm.clamp(min=1e-12))
         self._norm.copy_(torch.lerp(bounded, known, NORM_DECAY))
 
-    def _follow(self, average: list[Tensor], parameters: list[Tensor], done: Tensor) -> None:
+    def _follow(self, names: list[str]) -> None:
+        average = self._of("average", names)
+        done = self._count.double()
         decay = torch.clamp((1 + done) / (10 + done), max=self._recipe.average)
-        apart = list(torch._foreach_sub(parameters, average))
+        apart = list(torch._foreach_sub(self._of("net", names), average))
         torch._foreach_mul_(apart, (1 - decay).float())
         torch._foreach_add_(average, apart)
 

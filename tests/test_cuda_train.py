@@ -1,0 +1,442 @@
+"""Training on a device, by the same code on the CPU at tiny sizes."""
+
+from __future__ import annotations
+
+import importlib
+import math
+import tarfile
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from srcli.loading import load
+from srcli.registry import MODELS as SPECS
+from srcli.registry import get_model
+from srcli.resample import reduce, resize
+from srcli.weights.any_scale import LEVELS, AnyScaleObjective
+from srcli.weights.damage import applied, enlargement, gaussian_rows, reduction, resizing, rounded
+from srcli.weights.draws import Draws
+from srcli.weights.objectives import objective
+from srcli.weights.packed import pack, read
+from srcli.weights.patches import Store
+from srcli.weights.settings import FAMILIES, family, recipe
+from srcli.weights.starts import begin_from, start
+from srcli.weights.stepping import Stepper
+
+cuda_train = importlib.import_module("srcli.weights.cuda_train")
+CPU = torch.device("cpu")
+SMALL = {"batch": 2, "patch": 24, "bf16": False}
+# The smallest of each family, at a scale; `asdn` has one network for all.
+MODELS = [
+    ("lapar-c", 3),
+    ("awsrn-sd", 2),
+    ("hpinet-s", 3),
+    ("asdn-base", 2),
+    ("fsdn-base", 2),
+    ("dcls-iso", 2),
+]
+IDS = [name for name, _ in MODELS]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory, photograph):
+    folder = tmp_path_factory.mktemp("data")
+    Image.fromarray(photograph).save(folder / "a.png")
+    Image.fromarray(photograph[9:, 3:]).save(folder / "b.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def store(data):
+    return Store(read(data, 1), CPU, shrink=(1.0,))
+
+
+def stepper(name, scale, store, **changes):
+    torch.manual_seed(0)
+    net = get_model(name).build(scale)
+    start(net)
+    wanted = recipe(name, scale, **(SMALL | changes))
+    return net, Stepper(net, objective(net, wanted, store, CPU), wanted, recorded=False)
+
+
+def step_of(number):
+    return torch.tensor(number)
+
+
+def test_every_family_of_the_registry_is_in_the_table():
+    assert {family(spec.name) for spec in SPECS} == set(FAMILIES)
+
+
+class TestDraws:
+    def test_they_depend_on_seed_step_and_place_only(self):
+        first = Draws(3, step_of(7)).uniform(5)
+        assert torch.equal(first, Draws(3, step_of(7)).uniform(5))
+        again = Draws(3, step_of(7))
+        again.uniform(2)
+        others = (Draws(4, step_of(7)), Draws(3, step_of(8)), again)
+        assert all(not torch.equal(first, other.uniform(5)) for other in others)
+
+    def test_they_are_spread_evenly_and_independent(self):
+        drawn = torch.stack([Draws(0, step_of(step)).uniform(64) for step in range(512)])
+        assert 0 <= float(drawn.min()) < 1e-3
+        assert 1 - 1e-3 < float(drawn.max()) < 1
+        counts = torch.histc(drawn, 16, 0, 1) / drawn.numel() * 16
+        assert float((counts - 1).abs().max()) < 0.1
+        for pair in ((drawn[1:], drawn[:-1]), (drawn[:, 1:], drawn[:, :-1])):
+            both = torch.stack([part.flatten() for part in pair])
+            assert abs(float(torch.corrcoef(both)[0, 1])) < 0.03
+
+    def test_normal_ones(self):
+        drawn = Draws(1, step_of(2)).normal(20_000)
+        assert abs(float(drawn.mean())) < 0.03
+        assert abs(float(drawn.std()) - 1) < 0.02
+        assert abs(float((drawn.abs() < 1).float().mean()) - 0.683) < 0.02
+
+    def test_choices_follow_their_shares(self):
+        chosen = Draws(1, step_of(2)).chosen(torch.tensor([1.0, 0.0, 3.0]), 20_000)
+        counts = torch.bincount(chosen, minlength=3) / len(chosen)
+        torch.testing.assert_close(counts, torch.tensor([0.25, 0, 0.75]), atol=0.02, rtol=0)
+
+
+class TestPacked:
+    def test_parts_hold_all_pictures_and_none_is_too_large(self, tmp_path, photograph):
+        folder, out = tmp_path / "pictures", tmp_path / "parts"
+        (folder / "inner").mkdir(parents=True)
+        for index in range(7):
+            turned = np.rot90(photograph, index % 4)[: 100 + index]
+            Image.fromarray(turned).save(folder / "inner" / f"{index}.png")
+        most = 130_000
+        parts = pack(folder, out, most)
+        assert len(parts) > 2
+        assert all(part.stat().st_size <= most for part in parts)
+        whole = read(folder, 1)
+        for ours, theirs in zip(whole, read(out, 1), strict=True):
+            assert np.array_equal(ours, theirs)
+        parts[0].unlink()
+        assert 0 < len(read(out, 1)) < len(whole)
+
+    def test_processes_decode_what_is_decoded_here(self, data):
+        for ours, theirs in zip(read(data, 1), read(data, 2), strict=True):
+            assert np.array_equal(ours, theirs)
+
+    def test_what_is_missing_or_damaged_is_named(self, tmp_path, data):
+        with pytest.raises(SystemExit, match="no lossless pictures"):
+            read(tmp_path, 1)
+        part = pack(data, tmp_path, 1 << 20)[0]
+        part.write_bytes(part.read_bytes()[:1000])
+        with pytest.raises(SystemExit, match=r"pictures-0\.tar"):
+            read(tmp_path, 1)
+        with tarfile.open(part, "w") as archive:
+            broken = tmp_path / "x"
+            broken.write_bytes(b"no picture")
+            archive.add(broken, "x.png")
+        with pytest.raises(SystemExit, match=r"x\.png: cannot be decoded"):
+            read(tmp_path, 1)
+
+
+class TestPatches:
+    def test_they_are_windows_of_the_pictures_turned_and_mirrored(self, store):
+        found = set()
+        for step in range(12):
+            for patch in store.patches(Draws(0, step_of(step)), 3, 16, grid=8).byte():
+                found.add(self._place(store, patch))
+        assert len({turned for _, turned in found}) == 8
+        assert len({picture for (picture, _, _), _ in found}) == 2
+
+    def _place(self, store, patch):
+        for index, picture in enumerate(store.pictures):
+            for turned in range(8):
+                planes = picture.permute(2, 0, 1)
+                wanted = torch.rot90(patch, turned % 4, (1, 2))
+                wanted = wanted.flip(2) if turned > 3 else wanted
+                windows = planes.unfold(1, 16, 8).unfold(2, 16, 8)
+                same = (windows == wanted[:, None, None]).all(dim=(0, 3, 4)).nonzero()
+                if len(same):
+                    return (index, *same[0].tolist()), turned
+        raise AssertionError("the patch is nowhere")
+
+    def test_beyond_the_border_pictures_are_mirrored(self, photograph):
+        small = Store([photograph[:32, :32]], CPU, shrink=(1.0,))
+        patch = small.patches(Draws(0, step_of(0)), 1, 32, around=5)[0]
+        inner = patch[:, 5:-5, 5:-5]
+        padded = np.pad(inner.numpy(), ((0, 0), (5, 5), (5, 5)), mode="symmetric")
+        assert np.array_equal(patch.numpy(), padded)
+
+    def test_more_tries_find_more_detail(self, store):
+        def detail(tries):
+            patches = [store.patches(Draws(0, step_of(s)), 8, 16, tries=tries) for s in range(8)]
+            return float(torch.cat(patches).diff(dim=3).abs().mean())
+
+        assert detail(4) > 1.2 * detail(1)
+
+    def test_reduced_versions_are_those_of_the_library(self, photograph):
+        store = Store([photograph], CPU, shrink=(1.0, 2 / 3))
+        expected = resize(photograph.astype(np.float32), 107, 107).clip(0, 255)
+        assert np.abs(store.pictures[1].numpy() - expected).max() <= 0.501
+
+    def test_too_small_a_picture_is_refused(self, store):
+        with pytest.raises(SystemExit, match="too small for patches of 152"):
+            store.patches(Draws(0, step_of(0)), 1, 152, grid=4)
+
+
+class TestDamage:
+    @pytest.mark.parametrize("scale", [2, 3, 4])
+    def test_reduction_is_the_library_s(self, photograph, scale):
+        side = 24
+        window = photograph[: 160 // scale * scale, : 160 // scale * scale]
+        expected = reduce(window, scale)[5 : 5 + side, 4 : 4 + side].astype(np.float32)
+        around = 3 * scale
+        top, left = 5 * scale - around, 4 * scale - around
+        length = side * scale + 2 * around
+        cut = torch.from_numpy(window[top : top + length, left : left + length].copy())
+        rows = reduction(side, scale, around)
+        found = rounded(applied(rows, cut.permute(2, 0, 1)[None].float()))
+        difference = np.abs(found[0].permute(1, 2, 0).numpy() - expected)
+        assert difference.max() <= 1  # where sums differ in their last digit
+        assert (difference > 0).mean() < 1e-3
+
+    def test_fractional_scales_agree_with_a_resized_picture(self, photograph):
+        """By 1.6, 160 samples become 100: the same places as in the whole picture."""
+        expected = resize(photograph.astype(np.float64), 100, 100)
+        line = torch.from_numpy(photograph.copy()).permute(2, 0, 1)[None].float()
+        found = applied(reduction(100, 1.6, 0), line)[0].permute(1, 2, 0).numpy()
+        assert np.abs(found - expected)[4:-4, 4:-4].max() < 1e-3
+
+    def test_resizing_is_the_library_s_to_the_border(self, photograph):
+        planes = torch.from_numpy(photograph.copy()).permute(2, 0, 1).float()
+        found = resizing(160, 107) @ planes @ resizing(160, 53).mT
+        expected = resize(photograph.astype(np.float32), 107, 53)
+        assert np.abs(found.permute(1, 2, 0).numpy() - expected).max() < 1e-3
+
+    @pytest.mark.parametrize("scale", [1.5, 2.0])
+    def test_enlargement_is_pytorch_s(self, scale):
+        x = torch.rand(1, 3, 20, 20)
+        size = int(20 * scale)
+        expected = torch.nn.functional.interpolate(x, size=(size, size), mode="bicubic")
+        found = applied(enlargement(size, scale, 20), x)
+        torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+
+    def test_blur_is_that_of_a_square_kernel(self):
+        x = torch.rand(2, 3, 52, 52)
+        widths = torch.tensor([0.9, 3.7])
+        found = applied(gaussian_rows(widths, 8, 4, 10, 21), x)
+        line = torch.arange(21) - 10
+        for picture, width, result in zip(x, widths, found, strict=True):
+            kernel = torch.exp(-0.5 * (line / width) ** 2)
+            kernel = (kernel[:, None] * kernel)[None, None]
+            wanted = torch.nn.functional.conv2d(picture[:, None], kernel / kernel.sum(), stride=4)
+            torch.testing.assert_close(result, wanted[:, 0], atol=1e-5, rtol=0)
+
+
+class NoReads(TorchDispatchMode):
+    """Refuses what takes a value to the host, or gives a result whose size depends on values."""
+
+    READS = ("_local_scalar_dense", "nonzero", "masked_select", "is_nonzero", "equal", "unique")
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name = func.__name__.split(".")[0]
+        assert name not in self.READS, name
+        return func(*args, **(kwargs or {}))
+
+
+class TestSteps:
+    @pytest.mark.parametrize(("name", "scale"), MODELS, ids=IDS)
+    def test_the_loss_falls_on_a_fixed_batch(self, store, name, scale):
+        _, own = stepper(name, scale, store)
+        losses = []
+        for _ in range(4):
+            own.step = 0  # the same numbers are drawn again
+            own._count.zero_()
+            own.advance(1e-5)
+            losses.append(own.mean_loss())
+        assert all(math.isfinite(loss) for loss in losses)
+        assert losses[-1] < losses[0]
+
+    @pytest.mark.parametrize(("name", "scale"), MODELS, ids=IDS)
+    def test_nothing_is_read_by_the_host(self, store, name, scale):
+        _, own = stepper(name, scale, store)
+        with NoReads():
+            for kind in set(own._objective.order):
+                own._compute(kind)
+
+    def test_reads_would_be_noticed(self):
+        with NoReads(), pytest.raises(AssertionError, match="_local_scalar_dense"):
+            torch.ones(1).item()
+
+    @pytest.mark.parametrize(("name", "scale"), MODELS, ids=IDS)
+    def test_bfloat16_stays_near_float32(self, store, name, scale):
+        """Whatever is rounded, the loss of one batch is about the same, and so is the gradient."""
+        found = []
+        for bf16 in (False, True):
+            net, own = stepper(name, scale, store, bf16=bf16)
+            loss = own._objective(Draws(0, step_of(0)), 0)
+            loss.backward()
+            gradients = [p.grad.flatten() for p in net.parameters() if p.grad is not None]
+            found.append((float(loss.detach()), torch.cat(gradients)))
+        (exact, gradient), (rough, other) = found
+        assert abs(rough - exact) < 0.02 * abs(exact)
+        assert float(torch.cosine_similarity(gradient, other, dim=0)) > 0.9
+
+    def test_a_state_is_gone_on_from(self, store):
+        _, whole = stepper("awsrn-sd", 2, store)
+        for _ in range(6):
+            whole.advance(1e-3)
+        _, first = stepper("awsrn-sd", 2, store)
+        for _ in range(3):
+            first.advance(1e-3)
+        _, second = stepper("awsrn-sd", 2, store)
+        second.restore(first.state(CPU))
+        for _ in range(3):
+            second.advance(1e-3)
+        for name, value in whole.averaged().items():
+            assert torch.equal(value, second.averaged()[name]), name
+
+    def test_a_gradient_far_above_those_before_is_held_back(self, store):
+        _, own = stepper("awsrn-sd", 2, store)
+        own.advance(1e-4)
+        usual = float(own._norm)
+        gradients = [torch.full((10,), 100 * usual)]
+        own._clip(gradients)
+        assert float(gradients[0].norm()) == pytest.approx(2 * usual, rel=1e-4)
+
+
+class TestStarts:
+    @pytest.mark.parametrize(
+        ("name", "scale"), [m for m in MODELS if m[0] != "lapar-c"] + [("dcls-iso", 4)]
+    )
+    def test_networks_begin_as_plain_enlargement(self, photograph, name, scale):
+        torch.manual_seed(0)
+        net = get_model(name).build(scale).eval()
+        start(net)
+        x = torch.from_numpy(photograph[40:88, 40:88].copy()).permute(2, 0, 1)[None] / 255
+        size = [48 * scale] * 2
+        plain = torch.nn.functional.interpolate(x, size=size, mode="bilinear")
+        with torch.no_grad():
+            difference = (net(x) - plain)[:, :, 8:-8, 8:-8].square().mean().sqrt()
+        assert float(difference) < 0.03  # noise is added, and bicubic differs
+
+    def test_dcls_guesses_a_round_kernel_first(self):
+        net = get_model("dcls-iso").build(4)
+        start(net)
+        with torch.no_grad():
+            kernel = net.estimate_kernel(torch.rand(1, 3, 24, 24))[0, 0]
+        assert float(kernel.min()) > -0.03
+        assert tuple(divmod(int(kernel.argmax()), 21)) == (10, 10)
+
+    def test_what_fits_is_taken_from_another_scale(self, tmp_path):
+        from safetensors.torch import save_file
+
+        four, two = (get_model("hpinet-s").build(scale) for scale in (4, 2))
+        save_file(four.state_dict(), tmp_path / "x.safetensors")
+        assert 0 < begin_from(two, tmp_path / "x.safetensors") < len(two.state_dict())
+        assert torch.equal(two.first_conv.weight, four.first_conv.weight)
+
+
+def test_levels_of_a_batch_are_what_single_heads_compute(store):
+    _, own = stepper("asdn-base", 2, store)
+    aim = own._objective
+    assert isinstance(aim, AnyScaleObjective)
+    enlarged = torch.rand(3, 3, 24, 24)
+    level = torch.tensor([0, 4, LEVELS])
+    with torch.no_grad():
+        together = aim.one_pass(enlarged, level)
+        for index, single in enumerate(level.tolist()):
+            alone = aim.one_pass(enlarged[index : index + 1], single)
+            torch.testing.assert_close(together[index], alone[0], atol=1e-5, rtol=0)
+
+
+class TestQueue:
+    def run(self, data, out, plan, *words):
+        common = ["--data", data, "--out", out, "--device", "cpu", "--processes", 1]
+        words = ["--plan", plan, *common, *words]
+        with pytest.raises(SystemExit) as ended:
+            cuda_train.main([str(word) for word in words])
+        return ended.value.code
+
+    @pytest.mark.parametrize(("name", "scale"), MODELS, ids=IDS)
+    def test_what_is_saved_restores_a_picture(self, tmp_path, data, name, scale, photograph):
+        assert self.run(data, tmp_path, f"{name}:x{scale}:60", "--dry") == 0
+        (folder,) = tmp_path.iterdir()
+        model = load(name, scale, weights=folder / "weights.safetensors")
+        x = torch.from_numpy(photograph[:40, :40].copy()).permute(2, 0, 1)[None] / 255
+        with torch.no_grad():
+            restored = model.network()(x)
+        assert restored.shape == (1, 3, 40 * scale, 40 * scale)
+        assert torch.isfinite(restored).all()
+
+    def test_resuming_gives_the_same_weights(self, tmp_path, data):
+        words = ("--batch", 2, "--patch", 24)
+        plan = "awsrn-sd:x2:60"
+        assert self.run(data, tmp_path / "whole", plan, *words, "--steps", 6) == 0
+        torch.manual_seed(5)
+        session = cuda_train.Session(
+            Store(read(data, 1), CPU), tmp_path / "halves", CPU, False, 6, SMALL
+        )
+        half = cuda_train.Training(cuda_train.plan(plan)[0], session)
+        for _ in range(3):
+            half.stepper.advance(half._rate())
+        half.save()
+        half._finish_writing()
+        assert self.run(data, tmp_path / "halves", plan, *words, "--steps", 6) == 0
+        whole, halves = (
+            load_file(tmp_path / part / "awsrn-sd-x2" / "weights.safetensors")
+            for part in ("whole", "halves")
+        )
+        for name, value in whole.items():
+            assert torch.equal(value, halves[name]), name
+
+    def test_one_that_fails_leaves_its_place_to_the_next(self, tmp_path, data, monkeypatch):
+        broken = cuda_train.Training._begin
+
+        def begin(training):
+            if training.item.model == "awsrn-s":
+                raise RuntimeError("out of something")
+            broken(training)
+
+        monkeypatch.setattr(cuda_train.Training, "_begin", begin)
+        assert self.run(data, tmp_path, "awsrn-s:x2:9,awsrn-sd:x2:9", "--dry") == 1
+        assert not (tmp_path / "awsrn-s-x2" / "weights.safetensors").exists()
+        assert (tmp_path / "awsrn-sd-x2" / "weights.safetensors").exists()
+
+    def test_no_number_goes_back_to_the_last_good_state_at_half_the_rate(self, tmp_path, data):
+        session = cuda_train.Session(Store(read(data, 1), CPU), tmp_path, CPU, False, 9, SMALL)
+        training = cuda_train.Training(cuda_train.plan("awsrn-sd:x2:60")[0], session)
+        training.stepper.advance(1e-3)
+        training.save()
+        good = training.stepper.averaged()
+        with torch.no_grad():
+            next(training.net.parameters()).fill_(math.nan)
+        training.stepper.advance(1e-3)
+        training._report(1, 1.0)
+        assert training.factor == 0.5
+        assert training.stepper.step == 1
+        for name, value in training.stepper.averaged().items():
+            assert torch.equal(value, good[name])
+        training.stepper.advance(1e-3)
+        assert math.isfinite(training.stepper.mean_loss())
+
+    @pytest.mark.parametrize(
+        ("text", "told"),
+        [
+            ("awsrn-sd", "is not like hpinet-s:x4:90"),
+            ("awsrn-sd:x8:3", "has the scales x2, x3, x4"),
+            ("awsrn-sd:any:3", "has the scales x2, x3, x4"),
+        ],
+    )
+    def test_a_plan_that_cannot_be_read_is_explained(self, text, told):
+        with pytest.raises(SystemExit, match=told):
+            cuda_train.plan(text)
+
+    def test_the_rate_follows_the_clock_to_zero(self, tmp_path, data):
+        session = cuda_train.Session(Store(read(data, 1), CPU), tmp_path, CPU, False, None, SMALL)
+        training = cuda_train.Training(cuda_train.plan("awsrn-sd:x2:100")[0], session)
+        training.stepper.step = 1000
+        rates = []
+        for seconds in (10, 50, 98, 98.6):
+            training.seconds = seconds
+            rates.append(training._rate())
+        assert rates[0] > rates[1] > rates[2] > rates[3] == pytest.approx(0, abs=1e-9)
