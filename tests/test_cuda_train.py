@@ -374,7 +374,7 @@ class TestQueue:
         assert self.run(data, tmp_path / "whole", plan, *words, "--steps", 6) == 0
         torch.manual_seed(5)
         session = cuda_train.Session(
-            Store(read(data, 1), CPU), tmp_path / "halves", CPU, False, 6, SMALL
+            Store(read(data, 1), CPU), tmp_path / "halves", CPU, False, 6, None, SMALL
         )
         half = cuda_train.Training(cuda_train.plan(plan)[0], session)
         for _ in range(3):
@@ -403,7 +403,9 @@ class TestQueue:
         assert (tmp_path / "awsrn-sd-x2" / "weights.safetensors").exists()
 
     def test_no_number_goes_back_to_the_last_good_state_at_half_the_rate(self, tmp_path, data):
-        session = cuda_train.Session(Store(read(data, 1), CPU), tmp_path, CPU, False, 9, SMALL)
+        session = cuda_train.Session(
+            Store(read(data, 1), CPU), tmp_path, CPU, False, 9, None, SMALL
+        )
         training = cuda_train.Training(cuda_train.plan("awsrn-sd:x2:60")[0], session)
         training.stepper.advance(1e-3)
         training.save()
@@ -432,7 +434,9 @@ class TestQueue:
             cuda_train.plan(text)
 
     def test_the_rate_follows_the_clock_to_zero(self, tmp_path, data):
-        session = cuda_train.Session(Store(read(data, 1), CPU), tmp_path, CPU, False, None, SMALL)
+        session = cuda_train.Session(
+            Store(read(data, 1), CPU), tmp_path, CPU, False, None, None, SMALL
+        )
         training = cuda_train.Training(cuda_train.plan("awsrn-sd:x2:100")[0], session)
         training.stepper.step = 1000
         rates = []

@@ -16,6 +16,7 @@ names), `checkpoint.pt` (to go on from, on a CPU as on a GPU: the same command d
 from __future__ import annotations
 
 import argparse
+import gc
 import logging
 import os
 import re
@@ -30,8 +31,10 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
+from srcli.errors import first_line
 from srcli.registry import get_model
 
+from .bring import bring
 from .objectives import objective
 from .packed import read
 from .patches import Store
@@ -95,6 +98,7 @@ class Session:
     device: torch.device
     recorded: bool
     steps: int | None = None
+    brought: Path | None = None
     changes: dict[str, Any] = field(default_factory=dict)
 
 
@@ -174,6 +178,8 @@ class Training:
         partial = self.folder / "partial"
         save_file({name: t.contiguous() for name, t in weights.items()}, partial)
         os.replace(partial, self.folder / "weights.safetensors")
+        if self.session.brought is not None:
+            bring(self.session.out, self.session.brought)
         torch.save(held, partial)
         os.replace(partial, self.checkpoint)
 
@@ -247,11 +253,12 @@ def train(items: list[Item], session: Session) -> Iterator[tuple[Item, str]]:
         began = time.monotonic()
         try:
             Training(item, session).run(began)
-        except (RuntimeError, OSError, SystemExit) as error:
+            told = f"done in {time.monotonic() - began:.1f} s"
+        except (RuntimeError, OSError, ValueError, SystemExit) as error:
             log.exception("%s: failed after %.0f s", item.name, time.monotonic() - began)
-            yield item, f"failed: {str(error).splitlines()[0] if str(error) else error!r}"
-            continue
-        yield item, f"done in {time.monotonic() - began:.1f} s"
+            told = f"failed: {first_line(error)}"
+        gc.collect()  # what a failure held, graphs first
+        yield item, told
 
 
 def _arguments(words: list[str] | None) -> argparse.Namespace:
@@ -265,6 +272,7 @@ def _arguments(words: list[str] | None) -> argparse.Namespace:
         "--data", type=Path, required=True, help="lossless pictures, or tars of them"
     )
     parser.add_argument("--out", type=Path, required=True, help="folder with one for each model")
+    parser.add_argument("--bring", type=Path, help="folder of all weights in pieces of 15 MiB")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--threads", type=int, help="CPU threads")
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1, help="that decode")
@@ -296,12 +304,15 @@ def main(words: list[str] | None = None) -> None:
     store = Store(read(arguments.data, arguments.processes), device)
     log.info("%d pictures after %.1f s", len(store.pictures), time.monotonic() - began)
     recorded = device.type == "cuda" and not arguments.no_cuda_graph
-    session = Session(store, arguments.out, device, recorded, steps, changes)
-    failed = False
-    for item, result in train(arguments.plan, session):
-        log.info("%s: %s", item.name, result)
-        failed |= result.startswith("failed")
+    session = Session(store, arguments.out, device, recorded, steps, arguments.bring, changes)
+    failed = [item for item, told in train(arguments.plan, session) if _told(item, told)]
     sys.exit(1 if failed else 0)
+
+
+def _told(item: Item, told: str) -> bool:
+    """Log how an item went; whether it failed."""
+    log.info("%s: %s", item.name, told)
+    return not told.startswith("done")
 
 
 if __name__ == "__main__":
