@@ -18,6 +18,7 @@ from srcli.registry import MODELS as SPECS
 from srcli.registry import get_model
 from srcli.resample import reduce, resize
 from srcli.weights.any_scale import LEVELS, AnyScaleObjective
+from srcli.weights.blind import small_kernel
 from srcli.weights.damage import applied, enlargement, gaussian_rows, reduction, resizing, rounded
 from srcli.weights.draws import Draws
 from srcli.weights.objectives import objective
@@ -28,6 +29,7 @@ from srcli.weights.starts import begin_from, start
 from srcli.weights.stepping import Stepper
 
 cuda_train = importlib.import_module("srcli.weights.cuda_train")
+tokens = importlib.import_module("srcli.weights.tokens")
 CPU = torch.device("cpu")
 SMALL = {"batch": 2, "patch": 24, "bf16": False}
 # The smallest of each family, at a scale; `asdn` has one network for all.
@@ -263,6 +265,23 @@ class TestSteps:
             for kind in set(own._objective.order):
                 own._compute(kind)
 
+    @pytest.mark.parametrize(("name", "scale"), MODELS, ids=IDS)
+    def test_all_of_a_step_is_on_one_device(self, monkeypatch, photograph, name, scale):
+        """On one that has shapes and no values: no constant lies elsewhere, and none is read."""
+        plain = torch.autocast
+        monkeypatch.setattr(torch, "autocast", lambda *_, **__: plain("cpu", enabled=False))
+        nowhere = torch.device("meta")
+        net = get_model(name).build(scale)
+        fused = net.fuse()
+        monkeypatch.setattr(net, "fuse", lambda: fused, raising=False)  # asks for values, once
+        net.to(nowhere)
+        wanted = recipe(name, scale, **SMALL)
+        aim = objective(net, wanted, Store([photograph], nowhere), nowhere)
+        own = Stepper(net, aim, wanted, recorded=False)
+        for kind in set(aim.order):
+            own._compute(kind)
+        assert all(average.is_meta for average in own._state["average"].values())
+
     def test_reads_would_be_noticed(self):
         with NoReads(), pytest.raises(AssertionError, match="_local_scalar_dense"):
             torch.ones(1).item()
@@ -334,6 +353,69 @@ class TestStarts:
         save_file(four.state_dict(), tmp_path / "x.safetensors")
         assert 0 < begin_from(two, tmp_path / "x.safetensors") < len(two.state_dict())
         assert torch.equal(two.first_conv.weight, four.first_conv.weight)
+
+
+@pytest.mark.parametrize("scale", [2, 4])
+def test_dcls_is_trained_as_what_it_is(store, scale):
+    torch.manual_seed(0)
+    net = get_model("dcls-iso").build(scale)
+    aim = objective(net, recipe("dcls-iso", scale, **SMALL), store, CPU)
+    low = torch.rand(2, 3, 24, 24)
+    net.clamped = False
+    with torch.no_grad():
+        restored, kernel = aim._restored(low)
+        torch.testing.assert_close(kernel, net.estimate_kernel(low), atol=1e-4, rtol=1e-3)
+        torch.testing.assert_close(restored, net.restore(low, kernel), atol=1e-3, rtol=1e-3)
+
+
+def test_hpinet_is_trained_as_what_it_is(store):
+    torch.manual_seed(0)
+    net = get_model("hpinet-s").build(2)
+    aim = objective(net, recipe("hpinet-s", 2, **SMALL | {"patch": 33}), store, CPU)
+    low = torch.rand(2, 3, 33, 33)
+    with torch.no_grad():
+        torch.testing.assert_close(aim._form(low), net(low), atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("length", [24, 25, 47, 48])
+@pytest.mark.parametrize("side", [12, 20, 24])
+def test_gradients_of_cutting_and_merging_are_those_of_gathers(length, side):
+    axis = tokens._axis(length, side, torch.zeros(1))
+    x = torch.rand(2, length, 5, 3, requires_grad=True)
+    again = x.detach().requires_grad_()
+    cut, plain = tokens._cut(x, axis, 1), again.index_select(1, axis.grid.cut)
+    weights = torch.rand_like(cut)
+    (cut * weights).sum().backward()
+    (plain * weights).sum().backward()
+    torch.testing.assert_close(x.grad, again.grad)
+    y = torch.rand_like(cut, requires_grad=True)
+    again = y.detach().requires_grad_()
+    merged = tokens._merged(y, axis, 1)
+    plain = tokens._sum(again, axis.grid.lines, axis.grid.shares, 1)
+    weights = torch.rand_like(merged)
+    (merged * weights).sum().backward()
+    (plain * weights).sum().backward()
+    torch.testing.assert_close(y.grad, again.grad)
+
+
+def test_the_small_kernel_is_about_the_large_one_reduced(store):
+    """Equation 7 on smooth pictures, where subsampling loses nothing: a Gaussian of a quarter."""
+    noise = torch.from_numpy(np.random.default_rng(0).normal(128, 40, (4, 3, 340, 340)))
+    line = torch.arange(31) - 15
+    smooth = torch.exp(-0.5 * (line / 4.0) ** 2).float()
+    smooth = (smooth / smooth.sum())[None, None]
+    clean = noise.float().flatten(0, 1)[:, None]
+    for kernel in (smooth[..., None], smooth[:, :, None]):
+        clean = torch.nn.functional.conv2d(clean, kernel)
+    clean = clean[:, 0].unflatten(0, (4, 3))
+    rows = gaussian_rows(torch.full((4,), 3.2), 64, 4, 10, 21)
+    seen = applied(rows, clean[:, :, :276, :276])
+    kernel = small_kernel(clean[:, :, 10:266:4, 10:266:4], seen, 21)
+    expected = gaussian_rows(torch.tensor([0.8]), 1, 1, 10, 21)[0, 0]
+    expected = expected[:, None] * expected
+    assert float((kernel[:, 0] - expected).abs().sum((1, 2)).max()) < 0.5
+    assert torch.all(kernel.flatten(1).argmax(1) == 220)  # the centre
+    torch.testing.assert_close(kernel.sum((1, 2, 3)), torch.ones(4))
 
 
 def test_levels_of_a_batch_are_what_single_heads_compute(store):

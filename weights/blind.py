@@ -8,9 +8,10 @@ equation 17 for the loss.
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional as F
 
-from srcli.models.dcls.network import Dcls, FusedDcls
+from srcli.models.dcls.network import ChannelAttention, Dcls, DualPathBlock, FusedDcls
 
 from .damage import applied, gaussian_rows, rounded
 from .draws import Draws
@@ -89,11 +90,32 @@ class BlindObjective:
         with wanted:
             paths = clear, restorer.head1(features).float()
             for group in restorer.body:
-                paths = group(*paths)
+                for block in group.body:
+                    paths = _block(block, *paths)
+                paths = paths[0] * 2.0, paths[1] * 2.0
             fused = restorer.fusion(torch.cat([paths[1], paths[0]], dim=1)) + first
         with exactly:
             # Linear, and the picture itself goes through: bfloat16 would leave half a grey level.
             return restorer.upscale(fused.float()), kernel
+
+
+def _block(block: DualPathBlock, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
+    """`DualPathBlock` with its small convolutions of single numbers as products of matrices."""
+    change, other = block.body1(first), block.body2(second)
+    activation, mix, attention = block.CA_body1
+    both = mix(activation(torch.cat([change, other], dim=1)))  # n 64 h w
+    return first + _attended(attention, both), second + _attended(block.CA_body2, other)
+
+
+def _attended(attention: nn.Module, x: Tensor) -> Tensor:
+    assert isinstance(attention, ChannelAttention)
+    shares = x.mean((2, 3))  # n C
+    for layer in attention.conv_du:
+        if isinstance(layer, nn.Conv2d):
+            shares = F.linear(shares, layer.weight.flatten(1), layer.bias)
+        else:
+            shares = layer(shares)
+    return x * shares[:, :, None, None]
 
 
 def tied(net: Dcls, device: torch.device) -> FusedDcls:

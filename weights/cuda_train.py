@@ -148,10 +148,11 @@ class Training:
             if self._progress() >= 1:
                 break
             self.stepper.advance(self._rate())
-            if now - logged >= LOGGED_EVERY:
+            due = now - saved >= SAVED_EVERY
+            if due or now - logged >= LOGGED_EVERY:  # what is saved has been looked at
                 self._report(self.stepper.step - steps, now - logged)
                 logged, steps = now, self.stepper.step
-            if now - saved >= SAVED_EVERY:
+            if due:
                 self.save()
                 saved = now
         self._report(self.stepper.step - steps, time.monotonic() - logged)
@@ -247,8 +248,8 @@ class Training:
         )
 
 
-def train(items: list[Item], session: Session) -> Iterator[tuple[Item, str]]:
-    """Train one model after the other, each for its seconds; yields each and how it went."""
+def train(items: list[Item], session: Session) -> Iterator[str]:
+    """Train one model after the other, each for its seconds; yields how each went."""
     for item in items:
         began = time.monotonic()
         try:
@@ -258,7 +259,7 @@ def train(items: list[Item], session: Session) -> Iterator[tuple[Item, str]]:
             log.exception("%s: failed after %.0f s", item.name, time.monotonic() - began)
             told = f"failed: {first_line(error)}"
         gc.collect()  # what a failure held, graphs first
-        yield item, told
+        yield f"{item.name}: {told}"
 
 
 def _arguments(words: list[str] | None) -> argparse.Namespace:
@@ -305,14 +306,33 @@ def main(words: list[str] | None = None) -> None:
     log.info("%d pictures after %.1f s", len(store.pictures), time.monotonic() - began)
     recorded = device.type == "cuda" and not arguments.no_cuda_graph
     session = Session(store, arguments.out, device, recorded, steps, arguments.bring, changes)
-    failed = [item for item, told in train(arguments.plan, session) if _told(item, told)]
+    failed = False
+    for place, told in enumerate(train(arguments.plan, session), start=1):
+        log.info("%s", told)
+        failed |= "failed" in told
+        if failed and not _works(device):
+            _start_again(arguments.plan[place:], sys.argv[1:] if words is None else words)
     sys.exit(1 if failed else 0)
 
 
-def _told(item: Item, told: str) -> bool:
-    """Log how an item went; whether it failed."""
-    log.info("%s: %s", item.name, told)
-    return not told.startswith("done")
+def _works(device: torch.device) -> bool:
+    """Whether the device still does anything: after some errors it does not in this process."""
+    try:
+        return bool(torch.ones(1, device=device).sum().item() == 1)
+    except RuntimeError:
+        return False
+
+
+def _start_again(items: list[Item], words: list[str]) -> None:
+    """Put a new process in the place of this one, for what is left of the plan."""
+    if not items:
+        return
+    left = ",".join(
+        f"{i.model}:{'any' if i.any_scale else f'x{i.scale}'}:{i.seconds}" for i in items
+    )
+    command = [sys.executable, "-m", "srcli.weights.cuda_train", *words, "--plan", left]
+    log.warning("the device is of no use any more; begins anew for %s", left)
+    os.execv(sys.executable, command)
 
 
 if __name__ == "__main__":

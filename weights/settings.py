@@ -9,10 +9,10 @@ from .recipe import Recipe
 # Patches are small pixels, half of the output for ASDN. Few thousand steps want small batches, high
 # rates and a moving average that forgets within a twentieth of them.
 COMMON: dict[str, Any] = {
-    "optimiser": "adam",
+    "optimiser": "muon",
     "batch": 16,
     "patch": 48,
-    "candidates": 2,
+    "candidates": 1,
     "warmup": 0.03,
     "average": 0.995,
     "learning_rate": 1e-3,

@@ -8,7 +8,6 @@ written.
 
 from __future__ import annotations
 
-import copy
 import logging
 from collections import deque
 from collections.abc import Iterator
@@ -85,9 +84,13 @@ class Stepper:
         self._keep_close()
 
     def mean_loss(self) -> float:
-        """Of all steps since this was asked last; waits for them. NaN if there was none."""
+        """Of all steps since this was asked last; waits for them.
+
+        NaN if there was none, or if a loss or a gradient was no number.
+        """
         self.wait()
         total, count = self._losses.tolist()
+        total += 0.0 * float(self._norm)
         self._losses.zero_()
         self.wait()
         return total / count if count else float("nan")
@@ -107,7 +110,9 @@ class Stepper:
         self.wait()
         parameters = {name: p.detach() for name, p in self._parameters.items()}
         tensors = {"net": parameters, **self._state, "norm": self._norm}
-        return {"step": self.step, **_copies(tensors, device)}
+        copies = {"step": self.step, **_copies(tensors, device)}
+        self.wait()  # before a step changes what is copied, on a stream of its own
+        return copies
 
     @torch.no_grad()
     def restore(self, state: dict[str, Any]) -> None:
@@ -234,4 +239,4 @@ class Stepper:
 def _copies(tensors: Any, device: torch.device) -> Any:
     if isinstance(tensors, dict):
         return {name: _copies(value, device) for name, value in tensors.items()}
-    return copy.deepcopy(tensors).to(device)
+    return tensors.to(device, copy=True)
