@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from srcli.degradations import blur, compress, gaussian, reduced
 from srcli.loading import load
 from srcli.registry import MODELS as SPECS
 from srcli.registry import get_model
@@ -21,11 +22,13 @@ from srcli.weights.any_scale import LEVELS, AnyScaleObjective
 from srcli.weights.blind import small_kernel
 from srcli.weights.damage import applied, enlargement, gaussian_rows, reduction, resizing, rounded
 from srcli.weights.draws import Draws
+from srcli.weights.jpeg import KINDS, Jpeg
 from srcli.weights.objectives import objective
 from srcli.weights.packed import pack, read
 from srcli.weights.patches import Store
+from srcli.weights.photo import FILTERS, Blocked, Noisy, Photographed, _filter, blurred
 from srcli.weights.settings import FAMILIES, family, recipe
-from srcli.weights.starts import begin_from, start
+from srcli.weights.starts import begin_from, siblings, start
 from srcli.weights.stepping import Stepper
 
 cuda_train = importlib.import_module("srcli.weights.cuda_train")
@@ -180,9 +183,14 @@ class TestPatches:
         expected = resize(photograph.astype(np.float32), 107, 107).clip(0, 255)
         assert np.abs(store.pictures[1].numpy() - expected).max() <= 0.501
 
-    def test_too_small_a_picture_is_refused(self, store):
-        with pytest.raises(SystemExit, match="too small for patches of 152"):
-            store.patches(Draws(0, step_of(0)), 1, 152, grid=4)
+    def test_pictures_that_are_too_small_are_left_out(self, photograph, store):
+        both = Store([photograph, photograph[:100, :100]], CPU, shrink=(1.0,))
+        with torch.no_grad():
+            both.pixels[160 * 160 :] = 7
+        patches = both.patches(Draws(0, step_of(0)), 32, 120)
+        assert not bool((patches == 7).flatten(1).all(1).any())
+        with pytest.raises(SystemExit, match="too small for patches of 163"):
+            store.patches(Draws(0, step_of(0)), 1, 160, grid=4)
 
 
 class TestDamage:
@@ -347,8 +355,6 @@ class TestStarts:
         assert tuple(divmod(int(kernel.argmax()), 21)) == (10, 10)
 
     def test_what_fits_is_taken_from_another_scale(self, tmp_path):
-        from safetensors.torch import save_file
-
         four, two = (get_model("hpinet-s").build(scale) for scale in (4, 2))
         save_file(four.state_dict(), tmp_path / "x.safetensors")
         assert 0 < begin_from(two, tmp_path / "x.safetensors") < len(two.state_dict())
@@ -456,7 +462,7 @@ class TestQueue:
         assert self.run(data, tmp_path / "whole", plan, *words, "--steps", 6) == 0
         torch.manual_seed(5)
         session = cuda_train.Session(
-            Store(read(data, 1), CPU), tmp_path / "halves", CPU, False, 6, None, SMALL
+            Store(read(data, 1), CPU), tmp_path / "halves", CPU, False, 6, changes=SMALL
         )
         half = cuda_train.Training(cuda_train.plan(plan)[0], session)
         for _ in range(3):
@@ -486,7 +492,7 @@ class TestQueue:
 
     def test_no_number_goes_back_to_the_last_good_state_at_half_the_rate(self, tmp_path, data):
         session = cuda_train.Session(
-            Store(read(data, 1), CPU), tmp_path, CPU, False, 9, None, SMALL
+            Store(read(data, 1), CPU), tmp_path, CPU, False, 9, changes=SMALL
         )
         training = cuda_train.Training(cuda_train.plan("awsrn-sd:x2:60")[0], session)
         training.stepper.advance(1e-3)
@@ -517,7 +523,7 @@ class TestQueue:
 
     def test_the_rate_follows_the_clock_to_zero(self, tmp_path, data):
         session = cuda_train.Session(
-            Store(read(data, 1), CPU), tmp_path, CPU, False, None, None, SMALL
+            Store(read(data, 1), CPU), tmp_path, CPU, False, None, changes=SMALL
         )
         training = cuda_train.Training(cuda_train.plan("awsrn-sd:x2:100")[0], session)
         training.stepper.step = 1000
@@ -526,3 +532,125 @@ class TestQueue:
             training.seconds = seconds
             rates.append(training._rate())
         assert rates[0] > rates[1] > rates[2] > rates[3] == pytest.approx(0, abs=1e-9)
+
+
+class TestPhoto:
+    """What is damaged on a device, against the libraries that it stands for."""
+
+    @pytest.mark.parametrize("kind", KINDS)
+    @pytest.mark.parametrize("quality", [10, 50, 75, 92, 100])
+    def test_jpeg_is_the_library_s(self, photograph, quality, kind):
+        """But for coefficients that lie between two steps of the table."""
+        expected = compress(photograph, quality, kind).astype(np.float32)
+        x = torch.from_numpy(photograph.copy()).permute(2, 0, 1)[None].float()
+        which = torch.tensor([KINDS.index(kind)])
+        found = Jpeg(CPU)(x, torch.tensor([float(quality)]), which)[0].permute(1, 2, 0).numpy()
+        difference = np.abs(found - expected)
+        assert difference.mean() < 0.5
+        assert (difference <= 2).mean() > 0.97
+
+    @pytest.mark.parametrize("name", FILTERS)
+    @pytest.mark.parametrize("scale", [2, 4])
+    def test_reductions_are_the_library_s(self, photograph, name, scale):
+        expected = reduced(photograph.astype(np.float32), scale, name)
+        inner = slice(5, -5)
+        x = torch.from_numpy(photograph.copy()).permute(2, 0, 1)[None].float()
+        rows = _filter(name, 160 // scale - 6, scale, 3 * scale)
+        found = rounded(applied(rows, x))[0].permute(1, 2, 0).numpy()
+        difference = np.abs(found - expected[3:-3, 3:-3])[inner, inner]
+        assert difference.max() <= 1
+        assert (difference > 0).mean() < 0.002
+
+    def test_blur_is_the_library_s(self, photograph):
+        kernels = torch.zeros(1, 11, 11)
+        kernels[0, 1:-1, 1:-1] = torch.from_numpy(gaussian((1.3, 0.6), 0.4))[:9, :9]
+        x = torch.from_numpy(photograph.copy()).permute(2, 0, 1)[None].float()
+        found = blurred(x, kernels)[0].permute(1, 2, 0).numpy()
+        expected = blur(photograph, kernels[0].numpy())[5:-5, 5:-5]
+        assert np.abs(found - expected).max() < 1e-3
+
+    @pytest.mark.parametrize("scale", [2, 3])
+    def test_a_photo_is_about_the_reduced_original(self, store, scale):
+        make = Photographed(recipe("lapar-c", scale, kind="photo", batch=8, patch=16), CPU)
+        errors = []
+        for step in range(6):
+            low, high = make(Draws(0, step_of(step)), store)
+            assert low.shape == (8, 3, 16, 16)
+            assert high.shape == (8, 3, 16 * scale, 16 * scale)
+            plain = torch.nn.functional.avg_pool2d(high, scale)
+            errors += (low - plain).square().mean((1, 2, 3)).sqrt().tolist()
+        assert np.median(errors) < 12
+        assert min(errors) < 4 < max(errors)
+
+    def test_blocks_begin_anywhere(self, store):
+        make = Blocked(recipe("lapar-c", 1, "deblock", batch=8, patch=24), CPU)
+        places = set()
+        for step in range(4):
+            low, high = make(Draws(0, step_of(step)), store)
+            edges = (low - high).diff(dim=3).abs().mean((0, 1, 2))
+            places.add(int(edges[:8].argmax()))
+            assert 0 < float((low - high).abs().mean()) < 10
+        assert len(places) > 1
+
+    def test_noise_is_of_all_strengths(self, store):
+        make = Noisy(recipe("lapar-c", 1, "denoise", batch=32, patch=32))
+        low, high = make(Draws(0, step_of(0)), store)
+        sigmas = (low - high).std((1, 2, 3))
+        assert float(sigmas.min()) < 8
+        assert 40 < float(sigmas.max()) < 58
+
+    @pytest.mark.parametrize(("purpose", "scale"), [("photo", 2), ("denoise", 1), ("deblock", 1)])
+    def test_the_queue_trains_for_it(self, tmp_path, data, purpose, scale):
+        words = ["--plan", f"lapar-c@{purpose}:x{scale}:9", "--data", data, "--out", tmp_path]
+        with pytest.raises(SystemExit) as ended:
+            cuda_train.main([str(w) for w in [*words, "--device", "cpu", "--dry"]])
+        assert ended.value.code == 0
+        name = f"lapar-c-{purpose}" + ("-x2" if scale == 2 else "")
+        assert (tmp_path / name / "weights.safetensors").exists()
+
+    def test_nothing_is_read_by_the_host(self, store):
+        with NoReads():
+            for made in (
+                Photographed(recipe("lapar-c", 2, kind="photo", batch=2, patch=16), CPU),
+                Blocked(recipe("lapar-c", 1, "deblock", batch=2, patch=16), CPU),
+                Noisy(recipe("lapar-c", 1, "denoise", batch=2, patch=16)),
+            ):
+                made(Draws(0, torch.zeros((), dtype=torch.int64)), store)
+
+
+def test_what_is_brought_is_whole_and_halved_where_large(tmp_path, monkeypatch):
+    from srcli.weights import bring
+
+    monkeypatch.setattr(bring, "LARGE", 100_000)
+    for name, size in (("small", 100), ("large", 50_000)):
+        (tmp_path / "runs" / name).mkdir(parents=True)
+        save_file({"x": torch.rand(size)}, tmp_path / "runs" / name / "weights.safetensors")
+    target = tmp_path / "target"
+    bring.bring(tmp_path / "runs", target, most=10_000)
+    pieces = bring.bring(tmp_path / "runs", target, most=50_000)
+    assert sorted(target.iterdir()) == sorted(pieces)
+    assert all(piece.stat().st_size <= 50_000 for piece in pieces)
+    joined = tmp_path / "joined.tar"
+    joined.write_bytes(b"".join(piece.read_bytes() for piece in pieces))
+    with tarfile.open(joined) as archive:
+        archive.extractall(tmp_path / "back", filter="data")
+    for name, kind in (("small", torch.float32), ("large", torch.float16)):
+        file = tmp_path / "back" / name / "weights.safetensors"
+        original = load_file(tmp_path / "runs" / name / "weights.safetensors")["x"]
+        assert torch.equal(load_file(file)["x"], original.to(kind))
+
+
+def test_the_nearest_weights_are_begun_with(tmp_path):
+    for name in ("lapar-c-x2", "lapar-c-x4", "lapar-c-photo-x2"):
+        (tmp_path / f"{name}.safetensors").touch()
+    (tmp_path / "lapar-c-x4").mkdir()
+    (tmp_path / "lapar-c-x4" / "weights.safetensors").touch()
+
+    def found(purpose, scale):
+        files = siblings("lapar-c", purpose, scale, [tmp_path])
+        return [str(file.relative_to(tmp_path)) for file in files]
+
+    four = ["lapar-c-x4/weights.safetensors", "lapar-c-x4.safetensors"]
+    assert found("photo", 2) == ["lapar-c-photo-x2.safetensors", "lapar-c-x2.safetensors", *four]
+    assert found("clean", 4) == [*four, "lapar-c-x2.safetensors"]
+    assert found("deblock", 1) == ["lapar-c-x2.safetensors", *four]

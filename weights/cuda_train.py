@@ -22,17 +22,18 @@ import os
 import re
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from safetensors.torch import save_file
 
 from srcli.errors import first_line
 from srcli.registry import get_model
+from srcli.spec import Task
 
 from .bring import bring
 from .objectives import objective
@@ -58,16 +59,39 @@ class Item:
     model: str
     scale: int
     seconds: float
-    any_scale: bool
+    purpose: str = "clean"
+    """What it learns: to enlarge pictures (`clean`, `photo`), or a task at scale 1."""
+
+    @property
+    def any_scale(self) -> bool:
+        """Whether it is one network for all scales."""
+        return get_model(self.model).any_scale is not None
 
     @property
     def name(self) -> str:
-        """Of its folder."""
-        return self.model if self.any_scale else f"{self.model}-x{self.scale}"
+        """Of its folder, like that of its weights."""
+        parts = [] if self.purpose == "clean" else [self.purpose]
+        if not self.any_scale and self.scale > 1:
+            parts.append(f"x{self.scale}")
+        return "-".join([self.model, *parts])
+
+    @property
+    def task(self) -> Task:
+        """In the sense of a recipe."""
+        return "upscale" if self.purpose in ("clean", "photo") else cast(Task, self.purpose)
+
+    def __str__(self) -> str:
+        """As in a plan."""
+        purpose = "" if self.purpose == "clean" else f"@{self.purpose}"
+        scale = "any" if self.any_scale else f"x{self.scale}"
+        return f"{self.model}{purpose}:{scale}:{self.seconds:g}"
 
 
 def plan(text: str) -> list[Item]:
-    """Read `model:scale:seconds,...`; a scale is `x4`, or `any` for models that have one network.
+    """Read `model:scale:seconds,...`.
+
+    A scale is `x4`, or `any` for models that have one network. `model@photo` learns to enlarge what
+    was compressed; `model@denoise` and `model@deblock` have the scale `x1`.
 
     Raises:
         SystemExit: It cannot be read, or a model has not that scale.
@@ -76,17 +100,19 @@ def plan(text: str) -> list[Item]:
 
 
 def _item(text: str) -> Item:
-    found = re.fullmatch(r"([a-z0-9-]+):(any|x(\d)(?:-\d)?):(\d+(?:\.\d+)?)", text)
+    form = r"([a-z0-9-]+)(?:@(photo|denoise|deblock))?:(any|x(\d)(?:-\d)?):(\d+(?:\.\d+)?)"
+    found = re.fullmatch(form, text)
     if found is None:
         raise SystemExit(f"--plan {text}: is not like hpinet-s:x4:90 or asdn-base:any:120.")
-    name, kind, scale, seconds = found.groups()
+    name, purpose, kind, scale, seconds = found.groups()
+    item = Item(name, int(scale or 2), float(seconds), purpose or "clean")
     spec = get_model(name)
-    if spec.any_scale is not None:
-        return Item(name, 2, float(seconds), any_scale=True)
-    if kind == "any" or int(scale) not in spec.scales:
-        scales = ", ".join(f"x{scale}" for scale in spec.scales)
-        raise SystemExit(f"--plan {text}: {name} has the scales {scales}.")
-    return Item(name, int(scale), float(seconds), any_scale=False)
+    if item.any_scale:
+        return Item(name, 2, float(seconds))
+    if kind == "any" or not spec.takes(item.scale, item.task):
+        scales = ", ".join(f"x{scale}" for scale in spec.scales_for(item.task))
+        raise SystemExit(f"--plan {text}: {name} has the scales {scales or 'of none'} for that.")
+    return item
 
 
 @dataclass(slots=True)
@@ -99,6 +125,7 @@ class Session:
     recorded: bool
     steps: int | None = None
     brought: Path | None = None
+    starts: Sequence[Path] = ()
     changes: dict[str, Any] = field(default_factory=dict)
 
 
@@ -110,7 +137,8 @@ class Training:
         changes = {"steps": session.steps, "minutes": item.seconds / 60} | session.changes
         if session.steps:
             changes["minutes"] = None
-        self.recipe = recipe(item.model, item.scale, **changes)
+        kind = "photo" if item.purpose == "photo" else "clean"
+        self.recipe = recipe(item.model, item.scale, item.task, kind=kind, **changes)
         self.folder = session.out / item.name
         self.folder.mkdir(parents=True, exist_ok=True)
         torch.manual_seed(self.recipe.seed)
@@ -198,10 +226,11 @@ class Training:
         log.info("%s: resumed at step %d", self.item.name, self.stepper.step)
 
     def _begin(self) -> None:
-        for other in siblings(self.item.name, self.item.model, self.session.out):
-            taken = begin_from(self.net, other)
-            if taken:
-                log.info("%s: began with %d tensors of %s", self.item.name, taken, other)
+        folders = [*self.session.starts, self.session.out]
+        item = self.item
+        for file in siblings(item.model, item.purpose, item.scale, folders):
+            if taken := begin_from(self.net, file):
+                log.info("%s: begins with %d tensors of %s", item.name, taken, file)
                 return
 
     def _progress(self) -> float:
@@ -273,6 +302,9 @@ def _arguments(words: list[str] | None) -> argparse.Namespace:
         "--data", type=Path, required=True, help="lossless pictures, or tars of them"
     )
     parser.add_argument("--out", type=Path, required=True, help="folder with one for each model")
+    parser.add_argument(
+        "--init", type=Path, nargs="*", default=[], help="folders of weights to begin with"
+    )
     parser.add_argument("--bring", type=Path, help="folder of all weights in pieces of 15 MiB")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--threads", type=int, help="CPU threads")
@@ -305,7 +337,9 @@ def main(words: list[str] | None = None) -> None:
     store = Store(read(arguments.data, arguments.processes), device)
     log.info("%d pictures after %.1f s", len(store.pictures), time.monotonic() - began)
     recorded = device.type == "cuda" and not arguments.no_cuda_graph
-    session = Session(store, arguments.out, device, recorded, steps, arguments.bring, changes)
+    session = Session(
+        store, arguments.out, device, recorded, steps, arguments.bring, arguments.init, changes
+    )
     failed = False
     for place, told in enumerate(train(arguments.plan, session), start=1):
         log.info("%s", told)

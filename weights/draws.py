@@ -31,10 +31,15 @@ class Draws:
         self._key = _mixed(_mixed(step + (seed * SPREAD & MASK)) + (seed & MASK))
         self._calls = 0
 
+    @property
+    def device(self) -> torch.device:
+        """On which they are."""
+        return self._key.device
+
     def bits(self, *shape: int) -> Tensor:
         """Whole numbers in [0, 2^32), int64."""
         self._calls += 1
-        place = torch.arange(math.prod(shape), device=self._key.device) * SPREAD
+        place = torch.arange(math.prod(shape), device=self.device) * SPREAD
         key = _mixed(self._key + (self._calls * SPREAD & MASK))
         return _mixed(_mixed(place & MASK) ^ key).reshape(shape)
 

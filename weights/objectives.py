@@ -24,11 +24,11 @@ from srcli.models.lapar.network import Lapar
 from .any_scale import AnyScaleObjective
 from .bfloat16 import keep_picture
 from .blind import BlindObjective
-from .damage import AROUND, applied, reduction, rounded
 from .dense import fixed
 from .draws import Draws
 from .losses import LOSSES
 from .patches import Store
+from .photo import pairs
 from .recipe import Recipe
 from .tokens import HpiNetTraining
 
@@ -62,7 +62,7 @@ def objective(net: nn.Module, recipe: Recipe, store: Store, device: torch.device
         return AnyScaleObjective(net, recipe, store, device)
     if isinstance(net, Dcls):
         return BlindObjective(net, recipe, store, device)
-    return EnlargingObjective(_form(net, recipe, device), recipe, store, device)
+    return RestoringObjective(_form(net, recipe, device), recipe, store, device)
 
 
 def _form(net: nn.Module, recipe: Recipe, device: torch.device) -> Form:
@@ -88,27 +88,20 @@ def _folded(net: Lapar | Awsrn, device: torch.device) -> Form:
     return forward
 
 
-class EnlargingObjective:
-    """Enlarge by a whole factor what was reduced bicubically."""
+class RestoringObjective:
+    """Restore what the recipe's task damages: reduction, noise, compression."""
 
     order = (0,)
 
     def __init__(self, form: Form, recipe: Recipe, store: Store, device: torch.device) -> None:
         self._form, self._recipe, self._store, self._device = form, recipe, store, device
-        self._around = AROUND * recipe.scale
-        self._rows = reduction(recipe.patch, recipe.scale, self._around).to(device)
+        self._pairs = pairs(recipe, device)
 
     def __call__(self, draws: Draws, kind: int) -> Tensor:
-        recipe, around = self._recipe, self._around
-        side = recipe.patch * recipe.scale
-        window = self._store.patches(
-            draws, recipe.batch, side, around=around, grid=recipe.scale, tries=recipe.candidates
-        )
-        low = rounded(applied(self._rows, window)) / 255
-        high = window[:, :, around:-around, around:-around] / 255
+        low, high = self._pairs(draws, self._store)
         # Weights that are cast once and kept would be those of the first step.
         with torch.autocast(
-            self._device.type, torch.bfloat16, enabled=recipe.bf16, cache_enabled=False
+            self._device.type, torch.bfloat16, enabled=self._recipe.bf16, cache_enabled=False
         ):
-            restored = self._form(low.contiguous(memory_format=torch.channels_last))
-        return LOSSES[recipe.loss](restored.float() - high)
+            restored = self._form((low / 255).contiguous(memory_format=torch.channels_last))
+        return LOSSES[self._recipe.loss](restored.float() - high / 255)

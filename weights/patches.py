@@ -44,7 +44,9 @@ class Store:
         self._heights, self._widths = sizes.to(device).unbind(1)
         shares = areas.double().view(len(shrink), -1)
         self._shares = (shares / shares.sum(1, keepdim=True)).flatten().float().to(device)
-        self.smallest = int(sizes.min())
+        self._least = sizes.amin(1).to(device)
+        self._largest = int(sizes.amin(1).max())
+        self._by_side: dict[int, Tensor] = {}
 
     def patches(
         self, draws: Draws, count: int, side: int, *, around: int = 0, grid: int = 1, tries: int = 1
@@ -60,14 +62,9 @@ class Store:
             tries: Places drawn for each patch; the one with most detail is kept.
 
         Raises:
-            SystemExit: A picture is smaller than a patch.
+            SystemExit: All pictures are smaller than a patch.
         """
-        if side > self.smallest - self.smallest % grid:
-            raise SystemExit(
-                f"a training picture has a side of {self.smallest}: too small for patches of "
-                f"{side}. Take it away, or give a smaller --patch."
-            )
-        picture = draws.chosen(self._shares, tries * count)
+        picture = draws.chosen(self._large_enough(side + grid - 1), tries * count)
         height, width = (
             sizes[picture] - sizes[picture] % grid for sizes in (self._heights, self._widths)
         )
@@ -76,6 +73,17 @@ class Store:
         if tries > 1:
             places = self._most_detailed(places.view(5, tries, count), side)
         return self._cut(draws, places, side, around)
+
+    def _large_enough(self, side: int) -> Tensor:
+        """How often to take each picture: never if it is smaller than that."""
+        if side not in self._by_side:
+            if side > self._largest:
+                raise SystemExit(
+                    f"the training pictures have sides of at most {self._largest}: too small for "
+                    f"patches of {side}. Give a smaller --patch, or larger pictures."
+                )
+            self._by_side[side] = self._shares * (self._least >= side)
+        return self._by_side[side]
 
     def _cut(self, draws: Draws, places: Tensor, side: int, around: int) -> Tensor:
         picture, top, left, height, width = (row[:, None] for row in places)

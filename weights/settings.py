@@ -27,6 +27,11 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "fsdn": {"learning_rate": 1e-3, "batch": 16},
     "dcls": {"learning_rate": 5e-4, "batch": 12, "candidates": 1},
 }
+TASKS: dict[str, dict[str, Any]] = {
+    "upscale": {},
+    "denoise": {"patch": 80, "batch": 16, "loss": "psnr-rgb"},
+    "deblock": {"patch": 80, "batch": 16, "loss": "psnr"},
+}
 SIBLINGS = {"fsdn": "asdn"}  # whose features serve: the paper trains FSDN from ASDN
 
 
@@ -35,7 +40,7 @@ def family(model: str) -> str:
     return model.partition("-")[0]
 
 
-def recipe(model: str, scale: int, **changes: Any) -> Recipe:
+def recipe(model: str, scale: int, task: str = "upscale", **changes: Any) -> Recipe:
     """The recipe of a model at a scale, with changes where something else is wanted.
 
     Raises:
@@ -43,5 +48,5 @@ def recipe(model: str, scale: int, **changes: Any) -> Recipe:
     """
     if family(model) not in FAMILIES:
         raise SystemExit(f"{model}: not in the table of families ({', '.join(FAMILIES)}).")
-    fields = COMMON | FAMILIES[family(model)] | changes
-    return Recipe(model=model, scale=scale, **fields)
+    fields = COMMON | FAMILIES[family(model)] | TASKS[task] | changes
+    return Recipe(model=model, scale=scale, task=task, **fields)

@@ -8,7 +8,7 @@ added to it, small at first.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -28,6 +28,7 @@ from .settings import SIBLINGS, family
 SMALL = 0.1  # what the last layer of a residual branch is multiplied by
 LAST = 0.03  # and what the layer that adds to the picture is
 SMOOTHING = 3.0  # what DCLS's last layer for smoothing filters is multiplied by
+SCALES = (2, 3, 4, 8)
 FIRST_BLUR = 0.8  # width in small pixels of the kernel that DCLS guesses at first
 
 
@@ -168,21 +169,25 @@ def _conv(module: nn.Module) -> nn.Conv2d:
     return module
 
 
-def siblings(name: str, model: str, folder: Path) -> Iterator[Path]:
-    """Weights in a folder of runs that a model may begin with, the nearest first.
+def siblings(model: str, purpose: str, scale: int, folders: Sequence[Path]) -> Iterator[Path]:
+    """Weights that a model may begin with, the nearest first.
 
     Args:
-        name: Of the model's own run, which is not among them.
         model: In the registry.
-        folder: With a folder for each run.
+        purpose: `clean`, `photo`, or a task.
+        scale: Of enlargement.
+        folders: With `lapar-c-x2.safetensors`, `hpinet-s-x4/weights.safetensors` and the like.
     """
-    own = sorted(folder.glob(f"{model}-x*/weights.safetensors"))
-    other = SIBLINGS.get(family(model))
-    size = model.partition("-")[2]
-    theirs = sorted(folder.glob(f"{other}-{size}/weights.safetensors")) if other else []
-    for file in [*own, *theirs]:
-        if file.parent.name != name:
-            yield file
+    other, size = SIBLINGS.get(family(model)), model.partition("-")[2]
+    tail = "" if scale == 1 else f"-x{scale}"
+    names = [] if purpose == "clean" else [f"{model}-{purpose}{tail}"]
+    names += [f"{model}-x{other}" for other in sorted(SCALES, key=lambda s: abs(s - max(scale, 2)))]
+    names += [f"{other}-{size}"] if other else []
+    for name in names:
+        for folder in folders:
+            for file in (folder / name / "weights.safetensors", folder / f"{name}.safetensors"):
+                if file.exists():
+                    yield file
 
 
 @torch.no_grad()
