@@ -20,6 +20,7 @@ from srcli.weights.blind import small_kernel
 from srcli.weights.damage import applied, gaussian_rows
 from srcli.weights.draws import Draws
 from srcli.weights.objectives import objective
+from srcli.weights.orthogonal import is_matrix, orthogonalised
 from srcli.weights.packed import read
 from srcli.weights.patches import Store
 from srcli.weights.settings import FAMILIES, family, recipe
@@ -141,6 +142,33 @@ class TestSteps:
         gradients = [torch.full((10,), 100 * usual)]
         own._clip(gradients)
         assert float(gradients[0].norm()) == pytest.approx(2 * usual, rel=1e-4)
+
+
+class TestMuon:
+    def test_all_directions_are_moved_alike(self):
+        generator = torch.Generator().manual_seed(0)
+        shapes = [(8, 40), (40, 8), (8, 4, 3, 3), (8, 40)]
+        means = [torch.randn(shape, generator=generator) for shape in shapes]
+        means[0][0] *= 100  # one direction of large gradients
+        for mean, step in zip(means, orthogonalised(means), strict=True):
+            assert step.shape == mean.shape
+            values = torch.linalg.svdvals(step.flatten(1)) / (
+                0.2 * max(step.flatten(1).shape) ** 0.5
+            )
+            assert 0.5 < float(values.min()) < float(values.max()) < 1.3
+            assert float((step * mean).sum()) > 0
+            assert float(step.square().mean().sqrt()) == pytest.approx(0.2, rel=0.25)
+
+    def test_each_place_of_a_kernel_keeps_its_own(self):
+        mean = torch.zeros(4, 4, 3, 3)
+        for channel in range(4):
+            mean[channel, channel, channel % 3, 1] = 1.0 + channel
+        (step,) = orthogonalised([mean])
+        assert torch.equal(step != 0, mean != 0)
+
+    def test_what_has_one_output_or_none_is_adam_s(self):
+        assert is_matrix(torch.zeros(2, 3, 1, 1))
+        assert not any(is_matrix(torch.zeros(shape)) for shape in [(3,), (1, 5), (5, 1, 1, 1)])
 
 
 class TestStarts:

@@ -37,11 +37,25 @@ def orthogonalised(means: Sequence[Tensor]) -> list[Tensor]:
         alike.setdefault(mean.shape, []).append(place)
     steps: list[Tensor] = list(means)
     for shape, places in alike.items():
-        stack = torch.stack([means[place].flatten(1) for place in places])
+        stack = torch.stack([_as_matrix(means[place]) for place in places])
         size = LIKE_ADAM * max(stack.shape[1:]) ** 0.5
         for place, step in zip(places, (_equalised(stack) * size).unbind(0), strict=True):
-            steps[place] = step.view(shape)
+            steps[place] = _as_before(step, shape)
     return steps
+
+
+def _as_matrix(tensor: Tensor) -> Tensor:
+    """Inputs last, as convolutions on a GPU have them: the order of columns makes no difference."""
+    if tensor.ndim == 2:
+        return tensor
+    return tensor.movedim(1, -1).flatten(1)
+
+
+def _as_before(matrix: Tensor, shape: torch.Size) -> Tensor:
+    if len(shape) == 2:
+        return matrix
+    outputs, inputs, *kernel = shape
+    return matrix.view(outputs, *kernel, inputs).movedim(-1, 1)
 
 
 def _equalised(stack: Tensor) -> Tensor:
