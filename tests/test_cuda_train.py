@@ -168,7 +168,9 @@ class TestMuon:
 
     def test_what_has_one_output_or_none_is_adam_s(self):
         assert is_matrix(torch.zeros(2, 3, 1, 1))
-        assert not any(is_matrix(torch.zeros(shape)) for shape in [(3,), (1, 5), (5, 1, 1, 1)])
+        assert not any(
+            is_matrix(torch.zeros(shape)) for shape in [(3,), (1, 5), (5, 1, 1, 1), (99, 4)]
+        )
 
 
 class TestStarts:
@@ -349,10 +351,19 @@ class TestQueue:
         training.stepper.advance(1e-3)
         assert math.isfinite(training.stepper.mean_loss())
 
+    def test_a_plan_is_read_and_written(self):
+        text = "asdn-base:any:150,dcls-iso:x4:90.5,lapar-a@photo:x2:40,lapar-c@deblock:x1:9"
+        items = cuda_train.plan(text)
+        assert ",".join(map(str, items)) == text
+        names = ["asdn-base", "dcls-iso-x4", "lapar-a-photo-x2", "lapar-c-deblock"]
+        assert [item.name for item in items] == names
+
     @pytest.mark.parametrize(
         ("text", "told"),
         [
             ("awsrn-sd", "is not like hpinet-s:x4:90"),
+            ("awsrn-xs:x4:3", "no model is called 'awsrn-xs'"),
+            ("hpinet-s@denoise:x1:3", "has the scales of none for that"),
             ("awsrn-sd:x8:3", "has the scales x2, x3, x4"),
             ("awsrn-sd:any:3", "has the scales x2, x3, x4"),
         ],

@@ -31,7 +31,7 @@ from typing import Any, cast
 import torch
 from safetensors.torch import save_file
 
-from srcli.errors import first_line
+from srcli.errors import SrcliError, first_line
 from srcli.registry import get_model
 from srcli.spec import Task
 
@@ -106,7 +106,10 @@ def _item(text: str) -> Item:
         raise SystemExit(f"--plan {text}: is not like hpinet-s:x4:90 or asdn-base:any:120.")
     name, purpose, kind, scale, seconds = found.groups()
     item = Item(name, int(scale or 2), float(seconds), purpose or "clean")
-    spec = get_model(name)
+    try:
+        spec = get_model(name)
+    except SrcliError as error:
+        raise SystemExit(f"--plan {text}: {error}") from error
     if item.any_scale:
         return Item(name, 2, float(seconds))
     if kind == "any" or not spec.takes(item.scale, item.task):

@@ -18,12 +18,20 @@ from torch import Tensor
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of x, x^3 and x^5: steep at zero, near one at one
 TURNS = 5
+MOST_OUTPUTS = 8  # for each input
 LIKE_ADAM = 0.2  # root mean square of a step of rate one: rates of Adam serve
 
 
 def is_matrix(parameter: Tensor) -> bool:
-    """Whether steps can be made equal: it has outputs and inputs, more than one of both."""
-    return parameter.ndim > 1 and parameter.shape[0] > 1 and parameter[0].numel() > 1
+    """Whether steps can be made equal: it has outputs and inputs, more than one of both.
+
+    Layers that predict whole filters from few numbers (DCLS's) have so many more outputs than
+    inputs that they would take most of a step, and are left out.
+    """
+    if parameter.ndim < 2:
+        return False
+    outputs, inputs = parameter.shape[0], parameter[0].numel()
+    return outputs > 1 and inputs > 1 and outputs <= MOST_OUTPUTS * inputs
 
 
 def orthogonalised(means: Sequence[Tensor]) -> list[Tensor]:
