@@ -363,7 +363,7 @@ class TestQueue:
         [
             ("awsrn-sd", "is not like hpinet-s:x4:90"),
             ("awsrn-xs:x4:3", "no model is called 'awsrn-xs'"),
-            ("hpinet-s@denoise:x1:3", "has the scales of none for that"),
+            ("hpinet-s@denoise:x1:3", "hpinet-s cannot denoise"),
             ("awsrn-sd:x8:3", "has the scales x2, x3, x4"),
             ("awsrn-sd:any:3", "has the scales x2, x3, x4"),
         ],

@@ -114,7 +114,8 @@ def _item(text: str) -> Item:
         return Item(name, 2, float(seconds))
     if kind == "any" or not spec.takes(item.scale, item.task):
         scales = ", ".join(f"x{scale}" for scale in spec.scales_for(item.task))
-        raise SystemExit(f"--plan {text}: {name} has the scales {scales or 'of none'} for that.")
+        able = f"has the scales {scales}" if scales else f"cannot {item.task}"
+        raise SystemExit(f"--plan {text}: {name} {able}.")
     return item
 
 
