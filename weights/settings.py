@@ -9,8 +9,8 @@ from .recipe import Recipe
 # Patches are small pixels, half of the output for ASDN. A few thousand steps want small batches,
 # high rates and a moving average that forgets within a twentieth of them. From equal starts, in dB
 # on Set5 after 300 steps of 4 patches of 24 x 24: FSDN x2 36.01 by Adam at 1e-3, 36.52 by Muon at
-# 5e-3; AWSRN-S x4 29.38 by Adam at 2e-3, 29.60 by Muon; HPINet-S x4 after 200 steps 29.11 by Adam at
-# 1e-3, 29.50 by Muon.
+# 5e-3; AWSRN-S x4 29.38 by Adam at 2e-3, 29.60 by Muon; HPINet-S x4 after 200 steps 29.11 by Adam
+# at 1e-3, 29.50 by Muon.
 COMMON: dict[str, Any] = {
     "optimiser": "muon",
     "batch": 16,
