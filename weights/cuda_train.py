@@ -18,6 +18,7 @@ from __future__ import annotations
 import argparse
 import gc
 import logging
+import math
 import os
 import re
 import sys
@@ -249,6 +250,8 @@ class Training:
         return self.factor * rising * self.recipe.rate(self._progress())
 
     def _report(self, steps: int, seconds: float) -> None:
+        if not steps:
+            return
         loss = self.stepper.mean_loss()
         speed = steps / max(seconds, 1e-6)
         row = [
@@ -266,7 +269,7 @@ class Training:
         header = "" if file.exists() else "seconds,step,loss,rate,steps_per_s,patches_per_s\n"
         with file.open("a") as stream:
             stream.write(header + ",".join(row) + "\n")
-        if loss != loss and steps:
+        if math.isnan(loss):
             self._step_back()
 
     def _step_back(self) -> None:
