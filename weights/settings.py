@@ -28,7 +28,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "hpinet": {},
     "asdn": {"batch": 12},
     "fsdn": {},
-    "dcls": {"learning_rate": 1e-3, "batch": 12},
+    "dcls": {"learning_rate": 1.5e-3, "batch": 12},
 }
 TASKS: dict[str, dict[str, Any]] = {
     "upscale": {},
