@@ -319,6 +319,20 @@ class TestQueue:
         for name, value in whole.items():
             assert torch.equal(value, halves[name]), name
 
+    def test_a_device_that_is_lost_is_taken_anew_for_the_rest(self, tmp_path, data, monkeypatch):
+        def lost(training, began):
+            raise RuntimeError("an illegal memory access was encountered")
+
+        begun = []
+        monkeypatch.setattr(cuda_train.Training, "run", lost)
+        monkeypatch.setattr(cuda_train, "_works", lambda device: False)
+        monkeypatch.setattr(cuda_train.os, "execv", lambda file, words: begun.append(words))
+        assert self.run(data, tmp_path, "awsrn-s:x2:9,awsrn-sd:x2:9,asdn-base:any:5", "--dry") == 1
+        (first, second, *_) = begun
+        assert first[-2:] == ["--plan", "awsrn-sd:x2:9,asdn-base:any:5"]
+        assert second[-1] == "asdn-base:any:5"
+        assert cuda_train._arguments(first[3:]).plan == cuda_train.plan(first[-1])
+
     def test_one_that_fails_leaves_its_place_to_the_next(self, tmp_path, data, monkeypatch):
         broken = cuda_train.Training._begin
 

@@ -341,8 +341,9 @@ def main(words: list[str] | None = None) -> None:
     if arguments.dry:
         steps, changes = steps or 2, changes | {"batch": 2, "patch": 24}
     began = time.monotonic()
-    store = Store(read(arguments.data, arguments.processes), device)
-    log.info("%d pictures after %.1f s", len(store.pictures), time.monotonic() - began)
+    pictures = read(arguments.data, arguments.processes)
+    store = Store(pictures, device)
+    log.info("%d pictures after %.1f s", len(pictures), time.monotonic() - began)
     recorded = device.type == "cuda" and not arguments.no_cuda_graph
     session = Session(
         store, arguments.out, device, recorded, steps, arguments.bring, arguments.init, changes
@@ -368,9 +369,7 @@ def _start_again(items: list[Item], words: list[str]) -> None:
     """Put a new process in the place of this one, for what is left of the plan."""
     if not items:
         return
-    left = ",".join(
-        f"{i.model}:{'any' if i.any_scale else f'x{i.scale}'}:{i.seconds}" for i in items
-    )
+    left = ",".join(map(str, items))
     command = [sys.executable, "-m", "srcli.weights.cuda_train", *words, "--plan", left]
     log.warning("the device is of no use any more; begins anew for %s", left)
     os.execv(sys.executable, command)

@@ -182,7 +182,7 @@ def siblings(model: str, purpose: str, scale: int, folders: Sequence[Path]) -> I
     tail = "" if scale == 1 else f"-x{scale}"
     names = [] if purpose == "clean" else [f"{model}-{purpose}{tail}"]
     names += [f"{model}-x{other}" for other in sorted(SCALES, key=lambda s: abs(s - max(scale, 2)))]
-    names += [f"{other}-{size}"] if other else []
+    names += [model, f"{other}-{size}"] if other else [model]
     for name in names:
         for folder in folders:
             for file in (folder / name / "weights.safetensors", folder / f"{name}.safetensors"):
