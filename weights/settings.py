@@ -8,9 +8,9 @@ from .recipe import Recipe
 
 # Patches are small pixels, half of the output for ASDN. A few thousand steps want small batches,
 # high rates and a moving average that forgets within a twentieth of them. From equal starts, in dB
-# on Set5 after 300 steps of 4 patches of 24 x 24: FSDN x2 36.01 by Adam at 1e-3, 36.52 by Muon at
-# 5e-3; AWSRN-S x4 29.38 by Adam at 2e-3, 29.60 by Muon; HPINet-S x4 after 200 steps 29.11 by Adam
-# at 1e-3, 29.50 by Muon.
+# on Set5 after 300 steps (HPINet 200) of 4 patches of 24 x 24: FSDN x2 36.01 by Adam at 1e-3, 36.52
+# by Muon at 5e-3 (in bfloat16 36.53); AWSRN-S x4 29.38 by Adam at 2e-3, 29.60 by Muon; HPINet-S x4
+# 29.11 by Adam at 1e-3, 29.58 and 29.20 by Muon at 3e-3 and 8e-3.
 COMMON: dict[str, Any] = {
     "optimiser": "muon",
     "batch": 16,
@@ -25,7 +25,7 @@ COMMON: dict[str, Any] = {
 FAMILIES: dict[str, dict[str, Any]] = {
     "lapar": {"learning_rate": 3e-3, "batch": 32, "loss": "psnr"},
     "awsrn": {"loss": "psnr"},
-    "hpinet": {},
+    "hpinet": {"learning_rate": 3e-3},
     "asdn": {"batch": 12},
     "fsdn": {},
     "dcls": {"learning_rate": 1.5e-3, "batch": 12},
