@@ -42,6 +42,9 @@ class Weights:
     scores: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     """Measured by us: test set -> {psnr, ssim}."""
 
+    any_scale: bool = False
+    """Whether the same file serves all scales of its model."""
+
 
 @cache
 def shipped_weights() -> tuple[Weights, ...]:
@@ -49,19 +52,33 @@ def shipped_weights() -> tuple[Weights, ...]:
     folder = files("srcli.weights")
     table = tomllib.loads(folder.joinpath("manifest.toml").read_text("utf-8"))
     return tuple(
-        Weights(
-            model=row.pop("model"),
-            scale=row.pop("scale"),
-            task=row.pop("task"),
-            path=Path(str(folder.joinpath(f"{name}.safetensors"))),
-            sha256=row.pop("sha256"),
-            kind=row.pop("input", "clean"),
-            licence=row.pop("licence"),
-            scores=row.pop("scores", {}),
-            facts=row,
-        )
+        weights
         for name, row in table.items()
+        for weights in _of_row(Path(str(folder.joinpath(f"{name}.safetensors"))), row)
     )
+
+
+def _of_row(path: Path, row: dict[str, Any]) -> Iterator[Weights]:
+    """Give the weights of one file: one for each scale, where it serves several."""
+    scale, scores = row.pop("scale"), row.pop("scores", {})
+    weights = Weights(
+        model=row.pop("model"),
+        scale=0,
+        task=row.pop("task"),
+        path=path,
+        sha256=row.pop("sha256"),
+        kind=row.pop("input", "clean"),
+        licence=row.pop("licence"),
+        facts=row,
+        any_scale=isinstance(scale, list),
+    )
+    if not isinstance(scale, list):
+        yield replace(weights, scale=scale, scores=scores)
+        return
+    for each in scale:  # scores are named "x2 Set5"
+        label = f"x{each} "
+        own = {k.removeprefix(label): v for k, v in scores.items() if k.startswith(label)}
+        yield replace(weights, scale=each, scores=own)
 
 
 def flaw(weights: Weights) -> str | None:
@@ -77,10 +94,11 @@ def find_weights(
     spec: ModelSpec, scale: Scale, task: Task, kind: InputKind = "clean"
 ) -> Weights | None:
     """The weights for a model, scale, task and kind of input, if any: shipped, else fetched."""
-    wanted = (spec.name, scale, task, kind)
-    shipped = next(
-        (w for w in shipped_weights() if (w.model, w.scale, w.task, w.kind) == wanted), None
-    )
+    wanted = (spec.name, task, kind)
+    able = [w for w in shipped_weights() if (w.model, w.task, w.kind) == wanted]
+    shipped = next((w for w in able if w.scale == scale), None)
+    if shipped is None and able and able[0].any_scale:
+        shipped = replace(able[0], scale=scale, scores={})
     fetchable = task == "upscale" and kind == "clean"
     return shipped or (fetched_weights(spec, scale) if fetchable else None)
 

@@ -38,9 +38,16 @@ Entry = dict[str, Any]
 
 
 def measure(entry: Entry, test: Path) -> dict[str, dict[str, float]]:
-    """PSNR and SSIM by test set, by the command that users have."""
-    kind = entry.get("input", "clean")
-    return evaluated(entry["model"], entry["task"], entry["scale"], test, kind)
+    """PSNR and SSIM by test set, by the command that users have; by scale and set for any scale."""
+    kind, scale = entry.get("input", "clean"), entry["scale"]
+    if not isinstance(scale, list):
+        return evaluated(entry["model"], entry["task"], scale, test, kind)
+    return {
+        f"x{each} {name}": score
+        for each in scale
+        if (test / TEST_SETS[0] / f"LRx{each}").is_dir()
+        for name, score in evaluated(entry["model"], entry["task"], each, test, kind).items()
+    }
 
 
 def evaluated(
@@ -78,17 +85,29 @@ def score_rows(table: dict[str, Entry]) -> list[str]:
     """For the README: ours, with the paper's in brackets."""
     rows = ["| model | scale | " + " | ".join(TEST_SETS) + " |", "|---|---|---|---|---|"]
     for entry in table.values():
-        if entry["task"] != "upscale":
-            continue
-        published = get_model(entry["model"]).published.get(entry["scale"])
-        published = None if "input" in entry else published
-        cells = []
-        for name in TEST_SETS:
-            paper = f" ({getattr(published, name.lower()):.2f})" if published else ""
-            cells.append(f"{entry['scores'][name]['psnr']:.2f}{paper}")
-        kind = f" ({entry['input']})" if "input" in entry else ""
-        rows.append(f"| {entry['model']}{kind} | x{entry['scale']} | " + " | ".join(cells) + " |")
+        if entry["task"] == "upscale":
+            rows += [_score_row(entry, scale) for scale in _scales(entry)]
     return rows
+
+
+def _scales(entry: Entry) -> list[int]:
+    """Those that were measured."""
+    scale = entry["scale"]
+    if not isinstance(scale, list):
+        return [scale]
+    return [each for each in scale if f"x{each} {TEST_SETS[0]}" in entry["scores"]]
+
+
+def _score_row(entry: Entry, scale: int) -> str:
+    published = get_model(entry["model"]).published.get(scale)
+    published = None if "input" in entry else published
+    prefix = f"x{scale} " if isinstance(entry["scale"], list) else ""
+    cells = []
+    for name in TEST_SETS:
+        paper = f" ({getattr(published, name.lower()):.2f})" if published else ""
+        cells.append(f"{entry['scores'][prefix + name]['psnr']:.2f}{paper}")
+    kind = f" ({entry['input']})" if "input" in entry else ""
+    return f"| {entry['model']}{kind} | x{scale} | " + " | ".join(cells) + " |"
 
 
 def restoration_rows(table: dict[str, Entry], task: str, test: Path) -> list[str]:
