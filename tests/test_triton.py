@@ -99,8 +99,10 @@ def test_layers_compile_for_gpus(kind, network):
         if kernel.__name__ in ("_convolve", "_filter"):
             ptx = compiled.asm["ptx"]
             assert "mma" in ptx
-            assert "cp.async" in ptx  # rows are loaded ahead, and 16 bytes at a time
+            if options["num_stages"] > 1:
+                assert "cp.async" in ptx  # rows are loaded ahead
             if kind != "float32":
+                # Windows are loaded 16 bytes at a time.
                 assert "ld.global.b16" not in ptx and "ld.global.ca.b16" not in ptx
 
 
