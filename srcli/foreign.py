@@ -19,6 +19,7 @@ import numpy as np
 from srcli.adapting import adapted, not_loaded
 from srcli.backends.base import Batch, SessionOptions
 from srcli.backends.ort import OnnxRuntimeSession
+from srcli.cache import cache_folder
 from srcli.errors import (
     BackendError,
     MissingPartError,
@@ -31,7 +32,7 @@ from srcli.loading import LoadedModel, Note
 from srcli.probing import limited, reach, scale_of
 from srcli.sniffing import kind_of
 from srcli.spec import Geometry, GraphPrecision, ModelSpec, MultiplyAdds, Task
-from srcli.store import Weights, cache_folder, identity
+from srcli.store import Weights, identity
 
 if TYPE_CHECKING:
     from torch import nn

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,7 +10,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from srcli.cache import entry, is_whole
+from srcli import exporter
+from srcli.cache import cache_folder, entry, is_whole
 from srcli.errors import (
     MissingPartError,
     UsageError,
@@ -31,7 +31,6 @@ from srcli.spec import (
 )
 from srcli.store import (
     Weights,
-    cache_folder,
     fetched_path,
     find_weights,
     graph_path,
@@ -133,7 +132,13 @@ class LoadedModel:
         path = native_path(self.weights)
         if self.spec.distinct_taps is not None and not self._is_symmetric(path):
             return None
-        return self._kept(path, lambda target: _exporter("to_native").write_verified(self, target))
+        return self._kept(path, lambda target: exporter.write_native_weights(self, target))
+
+    def engine(
+        self, precision: GraphPrecision = "fp32", shape: tuple[int, ...] | None = None
+    ) -> Path:
+        """The TensorRT engine in the cache, fastest at `shape`; built on first use: minutes."""
+        return exporter.cached_engine(self.graph(precision), precision, shape)
 
     def _is_symmetric(self, path: Path) -> bool:
         """Whether the filters are; those of a dictionary of the user's own need not be.
@@ -180,20 +185,13 @@ class LoadedModel:
 
     def _exported(self, precision: GraphPrecision, form: GraphForm = "whole") -> Path:
         def make(target: Path) -> None:
-            exporter = _exporter("to_onnx")
-            options = exporter.OnnxOptions(precision=precision, form=form)
-            exporter.export_verified(self, target, options)
+            exporter.write_graph(self, target, precision, form)
 
         return self._kept(self._graph_path(precision, form), make)
 
 
 # Forms that did not prove themselves, and why: several backends may ask for one.
 _refused: dict[Path, str] = {}
-
-
-def _exporter(name: str) -> Any:
-    # By name: `export` builds on this package, which must not import it in turn.
-    return importlib.import_module(f"srcli.export.{name}")
 
 
 def load(

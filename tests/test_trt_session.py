@@ -205,15 +205,12 @@ def test_backend_needs_a_gpu(engine: Engine, monkeypatch: pytest.MonkeyPatch) ->
 def test_backend_opens_the_cached_engine(
     engine: Engine, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[tuple[Path, str]] = []
-    model = SimpleNamespace(graph=lambda precision: Path("graph.onnx"))
-    monkeypatch.setattr(
-        "srcli.export.engine_cache.cached_engine",
-        lambda *given, shape: asked.append((*given, shape)) or path,
-    )
-    session = TensorRtBackend().open(model, SessionOptions(precision="fp16"))
+    asked: list[tuple[str, object]] = []
+    model = SimpleNamespace(engine=lambda *given: asked.append(given) or path)
+    options = SessionOptions(precision="fp16", shape=(1, 3, 24, 16))
+    session = TensorRtBackend().open(model, options)
     np.testing.assert_array_equal(session(_batch(24)), _enlarged(_batch(24)))
-    assert asked == [(Path("graph.onnx"), "fp16", None)]
+    assert asked == [("fp16", (1, 3, 24, 16))]
 
 
 def test_a_staged_batch_is_run_without_copies(path: Path, engine: Engine) -> None:

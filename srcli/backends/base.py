@@ -209,6 +209,12 @@ class Model(Protocol):
         """The verified file that `srcli.backends.native` reads; None for what it does not run."""
         ...
 
+    def engine(
+        self, precision: GraphPrecision = "fp32", shape: tuple[int, ...] | None = None
+    ) -> Path:
+        """The TensorRT engine of the graph, fastest at this shape, NCHW; built on first use."""
+        ...
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionOptions:

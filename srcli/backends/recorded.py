@@ -24,7 +24,6 @@ from srcli import cache
 from srcli.backends.base import Batch, recent
 from srcli.backends.fused_filters import sum_in_float32, use_kernel
 from srcli.errors import first_line
-from srcli.store import cache_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -256,7 +255,9 @@ class CudaNetwork:
         """Return the file that remembers what was faster, of this network on such a device."""
         shapes = [(name, *value.shape) for name, value in self._exact.named_parameters()]
         what = repr([*self._described(), type(self._exact).__name__, shapes])
-        return cache_folder() / "cuda" / f"{hashlib.sha256(what.encode()).hexdigest()[:32]}.txt"
+        return (
+            cache.cache_folder() / "cuda" / f"{hashlib.sha256(what.encode()).hexdigest()[:32]}.txt"
+        )
 
     def _described(self) -> Iterator[str]:
         yield from (str(self.facts["device"]), str(self._dtype), torch.__version__)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -48,16 +47,11 @@ class TensorRtBackend(RunsEveryModel):
         reason = self.unavailable()
         if reason:
             raise BackendError(reason)
-        # By name: `export` builds on this package, which must not import it in turn.
-        engine_cache = importlib.import_module("srcli.export.engine_cache")
         if options.precision == "bf16" or options.precision == "int8":
             raise BackendError(
                 f"trt computes in fp32 or fp16, not {options.precision}. Choose one of them."
             )
-        graph = model.graph(options.precision)
-        return TensorRtSession(
-            engine_cache.cached_engine(graph, options.precision, shape=options.shape)
-        )
+        return TensorRtSession(model.engine(options.precision, options.shape))
 
 
 @dataclass(slots=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from srcli import exporter
 from srcli.errors import BackendError
 from srcli.loading import LoadedModel
 from srcli.spec import Geometry, GraphPrecision, ModelSpec
@@ -61,6 +62,12 @@ class Published:
 
     def tap_graph(self, precision: GraphPrecision = "fp32") -> None:
         """The published form has no such taps."""
+
+    def engine(
+        self, precision: GraphPrecision = "fp32", shape: tuple[int, ...] | None = None
+    ) -> Path:
+        """Of the graph as anybody would export it."""
+        return exporter.cached_engine(self.graph(precision), precision, shape)
 
     def native_weights(self) -> None:
         """Nor is it run there."""
