@@ -26,7 +26,7 @@ import numpy as np
 from every_graph import Row, open_model, read_rows, variants, write_rows
 
 from srcli.backends import BACKENDS, get_backend
-from srcli.backends.base import SessionOptions, memory_share_of
+from srcli.backends.base import SessionOptions
 from srcli.benchmark.memory import forget_peak, peak_bytes, resident_bytes
 from srcli.registry import get_model
 
@@ -55,7 +55,7 @@ def measure(name: str, scale: int, backend: str, memory: int) -> Row:
         peak = peak_bytes()
     if before is None or peak is None:
         sys.exit("this system does not tell what a process takes")
-    said = geometry.floats_per_pixel * memory_share_of(session)
+    said = geometry.floats_per_pixel * session.memory_share
     found = (peak - before) / FLOAT / (height * width * scale**2)
     values = (name, scale, backend, width, height, f"{said:.0f}", f"{found:.0f}")
     return dict(zip(FIELDS, map(str, (*values, f"{found / said:.2f}")), strict=True))

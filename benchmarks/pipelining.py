@@ -24,6 +24,7 @@ from srcli.budget import sensible_lanes
 from srcli.images import SaveOptions, read, write
 from srcli.jobs import Job, Wishes, plan_jobs
 from srcli.loading import load
+from srcli.opening import RunOptions, restorer_of
 from srcli.pipeline import Restorer
 from srcli.sizes import SizeRequest
 
@@ -71,13 +72,13 @@ def main() -> None:
     # The loop has one picture at a time, so all cores work on it; the call has one on each core, as
     # `srcli upscale` does with a folder.
     loop, call = (
-        Restorer(
-            session=open_model(
-                "auto", model, SessionOptions(lanes=lanes, precision=arguments.precision)
-            )[1],
-            geometry=model.geometry,
-            scale=arguments.scale,
-            lanes=lanes,
+        restorer_of(
+            open_model("auto", model, SessionOptions(lanes=lanes, precision=arguments.precision))[
+                1
+            ],
+            model.geometry,
+            arguments.scale,
+            RunOptions(),
         )
         for lanes in (1, sensible_lanes(arguments.count, model.geometry))
     )

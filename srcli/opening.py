@@ -6,12 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from srcli.backends import open_model
-from srcli.backends.base import Model, Precision, SessionOptions, lanes_of
+from srcli.backends.base import Model, Precision, Session, SessionOptions
 from srcli.backends.ensemble import SelfEnsemble
 from srcli.budget import sensible_lanes
 from srcli.errors import UsageError
 from srcli.pipeline import Restorer
-from srcli.spec import Scale
+from srcli.spec import Geometry, Scale
 
 Note = Callable[[str], None]
 
@@ -83,16 +83,38 @@ def open_restorer(
     backend, session = open_model(options.backend, model, settings)
     try:
         session = SelfEnsemble(session) if options.tta else session
-        return Restorer(
-            session=session,
-            geometry=model.geometry,
-            scale=scale,
-            backend=backend.name,
-            tile=options.tile,
-            memory=options.memory,
-            lanes=lanes_of(session),
-            note=note,
-        )
+        return restorer_of(session, model.geometry, scale, options, backend=backend.name, note=note)
     except BaseException:
         session.close()
         raise
+
+
+def restorer_of(
+    session: Session,
+    geometry: Geometry,
+    scale: Scale,
+    options: RunOptions,
+    *,
+    backend: str = "",
+    note: Note = lambda message: None,
+) -> Restorer:
+    """Let an open session restore pictures of any size; closing the restorer closes it too.
+
+    Args:
+        session: An open model.
+        geometry: What sizes the network takes, and how much memory.
+        scale: What its output is enlarged by.
+        options: Tiles and memory are taken from here.
+        backend: What runs it, for people.
+        note: Told when a tile had to be made smaller, for example.
+    """
+    return Restorer(
+        session=session,
+        geometry=geometry,
+        scale=scale,
+        backend=backend,
+        tile=options.tile,
+        memory=options.memory,
+        lanes=session.lanes,
+        note=note,
+    )

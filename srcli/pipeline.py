@@ -23,11 +23,6 @@ from srcli.backends.base import (
     StoppedError,
     StreamingSession,
     as_blind,
-    as_streaming,
-    cancel,
-    device_memory_of,
-    limits_of,
-    memory_share_of,
 )
 from srcli.budget import LARGEST_BUDGET, automatic_budget, device_budget
 from srcli.closing import Closing
@@ -115,7 +110,7 @@ class Restorer(Closing):
     def __post_init__(self) -> None:
         if self.tile is not None and self.tile < 1:
             raise UsageError(f"a tile of {self.tile} pixels is not possible. Give at least 1.")
-        free = device_memory_of(self.session)
+        free = self.session.device_memory
         if self.memory is None and free is not None:
             self._on_device = device_budget(free, self.geometry) // self.lanes
         self.memory = (self.memory or automatic_budget(self.geometry, self.lanes)) // self.lanes
@@ -232,7 +227,7 @@ class Restorer(Closing):
         """Return how wide a frame the network is given; less where it takes no larger picture."""
         frame = self.geometry.frame
         multiple = self.geometry.multiple_of
-        limits = limits_of(self.session)
+        limits = self.session.limits
         if limits is not None:
             spare = [most - side for side, most in zip((height, width), limits[1][2:], strict=True)]
             if min(spare) >= 0:
@@ -242,8 +237,10 @@ class Restorer(Closing):
 
     def _raw_strips(self, work: _Work) -> Iterator[list[RawPart]]:
         """Choose how pictures go through the network: whole, streaming, or in tiles."""
-        session, count = as_streaming(self.session), work.layers
-        if session is None or self._goes_whole(work.height, work.width, count):
+        session, count = self.session, work.layers
+        if not isinstance(session, StreamingSession) or self._goes_whole(
+            work.height, work.width, count
+        ):
             return self._in_spans(work)
         share = self._share(NETWORK_SHARE) // count
         needs = session.stream_needs(work.height, work.width, memory=share, tile=self.tile)
@@ -489,7 +486,7 @@ class Restorer(Closing):
         return out
 
     def _run(self, batch: Batch, kernel: Batch | None) -> Batch:
-        limits = limits_of(self.session)
+        limits = self.session.limits
         most = limits[1][0] if limits else len(batch)
         parts = [slice(first, first + most) for first in range(0, len(batch), most)]
         restored = np.concatenate([self._call(batch, kernel, part) for part in parts])
@@ -525,10 +522,8 @@ class Restorer(Closing):
     def stop(self) -> None:
         """Let whatever is being restored end soon, by `StoppedError`."""
         self._stopped = True
-        cancel(self.session)
-        stop = getattr(self.session, "stop", None)
-        if stop is not None:
-            stop()
+        self.session.cancel()
+        self.session.stop()
 
     def _check_stopped(self) -> None:
         if self._stopped:
@@ -544,7 +539,7 @@ class Restorer(Closing):
 
     def _padded(self, batch: Batch) -> Batch:
         """Enlarge to what the network accepts, by repeating the border below and to the right."""
-        limits = limits_of(self.session)
+        limits = self.session.limits
         smallest = limits[0][2:] if limits else (1, 1)
         missing = [
             max(least, self.geometry.accepted(side)) - side
@@ -557,7 +552,7 @@ class Restorer(Closing):
     def _window(self, height: int, width: int, count: int) -> tuple[int, int]:
         """The largest (height, width) to be given to the network at once."""
         wanted = self._affordable(height, width, count)
-        limits = limits_of(self.session)
+        limits = self.session.limits
         if limits is None:
             return wanted
         (_, _, *least), (_, _, *most) = limits
@@ -573,7 +568,7 @@ class Restorer(Closing):
         if self.tile is not None:
             side = max(self.tile + 2 * self.margin, self.geometry.minimum)
             return side, side
-        floats = self.geometry.floats_per_pixel * memory_share_of(self.session)
+        floats = self.geometry.floats_per_pixel * self.session.memory_share
         bytes_per_pixel = 4 * floats * self.scale**2 * count
         share = self._on_device or self._share(NETWORK_SHARE)
         pixels = int(share // bytes_per_pixel)

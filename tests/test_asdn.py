@@ -13,7 +13,7 @@ from PIL import Image
 from reference import fill
 
 import srcli
-from srcli.backends.base import SessionOptions
+from srcli.backends.base import Session, SessionOptions
 from srcli.backends.ort import OnnxRuntimeSession
 from srcli.errors import UnsupportedScaleError
 from srcli.images import Picture
@@ -54,7 +54,7 @@ def fitting(scale, shape=TINY):
     return multiple * -(-7 // multiple), multiple * -(-12 // multiple)
 
 
-class Direct:
+class Direct(Session):
     """A session that runs a network as it is."""
 
     def __init__(self, network):

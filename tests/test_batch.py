@@ -18,6 +18,7 @@ from folders import make_pictures, names, tree
 from PIL import Image
 
 from srcli.backends import BACKENDS
+from srcli.backends.base import Session
 from srcli.batch import Batch
 from srcli.errors import InputError, OutputError, UsageError
 from srcli.files import temporary_name
@@ -31,7 +32,7 @@ from srcli.spec import Geometry
 GEOMETRY = Geometry(margin=2, floats_per_pixel=1)
 
 
-class Nearest:
+class Nearest(Session):
     """A session that repeats pixels, and remembers the batches it was given."""
 
     def __init__(self, scale: int = 2):

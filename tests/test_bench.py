@@ -21,6 +21,7 @@ from PIL import Image
 
 from srcli import images, timing
 from srcli.backends import get_backend
+from srcli.backends.base import Session
 from srcli.benchmark import report, runner, worker
 from srcli.benchmark.compare import compare, read_report
 from srcli.benchmark.counting import Work, count
@@ -70,7 +71,7 @@ def wrong_backend(monkeypatch, in_process):
     """ONNX Runtime, but every output is brighter by one hundredth."""
     right = worker.get_backend
 
-    class Session:
+    class Brighter(Session):
         def __init__(self, session):
             self.session = session
 
@@ -82,7 +83,7 @@ def wrong_backend(monkeypatch, in_process):
 
     class Backend:
         def open(self, model, options):
-            return Session(right("ort").open(model, options))
+            return Brighter(right("ort").open(model, options))
 
     monkeypatch.setattr(
         worker, "get_backend", lambda name: Backend() if name == "ort" else right(name)
@@ -154,12 +155,12 @@ def test_from_file_to_file(srcli):
 
 
 def test_a_file_is_restored_as_upscale_does(tmp_path):
-    class Session:
+    class Doubled(Session):
         def __call__(self, batch):
             return np.repeat(np.repeat(batch, 2, 2), 2, 3)
 
     pictures = [np.full((8, 9, 3), value, np.uint8) for value in (7, 200)]
-    bench.restore_files(Session(), Geometry(margin=1), 2, pictures, tmp_path)()
+    bench.restore_files(Doubled(), Geometry(margin=1), 2, pictures, tmp_path)()
     for number, pixels in enumerate(pictures):
         restored = images.read(tmp_path / f"{number}.out.png").color
         assert np.array_equal(restored, np.repeat(np.repeat(pixels, 2, 0), 2, 1))

@@ -67,7 +67,9 @@ def device(monkeypatch):
 
 def on_gpu(**more):
     """A session on a GPU."""
-    return SimpleNamespace(facts={"device": "H100"}, stage=None, **more)
+    return SimpleNamespace(
+        **{"facts": {"device": "H100"}, "waits": False, "cuda_stream": None, **more}
+    )
 
 
 def test_launches_are_queued_before_the_first_event(device):
@@ -215,7 +217,7 @@ def test_a_sweep_keeps_its_processes_and_replaces_one_that_died(monkeypatch):
 def test_closed_rows_are_given_back():
     closed = []
     process = worker.Worker(worker.Habits(keep_memory=False))
-    session = SimpleNamespace(close=lambda: closed.append(True))
+    session = SimpleNamespace(facts={}, close=lambda: closed.append(True))
     process._open[ROW] = worker._Open(session, ROW, lambda: None)
     process.clear()
     assert (closed, process._open) == ([True], {})

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 from PIL import Image
 
+from srcli.backends.base import BlindSession, Session
 from srcli.backends.ensemble import SelfEnsemble
 from srcli.errors import UsageError
 
 RNG = np.random.default_rng(4)
 
 
-class Lopsided:
+class Lopsided(Session):
     """Enlarges by 2, and adds what depends on where a pixel lies."""
 
     memory_share = 0.5
@@ -73,9 +72,13 @@ def test_a_fixed_size_that_cannot_be_turned_is_refused():
         SelfEnsemble(fixed)
 
 
+class Blind(BlindSession):
+    is_blind = True
+
+
 def test_blind_networks_are_refused():
     with pytest.raises(UsageError, match="Leave out --tta"):
-        SelfEnsemble(SimpleNamespace(is_blind=True))
+        SelfEnsemble(Blind())
 
 
 def test_the_command(srcli, photograph, tmp_path):

@@ -17,7 +17,7 @@ from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
 from srcli.backends import open_model
-from srcli.backends.base import SessionOptions, cancel
+from srcli.backends.base import SessionOptions
 from srcli.backends.eager import TorchSession
 from srcli.backends.ort import OnnxRuntimeSession
 from srcli.errors import BackendError, DeclinedError, MissingPartError, WeightsError
@@ -338,7 +338,7 @@ def test_calls_under_way_can_be_ended(tmp_path):
         call = pool.submit(session, np.zeros((1, 3, 8, 8), np.float32))
         while not session._under_way:
             pass
-        cancel(session)
+        session.cancel()
         with pytest.raises(BackendError, match="ended before it was done"):
             call.result(20)
     session.close()

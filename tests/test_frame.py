@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from srcli.backends.base import SessionOptions
+from srcli.backends.base import Session, SessionOptions
 from srcli.backends.eager import TorchSession
 from srcli.images import Picture
 from srcli.loading import load
@@ -69,7 +69,7 @@ def test_every_model_has_a_frame(model):
         assert geometry.frame <= geometry.margin or geometry.tiling == "approximate"
 
 
-class Remembering:
+class Remembering(Session):
     """A session that repeats pixels, and remembers what it was given."""
 
     def __init__(self):

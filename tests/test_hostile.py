@@ -162,24 +162,21 @@ def fill(folder, seed):
 # What is done with them ---------------------------------------------------------------------------
 
 
-class Repeated:
-    """A session that makes every pixel four."""
-
-    def __call__(self, batch):
-        return batch.repeat(2, axis=2).repeat(2, axis=3)
-
-    def close(self):
-        pass
-
-
 def restore(folder):
     """Do the folder as `srcli upscale FOLDER -s 2` does; a line of JSON for each file."""
+    from srcli.backends.base import Session
     from srcli.batch import Batch
     from srcli.images import SaveOptions
     from srcli.jobs import Wishes, plan_jobs
     from srcli.pipeline import Restorer
     from srcli.sizes import SizeRequest
     from srcli.spec import Geometry
+
+    class Repeated(Session):
+        """Makes every pixel four."""
+
+        def __call__(self, batch):
+            return batch.repeat(2, axis=2).repeat(2, axis=3)
 
     wishes = Wishes(
         output=None,

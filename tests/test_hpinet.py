@@ -12,6 +12,7 @@ import pytest
 import torch
 from reference import check_published_tensors, fill, golden
 
+from srcli.backends.base import Session
 from srcli.checkpoints import load_weights
 from srcli.models.hpinet import SPECS, network
 from srcli.models.hpinet.network import Grid, HpiNet, divide, divide_all, merge, merge_all
@@ -150,7 +151,7 @@ def test_older_opsets_have_no_gelu():
     assert np.abs(actual - fused(x).numpy()).max() < 1e-5
 
 
-class Network:
+class Network(Session):
     """A session of a network in PyTorch that notes the sizes it was given."""
 
     def __init__(self, module):

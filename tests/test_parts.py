@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 from random_weights import untrained_model
 
-from srcli.backends.base import SessionOptions, memory_share_of
+from srcli.backends.base import SessionOptions
 from srcli.backends.cpu_filters import shortest_graph
 from srcli.backends.ort import OnnxRuntimeBackend, OnnxRuntimeSession
 from srcli.export.parts import by_parts
@@ -106,7 +106,7 @@ def test_dense_models_run_by_parts_on_cpus(tmp_path):
     read = {name for node in graph.graph.node for name in node.input}
     assert read.issuperset(names)
     session = OnnxRuntimeBackend().open(model, SessionOptions())
-    assert memory_share_of(session) < 0.5
+    assert session.memory_share < 0.5
     batch = np.random.default_rng(0).random((1, 3, 12, 14), np.float32)
     with torch.inference_mode():
         expected = model.published()(torch.from_numpy(batch)).numpy()
@@ -117,4 +117,4 @@ def test_others_do_not(tmp_path):
     model = untrained_model("awsrn-sd", 2, tmp_path)
     assert model.cpu_graph() == model.graph()
     session = OnnxRuntimeBackend().open(model, SessionOptions())
-    assert memory_share_of(session) == 1
+    assert session.memory_share == 1

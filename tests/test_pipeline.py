@@ -8,7 +8,7 @@ import torch
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from srcli.backends.base import OutOfMemory, SessionOptions
+from srcli.backends.base import OutOfMemory, Session, SessionOptions
 from srcli.backends.eager import TorchSession
 from srcli.backends.ensemble import SelfEnsemble
 from srcli.errors import MemoryExhaustedError, SrcliError, UsageError
@@ -21,7 +21,7 @@ from srcli.spec import Geometry
 IDENTITY = Geometry(margin=0, floats_per_pixel=1)
 
 
-class Identity:
+class Identity(Session):
     """A session that gives back what it gets."""
 
     def __call__(self, batch):
@@ -211,7 +211,7 @@ def test_sides_are_padded_to_a_multiple(photograph):
     assert np.array_equal(same.color, picture.color)
 
 
-class Narrow:
+class Narrow(Session):
     """A session that takes only batches within a profile, as a TensorRT engine does."""
 
     min_shape, max_shape = (1, 3, 12, 12), (2, 3, 40, 32)

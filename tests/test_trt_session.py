@@ -222,4 +222,4 @@ def test_a_staged_batch_is_run_without_copies(path: Path, engine: Engine) -> Non
     ready = session._prepared[batch.shape]
     assert np.array_equal(ready.output.numpy(), session(batch))
     assert session.facts["device"] == GPU.name
-    assert session.stream.cuda_stream == 1
+    assert session.cuda_stream.cuda_stream == 1

@@ -31,7 +31,7 @@ from rich.progress import track
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from srcli.backends.base import Batch
+from srcli.backends.base import Batch, Session
 from srcli.backends.ensemble import SelfEnsemble
 from srcli.backends.fused_filters import use_compiled as use_compiled_filters
 from srcli.files import atomic_path
@@ -46,7 +46,7 @@ MARK = "pictures"  # tensor that says which pictures the others belong to
 SILENCE = 60.0  # seconds between two lines about progress, where stderr is no terminal
 
 
-class Teacher:
+class Teacher(Session):
     """A session of a network whose convolutions may be in bfloat16.
 
     That puts the mean of its eight results off by 0.05 to 0.1 grey levels (root mean square), far

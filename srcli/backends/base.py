@@ -7,7 +7,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,13 +22,41 @@ if TYPE_CHECKING:
     from srcli.spec import Geometry, ModelSpec
 
 Batch = NDArray[np.float32]
+Shape = tuple[int, ...]
+"""NCHW."""
+
 Key = TypeVar("Key")
 Value = TypeVar("Value")
 Precision = Literal["fp32", "fp16", "bf16", "int8"]
 
 
-class Session(Protocol):
-    """An open model. Close it when done."""
+class Session:
+    """An open model. Close it when done.
+
+    A session says here what it is; what holds for most is the default.
+    """
+
+    lanes: int = 1
+    """How many calls may be under way at once, from several threads."""
+
+    memory_share: float = 1.0
+    """How much of a geometry's `floats_per_pixel` it needs: those are of the backend that needs
+    most."""
+
+    min_shape: Shape | None = None
+    """Smallest batch, NCHW, of a session that was built for a range of shapes."""
+
+    max_shape: Shape | None = None
+    """Largest batch, NCHW, of a session that was built for a range of shapes."""
+
+    is_blind: bool = False
+    """Whether the network estimates the picture's blur; then it is a `BlindSession`."""
+
+    waits: bool = False
+    """Whether a staged run waits until a GPU is done."""
+
+    cuda_stream: Any = None
+    """PyTorch's CUDA stream that it computes on, where that is one of its own."""
 
     def __call__(self, batch: Batch) -> Batch:
         """Restore n x 3 x h x w RGB in [0, 1] to n x 3 x s*h x s*w, not clamped.
@@ -36,26 +64,58 @@ class Session(Protocol):
         Raises:
             OutOfMemory: The batch did not fit; the session can be used with a smaller one.
         """
-        ...
+        raise NotImplementedError
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """Where and how it computes, for people and results: `device`, `precision` and others."""
+        return {}
+
+    @property
+    def device_memory(self) -> int | None:
+        """Bytes that are free on the GPU; None where it computes in the host's memory."""
+        return None
+
+    def stage(self, batch: Batch) -> Callable[[], object] | None:
+        """Put a batch where the network computes.
+
+        Returns:
+            A function that runs the network on it; None if the session cannot do these apart.
+        """
+        return None
+
+    def cancel(self) -> None:
+        """End the calls that are under way in other threads, where that can be done.
+
+        They raise `BackendError`. A network of somebody else's may compute for ever.
+        """
+
+    def stop(self) -> None:
+        """Let a call of several passes end before its next one, by `StoppedError`."""
 
     def close(self) -> None:
         """Free what the session holds."""
-        ...
+
+    @property
+    def limits(self) -> tuple[Shape, Shape] | None:
+        """Smallest and largest batch, NCHW; None if it takes any."""
+        low, high = self.min_shape, self.max_shape
+        return None if low is None or high is None else (low, high)
 
 
-class BlindSession(Session, Protocol):
+class BlindSession(Session):
     """A session of a network that estimates a picture's blur, and restores with that.
 
     Called as any session it does both.
     """
 
     def estimate_kernel(self, batch: Batch) -> Batch:
-        """The blur kernels of n pictures, n x 1 x K x K, each of sum 1."""
-        ...
+        """Return the blur kernels of n pictures, n x 1 x K x K, each of sum 1."""
+        raise NotImplementedError
 
     def restore(self, batch: Batch, kernel: Batch) -> Batch:
         """Restore with known kernels."""
-        ...
+        raise NotImplementedError
 
 
 class RowStream(Protocol):
@@ -73,14 +133,18 @@ class RowStream(Protocol):
         ...
 
 
-class StreamingSession(Session, Protocol):
+class StreamingSession(Session):
     """A session that takes a picture a few rows at a time, and gives the same digits."""
 
-    exact_margin: int
-    """How far from a cut pixels may differ in their last digits, in input pixels."""
+    @property
+    def exact_margin(self) -> int:
+        """How far from a cut pixels may differ in their last digits, in input pixels."""
+        raise NotImplementedError
 
-    period: int
-    """What windows begin at multiples of for their digits to be those of the whole picture."""
+    @property
+    def period(self) -> int:
+        """What windows begin at multiples of for their digits to be those of the whole picture."""
+        raise NotImplementedError
 
     def stream(self, height: int, width: int, *, memory: int, tile: int | None) -> RowStream:
         """Begin a picture.
@@ -91,62 +155,16 @@ class StreamingSession(Session, Protocol):
             memory: Bytes that may be taken.
             tile: Rows and columns at a time; None chooses by `memory`.
         """
-        ...
+        raise NotImplementedError
 
     def stream_needs(self, height: int, width: int, *, memory: int, tile: int | None) -> int:
         """Return the bytes that `stream` would take with the same arguments."""
-        ...
-
-
-def as_streaming(session: Session) -> StreamingSession | None:
-    """Return the session, if it takes pictures in rows."""
-    return cast("StreamingSession", session) if hasattr(session, "stream") else None
+        raise NotImplementedError
 
 
 def as_blind(session: Session) -> BlindSession | None:
-    """The session, if it gives out its kernel; such a session has a true `is_blind`."""
-    return cast("BlindSession", session) if getattr(session, "is_blind", False) else None
-
-
-def limits_of(session: Session) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
-    """Smallest and largest batch, NCHW, of a session that was built for a range of shapes.
-
-    Such a session has the attributes `min_shape` and `max_shape`; others take any batch.
-    """
-    low, high = getattr(session, "min_shape", None), getattr(session, "max_shape", None)
-    return None if low is None or high is None else (low, high)
-
-
-def memory_share_of(session: Session) -> float:
-    """How much of a geometry's `floats_per_pixel` the session needs.
-
-    Those are of the backend that needs most; one that needs less says so in `memory_share`.
-    """
-    return float(getattr(session, "memory_share", 1.0))
-
-
-def device_memory_of(session: Session) -> int | None:
-    """Bytes that are free on the device with memory of its own that a session computes on.
-
-    Such a session says so in `device_memory`. None where it computes in the host's memory.
-    """
-    free = getattr(session, "device_memory", None)
-    return None if free is None else int(free)
-
-
-def lanes_of(session: Session) -> int:
-    """How many calls of a session may be under way at once; its attribute `lanes`, or one."""
-    return int(getattr(session, "lanes", 1))
-
-
-def cancel(session: Session) -> None:
-    """End the calls of a session that are under way in other threads, where it can do that.
-
-    They raise `BackendError`. A network of somebody else's may compute for ever.
-    """
-    end = getattr(session, "cancel", None)
-    if end is not None:
-        end()
+    """Return the session, if it gives out its kernel."""
+    return session if isinstance(session, BlindSession) and session.is_blind else None
 
 
 def closed() -> BackendError:
@@ -224,7 +242,7 @@ class SessionOptions:
     """CPU threads, of all lanes together; None for one on each core that may be used."""
 
     lanes: int = 1
-    """How many calls are to be under way at once; see `lanes_of`."""
+    """How many calls are to be under way at once; see `Session.lanes`."""
 
     precision: Precision = "fp32"
 

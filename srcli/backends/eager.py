@@ -10,6 +10,7 @@ import numpy as np
 
 from srcli.backends.base import (
     Batch,
+    BlindSession,
     Model,
     OutOfMemory,
     RunsEveryModel,
@@ -51,7 +52,7 @@ class TorchBackend(RunsEveryModel):
         return session
 
 
-class TorchSession:
+class TorchSession(BlindSession):
     """One network on its device: the current CUDA device, or the CPU without one.
 
     Args:
@@ -59,8 +60,6 @@ class TorchSession:
         options: How to run it.
         tolerance: What a faster form of it may differ by.
     """
-
-    memory_share = 1.0
 
     def __init__(
         self, network: nn.Module, options: SessionOptions, tolerance: float = TOLERANCE
@@ -88,7 +87,7 @@ class TorchSession:
             )
         else:
             self._run = _OnProcessor(network)
-        self._network = self._run.plain
+        self.is_blind = hasattr(self._run.plain, "estimate_kernel")
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -105,11 +104,6 @@ class TorchSession:
     def device_memory(self) -> int | None:
         """Bytes that are free on the GPU; None on the CPU."""
         return self._opened().device_memory
-
-    @property
-    def is_blind(self) -> bool:
-        """Whether the network estimates a kernel first."""
-        return hasattr(self._network, "estimate_kernel")
 
     def estimate_kernel(self, batch: Batch) -> Batch:
         """Blur kernels, n x 1 x K x K, of n pictures; of blind networks only."""

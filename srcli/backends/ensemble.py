@@ -9,19 +9,14 @@ import numpy as np
 from srcli.backends.base import (
     Batch,
     Session,
+    Shape,
     StoppedError,
     as_blind,
-    device_memory_of,
-    lanes_of,
-    limits_of,
-    memory_share_of,
 )
 from srcli.errors import UsageError
 
-Shape = tuple[int, ...]
 
-
-class SelfEnsemble:
+class SelfEnsemble(Session):
     """A session that runs another one eight times.
 
     Source: Timofte, Rothe and Van Gool, "Seven ways to improve example-based single image super
@@ -40,12 +35,8 @@ class SelfEnsemble:
             raise UsageError("this model estimates the picture's blur itself. Leave out --tta.")
         self._session = session
         self._stopped = False
-        self.memory_share = memory_share_of(session)
-        self.device_memory = device_memory_of(session)
-        self.lanes = lanes_of(session)
-        limits = limits_of(session)
-        self.min_shape: Shape | None = None
-        self.max_shape: Shape | None = None
+        self.memory_share, self.lanes = session.memory_share, session.lanes
+        limits = session.limits
         if limits is not None:
             self.min_shape, self.max_shape = _square(*limits)
             if self.min_shape[2] > self.max_shape[2]:
@@ -72,7 +63,12 @@ class SelfEnsemble:
     @property
     def facts(self) -> dict[str, Any]:
         """What the session says of itself."""
-        return {**getattr(self._session, "facts", {}), "tta": True}
+        return {**self._session.facts, "tta": True}
+
+    @property
+    def device_memory(self) -> int | None:
+        """What the session says of itself."""
+        return self._session.device_memory
 
     def stop(self) -> None:
         """Let a call that is under way end before the next pass, by `StoppedError`."""

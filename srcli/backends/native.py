@@ -24,14 +24,22 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from srcli.backends.base import Batch, Model, OutOfMemory, Precision, SessionOptions, closed
+from srcli.backends.base import (
+    Batch,
+    Model,
+    OutOfMemory,
+    Precision,
+    Session,
+    SessionOptions,
+    StreamingSession,
+    closed,
+)
 from srcli.backends.cpu_filters import REBUILD
 from srcli.backends.native_stream import RowStream, bytes_needed, exact_margin
 from srcli.errors import BackendError, DeclinedError, VerificationError, first_line
 from srcli.machine import usable_cores
 
 if TYPE_CHECKING:
-    from srcli.backends.base import Session
     from srcli.spec import Geometry, ModelSpec
 
 Array = NDArray[np.float32]
@@ -95,7 +103,7 @@ class NativeBackend:
         return NativeSession(weights, options, model.geometry)
 
 
-class NativeSession:
+class NativeSession(StreamingSession):
     """One network; its lanes may call it at the same time, and share the threads."""
 
     def __init__(self, weights: Path, options: SessionOptions, geometry: Geometry) -> None:

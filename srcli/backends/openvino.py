@@ -22,6 +22,7 @@ from srcli.backends.base import (
     Model,
     OutOfMemory,
     Precision,
+    Session,
     SessionOptions,
     closed,
     recent,
@@ -74,7 +75,7 @@ def _capabilities() -> frozenset[str]:
     return frozenset(runtimes.openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
 
 
-class OpenVinoSession:
+class OpenVinoSession(Session):
     """One graph, compiled for the large shapes that were met last.
 
     A graph of fixed shape is laid out and fused better than one of any shape: 1.5 times as fast on

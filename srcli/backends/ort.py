@@ -15,6 +15,7 @@ from srcli.backends.base import (
     Model,
     OutOfMemory,
     RunsEveryModel,
+    Session,
     SessionOptions,
     closed,
     says_out_of_memory,
@@ -59,7 +60,7 @@ class OnnxRuntimeBackend(RunsEveryModel):
         return session
 
 
-class OnnxRuntimeSession:
+class OnnxRuntimeSession(Session):
     """One graph, open.
 
     Args:

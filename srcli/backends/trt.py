@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from srcli.backends.base import Batch, Model, OutOfMemory, RunsEveryModel, SessionOptions, recent
+from srcli.backends.base import (
+    Batch,
+    Model,
+    OutOfMemory,
+    RunsEveryModel,
+    Session,
+    SessionOptions,
+    recent,
+)
 from srcli.backends.trt_engine import (
     Shape,
     current_gpu,
@@ -66,7 +74,7 @@ class _Prepared:
     graph: torch.cuda.CUDAGraph | None = None
 
 
-class TensorRtSession:
+class TensorRtSession(Session):
     """One engine, open on PyTorch's current CUDA device.
 
     The first batch of a shape is enqueued kernel by kernel; from the second on a CUDA graph of
@@ -101,8 +109,10 @@ class TensorRtSession:
         self._compiled: Any = None  # kernels that TensorRT-RTX has compiled, for all contexts
         # TensorRT adds synchronisation on the default stream, and that one cannot be captured.
         self._stream: Any = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        self.cuda_stream = self._stream  # who measures must wait for it
         self._input, self._output = self._tensor_names()
-        self.min_shape, self.max_shape = self._limits()
+        self._least, self._most = self._limits()
+        self.min_shape, self.max_shape = self._least, self._most
         self._prepared: OrderedDict[Shape, _Prepared] = OrderedDict()
 
     def __call__(self, batch: Batch) -> Batch:
@@ -135,11 +145,6 @@ class TensorRtSession:
         import torch
 
         return int(torch.cuda.mem_get_info()[0])
-
-    @property
-    def stream(self) -> Any:
-        """The CUDA stream that everything is enqueued on: who measures must wait for it."""
-        return self._stream
 
     def stage(self, batch: Batch) -> Callable[[], object]:
         """Put a batch on the device.
@@ -236,7 +241,7 @@ class TensorRtSession:
             raise self._refusal("cannot run the engine")
 
     def _check(self, shape: Shape) -> None:
-        low, high = self.min_shape, self.max_shape
+        low, high = self._least, self._most
         fits = len(shape) == len(low) and all(
             a <= n <= b for a, n, b in zip(low, shape, high, strict=True)
         )

@@ -16,7 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -184,7 +184,7 @@ class Worker:
             "error": error,
             "tolerance": model.spec.tolerance_for(row.precision),
             "facts": {
-                **getattr(session, "facts", {}),
+                **session.facts,
                 "clock": "events" if opened.by_events else "host",
                 "allocator": self._allocator,
                 **_peak(opened.by_events),
@@ -195,9 +195,8 @@ class Worker:
     def _step(self, session: Session, row: Row, geometry: Geometry) -> Step:
         """What a run of the row does; on CUDA it may return before it is done."""
         batch = smooth_noise(row.batch, row.height, row.width)
-        stage = getattr(session, "stage", None)
-        if row.scope == "network" and stage is not None:
-            return cast("Step", stage(batch))
+        if row.scope == "network" and (staged := session.stage(batch)) is not None:
+            return staged
         if row.scope != "file":
             return lambda: session(batch)
         if self._habits.files is None:
@@ -254,11 +253,11 @@ class _Open:
 
     def __init__(self, session: Session, row: Row, step: Step) -> None:
         self.session, self._step = session, step
-        device = str(getattr(session, "facts", {}).get("device", "cpu"))
-        staged = hasattr(session, "stage") and row.scope == "network"
-        self.on_cuda = device != "cpu" and staged
+        device = str(session.facts.get("device", "cpu"))
+        # Sessions of a GPU all stage.
+        self.on_cuda = device != "cpu" and row.scope == "network"
         # Events of a stream tell nothing of what was launched on another and waited for.
-        self.by_events = self.on_cuda and not getattr(session, "waits", False)
+        self.by_events = self.on_cuda and not session.waits
         self._flush: Any = None
         if self.by_events and row.cold:
             import torch
@@ -288,7 +287,7 @@ class _Open:
     def _stream(self) -> Any:
         import torch
 
-        return getattr(self.session, "stream", None) or torch.cuda.current_stream()
+        return self.session.cuda_stream or torch.cuda.current_stream()
 
     def _between_events(self, runs: int) -> float:
         """Milliseconds of a run, of so many in a row."""

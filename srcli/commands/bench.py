@@ -310,12 +310,12 @@ def restore_files(
         A function that decodes the pictures, restores them together and encodes the results.
     """
     from srcli import images
-    from srcli.pipeline import Restorer
+    from srcli.opening import RunOptions, restorer_of
 
     sources = [folder / f"{number}.png" for number in range(len(pictures))]
     for source, pixels in zip(sources, pictures, strict=True):
         images.write(images.Picture(color=pixels), source, images.SaveOptions())
-    restorer = Restorer(session=session, geometry=geometry, scale=scale)
+    restorer = restorer_of(session, geometry, scale, RunOptions())
 
     def run() -> None:
         restored = restorer.restore_all([images.read(source) for source in sources])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from srcli import console
@@ -63,7 +63,7 @@ def _differences(
 
     from srcli.backends import BACKENDS
     from srcli.errors import DeclinedError
-    from srcli.pipeline import Restorer
+    from srcli.opening import open_restorer
 
     tile = request.tile or max(8, min(batch.shape[2:]) // 3)
     reference: tuple[str, NDArray[np.float32]] | None = None
@@ -74,20 +74,19 @@ def _differences(
         and not (b.unavailable() or b.declines(model.spec, request.precision))
     ]
     for backend in chosen:
+        running = replace(request.run_options(), backend=backend.name, tta=False)
+        results: list[NDArray[np.float32]] = []
         try:
-            opened = backend.open(model, request.session_options())
+            for side in (max(batch.shape[2:]), tile):
+                with open_restorer(model, replace(running, tile=side), scale=model.grid) as opened:
+                    results.append(opened.restore(batch))
         except DeclinedError:
             if request.backend != "auto":
                 raise
             continue
-        with closing(opened) as session:
-            whole, tiled = (
-                Restorer(session=session, geometry=model.geometry, scale=model.grid, tile=side)
-                for side in (max(batch.shape[2:]), tile)
-            )
-            untiled = whole.restore(batch)
-            label = f"{backend.name}: tiles of {tile} {AGAINST_WHOLE}"
-            yield label, float(np.abs(tiled.restore(batch) - untiled).max())
+        untiled, tiled = results
+        label = f"{backend.name}: tiles of {tile} {AGAINST_WHOLE}"
+        yield label, float(np.abs(tiled - untiled).max())
         if reference is None:
             reference = backend.name, untiled
         else:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import click
 
-from srcli.commands.request import Request, restoring_options, settled
+from srcli.commands.request import Request, restoring_options
 from srcli.commands.restoring import restore_files
 from srcli.commands.sections import SectionedCommand
 
 
 @click.command(cls=SectionedCommand)
 @restoring_options
-def deblock(**request: Any) -> int:
+def deblock(request: Request) -> int:
     """Remove the blocks and rings of JPEG compression.
 
     Give the JPEG itself; a copy in another format serves as well.
@@ -26,4 +24,4 @@ def deblock(**request: Any) -> int:
 
     from srcli.sizes import SizeRequest
 
-    return restore_files(settled(Request(**request)), "deblock", SizeRequest(scale=Fraction(1)))
+    return restore_files(request, "deblock", SizeRequest(scale=Fraction(1)))

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import click
 
-from srcli.commands.request import Request, restoring_options, settled
+from srcli.commands.request import Request, restoring_options
 from srcli.commands.restoring import restore_files
 from srcli.commands.sections import SectionedCommand
 
 
 @click.command(cls=SectionedCommand)
 @restoring_options
-def denoise(**request: Any) -> int:
+def denoise(request: Request) -> int:
     """Remove noise from pictures.
 
     The network finds out by itself how strong the noise is.
@@ -26,4 +24,4 @@ def denoise(**request: Any) -> int:
 
     from srcli.sizes import SizeRequest
 
-    return restore_files(settled(Request(**request)), "denoise", SizeRequest(scale=Fraction(1)))
+    return restore_files(request, "denoise", SizeRequest(scale=Fraction(1)))

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import sys
-from dataclasses import dataclass, replace
-from functools import cache
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from functools import cache, wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec
 
 import click
 from click.core import ParameterSource
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 FORMATS = ("png", "jpeg", "webp", "tiff", "avif", "bmp")
 ALSO = {"jpg": "jpeg", "jpe": "jpeg", "tif": "tiff", "auto": None}
+More = ParamSpec("More")
 NETWORK_FILES = (".onnx", ".pth", ".pt", ".ckpt", ".safetensors")
 
 
@@ -43,6 +45,9 @@ class Request:
     model: str
     alias: str | None = None
     """The model as -n names it."""
+
+    model_was_named: bool = False
+    """Whether -m was given."""
 
     model_file: Path | None
     weights: Path | None
@@ -159,7 +164,7 @@ def _with_alias(request: Request, name: str) -> Request:
             f"-n {name}: other programs take a noise level here. `srcli denoise` finds the level "
             "by itself; here -n names the model."
         )
-    if _given("model"):
+    if request.model_was_named:
         raise UsageError("-n and -m both name the model. Give one.")
     return replace(request, model=name)
 
@@ -169,7 +174,7 @@ def _checked(request: Request, *, by_model: bool) -> Request:
     if request.model_file is None:
         return request
     own = {
-        "--model": _given("model") and not by_model,
+        "--model": request.model_was_named and not by_model,
         "--weights": request.weights is not None,
         "--input": request.kind != "clean",
         "--prune-branches": request.prune_below is not None,
@@ -180,14 +185,6 @@ def _checked(request: Request, *, by_model: bool) -> Request:
             f"weights of its own. Leave out {option} or --model-file."
         )
     return request
-
-
-def _given(parameter: str) -> bool:
-    context = click.get_current_context(silent=True)
-    return (
-        context is not None
-        and context.get_parameter_source(parameter) is ParameterSource.COMMANDLINE
-    )
 
 
 @cache
@@ -219,7 +216,7 @@ def file_format(text: str) -> str | None:
     return name
 
 
-restoring_options = options.apply(
+_options = options.apply(
     click.argument("inputs", nargs=-1, metavar="INPUT..."),
     section(
         "Inputs and outputs",
@@ -344,3 +341,25 @@ restoring_options = options.apply(
         options.verbose,
     ),
 )
+
+
+def restoring_options(function: Callable[Concatenate[Request, More], int]) -> Callable[..., int]:
+    """Give a command the options that restoring commands share.
+
+    Args:
+        function: Gets them as a `Request`, and the command's other options by their names.
+    """
+
+    @wraps(function)
+    def command(**given: Any) -> int:
+        shared = {field.name for field in fields(Request)}
+        own = {name: given.pop(name) for name in [*given] if name in shared}
+        request = Request(**own, model_was_named=_was_named("model"))
+        return function(settled(request), **given)  # type: ignore[call-arg]  # what is left of them
+
+    return _options(command)
+
+
+def _was_named(parameter: str) -> bool:
+    source = click.get_current_context().get_parameter_source(parameter)
+    return source is ParameterSource.COMMANDLINE

@@ -186,7 +186,7 @@ class _Runner:
             self._open[scale] = restorer
             console.detail(
                 f"{model.label}: {restorer.lanes} at a time, {restorer.memory_of_all >> 20} MB, "
-                f"{getattr(restorer.session, 'facts', {})}"
+                f"{restorer.session.facts}"
             )
         return self._open[scale]
 

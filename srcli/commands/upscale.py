@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from srcli.commands import options
-from srcli.commands.request import Request, restoring_options, settled
+from srcli.commands.request import Request, restoring_options
 from srcli.commands.restoring import restore_files
 from srcli.commands.sections import SectionedCommand, section
 from srcli.registry import DEFAULT_SCALE
@@ -60,11 +60,11 @@ def _box(text: str) -> tuple[int, int]:
 @restoring_options
 @section("Model", options.input_kind, options.prune_branches, options.save_kernel)
 def upscale(
+    request: Request,
     scale: Fraction | None,
     width: int | None,
     height: int | None,
     fit: tuple[int, int] | None,
-    **request: Any,
 ) -> int:
     """Enlarge pictures.
 
@@ -84,8 +84,7 @@ def upscale(
 
     from srcli.sizes import SizeRequest
 
-    asked = settled(Request(**request))
     if scale is None and width is None and height is None and fit is None:
-        scale = Fraction(DEFAULT_SCALE if asked.model_file is None else max(asked.spec.scales))
+        scale = Fraction(DEFAULT_SCALE if request.model_file is None else max(request.spec.scales))
     size = SizeRequest(scale=scale, width=width, height=height, fit=fit)
-    return restore_files(asked, "upscale", size)
+    return restore_files(request, "upscale", size)
