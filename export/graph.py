@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
+from onnx import ModelProto, TensorProto, helper, numpy_helper
 from torch import fx, nn
 from torch.nn import functional as F
 
 from . import graph_tensors
-from .graph_tensors import UnsupportedOperation
+from .writer import UnsupportedOperation, Writer
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -56,124 +56,70 @@ def write_graph(
         traced = fx.symbolic_trace(for_export())
     except Exception as error:  # whatever a network's Python does to a symbolic value
         raise UnsupportedOperation(str(error)) from error
-    return Writer(traced, half=half, opset=opset).write(scale, size)
+    return _Walk(traced, Writer(half=half, opset=opset)).write(scale, size)
 
 
-class Writer:
-    """Walks a traced network and collects nodes and constants."""
+class _Walk:
+    """Goes through a traced network and writes each of its nodes."""
 
-    def __init__(self, traced: fx.GraphModule, *, half: bool, opset: int) -> None:
-        self.traced, self.half, self.opset = traced, half, opset
-        self.nodes: list[NodeProto] = []
-        self.constants: dict[str, NDArray[Any]] = {}
-        self.whole: set[fx.Node] = set()
-        """Whose values are whole numbers; all others are floats or truth values."""
-        self.shapes: set[fx.Node] = set()
-        """That stand for the shape of a tensor."""
+    def __init__(self, traced: fx.GraphModule, writer: Writer) -> None:
+        self._traced, self._writer = traced, writer
 
     def write(self, scale: int | Fraction, size: tuple[int, int] | None) -> ModelProto:
-        for node in self.traced.graph.nodes:
+        """Write all nodes, and return the whole graph."""
+        writer = self._writer
+        for node in self._traced.graph.nodes:
             self._add(node)
         graph = helper.make_graph(
-            self.nodes,
+            writer.nodes,
             "network",
             [_image("input", 1, size)],
             [_image("output", scale, size)],
-            [numpy_helper.from_array(self._typed(v), name) for name, v in self.constants.items()],
+            [numpy_helper.from_array(self._typed(v), name) for name, v in writer.constants.items()],
         )
         return helper.make_model(
-            graph, opset_imports=[helper.make_opsetid("", self.opset)], ir_version=_IR_VERSION
+            graph, opset_imports=[helper.make_opsetid("", writer.opset)], ir_version=_IR_VERSION
         )
 
     def _typed(self, value: NDArray[Any]) -> NDArray[Any]:
-        return value.astype(np.float16) if self.half and value.dtype == np.float32 else value
+        return (
+            value.astype(np.float16) if self._writer.half and value.dtype == np.float32 else value
+        )
 
     def _add(self, node: fx.Node) -> None:
         if node.op == "placeholder":
             node.name = "input"
-            if self.half:
-                self.emit("Cast", ["input"], "input.half", to=TensorProto.FLOAT16)
+            if self._writer.half:
+                self._writer.emit("Cast", ["input"], "input.half", to=TensorProto.FLOAT16)
                 node.name = "input.half"
         elif node.op == "get_attr":
-            self.constants[node.name] = _array(_attribute(self.traced, str(node.target)))
+            self._writer.constants[node.name] = _array(_attribute(self._traced, str(node.target)))
         elif node.op == "output":
-            if self.half:
-                self.emit("Cast", [node.args[0]], "output", to=TensorProto.FLOAT)
+            if self._writer.half:
+                self._writer.emit("Cast", [node.args[0]], "output", to=TensorProto.FLOAT)
             else:
-                self.emit("Identity", [node.args[0]], "output")
+                self._writer.emit("Identity", [node.args[0]], "output")
         elif node.op == "call_module":
-            module = self.traced.get_submodule(str(node.target))
+            module = self._traced.get_submodule(str(node.target))
             if isinstance(module, nn.Conv2d):
                 self._module_convolution(node, module)
             elif type(module) in graph_tensors.MODULES:
-                graph_tensors.MODULES[type(module)](self, node, module)
+                graph_tensors.MODULES[type(module)](self._writer, node, module)
             else:
                 raise UnsupportedOperation(type(module).__name__)
         elif node.target in _OPERATIONS:
-            _OPERATIONS[node.target](self, node, *node.args, **node.kwargs)
+            _OPERATIONS[node.target](self._writer, node, *node.args, **node.kwargs)
         else:
             raise UnsupportedOperation(str(node.target))
 
-    def emit(self, kind: str, inputs: Sequence[Any], output: str, **attributes: Any) -> None:
-        names = [self._name(value, output) for value in inputs]
-        self.nodes.append(helper.make_node(kind, names, [output], name=output, **attributes))
-
-    def integers(self, name: str, values: Sequence[int]) -> str:
-        self.constants[name] = np.array(values, np.int64)
-        return name
-
-    def split(self, x: fx.Node, outputs: Sequence[str], axis: int) -> None:
-        """Cut a tensor into equal parts."""
-        self.nodes.append(
-            helper.make_node(
-                "Split", [x.name], outputs, name=outputs[0], axis=axis, num_outputs=len(outputs)
-            )
-        )
-
-    def constant(self, name: str, value: NDArray[Any]) -> str:
-        self.constants[name] = np.ascontiguousarray(value)
-        return name
-
-    def number(self, name: str, value: float) -> str:
-        return self.constant(name, np.array(value, np.float32))
-
-    def scalar(self, name: str, value: int) -> str:
-        """A whole number without axes."""
-        self.constants[name] = np.array(value, np.int64)
-        return name
-
-    def operand(self, value: Any, name: str, *, whole: bool) -> Any:
-        """A node as it is; a number as a constant of the type that its partner has."""
-        if isinstance(value, fx.Node):
-            return value
-        return self.integers(name, [value]) if whole else self.number(name, value)
-
-    def is_whole(self, *values: Any) -> bool:
-        """Whether any of these is a node of whole numbers."""
-        return any(isinstance(value, fx.Node) and value in self.whole for value in values)
-
-    def follow(self, node: fx.Node, x: fx.Node) -> None:
-        """What is only moved around keeps its type."""
-        if x in self.whole:
-            self.whole.add(node)
-
-    def _name(self, value: Any, consumer: str) -> str:
-        if isinstance(value, fx.Node):
-            return value.name
-        if isinstance(value, str):
-            return value
-        name = f"{consumer}.factor"
-        self.constants[name] = np.array(value, np.float32)
-        return name
-
     def _module_convolution(self, node: fx.Node, module: nn.Conv2d) -> None:
         names = [f"{node.target}.weight"]
-        self.constants[names[0]] = _array(module.weight)
+        self._writer.constants[names[0]] = _array(module.weight)
         if module.bias is not None:
             names.append(f"{node.target}.bias")
-            self.constants[names[1]] = _array(module.bias)
+            self._writer.constants[names[1]] = _array(module.bias)
         top, left = (int(side) for side in module.padding)
-        self.emit(
+        self._writer.emit(
             "Conv",
             [node.args[0], *names],
             node.name,

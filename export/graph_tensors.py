@@ -11,7 +11,7 @@ from __future__ import annotations
 import builtins
 import operator
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,14 +21,9 @@ from torch.nn import functional as F
 
 from srcli.models.layers import as_numbers, count_up, quotient
 
-if TYPE_CHECKING:
-    from .graph import Writer
+from .writer import UnsupportedOperation, Writer
 
 GELU_SINCE = 20  # opset
-
-
-class UnsupportedOperation(Exception):  # noqa: N818  a question's answer, not a failure
-    """The network uses an operation that this writer does not know."""
 
 
 def _arithmetic(kind: str) -> Callable[..., None]:

@@ -1,0 +1,87 @@
+"""Collect the nodes and constants of an ONNX graph."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from onnx import NodeProto, helper
+from torch import fx
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+class UnsupportedOperation(Exception):  # noqa: N818  a question's answer, not a failure
+    """The network uses an operation that this writer does not know."""
+
+
+class Writer:
+    """Collects nodes and constants while a traced network is walked.
+
+    Args:
+        half: Whether the graph computes in float16 between its input and output.
+        opset: Of the file.
+    """
+
+    def __init__(self, *, half: bool, opset: int) -> None:
+        self.half, self.opset = half, opset
+        self.nodes: list[NodeProto] = []
+        self.constants: dict[str, NDArray[Any]] = {}
+        self.whole: set[fx.Node] = set()
+        """Whose values are whole numbers; all others are floats or truth values."""
+        self.shapes: set[fx.Node] = set()
+        """That stand for the shape of a tensor."""
+
+    def emit(self, kind: str, inputs: Sequence[Any], output: str, **attributes: Any) -> None:
+        names = [self._name(value, output) for value in inputs]
+        self.nodes.append(helper.make_node(kind, names, [output], name=output, **attributes))
+
+    def integers(self, name: str, values: Sequence[int]) -> str:
+        self.constants[name] = np.array(values, np.int64)
+        return name
+
+    def split(self, x: fx.Node, outputs: Sequence[str], axis: int) -> None:
+        """Cut a tensor into equal parts."""
+        self.nodes.append(
+            helper.make_node(
+                "Split", [x.name], outputs, name=outputs[0], axis=axis, num_outputs=len(outputs)
+            )
+        )
+
+    def constant(self, name: str, value: NDArray[Any]) -> str:
+        self.constants[name] = np.ascontiguousarray(value)
+        return name
+
+    def number(self, name: str, value: float) -> str:
+        return self.constant(name, np.array(value, np.float32))
+
+    def scalar(self, name: str, value: int) -> str:
+        """A whole number without axes."""
+        self.constants[name] = np.array(value, np.int64)
+        return name
+
+    def operand(self, value: Any, name: str, *, whole: bool) -> Any:
+        """A node as it is; a number as a constant of the type that its partner has."""
+        if isinstance(value, fx.Node):
+            return value
+        return self.integers(name, [value]) if whole else self.number(name, value)
+
+    def is_whole(self, *values: Any) -> bool:
+        """Whether any of these is a node of whole numbers."""
+        return any(isinstance(value, fx.Node) and value in self.whole for value in values)
+
+    def follow(self, node: fx.Node, x: fx.Node) -> None:
+        """What is only moved around keeps its type."""
+        if x in self.whole:
+            self.whole.add(node)
+
+    def _name(self, value: Any, consumer: str) -> str:
+        if isinstance(value, fx.Node):
+            return value.name
+        if isinstance(value, str):
+            return value
+        name = f"{consumer}.factor"
+        self.constants[name] = np.array(value, np.float32)
+        return name
