@@ -23,7 +23,8 @@ from pathlib import Path
 import torch
 
 from srcli.backends.blocked import Blocked, Tuning, block
-from srcli.backends.triton_convolutions import SIDES, convolve, filter_pixels
+from srcli.backends.triton_convolutions import convolve
+from srcli.backends.triton_pictures import SIDES, filter_pixels
 from srcli.backends.tunings import Role, key
 
 PICTURE = (180, 320)  # enlarged by 4: 1280 x 720

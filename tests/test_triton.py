@@ -57,7 +57,7 @@ def test_layers_compile_for_gpus(kind, network):
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    from srcli.backends import triton_convolutions
+    from srcli.backends import triton_convolutions, triton_pictures
 
     calls = {}
 
@@ -85,9 +85,12 @@ def test_layers_compile_for_gpus(kind, network):
             calls[key] = (self.kernel, types, constants, aligned, options)
 
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("_convolve", "_filter", "_prepare", "_enlarge"):
-            recorder = Recorder(getattr(triton_convolutions, name))
-            patch.setattr(triton_convolutions, name, recorder)
+        for module, names in (
+            (triton_convolutions, ["_convolve"]),
+            (triton_pictures, ["_filter", "_prepare", "_enlarge"]),
+        ):
+            for name in names:
+                patch.setattr(module, name, Recorder(getattr(module, name)))
         from srcli.backends.triton_networks import for_gpu
 
         for_gpu(network, getattr(torch, kind))(torch.rand(1, 3, 45, 80))

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from srcli.backends.blocked import Blocked, block
-from srcli.backends.triton_convolutions import SIDES, convolve, enlarge, filter_pixels, prepare
+from srcli.backends.triton_convolutions import convolve
 from srcli.backends.triton_filters import apply_filters
+from srcli.backends.triton_pictures import SIDES, enlarge, filter_pixels, prepare
 from srcli.backends.tunings import Role, tuning_for
 from srcli.models.awsrn.network import FusedAwsrn
 from srcli.models.lapar.network import FusedLapar
