@@ -31,10 +31,11 @@ from srcli.images import Picture, StripReader, StripWriter
 from srcli.jobs import Job
 from srcli.journal import Journal, recipe_of
 from srcli.passes import Passes
-from srcli.pipeline import Progress, Restorer
+from srcli.pipeline import Restorer
 from srcli.sizes import Size
 from srcli.spec import Scale
 from srcli.store import sha256_of
+from srcli.work import Progress
 
 IN_FLIGHT = 2  # groups of pictures beyond those in the network: being decoded or encoded
 IN_MEMORY = 256 << 20  # bytes of output above which a picture is done strip by strip

@@ -7,6 +7,7 @@ from srcli.spec import Geometry
 
 SMALLEST_BUDGET, LARGEST_BUDGET = 128 << 20, 512 << 20  # bytes, of the automatic choice, a lane
 MOST_LANES = 4
+FIXED = 40 << 20  # bytes that decoding, rounding and encoding take, measured
 APPROXIMATE_BUDGET = 8 << 30  # where a larger tile is a better one
 DEVICE_BUDGET = 4 << 30  # on a GPU, which a larger tile keeps no busier
 

@@ -7,10 +7,11 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from srcli.images import Picture
-from srcli.pipeline import Progress, Restorer, ignore_progress
+from srcli.pipeline import Restorer
 from srcli.planes import Part
 from srcli.rows import Rows
 from srcli.tiling import enlarged
+from srcli.work import Progress, ignore_progress
 
 BETWEEN = 16  # bits per channel of what lies between two passes
 

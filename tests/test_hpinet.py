@@ -183,7 +183,7 @@ def test_memory_bounds_the_match_matrix():
     for spec in SPECS:
         geometry = spec.geometry(4)
         restorer = Restorer(session=Network(None), geometry=geometry, scale=4, memory=8 << 30)
-        height, width = restorer._window(3000, 4000, 1)
+        height, width = restorer._tiles.window(3000, 4000, 1)
         assert min(height, width) > 2 * geometry.margin
         assert (height // 10 + 1) * (width // 10 + 1) < 10_000
 

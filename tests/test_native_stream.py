@@ -15,6 +15,7 @@ from srcli.images import Picture
 from srcli.loading import load
 from srcli.pipeline import Restorer
 from srcli.rows import rows_of
+from srcli.streaming import Streaming
 
 try:
     importlib.import_module(COMPILED)
@@ -114,9 +115,9 @@ def test_windows_are_really_used(network, monkeypatch):
     given = picture(height, least + 150, 3, 8, "varied" if height == 20 else None)
     whole = restorer(network, **LEAST)(given)
     used = []
-    original = Restorer._window_rows
+    original = Streaming._window_rows
     monkeypatch.setattr(
-        Restorer, "_window_rows", lambda self, *rest: used.append(1) or original(self, *rest)
+        Streaming, "_window_rows", lambda self, *rest: used.append(1) or original(self, *rest)
     )
     same(restorer(network, memory=1 * MIB)(given), whole)
     assert len(used) > 1

@@ -248,7 +248,7 @@ def test_on_a_gpu_tiles_are_as_large_as_its_own_memory_allows(monkeypatch, tilin
 
     def largest(session, **options):
         restorer = Restorer(session=session, geometry=geometry, scale=1, **options)
-        height, width = restorer._window(100_000, 100_000, 1)
+        height, width = restorer._tiles.window(100_000, 100_000, 1)
         return 400 * height * width
 
     assert largest(Identity()) < 1 << 30
