@@ -169,7 +169,7 @@ def _model(
     note: Note,
 ) -> ForeignModel:
     def unknown(scale: Any) -> MultiplyAdds:
-        return MultiplyAdds(published=0, filtering=0, fused=0)
+        return MultiplyAdds(published=0, fused=0)
 
     def build(scale: Any) -> nn.Module:
         return model.published()

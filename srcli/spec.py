@@ -76,9 +76,6 @@ class MultiplyAdds:
     published: float
     """Of the published network, counted as its paper counts."""
 
-    filtering: float
-    """What the published form does besides and its paper does not count."""
-
     fused: float
     """Of the fused network, everything counted."""
 

@@ -16,7 +16,6 @@ from srcli.registry import DEFAULT_MODEL, MODELS, model_names
 from srcli.spec import INPUT_KINDS
 
 Command = TypeVar("Command", bound=Callable[..., Any])
-Decorator = Callable[[Command], Command]
 
 
 def apply(*options: Callable[[Any], Any]) -> Callable[[Command], Command]:

@@ -7,18 +7,14 @@ tifffile, imagecodecs and pillow-heif, where they are installed. Nothing else is
 
 from srcli.images.formats import (
     FORMATS,
-    READABLE,
-    SUFFIXES,
-    Format,
     format_of,
     has_picture_suffix,
     looks_readable,
     named_for_writing,
-    sniff,
     writes_as,
 )
-from srcli.images.picture import Header, Metadata, Picture, Pixels, SaveOptions, Subsampling
-from srcli.images.pixels import bleed, from_float, over, to_8_bits, to_float
+from srcli.images.picture import Header, Picture, Pixels, SaveOptions, Subsampling
+from srcli.images.pixels import bleed, from_float, to_8_bits, to_float
 from srcli.images.reading import MAX_PIXELS, is_opaque, probe, probe_all, read
 from srcli.images.strips import StripReader, StripWriter
 from srcli.images.writing import check_output, encode, write
@@ -26,11 +22,7 @@ from srcli.images.writing import check_output, encode, write
 __all__ = [
     "FORMATS",
     "MAX_PIXELS",
-    "READABLE",
-    "SUFFIXES",
-    "Format",
     "Header",
-    "Metadata",
     "Picture",
     "Pixels",
     "SaveOptions",
@@ -46,11 +38,9 @@ __all__ = [
     "is_opaque",
     "looks_readable",
     "named_for_writing",
-    "over",
     "probe",
     "probe_all",
     "read",
-    "sniff",
     "to_8_bits",
     "to_float",
     "write",

@@ -192,7 +192,7 @@ def _multiply_adds(shape: Shape, scale: int | Fraction) -> MultiplyAdds:
             ratio = step.scale / level_scale(step.level - 1)
             resizing += 3 * _resize_taps(ratio) * done**2
     published, enlarging = float(total / done**2), float(resizing / done**2)
-    return MultiplyAdds(published=published, filtering=0, fused=published + enlarging)
+    return MultiplyAdds(published=published, fused=published + enlarging)
 
 
 def _resize_taps(scale: Fraction) -> int:
@@ -217,7 +217,6 @@ def _multiply_adds_fixed(shape: Shape, scale: int | Fraction) -> MultiplyAdds:
     enlarging = shape.features * LOW_LEVEL * kernel_side(s) ** 2 / s**2 + 3 * LOW_LEVEL
     return MultiplyAdds(
         published=body + enlarging + SPATIAL_ATTENTION,
-        filtering=0,
         # The transposed convolution and the head are one 3x3 convolution at input resolution.
         fused=body + 3 * 9 * shape.features + SPATIAL_ATTENTION + 3 * _resize_taps(Fraction(s)),
     )

@@ -49,7 +49,6 @@ def _multiply_adds(channels: int, blocks: int, units: int, scale: int) -> Multip
     skip = 3 * 27  # nine taps of three planes for each of three planes
     return MultiplyAdds(
         published=body + 3 * channels * sum(BRANCH_TAPS) + skip,
-        filtering=0,
         fused=body + 3 * channels * max(BRANCH_TAPS) + skip,
     )
 

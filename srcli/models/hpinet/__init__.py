@@ -64,7 +64,7 @@ def _multiply_adds(
         LAYERS * (channels - keys) * (2 * channels + side**2) * _overlap(side) for side in sides
     )
     published = printed[scale] * 1e9 / (1280 * 720) if scale in printed else total
-    return MultiplyAdds(published=published, filtering=0, fused=total + padding / scale**2 + 27)
+    return MultiplyAdds(published=published, fused=total + padding / scale**2 + 27)
 
 
 def _overlap(side: int) -> float:

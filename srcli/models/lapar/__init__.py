@@ -62,7 +62,6 @@ def _multiply_adds(channels: int, blocks: int, scale: int) -> MultiplyAdds:
     fused = (25 + 9) * channels**2 + 9 * DISTINCT_TAPS * channels
     return MultiplyAdds(
         published=body / scale**2 + published,
-        filtering=ATOMS * TAPS * PLANES + ATOMS * PLANES,
         fused=body / scale**2 + fused + DISTINCT_TAPS * PLANES + TAPS * PLANES,
     )
 
