@@ -189,9 +189,9 @@ def _check_targets(request: Request, model: LoadedModel) -> None:
     from srcli.errors import UsageError
 
     if request.onnx and request.trt and request.output is not None:
-        raise UsageError("-o names one file. Leave it out, or choose --onnx or --trt.")
+        raise UsageError("-o names one file", "Leave it out, or choose --onnx or --trt.")
     if request.int8 and (request.trt or request.fp16):
-        raise UsageError("--int8 makes ONNX files for CPUs. For a GPU choose --trt --fp16.")
+        raise UsageError("--int8 makes ONNX files for CPUs", "For a GPU choose --trt --fp16.")
     targets = _targets(request, model)
     if request.report is not None:
         if request.report.resolve() in [target.resolve() for target in targets]:

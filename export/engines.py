@@ -53,14 +53,15 @@ class EngineOptions:
         if not all(1 <= low <= best <= high for low, best, high in zip(*shapes, strict=True)):
             raise UsageError(
                 f"the profile {', '.join(map(times, shapes))} does not grow from minimum through "
-                "optimum to maximum. Change --min-shape, --opt-shape or --max-shape."
+                "optimum to maximum",
+                "Change --min-shape, --opt-shape or --max-shape.",
             )
         if self.optimization_level not in (None, *range(6)):
             raise UsageError(
-                f"there is no optimization level {self.optimization_level}. Choose 0 to 5."
+                f"there is no optimization level {self.optimization_level}", "Choose 0 to 5."
             )
         if self.workspace_bytes is not None and self.workspace_bytes < 1:
-            raise UsageError("a workspace of no bytes is too small. Leave out --workspace.")
+            raise UsageError("a workspace of no bytes is too small", "Leave out --workspace.")
 
     def facts(self) -> dict[str, object]:
         """What shapes the engine, for its sidecar and its key: all but where the cache lies."""

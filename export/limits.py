@@ -89,8 +89,8 @@ def check_largest_tensor(onnx: bytes, shape: Sequence[int]) -> int:
     )
     raise UsageError(
         f"an input of {_shown(shape)} (batch x channels x height x width) makes a tensor of "
-        f"{largest} elements; TensorRT allows {MAX_ELEMENTS}. {advice} "
-        "Larger pictures are restored in tiles."
+        f"{largest} elements; TensorRT allows {MAX_ELEMENTS}",
+        f"{advice} Larger pictures are restored in tiles.",
     )
 
 
@@ -101,7 +101,7 @@ def _load(onnx: bytes) -> ModelProto:
     try:
         return library.load_model_from_string(onnx)
     except DecodeError as error:
-        raise InputError(f"this is no ONNX file ({error}). Export the model again.") from error
+        raise InputError(f"this is no ONNX file ({error})", "Export the model again.") from error
 
 
 def _nodes(model: ModelProto) -> Iterator[NodeProto]:
@@ -180,8 +180,8 @@ def _image_input(graph: GraphProto) -> onnx.ValueInfoProto:
     ]
     if len(inputs) != 1 or len(inputs[0].type.tensor_type.shape.dim) != 4:
         raise UsageError(
-            "the graph does not have one input of batch x channels x height x width. "
-            "Export the model with srcli."
+            "the graph does not have one input of batch x channels x height x width",
+            "Export the model with srcli.",
         )
     return inputs[0]
 

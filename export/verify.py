@@ -163,8 +163,8 @@ class Proof:
         if not np.isfinite(expected).all():
             raise WeightsError(
                 f"{self.model.weights.path}: with these weights {self.model.label} gives values "
-                "that are not finite. Their training diverged, or they are of another model; use "
-                "another checkpoint."
+                "that are not finite",
+                "Their training diverged, or they are of another model; use another checkpoint.",
             )
         return Reference(self, crop, expected)
 
@@ -180,7 +180,8 @@ class Proof:
                 raise VerificationError(
                     f"{self.model.label}: {name} of the fused form differs by {difference:.2g} "
                     f"from what the published weights give, more than the {WEIGHTS:.0e} of its "
-                    f"largest value, {largest:.2g}, that rounding explains. {_REPORT}"
+                    f"largest value, {largest:.2g}, that rounding explains",
+                    _REPORT,
                 )
 
     def check_algebra(self, reference: Reference) -> None:
@@ -194,7 +195,8 @@ class Proof:
             raise VerificationError(
                 f"{self.model.label}: the fused form is another function than the published "
                 f"network: in double precision they differ by {difference:.2g} at {width} x "
-                f"{height}, more than {ALGEBRA:.0e} of the largest value, {largest:.2g}. {_REPORT}"
+                f"{height}, more than {ALGEBRA:.0e} of the largest value, {largest:.2g}",
+                _REPORT,
             )
 
 
@@ -262,8 +264,8 @@ def _too_far(model: LoadedModel, found: Comparison) -> VerificationError:
         )
     return VerificationError(
         f"{model.label}: the {found.form} form differs from the published network by "
-        f"{found.difference:.2g} at {at}, more than {why}. No file was written. "
-        "`--backend auto` goes on without this form."
+        f"{found.difference:.2g} at {at}, more than {why}",
+        "No file was written. `--backend auto` goes on without this form.",
     )
 
 

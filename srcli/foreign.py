@@ -51,8 +51,8 @@ class ForeignModel(LoadedModel):
     def published(self) -> nn.Module:
         if self.kind == "onnx":
             raise BackendError(
-                f"{self.weights.path}: an ONNX file cannot be run by torch. "
-                "Use --backend ort, openvino or trt."
+                f"{self.weights.path}: an ONNX file cannot be run by torch",
+                "Use --backend ort, openvino or trt.",
             )
         return _described(self.weights.path).model.eval().requires_grad_(False)  # type: ignore[no-any-return]
 
@@ -61,7 +61,9 @@ class ForeignModel(LoadedModel):
 
     def graph(self, precision: GraphPrecision = "fp32") -> Path:
         if precision != "fp32":
-            raise BackendError(f"{self.weights.path}: is run in fp32 only. Leave out --precision.")
+            raise BackendError(
+                f"{self.weights.path}: is run in fp32 only", "Leave out --precision."
+            )
         name = f"{self.weights.sha256[:16]}-f{FORMAT}.onnx"
         path = cache_folder() / "foreign" / name
 
@@ -96,13 +98,13 @@ def load_foreign(
         MissingPartError: A checkpoint, and spandrel is not installed.
     """
     if not file.is_file():
-        raise WeightsError(f"{file}: there is no such file. Check the path.")
+        raise WeightsError(f"{file}: there is no such file", "Check the path.")
     if file.suffix.lower() == ".onnx":
         model = _from_graph(file, note)
     else:
         model = _from_checkpoint(file, note)
     if scale is not None and scale != model.scale:
-        raise WeightsError(f"{file}: enlarges by {model.scale}, not by {scale}. Give -s that.")
+        raise WeightsError(f"{file}: enlarges by {model.scale}, not by {scale}", "Give -s that.")
     return model
 
 
@@ -111,7 +113,7 @@ def _from_graph(file: Path, note: Note) -> ForeignModel:
     try:
         session = OnnxRuntimeSession(draft.graph(), SessionOptions())
     except BackendError as error:
-        raise WeightsError(f"{file}: {not_loaded(file, str(error))}") from error
+        raise not_loaded(file, error) from error
     fixed = _fixed_size(session)
     run = limited(session, file)
     scale = scale_of(run, file, fixed)
@@ -131,7 +133,7 @@ def _from_checkpoint(file: Path, note: Note) -> ForeignModel:
 
     found = _described(file)
     if found.input_channels != 3 or found.output_channels != 3:
-        raise WeightsError(f"{file}: takes {found.input_channels} planes, not RGB. Use another.")
+        raise WeightsError(f"{file}: takes {found.input_channels} planes, not RGB", "Use another.")
     network = found.model.eval()
 
     def run(batch: Batch) -> Batch:
@@ -201,25 +203,25 @@ def _digest(file: Path) -> str:
 def _described(file: Path) -> Any:
     """What spandrel makes of a checkpoint."""
     if kind_of(file) == "onnx":
-        raise WeightsError(f"{file}: is an ONNX network. Rename it so that it ends in .onnx.")
+        raise WeightsError(f"{file}: is an ONNX network", "Rename it so that it ends in .onnx.")
     if importlib.util.find_spec("spandrel") is None:
         raise MissingPartError(
-            f"{file}: checkpoints that are not ours need spandrel. "
-            "Run `pip install srcli[spandrel]`, or give an .onnx file."
+            f"{file}: checkpoints that are not ours need spandrel",
+            "Run `pip install srcli[spandrel]`, or give an .onnx file.",
         )
     try:
         import spandrel
     except Exception as error:  # a torchvision of another torch fails in ways of its own
         raise MissingPartError(
-            f"{file}: spandrel cannot be loaded ({first_line(error)}). Run "
-            "`pip install srcli[spandrel]`, with torch and torchvision of versions that belong "
-            "together, or give an .onnx file."
+            f"{file}: spandrel cannot be loaded ({first_line(error)})",
+            "Run `pip install srcli[spandrel]`, with torch and torchvision of versions that "
+            "belong together, or give an .onnx file.",
         ) from error
     try:
         found = spandrel.ModelLoader("cpu").load_from_file(os.fspath(file))
     except spandrel.UnsupportedModelError:
         raise WeightsError(
-            f"{file}: spandrel knows no network with these weights. For ours, use --weights."
+            f"{file}: spandrel knows no network with these weights", "For ours, use --weights."
         ) from None
     except Exception as error:  # pickles can raise anything
         raise WeightsError(f"{file}: cannot be read ({first_line(error)}).") from error
@@ -264,7 +266,7 @@ def _export(model: ForeignModel, target: Path) -> None:
         difference = float(np.abs(session(picture) - expected).max())
         if not difference <= EXPORT_TOLERANCE:
             raise VerificationError(
-                f"{model.label}: exported, it differs by {difference:.2g}. "
-                "Use --backend torch; no file was written."
+                f"{model.label}: exported, it differs by {difference:.2g}",
+                "Use --backend torch; no file was written.",
             )
     session.close()

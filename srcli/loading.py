@@ -154,12 +154,12 @@ class LoadedModel:
             MissingPartError: It has to be made, and a package for that is missing.
         """
         if path in _refused:
-            raise VerificationError(_refused[path])
+            raise VerificationError(*_refused[path])
         try:
             with self._needs_packages():
                 return entry(path, make, label=label or self.label, note=self.note)
         except VerificationError as error:
-            _refused[path] = str(error)
+            _refused[path] = error.problem, error.remedy
             raise
 
     @contextmanager
@@ -188,7 +188,7 @@ class LoadedModel:
 
 
 # Forms that did not prove themselves, and why: several backends may ask for one.
-_refused: dict[Path, str] = {}
+_refused: dict[Path, tuple[str, str]] = {}
 
 
 def _exporter(name: str) -> Any:
@@ -234,7 +234,7 @@ def load(
         else find_weights(spec, scale, task, kind)
     )
     if found is None:
-        raise WeightsError(_no_weights(spec, scale, task, kind))
+        raise _no_weights(spec, scale, task, kind)
     if prune_below is not None:
         found = _pruned(found, prune_below)
     return LoadedModel(spec=spec, scale=scale, weights=found, note=note, prune_below=prune_below)
@@ -246,7 +246,7 @@ def _pruned(weights: Weights, threshold: float) -> Weights:
     return replace(weights, sha256=hashlib.sha256(name.encode()).hexdigest())
 
 
-def _no_weights(spec: ModelSpec, scale: Scale, task: Task, kind: InputKind) -> str:
+def _no_weights(spec: ModelSpec, scale: Scale, task: Task, kind: InputKind) -> WeightsError:
     """Why there are none, and the ways to some: its authors', the user's own, another model's."""
     purpose = f"to {task} by {float(scale):g}" if scale > 1 else f"to {task}"
     problem = f"srcli ships no weights for {spec.name} {purpose}"
@@ -268,7 +268,7 @@ def _no_weights(spec: ModelSpec, scale: Scale, task: Task, kind: InputKind) -> s
     if (other := _best(scale, task, kind)) is not None:
         ways.append(f"use -m {other}, the best that ships")
     remedy = ", or ".join(ways)
-    return f"{problem}. {remedy[0].upper()}{remedy[1:]}."
+    return WeightsError(problem, f"{remedy[0].upper()}{remedy[1:]}.")
 
 
 def _best(scale: Scale, task: Task, kind: InputKind) -> str | None:

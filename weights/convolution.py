@@ -57,7 +57,7 @@ def use_compiled(network: nn.Module, threads: int) -> str:
     """
     problem = obstacle()
     if problem is not None:
-        return f"PyTorch ({problem[0]})"
+        return f"PyTorch ({problem.problem})"
     convolver = Convolver(threads)
     plain = [(n, m) for n, m in network.named_modules() if isinstance(m, nn.Conv2d)]
     fitting = [(name, module) for name, module in plain if _fits(module)]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal, Protocol, TypeVar, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from srcli.errors import BackendError
+from srcli.errors import BackendError, Obstacle
 from srcli.machine import usable_cores
 from srcli.spec import GraphPrecision
 
@@ -246,11 +246,11 @@ class Backend(Protocol):
 
     name: str
 
-    def unavailable(self) -> str | None:
+    def unavailable(self) -> Obstacle | None:
         """Why this backend cannot be used here, and the remedy; None if it can."""
         ...
 
-    def declines(self, spec: ModelSpec, precision: Precision) -> str | None:
+    def declines(self, spec: ModelSpec, precision: Precision) -> Obstacle | None:
         """Why this model cannot be run in this precision, as far as is known without opening it."""
         ...
 
@@ -266,7 +266,7 @@ class Backend(Protocol):
 class RunsEveryModel:
     """For backends that know nothing of models beforehand."""
 
-    def declines(self, spec: ModelSpec, precision: Precision) -> str | None:
+    def declines(self, spec: ModelSpec, precision: Precision) -> Obstacle | None:
         """See `Backend`."""
         return None
 

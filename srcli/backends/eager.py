@@ -17,7 +17,7 @@ from srcli.backends.base import (
     closed,
 )
 from srcli.backends.fused_filters import use_compiled
-from srcli.errors import BackendError
+from srcli.errors import BackendError, Obstacle
 
 if TYPE_CHECKING:
     import torch
@@ -35,9 +35,9 @@ class TorchBackend(RunsEveryModel):
 
     name = "torch"
 
-    def unavailable(self) -> str | None:
+    def unavailable(self) -> Obstacle | None:
         if importlib.util.find_spec("torch") is None:
-            return "PyTorch is not installed. Run `pip install torch`."
+            return Obstacle("PyTorch is not installed", "Run `pip install torch`.")
         return None
 
     def open(self, model: Model, options: SessionOptions) -> TorchSession:
@@ -83,8 +83,8 @@ class TorchSession:
             self._run = CudaNetwork(network, dtype, tolerance=tolerance, record=options.cuda_graph)
         elif options.precision != "fp32":
             raise BackendError(
-                f"torch computes in fp32 on the CPU, not {options.precision}. "
-                "Leave out --precision, or choose --backend openvino."
+                f"torch computes in fp32 on the CPU, not {options.precision}",
+                "Leave out --precision, or choose --backend openvino.",
             )
         else:
             self._run = _OnProcessor(network)

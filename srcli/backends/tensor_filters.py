@@ -20,9 +20,9 @@ def for_tensors(threads: int) -> Callable[[Tensor, Tensor, int], Tensor]:
     Raises:
         BackendError: It was not built.
     """
-    problem = unavailable()
-    if problem:
-        raise BackendError(problem)
+    obstacle = unavailable()
+    if obstacle is not None:
+        raise BackendError(obstacle.problem, obstacle.remedy)
     filters = CpuFilters(threads)
 
     def apply_filters(picture: Tensor, taps: Tensor, count: int) -> Tensor:

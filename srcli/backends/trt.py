@@ -20,7 +20,7 @@ from srcli.backends.trt_engine import (
     open_runtime,
     read_engine,
 )
-from srcli.errors import BackendError
+from srcli.errors import BackendError, Obstacle
 
 if TYPE_CHECKING:
     import tensorrt
@@ -35,19 +35,21 @@ class TensorRtBackend(RunsEveryModel):
 
     name = "trt"
 
-    def unavailable(self) -> str | None:
+    def unavailable(self) -> Obstacle | None:
         try:
             load_tensorrt()
         except BackendError as error:
-            return str(error)
+            return Obstacle(error.problem, error.remedy)
         if current_gpu() is None:
-            return "TensorRT needs an NVIDIA GPU that PyTorch can use. Use another --backend."
+            return Obstacle(
+                "TensorRT needs an NVIDIA GPU that PyTorch can use", "Use another --backend."
+            )
         return None
 
     def open(self, model: Model, options: SessionOptions) -> TensorRtSession:
         reason = self.unavailable()
         if reason:
-            raise BackendError(reason)
+            raise BackendError(reason.problem, reason.remedy)
         # By name: `export` builds on this package, which must not import it in turn.
         engine_cache = importlib.import_module("srcli.export.engine_cache")
         if options.precision == "bf16" or options.precision == "int8":

@@ -62,7 +62,7 @@ def check_free(output: Path, overwrite: bool, other: str = "-o") -> None:
     """
     if os.path.lexists(output) and not overwrite:
         raise OutputExistsError(
-            f"{output}: exists already. Give {other}, or --overwrite to replace it."
+            f"{output}: exists already", f"Give {other}, or --overwrite to replace it."
         )
 
 
