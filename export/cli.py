@@ -25,20 +25,13 @@ if TYPE_CHECKING:
 
 
 def _size(text: str) -> tuple[int, int]:
-    """`1280x720` (width x height, as people write it) as height and width."""
-    width, _, height = text.lower().partition("x")
-    if not (width.isdigit() and height.isdigit() and int(width) and int(height)):
-        raise click.BadParameter(f"{text!r} is no size. Write 1280x720 (width x height).")
-    return int(height), int(width)
+    """Read `1280x720` as height and width, the order of a graph's axes."""
+    width, height = options.size(text)
+    return height, width
 
 
 def _scale(text: str) -> Scale:
-    from fractions import Fraction
-
-    try:
-        return whole(Fraction(text))
-    except (ValueError, ZeroDivisionError):
-        raise click.BadParameter(f"{text!r} is no number. Write 4 or 2.5.") from None
+    return whole(options.factor(text))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

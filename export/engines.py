@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
-from srcli.backends.trt_engine import EngineInfo, Flavour, Gpu, Shape, sidecar_path
+from srcli.backends.trt_engine import EngineInfo, Flavour, Gpu, Shape, sidecar_path, times
 from srcli.errors import UsageError
 from srcli.files import atomic_path
 
@@ -170,8 +170,3 @@ def _optional_words(options: EngineOptions) -> list[str]:
 def _plain(value: object) -> object:
     """As JSON would give it back."""
     return list(value) if isinstance(value, tuple) else value
-
-
-def times(shape: Shape) -> str:
-    """For people and for TensorRT's tools: `1x3x360x640`."""
-    return "x".join(str(side) for side in shape)

@@ -7,6 +7,7 @@ from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from srcli.backends.trt_engine import times
 from srcli.errors import InputError, UsageError
 
 if TYPE_CHECKING:
@@ -85,10 +86,10 @@ def check_largest_tensor(onnx: bytes, shape: Sequence[int]) -> int:
     advice = (
         "Nothing of this aspect fits: use a smaller batch."
         if fitting is None
-        else f"The largest of this aspect that fits is {_shown(fitting)}."
+        else f"The largest of this aspect that fits is {times(fitting)}."
     )
     raise UsageError(
-        f"an input of {_shown(shape)} (batch x channels x height x width) makes a tensor of "
+        f"an input of {times(shape)} (batch x channels x height x width) makes a tensor of "
         f"{largest} elements; TensorRT allows {MAX_ELEMENTS}",
         f"{advice} Larger pictures are restored in tiles.",
     )
@@ -206,7 +207,3 @@ def _largest_fitting(model: ModelProto, shape: Sequence[int]) -> Sequence[int] |
 
     fitting = bisect_left(range(1, width), True, key=too_large)
     return scaled(fitting) if fitting else None
-
-
-def _shown(shape: Sequence[int]) -> str:
-    return "x".join(str(side) for side in shape)

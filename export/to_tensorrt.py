@@ -21,12 +21,13 @@ from srcli.backends.trt_engine import (
     flavour_of,
     last,
     load_tensorrt,
+    times,
 )
 from srcli.errors import BackendError, InputError, UsageError
 from srcli.files import atomic_path, open_regular
 
 from .build_progress import Progress, watch
-from .engines import EngineOptions, engine_key, times, trtexec_line, write_engine
+from .engines import EngineOptions, engine_key, trtexec_line, write_engine
 from .limits import check_largest_tensor, unsupported_operators
 from .precision import TypeCounts, check_precision, engine_types, network_types
 

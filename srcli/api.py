@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast, overload
 from srcli.closing import Closing
 from srcli.errors import OutputExistsError, UsageError
 from srcli.registry import DEFAULT_MODEL, DEFAULT_SCALE, MODELS, get_model
+from srcli.sizes import parse_factor
 from srcli.spec import InputKind, ModelSpec, Scale, Task
 
 if TYPE_CHECKING:
@@ -377,10 +378,7 @@ def _one_file(
 
 
 def _factor(scale: Factor | None, default: int) -> Fraction:
-    try:
-        factor = Fraction(default if scale is None else str(scale))
-    except (ValueError, ZeroDivisionError):
-        raise UsageError(f"{scale!r} is no factor. Give a number such as 4 or 2.5.") from None
+    factor = parse_factor(str(default if scale is None else scale))
     if factor <= 0:
         raise UsageError(f"a scale of {float(factor):g} is not possible.")
     return factor

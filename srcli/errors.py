@@ -24,6 +24,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Self
 
+FAILED = 1
+"""Exit code: some of the work failed."""
+
 
 class SrcliError(Exception):
     """Base of all errors whose message is meant for the user.
@@ -34,7 +37,7 @@ class SrcliError(Exception):
             stop; a clause that ends the problem's sentence begins with a small letter.
     """
 
-    exit_code: ClassVar[int] = 1
+    exit_code: ClassVar[int] = FAILED
 
     def __init__(self, problem: str, remedy: str = "") -> None:
         super().__init__(problem, remedy)

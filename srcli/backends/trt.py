@@ -19,6 +19,7 @@ from srcli.backends.trt_engine import (
     load_tensorrt,
     open_runtime,
     read_engine,
+    times,
 )
 from srcli.errors import BackendError, Obstacle
 
@@ -185,7 +186,7 @@ class TensorRtSession:
             and not context.infer_shapes()
         )
         if not accepted:
-            raise self._refusal(f"cannot run a batch of {_times(shape)}")
+            raise self._refusal(f"cannot run a batch of {times(shape)}")
         size = max(1, context.update_device_memory_size_for_shapes())
         ready = _Prepared(
             context=context,
@@ -250,8 +251,8 @@ class TensorRtSession:
         )
         if not fits:
             raise BackendError(
-                f"a batch of {_times(shape)} is outside the engine's profile, {_times(low)} to "
-                f"{_times(high)}. Choose another --tile, or build an engine with another profile."
+                f"a batch of {times(shape)} is outside the engine's profile, {times(low)} to "
+                f"{times(high)}. Choose another --tile, or build an engine with another profile."
             )
 
     def _tensor_names(self) -> tuple[str, str]:
@@ -297,7 +298,3 @@ def _set_scratch(context: tensorrt.IExecutionContext, scratch: torch.Tensor) -> 
         context.set_device_memory(scratch.data_ptr(), scratch.numel())
     else:  # TensorRT 10.0
         context.device_memory = scratch.data_ptr()
-
-
-def _times(shape: Shape) -> str:
-    return "x".join(str(side) for side in shape)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, cast
@@ -73,6 +73,11 @@ def load_tensorrt() -> TensorRt:
         return trt
     reason = "; ".join(broken) or "TensorRT is not installed"
     raise BackendError(f"{reason}", 'Run `pip install "tensorrt>=10"`, on a machine with a GPU.')
+
+
+def times(shape: Sequence[int]) -> str:
+    """Return a shape as people and TensorRT's tools write it: `1x3x360x640`."""
+    return "x".join(str(side) for side in shape)
 
 
 def flavour_of(trt: TensorRt) -> Flavour:

@@ -170,18 +170,6 @@ class Result:
         }
 
 
-def parse_size(text: str) -> tuple[int, int]:
-    """`1280x720` as width and height.
-
-    Raises:
-        UsageError: It is no size.
-    """
-    parts = text.lower().split("x")
-    if len(parts) != 2 or not all(part.isdecimal() and int(part) > 0 for part in parts):
-        raise UsageError(f"{text!r} is no size", "Write WIDTHxHEIGHT, for example 1280x720.")
-    return int(parts[0]), int(parts[1])
-
-
 def input_size(output: tuple[int, int], scale: int) -> tuple[int, int]:
     """Width and height of the input that gives this output.
 

@@ -7,8 +7,7 @@ from contextlib import closing
 from typing import TYPE_CHECKING
 
 from srcli import console
-from srcli.commands.outcome import FAILED
-from srcli.errors import InputError, SrcliError
+from srcli.errors import FAILED, InputError, SrcliError
 
 if TYPE_CHECKING:
     import numpy as np

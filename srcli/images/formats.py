@@ -10,6 +10,7 @@ from srcli.errors import InputError, UsageError
 from srcli.mistaken import is_page, is_pointer
 
 MAX_SIDE = 100_000_000  # the longest side that libvips takes, in pixels
+MAX_PIXELS = 500_000_000  # of an input, unless the user allows more
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
