@@ -13,7 +13,7 @@ from srcli import console
 from srcli.commands import options
 from srcli.commands.sections import SectionedCommand, section
 from srcli.registry import DEFAULT_SCALE
-from srcli.spec import GraphPrecision, InputKind, Scale, number, whole
+from srcli.spec import GraphPrecision, InputKind, Scale, Task, number, whole
 
 if TYPE_CHECKING:
     from srcli.backends.trt_engine import EngineInfo
@@ -40,7 +40,7 @@ class Request:
 
     model: str
     scale: Scale
-    task: str
+    task: Task
     kind: InputKind
     weights: Path | None
     prune_below: float | None
@@ -139,7 +139,7 @@ class Request:
     ),
     options.as_json,
 )
-def export(task: str | None, **given: Any) -> None:
+def export(task: Task | None, **given: Any) -> None:
     """Write a model as an ONNX file or a TensorRT engine that has proved itself.
 
     The file computes the fused network: the same function as the published one, several times
@@ -154,11 +154,11 @@ def export(task: str | None, **given: Any) -> None:
     from srcli.registry import check_scale, get_model
 
     request = Request(task=task or ("upscale" if given["scale"] > 1 else "denoise"), **given)
-    check_scale(get_model(request.model), request.scale, request.task)  # type: ignore[arg-type]
+    check_scale(get_model(request.model), request.scale, request.task)
     model = load(
         request.model,
         request.scale,
-        task=request.task,  # type: ignore[arg-type]  # click checked the choice
+        task=request.task,
         kind=request.kind,
         weights=request.weights,
         note=console.note,

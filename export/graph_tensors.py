@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 GELU_SINCE = 20  # opset
 
 
-class UnsupportedOperation(Exception):  # noqa: N818  a question's answer, not a failure
+class UnsupportedOperation(Exception):
     """The network uses an operation that this writer does not know."""
 
 

@@ -97,7 +97,7 @@ def check_largest_tensor(onnx: bytes, shape: Sequence[int]) -> int:
 
 def _load(onnx: bytes) -> ModelProto:
     import onnx as library
-    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]  # has no types
 
     try:
         return library.load_model_from_string(onnx)

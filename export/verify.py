@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib.resources import as_file, files
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
 
@@ -21,6 +21,10 @@ from srcli.loading import LoadedModel
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import nn
+
+    from srcli.models.base import Network
+
+_Net = TypeVar("_Net", bound="Network")
 
 # (height, width) of the crops: a small one, an odd one, and one that is large enough to show
 # what accumulates.
@@ -284,10 +288,9 @@ def _per_pixel(model: LoadedModel) -> float:
     return model.spec.multiply_adds(model.scale).published * float(model.grid) ** 2
 
 
-def _before_clamp(network: Any) -> Any:
-    """The network without the clamp at its end, if it has one: differences beyond it count."""
-    if hasattr(network, "clamped"):
-        network.clamped = False
+def _before_clamp(network: _Net) -> _Net:
+    """Return the network without the clamp at its end, if any: differences beyond it count."""
+    network.clamped = False
     return network
 
 

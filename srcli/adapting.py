@@ -94,9 +94,10 @@ def adapted(file: Path) -> bytes:
     out: list[int | str | None] = ["batch", 3, "out_height", "out_width"]
     graph.output.append(helper.make_tensor_value_info("srcli.output", TensorProto.FLOAT, out))
     try:
-        return model.SerializeToString(deterministic=True)  # type: ignore[no-any-return]
+        content: bytes = model.SerializeToString(deterministic=True)
     except ValueError as error:  # protobuf's limit
         raise WeightsError(f"{file}: is larger than 2 GB, which srcli does not run.") from error
+    return content
 
 
 STANDARD_ONLY = "Export the network with standard operators only."

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from srcli.foreign import ForeignModel
     from srcli.images import Picture, SaveOptions, Subsampling
     from srcli.loading import LoadedModel
     from srcli.opening import RunOptions
@@ -225,7 +226,7 @@ class OpenModel(Closing):
         from srcli.opening import open_restorer
 
         if scale not in self._open:
-            model: LoadedModel = self._find(scale)
+            model: LoadedModel | ForeignModel = self._find(scale)
             self._weights[f"x{float(scale):g}"] = model.weights.sha256
             self._open[scale] = open_restorer(model, self._options, scale=model.grid)
         return self._open[scale]

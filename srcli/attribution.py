@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from srcli.loading import LoadedModel
+    from srcli.models.base import PublishedNetwork
 
 Progress = Callable[[int, int], None]
 Score = Callable[["Tensor"], "Tensor"]
@@ -269,7 +270,7 @@ def contribution_area(
     return area.reshape(contributions.shape)
 
 
-def _score(network: Any, window: Window, geometry: Geometry, memory: int) -> Score:
+def _score(network: PublishedNetwork, window: Window, geometry: Geometry, memory: int) -> Score:
     """The edges within the window of what a network makes of a picture."""
     from torch.autograd.graph import saved_tensors_hooks
 

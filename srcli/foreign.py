@@ -12,13 +12,14 @@ import importlib.util
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 import numpy as np
 
 from srcli.adapting import adapted, not_loaded
 from srcli.backends.base import Batch, SessionOptions
 from srcli.backends.ort import OnnxRuntimeSession
+from srcli.cache import Note
 from srcli.errors import (
     BackendError,
     MissingPartError,
@@ -27,10 +28,10 @@ from srcli.errors import (
     first_line,
 )
 from srcli.files import atomic_path
-from srcli.loading import LoadedModel, Note
+from srcli.prepared import prepared
 from srcli.probing import limited, reach, scale_of
 from srcli.sniffing import kind_of
-from srcli.spec import Geometry, GraphPrecision, ModelSpec, MultiplyAdds, Task
+from srcli.spec import Geometry, GraphPrecision, ModelSpec, MultiplyAdds, Scale, Task
 from srcli.store import Weights, cache_folder, identity
 
 if TYPE_CHECKING:
@@ -43,38 +44,70 @@ EXPORT_TOLERANCE = 1e-3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ForeignModel(LoadedModel):
-    """A network from a file that is not one of ours."""
+class ForeignModel:
+    """A network from a file that is not one of ours; a `Model` for backends."""
 
     kind: Literal["onnx", "spandrel"]
+    spec: ModelSpec
+    scale: int
+    geometry: Geometry
+    weights: Weights
+    note: Note = lambda message: None
+    """Told what takes long."""
+
+    @property
+    def grid(self) -> int:
+        """What the network's output is enlarged by."""
+        return self.scale
+
+    @property
+    def label(self) -> str:
+        """For people: `theirs x4`."""
+        return f"{self.spec.name} x{self.scale}"
 
     def published(self) -> nn.Module:
+        """The network as spandrel loads it, on the CPU.
+
+        Raises:
+            BackendError: It is an ONNX file, which PyTorch does not run.
+        """
         if self.kind == "onnx":
             raise BackendError(
                 f"{self.weights.path}: an ONNX file cannot be run by torch",
                 "Use --backend ort, openvino or trt.",
             )
-        return _described(self.weights.path).model.eval().requires_grad_(False)  # type: ignore[no-any-return]
+        network: nn.Module = _described(self.weights.path).model
+        return network.eval().requires_grad_(False)
 
     def network(self) -> nn.Module:
+        """The same: how it could be fused is not known."""
         return self.published()
 
     def graph(self, precision: GraphPrecision = "fp32") -> Path:
+        """The ONNX file in the cache, behind our convention; made on first use.
+
+        Raises:
+            BackendError: Another precision than fp32.
+        """
         if precision != "fp32":
             raise BackendError(
                 f"{self.weights.path}: is run in fp32 only", "Leave out --precision."
             )
         name = f"{self.weights.sha256[:16]}-f{FORMAT}.onnx"
-        path = cache_folder() / "foreign" / name
+        # By the file's name: its scale may not be known yet.
+        label = self.weights.path.name
+        return prepared(cache_folder() / "foreign" / name, self._write, label=label, note=self.note)
 
-        def make(target: Path) -> None:
-            with atomic_path(target) as partial:
-                if self.kind == "onnx":
-                    partial.write_bytes(adapted(self.weights.path))
-                else:
-                    _export(self, partial)
+    def _write(self, target: Path) -> None:
+        with atomic_path(target) as partial:
+            if self.kind == "onnx":
+                partial.write_bytes(adapted(self.weights.path))
+            else:
+                _export(self, partial)
 
-        return self._kept(path, make, self.weights.path.name)  # its scale is not known yet
+    def cpu_graph(self, precision: GraphPrecision = "fp32") -> Path:
+        """The graph: there is no form of it for CPUs."""
+        return self.graph(precision)
 
     def tap_graph(self, precision: GraphPrecision = "fp32") -> None:
         """Return None: nothing is known of what is inside."""
@@ -170,27 +203,26 @@ def _model(
     parameters: int,
     note: Note,
 ) -> ForeignModel:
-    def unknown(scale: Any) -> MultiplyAdds:
-        return MultiplyAdds(published=0, fused=0)
-
-    def build(scale: Any) -> nn.Module:
-        return model.published()
-
     spec = ModelSpec(
         name=file.stem,
         title=file.name,
         scales=(scale,),
-        build=build,
+        build=_not_built,
         geometry=lambda scale: geometry,
         parameters=lambda scale: parameters,
-        multiply_adds=unknown,
+        multiply_adds=lambda scale: MultiplyAdds(published=0, fused=0),  # not known
         paper="",
         tolerance=EXPORT_TOLERANCE,
     )
     task: Task = "upscale" if scale > 1 else "denoise"
     weights = Weights(model=spec.name, scale=scale, task=task, path=file, sha256=_digest(file))
-    model = ForeignModel(spec=spec, scale=scale, weights=weights, note=note, kind=kind)
-    return model
+    return ForeignModel(
+        kind=kind, spec=spec, scale=scale, geometry=geometry, weights=weights, note=note
+    )
+
+
+def _not_built(scale: Scale) -> NoReturn:
+    raise BackendError("a network that is not ours cannot be built", "Load it from its file.")
 
 
 def _digest(file: Path) -> str:

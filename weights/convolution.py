@@ -97,7 +97,7 @@ class CompiledConvolution(nn.Module):
         if missing:
             weight = F.pad(weight, (0, 0, 0, 0, 0, 0, 0, missing))
             bias = F.pad(bias, (0, missing))
-        outputs: Tensor = _Convolution.apply(x, weight, bias, self._convolver)  # type: ignore[no-untyped-call]
+        outputs: Tensor = _Convolution.apply(x, weight, bias, self._convolver)  # type: ignore[no-untyped-call]  # not annotated
         return outputs[:, : self.out_channels]
 
 

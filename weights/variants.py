@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from srcli.models.lapar import DISTINCT_TAPS
-from srcli.models.lapar.network import SIDE, Filters, FusedLapar, Lapar
+from srcli.models.lapar import DISTINCT_TAPS, SIDE
+from srcli.models.lapar.network import Filters, FusedLapar, Lapar
 
 VARIANTS = ("published", "conditioned")
 BRIGHTENING = 0.3  # what conditioned filters count the sum of their taps by

@@ -281,5 +281,5 @@ class StoppedError(Exception):
     """The run has ended; nobody waits for this picture."""
 
 
-class OutOfMemory(Exception):  # noqa: N818  a condition that the pipeline handles, not a failure
+class OutOfMemory(Exception):
     """A batch did not fit in memory. The pipeline halves the tile and goes on."""

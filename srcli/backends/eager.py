@@ -161,8 +161,8 @@ class _OnProcessor:
     def __init__(self, network: nn.Module) -> None:
         import torch
 
-        # The stubs of `Module.to` do not know this argument.
-        self.plain: nn.Module = network.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        layout = torch.channels_last
+        self.plain: nn.Module = network.eval().to(memory_format=layout)  # type: ignore[call-overload]  # PyTorch's types lack this argument
         threads = torch.get_num_threads()
         self.facts: dict[str, Any] = {
             "device": "cpu",

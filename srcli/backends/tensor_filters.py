@@ -27,7 +27,7 @@ def for_tensors(threads: int) -> Callable[[Tensor, Tensor, int], Tensor]:
 
     def apply_filters(picture: Tensor, taps: Tensor, count: int) -> Tensor:
         whole = (picture.float(), taps.float())
-        filtered: Tensor = _Filtering.apply(*whole, filters)  # type: ignore[no-untyped-call]
+        filtered: Tensor = _Filtering.apply(*whole, filters)  # type: ignore[no-untyped-call]  # not annotated
         return filtered
 
     return apply_filters

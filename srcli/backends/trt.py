@@ -99,7 +99,7 @@ class TensorRtSession:
         reason = self.info.stale(self._trt, current_gpu())
         if reason:
             raise BackendError(f"{path}: {reason}. Build it anew with `srcli export --trt`.")
-        torch.cuda.init()  # type: ignore[no-untyped-call]
+        torch.cuda.init()
         self._runtime, self._messages = open_runtime(
             self._trt, host_code=bool(self.info.options.get("version_compatible"))
         )
@@ -109,7 +109,7 @@ class TensorRtSession:
         self._engine = engine
         self._compiled: Any = None  # kernels that TensorRT-RTX has compiled, for all contexts
         # TensorRT adds synchronisation on the default stream, and that one cannot be captured.
-        self._stream: Any = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        self._stream: Any = torch.cuda.Stream()
         self._input, self._output = self._tensor_names()
         self.min_shape, self.max_shape = self._limits()
         self._prepared: OrderedDict[Shape, _Prepared] = OrderedDict()

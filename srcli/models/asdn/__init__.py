@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from srcli.spec import FRAME, AnyScale, Geometry, ModelSpec, MultiplyAdds
 
 if TYPE_CHECKING:
-    from torch import nn
+    from srcli.models.base import PublishedNetwork
 
 PAPER = (
     "Shen, Wang, Zhang: ASDN: A Deep Convolutional Network for Arbitrary Scale Image "
@@ -96,13 +96,13 @@ def grid(scale: int | Fraction) -> Fraction:
     return math.prod((step.scale for step in steps(scale)), start=Fraction(1))
 
 
-def _build(shape: Shape, scale: int | Fraction) -> nn.Module:
+def _build(shape: Shape, scale: int | Fraction) -> PublishedNetwork:
     from srcli.models.asdn.network import Asdn
 
     return Asdn(shape, scale)
 
 
-def _build_fixed(shape: Shape, scale: int | Fraction) -> nn.Module:
+def _build_fixed(shape: Shape, scale: int | Fraction) -> PublishedNetwork:
     from srcli.models.asdn.fixed import Fsdn
 
     return Fsdn(shape, int(scale))

@@ -8,19 +8,20 @@ from typing import TYPE_CHECKING
 from srcli.spec import FRAME, Geometry, ModelSpec, MultiplyAdds, Publication, Scores
 
 if TYPE_CHECKING:
-    from torch import nn
+    from srcli.models.base import PublishedNetwork
 
 PAPER = (
     "Liu, Chen, Tang, Wu: From Coarse to Fine: Hierarchical Pixel Integration for Lightweight "
     "Image Super-Resolution. AAAI 2023"
 )
 LAYERS = 3  # transformer layers of a block
+OVERLAP = 2  # pixels that neighbouring patches share
 REPOSITORY = "passerer/HPINet"
 COMMIT = "eb34123c0670fffb56b47e0c30f985831b78a339"  # that added the checkpoints
 Sides = tuple[int, ...]
 
 
-def _build(channels: int, keys: int, hidden: int, sides: Sides, scale: int) -> nn.Module:
+def _build(channels: int, keys: int, hidden: int, sides: Sides, scale: int) -> PublishedNetwork:
     from srcli.models.hpinet.network import HpiNet
 
     return HpiNet(channels, keys, hidden, sides, scale)
@@ -68,8 +69,8 @@ def _multiply_adds(
 
 
 def _overlap(side: int) -> float:
-    """Tokens for each pixel: patches of `side` begin every `side - 2` pixels."""
-    return (side / (side - 2)) ** 2
+    """Tokens for each pixel: patches of `side` begin every `side - OVERLAP` pixels."""
+    return (side / (side - OVERLAP)) ** 2
 
 
 def _parameters(channels: int, keys: int, hidden: int, sides: Sides, scale: int) -> int:
