@@ -13,7 +13,7 @@ from srcli import console
 from srcli.commands import options
 from srcli.commands.sections import SectionedCommand, section
 from srcli.registry import DEFAULT_SCALE
-from srcli.spec import GraphPrecision, InputKind, Scale, number, whole
+from srcli.spec import GraphPrecision, InputKind, Scale, Task, number, whole
 
 if TYPE_CHECKING:
     from srcli.backends.trt_engine import EngineInfo
@@ -25,20 +25,13 @@ if TYPE_CHECKING:
 
 
 def _size(text: str) -> tuple[int, int]:
-    """`1280x720` (width x height, as people write it) as height and width."""
-    width, _, height = text.lower().partition("x")
-    if not (width.isdigit() and height.isdigit() and int(width) and int(height)):
-        raise click.BadParameter(f"{text!r} is no size. Write 1280x720 (width x height).")
-    return int(height), int(width)
+    """Read `1280x720` as height and width, the order of a graph's axes."""
+    width, height = options.size(text)
+    return height, width
 
 
 def _scale(text: str) -> Scale:
-    from fractions import Fraction
-
-    try:
-        return whole(Fraction(text))
-    except (ValueError, ZeroDivisionError):
-        raise click.BadParameter(f"{text!r} is no number. Write 4 or 2.5.") from None
+    return whole(options.factor(text))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +40,7 @@ class Request:
 
     model: str
     scale: Scale
-    task: str
+    task: Task
     kind: InputKind
     weights: Path | None
     prune_below: float | None
@@ -146,7 +139,7 @@ class Request:
     ),
     options.as_json,
 )
-def export(task: str | None, **given: Any) -> None:
+def export(task: Task | None, **given: Any) -> None:
     """Write a model as an ONNX file or a TensorRT engine that has proved itself.
 
     The file computes the fused network: the same function as the published one, several times
@@ -161,11 +154,11 @@ def export(task: str | None, **given: Any) -> None:
     from srcli.registry import check_scale, get_model
 
     request = Request(task=task or ("upscale" if given["scale"] > 1 else "denoise"), **given)
-    check_scale(get_model(request.model), request.scale, request.task)  # type: ignore[arg-type]
+    check_scale(get_model(request.model), request.scale, request.task)
     model = load(
         request.model,
         request.scale,
-        task=request.task,  # type: ignore[arg-type]  # click checked the choice
+        task=request.task,
         kind=request.kind,
         weights=request.weights,
         note=console.note,
@@ -189,9 +182,9 @@ def _check_targets(request: Request, model: LoadedModel) -> None:
     from srcli.errors import UsageError
 
     if request.onnx and request.trt and request.output is not None:
-        raise UsageError("-o names one file. Leave it out, or choose --onnx or --trt.")
+        raise UsageError("-o names one file", "Leave it out, or choose --onnx or --trt.")
     if request.int8 and (request.trt or request.fp16):
-        raise UsageError("--int8 makes ONNX files for CPUs. For a GPU choose --trt --fp16.")
+        raise UsageError("--int8 makes ONNX files for CPUs", "For a GPU choose --trt --fp16.")
     targets = _targets(request, model)
     if request.report is not None:
         if request.report.resolve() in [target.resolve() for target in targets]:

@@ -72,15 +72,15 @@ def cached_engine(
                 seal(sidecar_path(path))
     except OSError as error:
         raise OutputError(
-            f"{path.parent}: cannot be written ({error.strerror}). "
-            "Set SRCLI_CACHE to a folder that can."
+            f"{path.parent}: cannot be written ({error.strerror})",
+            "Set SRCLI_CACHE to a folder that can.",
         ) from error
     return path
 
 
 def _options(facts: Mapping[str, str], precision: str, shape: Shape | None) -> EngineOptions:
     if precision not in ("fp32", "fp16"):
-        raise BackendError(f"trt computes in fp32 or fp16, not {precision}. Choose one of them.")
+        raise BackendError(f"trt computes in fp32 or fp16, not {precision}", "Choose one of them.")
     side, usual = int(facts.get("minimum", _SMALLEST_SIDE)), EngineOptions()
     least, best = (1, 3, side, side), shape or usual.opt_shape
     return EngineOptions(

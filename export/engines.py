@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
-from srcli.backends.trt_engine import EngineInfo, Flavour, Gpu, Shape, sidecar_path
+from srcli.backends.trt_engine import EngineInfo, Flavour, Gpu, Shape, sidecar_path, times
 from srcli.errors import UsageError
 from srcli.files import atomic_path
 
@@ -53,14 +53,15 @@ class EngineOptions:
         if not all(1 <= low <= best <= high for low, best, high in zip(*shapes, strict=True)):
             raise UsageError(
                 f"the profile {', '.join(map(times, shapes))} does not grow from minimum through "
-                "optimum to maximum. Change --min-shape, --opt-shape or --max-shape."
+                "optimum to maximum",
+                "Change --min-shape, --opt-shape or --max-shape.",
             )
         if self.optimization_level not in (None, *range(6)):
             raise UsageError(
-                f"there is no optimization level {self.optimization_level}. Choose 0 to 5."
+                f"there is no optimization level {self.optimization_level}", "Choose 0 to 5."
             )
         if self.workspace_bytes is not None and self.workspace_bytes < 1:
-            raise UsageError("a workspace of no bytes is too small. Leave out --workspace.")
+            raise UsageError("a workspace of no bytes is too small", "Leave out --workspace.")
 
     def facts(self) -> dict[str, object]:
         """What shapes the engine, for its sidecar and its key: all but where the cache lies."""
@@ -169,8 +170,3 @@ def _optional_words(options: EngineOptions) -> list[str]:
 def _plain(value: object) -> object:
     """As JSON would give it back."""
     return list(value) if isinstance(value, tuple) else value
-
-
-def times(shape: Shape) -> str:
-    """For people and for TensorRT's tools: `1x3x360x640`."""
-    return "x".join(str(side) for side in shape)

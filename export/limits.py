@@ -7,6 +7,7 @@ from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from srcli.backends.trt_engine import times
 from srcli.errors import InputError, UsageError
 
 if TYPE_CHECKING:
@@ -85,23 +86,23 @@ def check_largest_tensor(onnx: bytes, shape: Sequence[int]) -> int:
     advice = (
         "Nothing of this aspect fits: use a smaller batch."
         if fitting is None
-        else f"The largest of this aspect that fits is {_shown(fitting)}."
+        else f"The largest of this aspect that fits is {times(fitting)}."
     )
     raise UsageError(
-        f"an input of {_shown(shape)} (batch x channels x height x width) makes a tensor of "
-        f"{largest} elements; TensorRT allows {MAX_ELEMENTS}. {advice} "
-        "Larger pictures are restored in tiles."
+        f"an input of {times(shape)} (batch x channels x height x width) makes a tensor of "
+        f"{largest} elements; TensorRT allows {MAX_ELEMENTS}",
+        f"{advice} Larger pictures are restored in tiles.",
     )
 
 
 def _load(onnx: bytes) -> ModelProto:
     import onnx as library
-    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]  # has no types
 
     try:
         return library.load_model_from_string(onnx)
     except DecodeError as error:
-        raise InputError(f"this is no ONNX file ({error}). Export the model again.") from error
+        raise InputError(f"this is no ONNX file ({error})", "Export the model again.") from error
 
 
 def _nodes(model: ModelProto) -> Iterator[NodeProto]:
@@ -180,8 +181,8 @@ def _image_input(graph: GraphProto) -> onnx.ValueInfoProto:
     ]
     if len(inputs) != 1 or len(inputs[0].type.tensor_type.shape.dim) != 4:
         raise UsageError(
-            "the graph does not have one input of batch x channels x height x width. "
-            "Export the model with srcli."
+            "the graph does not have one input of batch x channels x height x width",
+            "Export the model with srcli.",
         )
     return inputs[0]
 
@@ -206,7 +207,3 @@ def _largest_fitting(model: ModelProto, shape: Sequence[int]) -> Sequence[int] |
 
     fitting = bisect_left(range(1, width), True, key=too_large)
     return scaled(fitting) if fitting else None
-
-
-def _shown(shape: Sequence[int]) -> str:
-    return "x".join(str(side) for side in shape)

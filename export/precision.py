@@ -57,8 +57,8 @@ def engine_types(trt: TensorRt, plan: bytes, *, host_code: bool) -> TypeCounts |
     engine = runtime.deserialize_cuda_engine(plan)
     if engine is None:
         raise VerificationError(
-            f"TensorRT built an engine that it cannot load ({last(messages)}). "
-            "No file was written. Build it on the GPU that is to run it."
+            f"TensorRT built an engine that it cannot load ({last(messages)})",
+            "No file was written. Build it on the GPU that is to run it.",
         )
     report = engine.create_engine_inspector().get_engine_information(
         trt.LayerInformationFormat.JSON
@@ -104,8 +104,8 @@ def check_precision(counts: TypeCounts, precision: str) -> None:
     ]
     if wrong:
         raise VerificationError(
-            f"{precision} was asked for, but TensorRT computes {', '.join(wrong)}. No file was "
-            f"written. Export the graph in {precision}."
+            f"{precision} was asked for, but TensorRT computes {', '.join(wrong)}",
+            f"No file was written. Export the graph in {precision}.",
         )
 
 

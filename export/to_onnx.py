@@ -68,8 +68,8 @@ def export_verified(
     unknown = unsupported_operators(content)
     if unknown:
         raise VerificationError(
-            f"{model.label}: TensorRT does not know {'; '.join(unknown)}. No file was written; "
-            "please report this."
+            f"{model.label}: TensorRT does not know {'; '.join(unknown)}",
+            "No file was written; please report this.",
         )
     with atomic_path(target, replace=replace) as partial:
         partial.write_bytes(content)
@@ -88,15 +88,15 @@ def to_onnx(model: LoadedModel, options: OnnxOptions | None = None) -> onnx.Mode
 
     options = options or OnnxOptions()
     if options.precision == "int8" and model.spec.eight_bits is None:
-        raise UsageError(f"{model.spec.name} is not offered in 8 bits. Leave out int8.")
+        raise UsageError(f"{model.spec.name} is not offered in 8 bits", "Leave out int8.")
     if options.opset not in OPSETS:
         raise UsageError(
-            f"opset {options.opset} cannot be written. Choose {OPSETS[0]} to {OPSETS[-1]}."
+            f"opset {options.opset} cannot be written", f"Choose {OPSETS[0]} to {OPSETS[-1]}."
         )
     multiple = model.geometry.multiple_of
     if options.size is not None and any(side % multiple for side in options.size):
         raise UsageError(
-            f"{model.label} takes sides that are multiples of {multiple}. Choose another --size."
+            f"{model.label} takes sides that are multiples of {multiple}", "Choose another --size."
         )
     proto = write_graph(
         model.network(),

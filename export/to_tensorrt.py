@@ -21,12 +21,13 @@ from srcli.backends.trt_engine import (
     flavour_of,
     last,
     load_tensorrt,
+    times,
 )
 from srcli.errors import BackendError, InputError, UsageError
 from srcli.files import atomic_path, open_regular
 
 from .build_progress import Progress, watch
-from .engines import EngineOptions, engine_key, times, trtexec_line, write_engine
+from .engines import EngineOptions, engine_key, trtexec_line, write_engine
 from .limits import check_largest_tensor, unsupported_operators
 from .precision import TypeCounts, check_precision, engine_types, network_types
 
@@ -112,7 +113,7 @@ def _check_flavour(trt: TensorRt, options: EngineOptions) -> None:
     }
     given = [name for name, is_given in refused.items() if is_given]
     if given and flavour_of(trt) == "tensorrt_rtx":
-        raise UsageError(f"TensorRT-RTX has no {', '.join(given)}. Leave it out.")
+        raise UsageError(f"TensorRT-RTX has no {', '.join(given)}", "Leave it out.")
 
 
 def _new_builder(trt: TensorRt, logger: tensorrt.ILogger, messages: list[str]) -> tensorrt.Builder:
@@ -134,8 +135,8 @@ def _parse(
         told = [f"{e.node_operator() or 'graph'} {e.node_name()}: {e.desc()}" for e in errors]
         reasons = [*unsupported_operators(onnx), *told]
         raise BackendError(
-            f"TensorRT {trt.__version__} cannot read the graph: {'; '.join(reasons)}. "
-            "Use --onnx and another runtime for this model."
+            f"TensorRT {trt.__version__} cannot read the graph: {'; '.join(reasons)}",
+            "Use --onnx and another runtime for this model.",
         )
     return network, parser
 
@@ -178,7 +179,8 @@ def aim_at(trt: TensorRt, config: tensorrt.IBuilderConfig, capability: str | Non
     if not rtx.set_compute_capability(trt.ComputeCapability.SM75, 0):
         raise BackendError(
             f"TensorRT-RTX {trt.__version__} builds nothing for GPUs of compute capability "
-            f"{capability}. Use `tensorrt`, or --backend torch."
+            f"{capability}",
+            "Use `tensorrt`, or --backend torch.",
         )
 
 
@@ -201,7 +203,8 @@ def _add_profile(
         if config.add_optimization_profile(profile) < 0:
             raise UsageError(
                 f"TensorRT refuses the profile {', '.join(map(times, (low, best, high)))} "
-                f"({last(messages)}). Change --min-shape, --opt-shape or --max-shape."
+                f"({last(messages)})",
+                "Change --min-shape, --opt-shape or --max-shape.",
             )
     return {"min": low, "opt": best, "max": high}
 
@@ -221,8 +224,8 @@ def _serialize(
         raise raised[0]
     if plan is None:
         raise BackendError(
-            f"TensorRT {trt.__version__} cannot build this graph ({last(messages)}). "
-            "Use a smaller --max-shape, or --onnx and another runtime."
+            f"TensorRT {trt.__version__} cannot build this graph ({last(messages)})",
+            "Use a smaller --max-shape, or --onnx and another runtime.",
         )
     return bytes(memoryview(plan))
 
@@ -237,7 +240,7 @@ def _load_timing_cache(config: tensorrt.IBuilderConfig, file: Path | None) -> No
         known = b""
     except OSError as error:
         raise InputError(
-            f"{file}: the timing cache cannot be read ({error.strerror}). Choose another one."
+            f"{file}: the timing cache cannot be read ({error.strerror})", "Choose another one."
         ) from error
     cache = config.create_timing_cache(known)
     if cache is None or not config.set_timing_cache(cache, False):

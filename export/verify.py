@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib.resources import as_file, files
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
 
@@ -21,6 +21,10 @@ from srcli.loading import LoadedModel
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import nn
+
+    from srcli.models.base import Network
+
+_Net = TypeVar("_Net", bound="Network")
 
 # (height, width) of the crops: a small one, an odd one, and one that is large enough to show
 # what accumulates.
@@ -163,8 +167,8 @@ class Proof:
         if not np.isfinite(expected).all():
             raise WeightsError(
                 f"{self.model.weights.path}: with these weights {self.model.label} gives values "
-                "that are not finite. Their training diverged, or they are of another model; use "
-                "another checkpoint."
+                "that are not finite",
+                "Their training diverged, or they are of another model; use another checkpoint.",
             )
         return Reference(self, crop, expected)
 
@@ -180,7 +184,8 @@ class Proof:
                 raise VerificationError(
                     f"{self.model.label}: {name} of the fused form differs by {difference:.2g} "
                     f"from what the published weights give, more than the {WEIGHTS:.0e} of its "
-                    f"largest value, {largest:.2g}, that rounding explains. {_REPORT}"
+                    f"largest value, {largest:.2g}, that rounding explains",
+                    _REPORT,
                 )
 
     def check_algebra(self, reference: Reference) -> None:
@@ -194,7 +199,8 @@ class Proof:
             raise VerificationError(
                 f"{self.model.label}: the fused form is another function than the published "
                 f"network: in double precision they differ by {difference:.2g} at {width} x "
-                f"{height}, more than {ALGEBRA:.0e} of the largest value, {largest:.2g}. {_REPORT}"
+                f"{height}, more than {ALGEBRA:.0e} of the largest value, {largest:.2g}",
+                _REPORT,
             )
 
 
@@ -262,8 +268,8 @@ def _too_far(model: LoadedModel, found: Comparison) -> VerificationError:
         )
     return VerificationError(
         f"{model.label}: the {found.form} form differs from the published network by "
-        f"{found.difference:.2g} at {at}, more than {why}. No file was written. "
-        "`--backend auto` goes on without this form."
+        f"{found.difference:.2g} at {at}, more than {why}",
+        "No file was written. `--backend auto` goes on without this form.",
     )
 
 
@@ -282,10 +288,9 @@ def _per_pixel(model: LoadedModel) -> float:
     return model.spec.multiply_adds(model.scale).published * float(model.grid) ** 2
 
 
-def _before_clamp(network: Any) -> Any:
-    """The network without the clamp at its end, if it has one: differences beyond it count."""
-    if hasattr(network, "clamped"):
-        network.clamped = False
+def _before_clamp(network: _Net) -> _Net:
+    """Return the network without the clamp at its end, if any: differences beyond it count."""
+    network.clamped = False
     return network
 
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-class UnsupportedOperation(Exception):  # noqa: N818  a question's answer, not a failure
+class UnsupportedOperation(Exception):
     """The network uses an operation that this writer does not know."""
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from srcli.errors import WeightsError, first_line
+from srcli.errors import BackendError, WeightsError, first_line
 
 KNOWN_DOMAINS = ("", "ai.onnx", "ai.onnx.ml", "com.microsoft")
 """Of operators that ONNX Runtime brings."""
@@ -30,8 +30,8 @@ def adapted(file: Path) -> bytes:
         if model.ir_version > onnx.IR_VERSION:
             raise WeightsError(
                 f"{file}: is of ONNX's IR version {model.ir_version}, newer than the "
-                f"{onnx.IR_VERSION} that is known here. Update onnx and onnxruntime, or save the "
-                "network with an older onnx."
+                f"{onnx.IR_VERSION} that is known here",
+                "Update onnx and onnxruntime, or save the network with an older onnx.",
             )
         onnx.checker.check_model(model)
     except WeightsError:
@@ -42,7 +42,7 @@ def adapted(file: Path) -> bytes:
     constants = {tensor.name for tensor in graph.initializer}
     inputs = [value for value in graph.input if value.name not in constants]
     if len(inputs) != 1 or len(graph.output) < 1:
-        raise WeightsError(f"{file}: takes {len(inputs)} inputs, not one picture. Use another.")
+        raise WeightsError(f"{file}: takes {len(inputs)} inputs, not one picture", "Use another.")
     first, last = inputs[0], graph.output[0]
     sides = [d.dim_value or 0 for d in first.type.tensor_type.shape.dim]
     if len(sides) != 4:
@@ -51,7 +51,7 @@ def adapted(file: Path) -> bytes:
     planes = sides[3] if channels_last else sides[1]
     kind = first.type.tensor_type.elem_type
     if planes not in (0, 1, 3) or kind not in (TensorProto.FLOAT, TensorProto.FLOAT16):
-        raise WeightsError(f"{file}: takes no RGB picture in floating point. Use another.")
+        raise WeightsError(f"{file}: takes no RGB picture in floating point", "Use another.")
 
     before: list[Any] = []
     after: list[Any] = []
@@ -94,15 +94,20 @@ def adapted(file: Path) -> bytes:
     out: list[int | str | None] = ["batch", 3, "out_height", "out_width"]
     graph.output.append(helper.make_tensor_value_info("srcli.output", TensorProto.FLOAT, out))
     try:
-        return model.SerializeToString(deterministic=True)  # type: ignore[no-any-return]
+        content: bytes = model.SerializeToString(deterministic=True)
     except ValueError as error:  # protobuf's limit
         raise WeightsError(f"{file}: is larger than 2 GB, which srcli does not run.") from error
+    return content
 
 
-def not_loaded(file: Path, said: str) -> str:
-    """Why ONNX Runtime does not load a network, for people; `said` is its own reason."""
+STANDARD_ONLY = "Export the network with standard operators only."
+
+
+def not_loaded(file: Path, refusal: BackendError) -> WeightsError:
+    """Return the error for a network that ONNX Runtime does not load; `refusal` has its reason."""
     import onnx
 
+    said = refusal.problem
     model = onnx.load(file, load_external_data=False)
     own = {(function.domain, function.name) for function in model.functions}
     strange = sorted(
@@ -113,24 +118,27 @@ def not_loaded(file: Path, said: str) -> str:
         }
     )
     if strange:
-        return (
-            f"uses operators that ONNX Runtime does not know ({', '.join(strange[:5])}). Export "
-            "the network with standard operators only."
+        return WeightsError(
+            f"{file}: uses operators that ONNX Runtime does not know ({', '.join(strange[:5])})",
+            STANDARD_ONLY,
         )
     opset = max((entry.version for entry in model.opset_import if not entry.domain), default=0)
     if "opset" in said and (found := re.search(r"till opset (\d+)", said)):
-        return (
-            f"is written in opset {opset}, this ONNX Runtime reads up to {found[1]}. Update "
-            "onnxruntime, or export the network with an older opset."
+        return WeightsError(
+            f"{file}: is written in opset {opset}, this ONNX Runtime reads up to {found[1]}",
+            "Update onnxruntime, or export the network with an older opset.",
         )
     if "IR version" in said and (found := re.search(r"max supported IR version: (\d+)", said)):
-        return (
-            f"is of ONNX's IR version {model.ir_version}, this ONNX Runtime reads up to "
-            f"{found[1]}. Update onnxruntime, or save the network with an older onnx."
+        return WeightsError(
+            f"{file}: is of ONNX's IR version {model.ir_version}, this ONNX Runtime reads up to "
+            f"{found[1]}",
+            "Update onnxruntime, or save the network with an older onnx.",
         )
     if found := re.search(r"(\w+)\(-?\d+\) is not a registered function/op", said):
-        return (
-            f"uses the operator {found[1]}, which this ONNX Runtime does not know in opset "
-            f"{opset}. Export the network with standard operators only."
+        return WeightsError(
+            f"{file}: uses the operator {found[1]}, which this ONNX Runtime does not know in "
+            f"opset {opset}",
+            STANDARD_ONLY,
         )
-    return f"{said[0].lower() if said[1:2].islower() else said[0]}{said[1:]}"
+    begun = said[0].lower() if said[1:2].islower() else said[0]
+    return WeightsError(f"{file}: {begun}{said[1:]}", refusal.remedy)

@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Any, Literal, cast, overload
 from srcli.closing import Closing
 from srcli.errors import OutputExistsError, UsageError
 from srcli.registry import DEFAULT_MODEL, DEFAULT_SCALE, MODELS, get_model
+from srcli.sizes import parse_factor
 from srcli.spec import InputKind, ModelSpec, Scale, Task
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from srcli.foreign import ForeignModel
     from srcli.images import Picture, SaveOptions, Subsampling
     from srcli.loading import LoadedModel
     from srcli.opening import RunOptions
@@ -224,7 +226,7 @@ class OpenModel(Closing):
         from srcli.opening import open_restorer
 
         if scale not in self._open:
-            model: LoadedModel = self._find(scale)
+            model: LoadedModel | ForeignModel = self._find(scale)
             self._weights[f"x{float(scale):g}"] = model.weights.sha256
             self._open[scale] = open_restorer(model, self._options, scale=model.grid)
         return self._open[scale]
@@ -377,10 +379,7 @@ def _one_file(
 
 
 def _factor(scale: Factor | None, default: int) -> Fraction:
-    try:
-        factor = Fraction(default if scale is None else str(scale))
-    except (ValueError, ZeroDivisionError):
-        raise UsageError(f"{scale!r} is no factor. Give a number such as 4 or 2.5.") from None
+    factor = parse_factor(str(default if scale is None else scale))
     if factor <= 0:
         raise UsageError(f"a scale of {float(factor):g} is not possible.")
     return factor

@@ -39,7 +39,7 @@ def describe(file: Path) -> dict[str, Any]:
         SrcliError: It is damaged.
     """
     if not file.is_file():
-        raise InputError(f"{file}: there is no such file. Check the path.")
+        raise InputError(f"{file}: there is no such file", "Check the path.")
     facts: dict[str, Any] = {"file": str(file), "bytes": file.stat().st_size}
     suffix = file.suffix.lower()
     if suffix == ".onnx":
@@ -49,7 +49,7 @@ def describe(file: Path) -> dict[str, Any]:
     if suffix in SUFFIXES:
         return {**facts, "sha256": sha256_of(file), **_weights(file)}
     known = ", ".join((".onnx", *ENGINES, *SUFFIXES))
-    raise InputError(f"{file}: is none of {known}. Give the name of a model or such a file.")
+    raise InputError(f"{file}: is none of {known}", "Give the name of a model or such a file.")
 
 
 def _checksums(file: Path) -> dict[str, Any]:
@@ -103,12 +103,12 @@ def convert(
     if not found:
         raise WeightsError(
             f"{file}: these weights belong to no model"
-            + (" of that name and scale" if model or scale else " that srcli knows")
-            + ". Run `srcli models` for the list."
+            + (" of that name and scale" if model or scale else " that srcli knows"),
+            "Run `srcli models` for the list.",
         )
     if len(found) > 1:
         names = ", ".join(f"-m {one.spec.name} -s {one.scale}" for one in found)
-        raise UsageError(f"{file}: fits several: {names}. Say which.")
+        raise UsageError(f"{file}: fits several: {names}", "Say which.")
     (one,) = found
     network = one.spec.build(one.scale)
     load_weights(network, file)
@@ -142,7 +142,7 @@ def _graph(file: Path) -> dict[str, Any]:
     try:
         model = onnx.load(file, load_external_data=False)
     except Exception as error:  # protobuf's own exceptions
-        raise InputError(f"{file}: is no ONNX model. Fetch or export it again.") from error
+        raise InputError(f"{file}: is no ONNX model", "Fetch or export it again.") from error
     named = {prop.key.removeprefix("srcli."): prop.value for prop in model.metadata_props}
     numbers = sum(_count(tensor.dims) for tensor in model.graph.initializer)
     return {

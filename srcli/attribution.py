@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from srcli.loading import LoadedModel
+    from srcli.models.base import PublishedNetwork
 
 Progress = Callable[[int, int], None]
 Score = Callable[["Tensor"], "Tensor"]
@@ -140,7 +141,7 @@ def attribute(
     score = _score(model.published(), moved, model.geometry, memory)
     part, change = integrated_gradients(score, path, steps, progress)
     if not (part.isfinite().all() and math.isfinite(change)):
-        raise SrcliError("the network gave values that are not finite. Check its weights.")
+        raise SrcliError("the network gave values that are not finite", "Check its weights.")
     contributions = np.zeros((height, width))
     contributions[cut.slices] = part.sum(dim=0).numpy()
     return Attribution(map=contributions, change=change)
@@ -150,13 +151,14 @@ def check_window(window: Window, model: LoadedModel, height: int, width: int) ->
     """Raise `UsageError` unless the window lies in the output for an input of this size."""
     if model.grid != model.scale:
         offered = ", ".join(str(scale) for scale in model.spec.scales)
-        raise UsageError(f"{model.label} is made by resampling. Choose one of -s {offered}.")
+        raise UsageError(f"{model.label} is made by resampling", f"Choose one of -s {offered}.")
     rows, columns = height * int(model.scale), width * int(model.scale)
     fits = min(window.x, window.y) >= 0 and window.size > 0
     if not (fits and window.x + window.size <= columns and window.y + window.size <= rows):
         raise UsageError(
             f"a window of {window.size} pixels at {window.x},{window.y} is not within the output "
-            f"of {columns} x {rows}. Choose another --window X,Y,SIZE."
+            f"of {columns} x {rows}",
+            "Choose another --window X,Y,SIZE.",
         )
 
 
@@ -268,7 +270,7 @@ def contribution_area(
     return area.reshape(contributions.shape)
 
 
-def _score(network: Any, window: Window, geometry: Geometry, memory: int) -> Score:
+def _score(network: PublishedNetwork, window: Window, geometry: Geometry, memory: int) -> Score:
     """The edges within the window of what a network makes of a picture."""
     from torch.autograd.graph import saved_tensors_hooks
 
@@ -293,9 +295,9 @@ class _Budget:
             self.kept += storage.nbytes()
         if self.kept > self.limit:
             raise MemoryExhaustedError(
-                f"the gradient of this model takes more than {self.limit >> 20} MiB here. Cut the "
-                "picture around what is of interest, choose a smaller --window or model, or give "
-                "more --memory."
+                f"the gradient of this model takes more than {self.limit >> 20} MiB here",
+                "Cut the picture around what is of interest, choose a smaller --window or model, "
+                "or give more --memory.",
             )
         return tensor
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import shutil
 import sys
@@ -346,7 +345,7 @@ class Batch:
     ) -> Outcome:
         if isinstance(error, MemoryError):
             error = MemoryExhaustedError(
-                f"{job.name}: out of memory. Close other programs, or give a smaller --memory."
+                f"{job.name}: out of memory", "Close other programs, or give a smaller --memory."
             )
         if job.name not in str(error):  # that of a network knows nothing of files
             error = _naming(job, error)
@@ -455,9 +454,7 @@ def _naming(job: Job, error: SrcliError) -> SrcliError:
     """Return an error that names the picture it is about."""
     if str(job.target) in str(error):
         return error
-    named = copy.copy(error)
-    named.args = (f"{job.name}: {error}",)
-    return named
+    return error.about(job.name)
 
 
 def is_large(job: Job, in_memory: int) -> bool:
@@ -478,8 +475,8 @@ def _preserve(job: Job) -> None:
         shutil.copystat(job.source, job.target)
     except OSError as error:
         raise OutputError(
-            f"{job.target}: cannot have the input's time and permissions ({error.strerror}). "
-            "Leave out --preserve."
+            f"{job.target}: cannot have the input's time and permissions ({error.strerror})",
+            "Leave out --preserve.",
         ) from error
 
 

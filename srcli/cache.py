@@ -69,8 +69,7 @@ def entry(path: Path, make: Callable[[Path], object], *, label: str, note: Note)
         _make(path, make)
         return path
     except OutputError as error:
-        reason = str(error).rpartition(". ")[0] or str(error)  # the last sentence is a remedy
-        return _make_elsewhere(path, make, reason, note)
+        return _make_elsewhere(path, make, error.problem, note)
 
 
 def _make(path: Path, make: Callable[[Path], object]) -> None:
@@ -87,7 +86,7 @@ def _make_elsewhere(path: Path, make: Callable[[Path], object], reason: str, not
         place = _temporary_folder() / path.name
         _make(place, make)
     except OSError as error:
-        raise OutputError(f"{reason}. It is srcli's cache: {advice}.") from error
+        raise OutputError(f"{reason}", f"It is srcli's cache: {advice}.") from error
     note(f"{reason}. This was prepared for this run only. It is srcli's cache: {advice}.")
     _elsewhere[path] = place
     return place
@@ -123,7 +122,9 @@ def seal(path: Path) -> None:
         with open_regular(path) as file:
             content = f"{os.fstat(file.fileno()).st_size} {_digest(path.name, file)}\n"
     except OSError as error:
-        raise OutputError(f"{path}: cannot be read back ({error.strerror}). Try again.") from error
+        raise OutputError(
+            f"{path}: cannot be read back ({error.strerror})", "Try again."
+        ) from error
     if _seal_of(path).is_dir():
         remove(_seal_of(path))
     with atomic_path(_seal_of(path)) as partial:

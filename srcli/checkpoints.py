@@ -58,15 +58,17 @@ def load_weights(network: nn.Module, file: Path) -> None:
     missing = sorted(set(own) - optional - set(tensors))
     if missing:
         raise WeightsError(
-            f"{file}: these weights are of another model: {len(missing)} of {len(own)} tensors are "
-            f"missing, {missing[0]} among them. Choose the model that they belong to with -m."
+            f"{file}: these weights are of another model: {len(missing)} of {len(own)} tensors "
+            f"are missing, {missing[0]} among them",
+            "Choose the model that they belong to with -m.",
         )
     _check_values(file, own, tensors)
     unknown = sorted(set(tensors) - set(own))
     if unknown:
         raise WeightsError(
-            f"{file}: these weights are of another model: it has no tensor {unknown[0]}"
-            f" ({len(unknown)} like that). Choose the model that they belong to with -m."
+            f"{file}: these weights are of another model: it has no tensor {unknown[0]} "
+            f"({len(unknown)} like that)",
+            "Choose the model that they belong to with -m.",
         )
     network.load_state_dict(tensors, strict=False)
 
@@ -89,13 +91,13 @@ def _check_values(file: Path, own: Mapping[str, Tensor], tensors: Mapping[str, T
             continue
         if value.shape != own[name].shape:
             raise WeightsError(
-                f"{file}: {name} is {_shape(value)}, this model needs {_shape(own[name])}. "
-                "Choose the model and scale that the weights belong to with -m and -s."
+                f"{file}: {name} is {_shape(value)}, this model needs {_shape(own[name])}",
+                "Choose the model and scale that the weights belong to with -m and -s.",
             )
         if not bool(value.isfinite().all()):
             raise WeightsError(
-                f"{file}: {name} holds values that are not finite. The file is damaged or its "
-                "training diverged; use another checkpoint."
+                f"{file}: {name} holds values that are not finite",
+                "The file is damaged or its training diverged; use another checkpoint.",
             )
 
 
@@ -107,23 +109,23 @@ def read_tensors(file: Path) -> dict[str, Tensor]:
     """
     if file.suffix.lower() not in SUFFIXES:
         raise WeightsError(
-            f"{file}: not a checkpoint. Give a file that ends in {', '.join(SUFFIXES)}."
+            f"{file}: not a checkpoint", f"Give a file that ends in {', '.join(SUFFIXES)}."
         )
     kind = kind_of(file)
     if kind == "onnx":
         raise WeightsError(
-            f"{file}: is an ONNX network, not a checkpoint. Rename it so that it ends in .onnx, "
-            "and give it with --model-file."
+            f"{file}: is an ONNX network, not a checkpoint",
+            "Rename it so that it ends in .onnx, and give it with --model-file.",
         )
     content = _read_safetensors(file) if kind == "safetensors" else _read(file)
     tensors = _unwrapped(content)
     if not tensors:
-        raise WeightsError(f"{file}: holds no tensors. Give a checkpoint of a network.")
+        raise WeightsError(f"{file}: holds no tensors", "Give a checkpoint of a network.")
     for name, value in tensors.items():
         if (reason := _oddity(value)) is not None:
             raise WeightsError(
-                f"{file}: {_shown(name)} is {reason}, which srcli does not read. Save the weights "
-                "as plain tensors of floating-point numbers."
+                f"{file}: {_shown(name)} is {reason}, which srcli does not read",
+                "Save the weights as plain tensors of floating-point numbers.",
             )
     return {k: v.detach().float() if v.is_floating_point() else v for k, v in tensors.items()}
 
@@ -158,7 +160,7 @@ def _read_safetensors(file: Path) -> Any:
         return load_file(file)
     except (SafetensorError, KeyError, ValueError, TypeError) as error:
         raise WeightsError(
-            f"{file}: damaged or not a safetensors file ({error}). Fetch it again."
+            f"{file}: damaged or not a safetensors file ({error})", "Fetch it again."
         ) from error
 
 
@@ -172,23 +174,24 @@ def _read(file: Path) -> Any:
             # By content: PyTorch goes by the name of a file.
             return torch.load(stream, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        raise WeightsError(f"{file}: {_refusal(str(error))}") from error
+        raise _refusal(str(error)).about(str(file)) from error
     except Exception as error:  # a damaged pickle can fail in any way at all
         raise WeightsError(
-            f"{file}: damaged or not a PyTorch checkpoint. Fetch it again."
+            f"{file}: damaged or not a PyTorch checkpoint", "Fetch it again."
         ) from error
 
 
-def _refusal(said: str) -> str:
-    """Return what to say of a pickle with more than tensors in it; `said` is PyTorch's reason."""
+def _refusal(said: str) -> WeightsError:
+    """Return the error for a pickle with more than tensors in it; `said` is PyTorch's reason."""
     found = re.search(r"(?:Unsupported global: )?GLOBAL (\S+)", said)
     advice = "Ask its author for a .safetensors file, or for a checkpoint of the state_dict alone."
     if found is None:
-        return f"refused: it is damaged, or holds more than tensors, which could run code. {advice}"
-    name = _shown(found[1])
-    return (
-        f"refused: it holds Python objects ({name}) beside tensors, which could run code; whole "
-        f"networks are saved so. {advice}"
+        problem = "refused: it is damaged, or holds more than tensors, which could run code"
+        return WeightsError(problem, advice)
+    return WeightsError(
+        f"refused: it holds Python objects ({_shown(found[1])}) beside tensors, which could run "
+        "code; whole networks are saved so",
+        advice,
     )
 
 

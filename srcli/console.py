@@ -172,7 +172,7 @@ def check_stdout() -> None:
     """Raise `OutputError` if standard output, where the result is to go, is closed."""
     if sys.stdout is None:
         raise OutputError(
-            "standard output: is closed, and the result was to go there. Redirect it."
+            "standard output: is closed, and the result was to go there", "Redirect it."
         )
 
 

@@ -56,16 +56,16 @@ def publication(spec: ModelSpec, scale: int) -> Publication:
         others = ", ".join(f"x{other}" for other in spec.weights)
         also = f", only for {others}" if others else ""
         raise UsageError(
-            f"{name}: srcli knows of no weights that its authors publish{also}. "
-            "Give your own to the other commands with --weights FILE."
+            f"{name}: srcli knows of no weights that its authors publish{also}",
+            "Give your own to the other commands with --weights FILE.",
         )
     if found.address is None:
         wanted = f" as {found.file}" if found.file else ""
         taken = PurePosixPath(found.file).name if found.file else "FILE"
         raise UsageError(
-            f"{name}: its authors publish it at {found.page}{wanted}, where only a browser gets "
-            f"it. Download it there, run `srcli weights convert {taken} -m {spec.name} -s {scale}`"
-            " and give the new file with --weights."
+            f"{name}: its authors publish it at {found.page}{wanted}, where only a browser gets it",
+            f"Download it there, run `srcli weights convert {taken} -m {spec.name} -s {scale}` "
+            "and give the new file with --weights.",
         )
     return found
 
@@ -139,11 +139,12 @@ def download(published: Publication, target: Path, progress: Progress) -> None:
         if not continued:
             raise WeightsError(
                 f"{published.address}: this is not the file that was published: its checksum is "
-                f"another one. It was removed. See {published.page} for a newer one, and give it "
-                "with --weights."
+                "another one",
+                f"It was removed. See {published.page} for a newer one, and give it with "
+                "--weights.",
             )
     else:
-        raise WeightsError(f"{published.address}: came damaged twice. Try again later.")
+        raise WeightsError(f"{published.address}: came damaged twice", "Try again later.")
     os.replace(partial, target)
 
 
@@ -159,9 +160,9 @@ def _transfer(published: Publication, partial: Path, progress: Progress) -> bool
         except _TransferError as reason:
             if pause is None:
                 raise WeightsError(
-                    f"{published.address}: cannot be downloaded ({reason}). Check the network and "
-                    "run this again: what is here already is kept. Or download it on another "
-                    "machine and run `srcli weights convert FILE`."
+                    f"{published.address}: cannot be downloaded ({reason})",
+                    "Check the network and run this again: what is here already is kept. Or "
+                    "download it on another machine and run `srcli weights convert FILE`.",
                 ) from reason
             time.sleep(pause)
     raise AssertionError("the last attempt returns or raises")
@@ -233,7 +234,7 @@ def _ask(published: Publication, partial: Path, start: int) -> http.client.HTTPR
     """Open the address, from byte `start` on."""
     address = published.address or ""
     if urlsplit(address).scheme not in SCHEMES:
-        raise WeightsError(f"{address}: only http and https are fetched. Download it yourself.")
+        raise WeightsError(f"{address}: only http and https are fetched", "Download it yourself.")
     headers = {"User-Agent": f"srcli/{__version__}", "Accept-Encoding": "identity"}
     if start:
         headers["Range"] = f"bytes={start}-"
@@ -245,12 +246,13 @@ def _ask(published: Publication, partial: Path, start: int) -> http.client.HTTPR
             partial.unlink(missing_ok=True)
         if error.code in (*BUSY, 416):
             raise _TransferError(f"the server answers {error.code}") from error
-        raise WeightsError(_refused(published, error.code)) from error
+        raise _refused(published, error.code) from error
     except URLError as error:
         if isinstance(error.reason, ssl.SSLCertVerificationError):
             raise WeightsError(
                 f"{address}: the server's certificate is not trusted "
-                f"({error.reason.verify_message}). Check the clock and the network's proxy."
+                f"({error.reason.verify_message})",
+                "Check the clock and the network's proxy.",
             ) from error
         raise _TransferError(_words(error.reason)) from error
     except (OSError, http.client.HTTPException) as error:
@@ -276,16 +278,16 @@ class _Redirects(HTTPRedirectHandler):
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
-def _refused(published: Publication, code: int) -> str:
+def _refused(published: Publication, code: int) -> WeightsError:
     if 300 <= code < 400:
         problem = f"the server sends elsewhere ({code}), where srcli does not follow"
     elif code in (404, 410):
         problem = f"the server has no such file any more ({code})"
     else:
         problem = f"the server refuses ({code})"
-    return (
-        f"{published.address}: {problem}. Look for the file at {published.page} and run "
-        "`srcli weights convert FILE`."
+    return WeightsError(
+        f"{published.address}: {problem}",
+        f"Look for the file at {published.page} and run `srcli weights convert FILE`.",
     )
 
 
@@ -310,7 +312,8 @@ def _check_size(published: Publication, partial: Path, size: int, largest: int) 
         partial.unlink(missing_ok=True)
         raise WeightsError(
             f"{published.address}: larger than the {largest} bytes that it may have, so it is "
-            f"another file. Look for the right one at {published.page}."
+            "another file",
+            f"Look for the right one at {published.page}.",
         )
 
 
@@ -333,6 +336,6 @@ def _file_name(address: str) -> str:
 
 def _not_writable(folder: Path, error: OSError) -> OutputError:
     return OutputError(
-        f"{folder}: cannot be written ({error.strerror or error}). Free some space, or set "
-        "SRCLI_CACHE to another folder."
+        f"{folder}: cannot be written ({error.strerror or error})",
+        "Free some space, or set SRCLI_CACHE to another folder.",
     )

@@ -14,19 +14,60 @@
           DeclinedError           3  a backend does not run these weights
       MemoryExhaustedError        4  even the smallest tile did not fit
 
-A message names the file or the option, says what is wrong, and ends with what to do next.
+An error has two parts: `problem` names the file or the option and says what is wrong, `remedy` says
+what to do next. `str()` of it is both, as users read it.
 Anything else that escapes is a bug and keeps its traceback.
 """
 
 from __future__ import annotations
 
-from typing import ClassVar
+from dataclasses import dataclass
+from typing import ClassVar, Self
+
+FAILED = 1
+"""Exit code: some of the work failed."""
 
 
 class SrcliError(Exception):
-    """Base of all errors whose message is meant for the user."""
+    """Base of all errors whose message is meant for the user.
 
-    exit_code: ClassVar[int] = 1
+    Args:
+        problem: What is wrong, beginning with the file or option that it is about; no full stop.
+        remedy: What to do next. A sentence of its own begins with a capital and ends with a full
+            stop; a clause that ends the problem's sentence begins with a small letter.
+    """
+
+    exit_code: ClassVar[int] = FAILED
+
+    def __init__(self, problem: str, remedy: str = "") -> None:
+        super().__init__(problem, remedy)
+        self.problem = problem
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        return _joined(self.problem, self.remedy)
+
+    def about(self, name: str) -> Self:
+        """Return the same error with a problem that begins with `name`."""
+        return type(self)(f"{name}: {self.problem}", self.remedy)
+
+
+@dataclass(frozen=True, slots=True)
+class Obstacle:
+    """A reason why something cannot be used here; `str()` is the message for the user."""
+
+    problem: str
+    remedy: str = ""
+
+    def __str__(self) -> str:
+        return _joined(self.problem, self.remedy)
+
+
+def _joined(problem: str, remedy: str) -> str:
+    """Return one message of both: two sentences, or one if the remedy begins in small letters."""
+    if not remedy:
+        return problem
+    return f"{problem}{';' if remedy[0].islower() else '.'} {remedy}"
 
 
 class InputError(SrcliError):

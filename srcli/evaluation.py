@@ -79,13 +79,14 @@ def dataset_files(folder: Path) -> list[Path]:
         InputError: There is no such folder, or no pictures in it.
     """
     if not folder.is_dir():
-        raise InputError(f"{folder}: there is no such folder. Give one with pictures in it.")
+        raise InputError(f"{folder}: there is no such folder", "Give one with pictures in it.")
     originals = folder / "HR" if (folder / "HR").is_dir() else folder
     files = sorted(p for p in originals.iterdir() if p.is_file() and has_picture_suffix(p))
     if not files:
         raise InputError(
-            f"{originals}: no pictures. A test set is a folder of pictures, or has them in a "
-            "folder HR beside LRx2, LRx3, LRx4."
+            f"{originals}: no pictures",
+            "A test set is a folder of pictures, or has them in a folder HR beside LRx2, LRx3, "
+            "LRx4.",
         )
     return files
 
@@ -116,8 +117,8 @@ def evaluate(
             low = conditions.small(high, low, scale, number)
         if min(high.shape[:2]) - 2 * border < SSIM_SIDE:
             raise InputError(
-                f"{file}: {high.shape[1]} x {high.shape[0]} pixels are too few to be compared. "
-                f"Leave out pictures with sides below {SSIM_SIDE + 2 * border}."
+                f"{file}: {high.shape[1]} x {high.shape[0]} pixels are too few to be compared",
+                f"Leave out pictures with sides below {SSIM_SIDE + 2 * border}.",
             )
         restored = np.clip(np.rint(enlarge(low) * 255.0), 0, 255)
         planes = [crop_border(luma(picture), border) for picture in (restored, high)]

@@ -149,11 +149,11 @@ def atomic_path(target: Path, *, replace: bool = True) -> Iterator[Path]:
             _give_name(partial, target)
     except FileExistsError:
         raise OutputExistsError(
-            f"{target}: another program made this file meanwhile. Replace it with --overwrite, "
-            "or choose another place with -o."
+            f"{target}: another program made this file meanwhile",
+            "Replace it with --overwrite, or choose another place with -o.",
         ) from None
     except OSError as error:
-        raise OutputError(f"{target}: {_why(error)}") from error
+        raise _not_written(target, error) from error
     finally:
         partial.unlink(missing_ok=True)
         end(partial)
@@ -167,7 +167,7 @@ def _created(target: Path) -> Path:
         # Exclusively, and with the permissions that any new file of this user gets.
         os.close(os.open(partial, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
     except OSError as error:
-        raise OutputError(f"{target}: {_why(error)}") from error
+        raise _not_written(target, error) from error
     return partial
 
 
@@ -216,14 +216,15 @@ def _check_lengths(folder: Path, names: Iterable[str]) -> None:
             )
 
 
-def _why(error: OSError) -> str:
-    """Say why a file cannot be written, and what to do."""
+def _not_written(target: Path, error: OSError) -> OutputError:
+    """Return the error for a file that cannot be written."""
     if error.errno == errno.ENAMETOOLONG:
-        return "this name is too long for the disk. Choose a shorter one with -o."
+        problem = f"{target}: this name is too long for the disk"
+        return OutputError(problem, "Choose a shorter one with -o.")
     remedy = "Choose another place with -o."
     if error.errno in _FULL:
         remedy = "Free some space, or choose another place with -o."
-    return f"cannot be written ({error.strerror or error}). {remedy}"
+    return OutputError(f"{target}: cannot be written ({error.strerror or error})", remedy)
 
 
 def _take_over(target: Path, partial: Path) -> None:

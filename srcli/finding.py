@@ -133,15 +133,15 @@ def find(inputs: Sequence[str], *, recursive: bool, output: str | None) -> Findi
         InputError: There is no picture in any of them.
     """
     if inputs.count(STDIO) > 1:
-        raise UsageError("standard input can be read once. Name - once.")
+        raise UsageError("standard input can be read once", "Name - once.")
     own = Path(os.path.realpath(output)) if output and output != STDIO else None
     found = Findings()
     for text in inputs:
         if not text:
-            raise UsageError("an input has no name. Is a variable of your shell empty?")
+            raise UsageError("an input has no name", "Is a variable of your shell empty?")
         _look(text, found, recursive=recursive, own=own)
     if not found.inputs:
-        raise InputError(_nothing(inputs, found))
+        raise _nothing(inputs, found)
     return found
 
 
@@ -158,12 +158,12 @@ def _look(text: str, found: Findings, *, recursive: bool, own: Path | None) -> N
         found.inputs.append(Found(path))
 
 
-def _nothing(inputs: Sequence[str], found: Findings) -> str:
-    """Say that no picture was found, and where some might be."""
+def _nothing(inputs: Sequence[str], found: Findings) -> InputError:
+    """Return the error that no picture was found, which says where some might be."""
     named = ", ".join(inputs)
     if any(entry.reason == NOT_RECURSIVE for entry in found.left_out):
-        return f"{named}: no pictures in it, but folders. Add -r to look into them."
-    return f"{named}: no pictures in it. Name others."
+        return InputError(f"{named}: no pictures in it, but folders", "Add -r to look into them.")
+    return InputError(f"{named}: no pictures in it", "Name others.")
 
 
 NOT_RECURSIVE = "a folder inside, and -r was not given"
@@ -183,8 +183,8 @@ def _search(folder: Path, found: Findings, *, recursive: bool, own: Path | None)
     def refuse(error: OSError) -> None:
         place = Path(os.fsdecode(error.filename or folder))
         reason = InputError(
-            f"{place}: this folder cannot be read ({error.strerror}). Change its permissions, or "
-            "leave it out."
+            f"{place}: this folder cannot be read ({error.strerror})",
+            "Change its permissions, or leave it out.",
         )
         found.inputs.append(Found(place, folder, reason))
 
@@ -244,14 +244,14 @@ def read_standard_input() -> bytes:
         InputError: It is closed, empty, or cannot be read.
     """
     if sys.stdin is None:
-        raise InputError(f"{STDIN_NAME}: is closed. Redirect a picture into it, or name a file.")
+        raise InputError(f"{STDIN_NAME}: is closed", "Redirect a picture into it, or name a file.")
     try:
         content = sys.stdin.buffer.read()
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise InputError(f"{STDIN_NAME}: cannot be read ({reason}). Name a file.") from error
+        raise InputError(f"{STDIN_NAME}: cannot be read ({reason})", "Name a file.") from error
     if not content:
-        raise InputError(f"{STDIN_NAME}: is empty. Redirect a picture into it, or name a file.")
+        raise InputError(f"{STDIN_NAME}: is empty", "Redirect a picture into it, or name a file.")
     return content
 
 

@@ -12,14 +12,15 @@ import importlib.util
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 import numpy as np
 
+from srcli import exporter
 from srcli.adapting import adapted, not_loaded
 from srcli.backends.base import Batch, SessionOptions
 from srcli.backends.ort import OnnxRuntimeSession
-from srcli.cache import cache_folder
+from srcli.cache import Note, cache_folder
 from srcli.errors import (
     BackendError,
     MissingPartError,
@@ -28,10 +29,10 @@ from srcli.errors import (
     first_line,
 )
 from srcli.files import atomic_path
-from srcli.loading import LoadedModel, Note
+from srcli.prepared import prepared
 from srcli.probing import limited, reach, scale_of
 from srcli.sniffing import kind_of
-from srcli.spec import Geometry, GraphPrecision, ModelSpec, MultiplyAdds, Task
+from srcli.spec import Geometry, GraphPrecision, ModelSpec, MultiplyAdds, Scale, Task
 from srcli.store import Weights, identity
 
 if TYPE_CHECKING:
@@ -44,36 +45,76 @@ EXPORT_TOLERANCE = 1e-3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ForeignModel(LoadedModel):
-    """A network from a file that is not one of ours."""
+class ForeignModel:
+    """A network from a file that is not one of ours; a `Model` for backends."""
 
     kind: Literal["onnx", "spandrel"]
+    spec: ModelSpec
+    scale: int
+    geometry: Geometry
+    weights: Weights
+    note: Note = lambda message: None
+    """Told what takes long."""
+
+    @property
+    def grid(self) -> int:
+        """What the network's output is enlarged by."""
+        return self.scale
+
+    @property
+    def label(self) -> str:
+        """For people: `theirs x4`."""
+        return f"{self.spec.name} x{self.scale}"
 
     def published(self) -> nn.Module:
+        """The network as spandrel loads it, on the CPU.
+
+        Raises:
+            BackendError: It is an ONNX file, which PyTorch does not run.
+        """
         if self.kind == "onnx":
             raise BackendError(
-                f"{self.weights.path}: an ONNX file cannot be run by torch. "
-                "Use --backend ort, openvino or trt."
+                f"{self.weights.path}: an ONNX file cannot be run by torch",
+                "Use --backend ort, openvino or trt.",
             )
-        return _described(self.weights.path).model.eval().requires_grad_(False)  # type: ignore[no-any-return]
+        network: nn.Module = _described(self.weights.path).model
+        return network.eval().requires_grad_(False)
 
     def network(self) -> nn.Module:
+        """The same: how it could be fused is not known."""
         return self.published()
 
     def graph(self, precision: GraphPrecision = "fp32") -> Path:
+        """The ONNX file in the cache, behind our convention; made on first use.
+
+        Raises:
+            BackendError: Another precision than fp32.
+        """
         if precision != "fp32":
-            raise BackendError(f"{self.weights.path}: is run in fp32 only. Leave out --precision.")
+            raise BackendError(
+                f"{self.weights.path}: is run in fp32 only", "Leave out --precision."
+            )
         name = f"{self.weights.sha256[:16]}-f{FORMAT}.onnx"
-        path = cache_folder() / "foreign" / name
+        # By the file's name: its scale may not be known yet.
+        label = self.weights.path.name
+        return prepared(cache_folder() / "foreign" / name, self._write, label=label, note=self.note)
 
-        def make(target: Path) -> None:
-            with atomic_path(target) as partial:
-                if self.kind == "onnx":
-                    partial.write_bytes(adapted(self.weights.path))
-                else:
-                    _export(self, partial)
+    def _write(self, target: Path) -> None:
+        with atomic_path(target) as partial:
+            if self.kind == "onnx":
+                partial.write_bytes(adapted(self.weights.path))
+            else:
+                _export(self, partial)
 
-        return self._kept(path, make, self.weights.path.name)  # its scale is not known yet
+    def cpu_graph(self, precision: GraphPrecision = "fp32") -> Path:
+        """The graph: there is no form of it for CPUs."""
+        return self.graph(precision)
+
+    def engine(
+        self, precision: GraphPrecision = "fp32", shape: tuple[int, ...] | None = None
+    ) -> Path:
+        """Return the TensorRT engine of the graph, built on first use."""
+        return exporter.cached_engine(self.graph(precision), precision, shape)
 
     def tap_graph(self, precision: GraphPrecision = "fp32") -> None:
         """Return None: nothing is known of what is inside."""
@@ -97,13 +138,13 @@ def load_foreign(
         MissingPartError: A checkpoint, and spandrel is not installed.
     """
     if not file.is_file():
-        raise WeightsError(f"{file}: there is no such file. Check the path.")
+        raise WeightsError(f"{file}: there is no such file", "Check the path.")
     if file.suffix.lower() == ".onnx":
         model = _from_graph(file, note)
     else:
         model = _from_checkpoint(file, note)
     if scale is not None and scale != model.scale:
-        raise WeightsError(f"{file}: enlarges by {model.scale}, not by {scale}. Give -s that.")
+        raise WeightsError(f"{file}: enlarges by {model.scale}, not by {scale}", "Give -s that.")
     return model
 
 
@@ -112,7 +153,7 @@ def _from_graph(file: Path, note: Note) -> ForeignModel:
     try:
         session = OnnxRuntimeSession(draft.graph(), SessionOptions())
     except BackendError as error:
-        raise WeightsError(f"{file}: {not_loaded(file, str(error))}") from error
+        raise not_loaded(file, error) from error
     fixed = _fixed_size(session)
     run = limited(session, file)
     scale = scale_of(run, file, fixed)
@@ -132,7 +173,7 @@ def _from_checkpoint(file: Path, note: Note) -> ForeignModel:
 
     found = _described(file)
     if found.input_channels != 3 or found.output_channels != 3:
-        raise WeightsError(f"{file}: takes {found.input_channels} planes, not RGB. Use another.")
+        raise WeightsError(f"{file}: takes {found.input_channels} planes, not RGB", "Use another.")
     network = found.model.eval()
 
     def run(batch: Batch) -> Batch:
@@ -169,27 +210,26 @@ def _model(
     parameters: int,
     note: Note,
 ) -> ForeignModel:
-    def unknown(scale: Any) -> MultiplyAdds:
-        return MultiplyAdds(published=0, filtering=0, fused=0)
-
-    def build(scale: Any) -> nn.Module:
-        return model.published()
-
     spec = ModelSpec(
         name=file.stem,
         title=file.name,
         scales=(scale,),
-        build=build,
+        build=_not_built,
         geometry=lambda scale: geometry,
         parameters=lambda scale: parameters,
-        multiply_adds=unknown,
+        multiply_adds=lambda scale: MultiplyAdds(published=0, fused=0),  # not known
         paper="",
         tolerance=EXPORT_TOLERANCE,
     )
     task: Task = "upscale" if scale > 1 else "denoise"
     weights = Weights(model=spec.name, scale=scale, task=task, path=file, sha256=_digest(file))
-    model = ForeignModel(spec=spec, scale=scale, weights=weights, note=note, kind=kind)
-    return model
+    return ForeignModel(
+        kind=kind, spec=spec, scale=scale, geometry=geometry, weights=weights, note=note
+    )
+
+
+def _not_built(scale: Scale) -> NoReturn:
+    raise BackendError("a network that is not ours cannot be built", "Load it from its file.")
 
 
 def _digest(file: Path) -> str:
@@ -202,25 +242,25 @@ def _digest(file: Path) -> str:
 def _described(file: Path) -> Any:
     """What spandrel makes of a checkpoint."""
     if kind_of(file) == "onnx":
-        raise WeightsError(f"{file}: is an ONNX network. Rename it so that it ends in .onnx.")
+        raise WeightsError(f"{file}: is an ONNX network", "Rename it so that it ends in .onnx.")
     if importlib.util.find_spec("spandrel") is None:
         raise MissingPartError(
-            f"{file}: checkpoints that are not ours need spandrel. "
-            "Run `pip install srcli[spandrel]`, or give an .onnx file."
+            f"{file}: checkpoints that are not ours need spandrel",
+            "Run `pip install srcli[spandrel]`, or give an .onnx file.",
         )
     try:
         import spandrel
     except Exception as error:  # a torchvision of another torch fails in ways of its own
         raise MissingPartError(
-            f"{file}: spandrel cannot be loaded ({first_line(error)}). Run "
-            "`pip install srcli[spandrel]`, with torch and torchvision of versions that belong "
-            "together, or give an .onnx file."
+            f"{file}: spandrel cannot be loaded ({first_line(error)})",
+            "Run `pip install srcli[spandrel]`, with torch and torchvision of versions that "
+            "belong together, or give an .onnx file.",
         ) from error
     try:
         found = spandrel.ModelLoader("cpu").load_from_file(os.fspath(file))
     except spandrel.UnsupportedModelError:
         raise WeightsError(
-            f"{file}: spandrel knows no network with these weights. For ours, use --weights."
+            f"{file}: spandrel knows no network with these weights", "For ours, use --weights."
         ) from None
     except Exception as error:  # pickles can raise anything
         raise WeightsError(f"{file}: cannot be read ({first_line(error)}).") from error
@@ -265,7 +305,7 @@ def _export(model: ForeignModel, target: Path) -> None:
         difference = float(np.abs(session(picture) - expected).max())
         if not difference <= EXPORT_TOLERANCE:
             raise VerificationError(
-                f"{model.label}: exported, it differs by {difference:.2g}. "
-                "Use --backend torch; no file was written."
+                f"{model.label}: exported, it differs by {difference:.2g}",
+                "Use --backend torch; no file was written.",
             )
     session.close()

@@ -162,8 +162,9 @@ def check_existing(jobs: Iterable[Job]) -> None:
     if present:
         more = f" (and {len(present) - 1} more)" if len(present) > 1 else ""
         raise OutputExistsError(
-            f"{present[0]}: exists already{more}. Replace it with --overwrite, keep it with "
-            "--skip-existing, go on with --resume, or choose another place with -o."
+            f"{present[0]}: exists already{more}",
+            "Replace it with --overwrite, keep it with --skip-existing, go on with --resume, or "
+            "choose another place with -o.",
         )
 
 
@@ -207,15 +208,15 @@ def _check_names(jobs: Sequence[Job]) -> None:
         target = _real(job.target)
         if target in sources:
             raise UsageError(
-                f"{job.target}: is an input and would be replaced by its own result. Choose "
-                "another name with -o; or, if an earlier run made it, add --resume."
+                f"{job.target}: is an input and would be replaced by its own result",
+                "Choose another name with -o; or, if an earlier run made it, add --resume.",
             )
         # Some file systems do not tell A from a.
         other = taken.setdefault(target.casefold(), job)
         if other is not job:
             raise UsageError(
-                f"{other.name} and {job.name} would both become {job.target}. "
-                "Give them different names or folders."
+                f"{other.name} and {job.name} would both become {job.target}",
+                "Give them different names or folders.",
             )
 
 
@@ -228,8 +229,8 @@ def _examined(job: Job, wishes: Wishes, *, alone: bool) -> Job:
     except SrcliError as error:
         return replace(job, error=error)
     except OSError as error:  # a link to itself, a drive that has gone
-        reason = f"{job.name}: cannot be read ({error.strerror or error}). Check the path."
-        return replace(job, error=InputError(reason))
+        problem = f"{job.name}: cannot be read ({error.strerror or error})"
+        return replace(job, error=InputError(problem, "Check the path."))
 
 
 def _described(job: Job, wishes: Wishes, *, alone: bool) -> Job:
@@ -268,7 +269,7 @@ def _check_place(job: Job) -> None:
         check_place(job.target)
     except OSError as error:
         raise OutputError(
-            f"{job.target}: cannot be written: {error.strerror}. Choose another place with -o."
+            f"{job.target}: cannot be written: {error.strerror}", "Choose another place with -o."
         ) from None
 
 
@@ -289,6 +290,6 @@ def _check_pixels(job: Job, size: Size, max_pixels: int) -> None:
     limit = 64 * max_pixels
     if size.width * size.height > limit:
         raise UsageError(
-            f"{job.name}: would become {size.width} x {size.height}. Choose a smaller size, or "
-            "raise --max-pixels."
+            f"{job.name}: would become {size.width} x {size.height}",
+            "Choose a smaller size, or raise --max-pixels.",
         )

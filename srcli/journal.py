@@ -140,8 +140,8 @@ class Journal:
         if not self._is_whole(target):
             return False
         raise OutputExistsError(
-            f"{target}: was changed after the batch had made it. Replace it with --overwrite, "
-            "or move it away."
+            f"{target}: was changed after the batch had made it",
+            "Replace it with --overwrite, or move it away.",
         )
 
     def is_made_meanwhile(self, target: Path, input_sha256: str, recipe: str) -> bool:
@@ -166,8 +166,8 @@ class Journal:
         if target.exists() and any(record.error is None for record in records):
             return False  # it may have got its name, or not
         raise OutputExistsError(
-            f"{target}: exists, but was not made by the batch to be resumed. Replace it with "
-            "--overwrite, or choose another place with -o."
+            f"{target}: exists, but was not made by the batch to be resumed",
+            "Replace it with --overwrite, or choose another place with -o.",
         )
 
     def knows(self, file: Path) -> bool:

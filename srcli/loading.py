@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from srcli import exporter
-from srcli.cache import cache_folder, entry, is_whole
+from srcli.cache import is_whole
 from srcli.errors import (
-    MissingPartError,
     UsageError,
-    VerificationError,
     WeightsError,
-    first_line,
 )
+from srcli.prepared import needs_packages, prepared
 from srcli.registry import DEFAULT_MODEL, check_scale, get_model
 from srcli.spec import (
     Geometry,
@@ -40,7 +37,7 @@ from srcli.store import (
 )
 
 if TYPE_CHECKING:
-    from torch import nn
+    from srcli.models.base import Branch, Network, PublishedNetwork
 
 
 Note = Callable[[str], None]
@@ -74,7 +71,7 @@ class LoadedModel:
         kind = "" if self.weights.kind == "clean" else f" ({self.weights.kind})"
         return f"{self.spec.name} x{float(self.scale):g}{kind}"
 
-    def published(self) -> nn.Module:
+    def published(self) -> PublishedNetwork:
         """The network in its paper's form, with its weights, on the CPU."""
         network = self._filled()
         self._prune(network)
@@ -88,23 +85,19 @@ class LoadedModel:
             for branch in self._prune(self._filled())
         ] or [f"{self.label}: no branch has a weight below {self.prune_below:g}"]
 
-    def _filled(self) -> nn.Module:
+    def _filled(self) -> PublishedNetwork:
         from srcli.checkpoints import load_weights
 
         network = self.spec.build(self.scale)
         load_weights(network, self.weights.path)
         return network.eval().requires_grad_(False)
 
-    def _prune(self, network: Any) -> list[Any]:
-        if self.prune_below is None:
-            return []
-        removed: list[Any] = network.prune_branches(self.prune_below)
-        return removed
+    def _prune(self, network: PublishedNetwork) -> list[Branch]:
+        return [] if self.prune_below is None else network.prune_branches(self.prune_below)
 
-    def network(self) -> nn.Module:
+    def network(self) -> Network:
         """The cheaper network of the same function."""
-        fuse: Any = self.published().fuse
-        return fuse()  # type: ignore[no-any-return]
+        return self.published().fuse()
 
     def graph(self, precision: GraphPrecision = "fp32") -> Path:
         """The verified ONNX file in the cache; exported on first use, which takes seconds."""
@@ -147,38 +140,12 @@ class LoadedModel:
         """
         if is_whole(path):
             return True
-        with self._needs_packages():
+        with needs_packages(self.label):
             network: Any = self.network()
         return bool(network.taps.out_channels == self.spec.distinct_taps)
 
-    def _kept(self, path: Path, make: Callable[[Path], object], label: str | None = None) -> Path:
-        """Return an entry of the cache, made now if it is not there or not whole.
-
-        Raises:
-            VerificationError: What was made did not prove itself, now or earlier in this process.
-            MissingPartError: It has to be made, and a package for that is missing.
-        """
-        if path in _refused:
-            raise VerificationError(_refused[path])
-        try:
-            with self._needs_packages():
-                return entry(path, make, label=label or self.label, note=self.note)
-        except VerificationError as error:
-            _refused[path] = str(error)
-            raise
-
-    @contextmanager
-    def _needs_packages(self) -> Iterator[None]:
-        """Around what is done once for each model, and takes packages that running does not."""
-        try:
-            yield
-        except ImportError as error:
-            package = (error.name or "PyTorch").partition(".")[0]
-            raise MissingPartError(
-                f"{self.label} has to be prepared once, which takes {package}, and that cannot be "
-                f"loaded ({first_line(error)}). Run `pip install {package}`, or copy the folder "
-                f"{cache_folder()} from a machine where {self.label} has been used."
-            ) from error
+    def _kept(self, path: Path, make: Callable[[Path], object]) -> Path:
+        return prepared(path, make, label=self.label, note=self.note)
 
     def _graph_path(self, precision: GraphPrecision, form: GraphForm) -> Path:
         return graph_path(self.weights, precision if form == "whole" else f"{precision}-{form}")
@@ -188,10 +155,6 @@ class LoadedModel:
             exporter.write_graph(self, target, precision, form)
 
         return self._kept(self._graph_path(precision, form), make)
-
-
-# Forms that did not prove themselves, and why: several backends may ask for one.
-_refused: dict[Path, str] = {}
 
 
 def load(
@@ -232,7 +195,7 @@ def load(
         else find_weights(spec, scale, task, kind)
     )
     if found is None:
-        raise WeightsError(_no_weights(spec, scale, task, kind))
+        raise _no_weights(spec, scale, task, kind)
     if prune_below is not None:
         found = _pruned(found, prune_below)
     return LoadedModel(spec=spec, scale=scale, weights=found, note=note, prune_below=prune_below)
@@ -244,7 +207,7 @@ def _pruned(weights: Weights, threshold: float) -> Weights:
     return replace(weights, sha256=hashlib.sha256(name.encode()).hexdigest())
 
 
-def _no_weights(spec: ModelSpec, scale: Scale, task: Task, kind: InputKind) -> str:
+def _no_weights(spec: ModelSpec, scale: Scale, task: Task, kind: InputKind) -> WeightsError:
     """Why there are none, and the ways to some: its authors', the user's own, another model's."""
     purpose = f"to {task} by {float(scale):g}" if scale > 1 else f"to {task}"
     problem = f"srcli ships no weights for {spec.name} {purpose}"
@@ -266,7 +229,7 @@ def _no_weights(spec: ModelSpec, scale: Scale, task: Task, kind: InputKind) -> s
     if (other := _best(scale, task, kind)) is not None:
         ways.append(f"use -m {other}, the best that ships")
     remedy = ", or ".join(ways)
-    return f"{problem}. {remedy[0].upper()}{remedy[1:]}."
+    return WeightsError(problem, f"{remedy[0].upper()}{remedy[1:]}.")
 
 
 def _best(scale: Scale, task: Task, kind: InputKind) -> str | None:

@@ -52,7 +52,7 @@ class Naming:
             root = self._tree_root(found.folder)
             return root, self._with_format(root / found.source.relative_to(found.folder))
         if self.output == STDIO or (self.output is None and str(found.source) == STDIO):
-            self._check_alone("standard output takes one picture. Give a folder with -o.")
+            self._check_alone("standard output takes one picture", "Give a folder with -o.")
             return Path(STDIO), Path(STDIO)
         output = None if self.output is None else without_template(self.output)
         if output is not None and not is_folder(output):
@@ -62,15 +62,16 @@ class Naming:
 
     def _one_file(self, output: str) -> tuple[Path, Path]:
         self._check_alone(
-            f"{output}: names one file, and there are several pictures. End it with a slash for a "
-            f"folder, or give a template such as '{{stem}}{self.suffix}{{ext}}'."
+            f"{output}: names one file, and there are several pictures",
+            "End it with a slash for a folder, or give a template such as "
+            f"'{{stem}}{self.suffix}{{ext}}'.",
         )
         _check_suffix(output, self.format)  # before any work
         return as_path(output).parent, as_path(output)
 
-    def _check_alone(self, message: str) -> None:
+    def _check_alone(self, problem: str, remedy: str) -> None:
         if not self.alone:
-            raise UsageError(message)
+            raise UsageError(problem, remedy)
 
     def _named(self, source: Path) -> str:
         stem = "stdin" if str(source) == STDIO else source.stem
@@ -107,7 +108,7 @@ class Naming:
             named = folder if folder.name not in ("", "..") else folder.resolve()
             return named.with_name(f"{named.name}{self.suffix}")
         if self.output == STDIO:
-            raise UsageError("standard output takes one picture. Give a folder with -o.")
+            raise UsageError("standard output takes one picture", "Give a folder with -o.")
         output = Path(without_template(self.output))
         if self.folders == 1:
             return output
@@ -151,7 +152,7 @@ def check_forgotten_option(inputs: Sequence[str], output: str | None) -> None:
     if not seems or os.path.lexists(last):
         return
     if all(text == STDIO or os.path.lexists(text) for text in others):
-        raise UsageError(f"{last}: there is no such file. Did you mean -o {last}?")
+        raise UsageError(f"{last}: there is no such file", f"Did you mean -o {last}?")
 
 
 def _filled(template: str, values: Mapping[str, str]) -> str:
@@ -161,8 +162,8 @@ def _filled(template: str, values: Mapping[str, str]) -> str:
         if match[1] not in values:
             known = " ".join(f"{{{name}}}" for name in FIELDS)
             raise UsageError(
-                f"{template}: there is no {match[0]}. Use {known}; double a brace that is meant "
-                "as it stands."
+                f"{template}: there is no {match[0]}",
+                f"Use {known}; double a brace that is meant as it stands.",
             )
         return values[match[1]]
 
@@ -174,6 +175,6 @@ def _check_suffix(output: str, wanted: str | None) -> None:
     fmt = format_of(wanted or output)
     if wanted is not None and has_picture_suffix(output) and format_of(output) is not fmt:
         raise UsageError(
-            f"{output}: this name is that of another format than --format {wanted}. "
-            "Change it, or leave out --format."
+            f"{output}: this name is that of another format than --format {wanted}",
+            "Change it, or leave out --format.",
         )

@@ -42,8 +42,9 @@ def limited(session: OnnxRuntimeSession, file: Path) -> Run:
             return answer.result(LONGEST_PROBE)
         except TimeoutError as error:
             raise WeightsError(
-                f"{file}: is not done with a picture of {batch.shape[3]} x {batch.shape[2]} after "
-                f"{LONGEST_PROBE:g} seconds. It may loop without end; use another network."
+                f"{file}: is not done with a picture of {batch.shape[3]} x {batch.shape[2]} "
+                f"after {LONGEST_PROBE:g} seconds",
+                "It may loop without end; use another network.",
             ) from error
         finally:
             session.cancel()
@@ -100,12 +101,13 @@ def _enlargement(run: Run, file: Path, picture: Batch) -> int:
     if not scale or restored.shape != (1, 3, height * scale, width * scale):
         raise WeightsError(
             f"{file}: makes {' x '.join(map(str, restored.shape))} from a picture of {width} x "
-            f"{height}, which is no enlargement by a whole number. Use another network."
+            f"{height}, which is no enlargement by a whole number",
+            "Use another network.",
         )
     if not np.isfinite(restored).all():
         raise WeightsError(
-            f"{file}: makes values that are not finite from a picture of {width} x {height}. Its "
-            "weights are damaged or its training diverged; use another network."
+            f"{file}: makes values that are not finite from a picture of {width} x {height}",
+            "Its weights are damaged or its training diverged; use another network.",
         )
     return scale
 

@@ -109,9 +109,9 @@ def _readable(file: Path) -> BinaryIO:
         raise
     except OSError as error:
         if error.errno == NOT_REGULAR:
-            raise OutputError(f"{file}: is no journal. Move it away and try again.") from error
+            raise OutputError(f"{file}: is no journal", "Move it away and try again.") from error
         raise OutputError(
-            f"{file}: cannot be read ({error.strerror}). Move it away and try again."
+            f"{file}: cannot be read ({error.strerror})", "Move it away and try again."
         ) from error
 
 

@@ -36,7 +36,7 @@ def get_model(name: str) -> ModelSpec:
             return spec
     near = difflib.get_close_matches(wanted, model_names(), n=1)
     guess = f"Did you mean {near[0]}?" if near else "Run `srcli models` for the list."
-    raise UnknownModelError(f"no model is called {name!r}. {guess}")
+    raise UnknownModelError(f"no model is called {name!r}", guess)
 
 
 def check_scale(spec: ModelSpec, scale: Scale, task: Task = "upscale") -> None:
@@ -47,4 +47,4 @@ def check_scale(spec: ModelSpec, scale: Scale, task: Task = "upscale") -> None:
     remedy = f"Choose one of its scales: {offered}." if offered else "Choose another model."
     if offered and spec.any_scale is not None:
         remedy = f"Choose a scale from 1 to {spec.any_scale.largest}."
-    raise UnsupportedScaleError(f"{spec.name} cannot {task} by {number(scale)}. {remedy}")
+    raise UnsupportedScaleError(f"{spec.name} cannot {task} by {number(scale)}", remedy)

@@ -28,7 +28,7 @@ def openvino() -> Any:
     """The package, without telemetry; where it was imported before, as it is."""
     if "openvino" not in sys.modules:
         # Its converter does without this package where it is not installed.
-        sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+        sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # None is documented
     import openvino
 
     return openvino

@@ -10,6 +10,31 @@ from itertools import combinations_with_replacement
 
 from srcli.errors import UsageError
 
+
+def parse_size(text: str) -> tuple[int, int]:
+    """Read `1280x720` as width and height in pixels.
+
+    Raises:
+        UsageError: It is no size.
+    """
+    sides = text.lower().split("x")
+    if len(sides) != 2 or not all(side.isdecimal() and int(side) > 0 for side in sides):
+        raise UsageError(f"{text!r} is no size", "Write WIDTHxHEIGHT, for example 1280x720.")
+    return int(sides[0]), int(sides[1])
+
+
+def parse_factor(text: str) -> Fraction:
+    """Read a factor of enlargement: `4`, `2.5`, `7/3`.
+
+    Raises:
+        UsageError: It is no number.
+    """
+    try:
+        return Fraction(text)
+    except (ValueError, ZeroDivisionError):
+        raise UsageError(f"{text!r} is no number", "Write 4 or 2.5.") from None
+
+
 Grid = Callable[[Fraction], Fraction]
 """For a factor of enlargement, the least one that a network really makes and is no less."""
 

@@ -65,38 +65,40 @@ def _head(file: Path) -> tuple[bytes, int]:
             head = stream.read(_HEAD)
             return head, stream.seek(0, 2)
     except FileNotFoundError:
-        raise WeightsError(f"{file}: there is no such file. Check the path.") from None
+        raise WeightsError(f"{file}: there is no such file", "Check the path.") from None
     except OSError as error:
         raise WeightsError(
-            f"{file}: cannot be read ({error.strerror}). Give the name of a file."
+            f"{file}: cannot be read ({error.strerror})", "Give the name of a file."
         ) from error
 
 
 def _refuse_what_was_not_downloaded(file: Path, head: bytes, size: int) -> None:
     if not size:
-        raise WeightsError(f"{file}: damaged: it is empty. Fetch it again.")
+        raise WeightsError(f"{file}: damaged: it is empty", "Fetch it again.")
     if is_pointer(head):
         raise WeightsError(
-            f"{file}: is a pointer that git-lfs left in the place of the weights. Run `git lfs "
-            "pull` where it was cloned, or download the file itself from the repository's page."
+            f"{file}: is a pointer that git-lfs left in the place of the weights",
+            "Run `git lfs pull` where it was cloned, or download the file itself from the "
+            "repository's page.",
         )
     start = beginning(head)
     if is_page(head) or start.startswith((b"<!doctype", b"<?xml")):
         title = re.search(rb"<title[^>]*>([^<]{1,80})", head, re.IGNORECASE)
         said = f' ("{_shown(title[1])}")' if title else ""
         raise WeightsError(
-            f"{file}: is a web page{said}, not weights: the address leads to a page about the "
-            "file. Open it in a browser and download the file itself."
+            f"{file}: is a web page{said}, not weights: the address leads to a page about the file",
+            "Open it in a browser and download the file itself.",
         )
     if start.startswith((b"{", b"[")) and b'"weight_map"' in head:
         raise WeightsError(
-            f"{file}: is the index of weights that lie in several files. Join them into one "
-            ".safetensors file, and give that."
+            f"{file}: is the index of weights that lie in several files",
+            "Join them into one .safetensors file, and give that.",
         )
     for magic, name in _OTHERS.items():
         if head.startswith(magic):
             raise WeightsError(
-                f"{file}: is {name}, not a checkpoint of PyTorch. Give a .safetensors or .pth file."
+                f"{file}: is {name}, not a checkpoint of PyTorch",
+                "Give a .safetensors or .pth file.",
             )
 
 
@@ -104,11 +106,11 @@ def _refuse_archives(file: Path, head: bytes) -> None:
     for magic, name in _ARCHIVES.items():
         if head.startswith(magic):
             raise WeightsError(
-                f"{file}: is packed ({name}). Unpack it, and give the checkpoint that is inside."
+                f"{file}: is packed ({name})", "Unpack it, and give the checkpoint that is inside."
             )
     if head[257:262] == b"ustar":
         raise WeightsError(
-            f"{file}: is a tar archive. Unpack it, and give the checkpoint that is inside."
+            f"{file}: is a tar archive", "Unpack it, and give the checkpoint that is inside."
         )
 
 
@@ -123,27 +125,29 @@ def _check_zip(file: Path, size: int) -> None:
             parts = archive.infolist()
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
         raise WeightsError(
-            f"{file}: damaged: it is not whole ({error}). Fetch it again."
+            f"{file}: damaged: it is not whole ({error})", "Fetch it again."
         ) from error
     names = [part.filename for part in parts]
     folders = {name.split("/")[1] for name in names if name.count("/") > 1}
     if "code" in folders or any(name.endswith("/constants.pkl") for name in names):
         raise WeightsError(
-            f"{file}: is a program (TorchScript), not weights alone. Where you trust it, save its "
-            "weights: `torch.save(torch.jit.load(FILE).state_dict(), 'weights.pth')`."
+            f"{file}: is a program (TorchScript), not weights alone",
+            "Where you trust it, save its weights: "
+            "`torch.save(torch.jit.load(FILE).state_dict(), 'weights.pth')`.",
         )
     if not any(name == "data.pkl" or name.endswith("/data.pkl") for name in names):
         inside = ", ".join(_shown(name.encode()) for name in names[:3]) or "nothing"
         raise WeightsError(
-            f"{file}: is a ZIP archive (with {inside}), not a checkpoint. Unpack it, and give the "
-            "checkpoint that is inside."
+            f"{file}: is a ZIP archive (with {inside}), not a checkpoint",
+            "Unpack it, and give the checkpoint that is inside.",
         )
     compressed = any(part.compress_type != zipfile.ZIP_STORED for part in parts)
     if compressed or sum(part.file_size for part in parts) > size:
         raise WeightsError(
-            f"{file}: refused: its parts are {'compressed' if compressed else 'larger than it'}, "
-            "which PyTorch never writes, and could fill the memory. Ask its author for a "
-            ".safetensors file."
+            f"{file}: refused: its parts are "
+            f"{('compressed' if compressed else 'larger than it')}, which PyTorch never writes, "
+            "and could fill the memory",
+            "Ask its author for a .safetensors file.",
         )
 
 

@@ -8,7 +8,7 @@ from fractions import Fraction
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 if TYPE_CHECKING:
-    from torch import nn
+    from srcli.models.base import PublishedNetwork
 
 Task = Literal["upscale", "denoise", "deblock"]
 TASKS: tuple[Task, ...] = get_args(Task)
@@ -75,9 +75,6 @@ class MultiplyAdds:
 
     published: float
     """Of the published network, counted as its paper counts."""
-
-    filtering: float
-    """What the published form does besides and its paper does not count."""
 
     fused: float
     """Of the fused network, everything counted."""
@@ -155,7 +152,7 @@ class ModelSpec:
     """Set if the model takes fractional factors, and others than `scales`, too."""
 
     # Scales are `int` for all models; those of any scale take a `Fraction` too.
-    build: Callable[[Any], nn.Module]
+    build: Callable[[Any], PublishedNetwork]
     """The published network for a scale, untrained. The module has a method `fuse()`."""
 
     geometry: Callable[[Any], Geometry]

@@ -133,7 +133,7 @@ def weights_from_file(spec: ModelSpec, scale: Scale, task: Task, file: Path) -> 
     try:
         digest = sha256_of(file)
     except FileNotFoundError:
-        raise WeightsError(f"{file}: there is no such file. Check the path.") from None
+        raise WeightsError(f"{file}: there is no such file", "Check the path.") from None
     except OSError as error:
         raise WeightsError(f"{file}: cannot be read ({error.strerror}).") from error
     return Weights(model=spec.name, scale=scale, task=task, path=file, sha256=digest)
@@ -208,16 +208,16 @@ def _part_digest(file: Path, name: str) -> str:
     inside = file.parent.resolve()
     if not part.resolve().is_relative_to(inside):
         raise WeightsError(
-            f"{file}: names {name}, outside of its folder, as a part of it. Get the network from "
-            "somebody you trust, with all its files in one folder."
+            f"{file}: names {name}, outside of its folder, as a part of it",
+            "Get the network from somebody you trust, with all its files in one folder.",
         )
     try:
         with open_regular(part) as stream:
             return hashlib.file_digest(stream, "sha256").hexdigest()
     except OSError as error:
         raise WeightsError(
-            f"{file}: a part of it, {name}, cannot be read ({error.strerror}). Put it beside "
-            "the file, where it was when the network was saved."
+            f"{file}: a part of it, {name}, cannot be read ({error.strerror})",
+            "Put it beside the file, where it was when the network was saved.",
         ) from error
 
 

@@ -10,7 +10,6 @@ that it meets on the whole picture.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -139,9 +138,3 @@ def halved(window: tuple[int, int], margin: int) -> tuple[int, int] | None:
         return None
     smaller = inside + 2 * margin
     return (smaller, width) if height == longer else (height, smaller)
-
-
-def batches(tiles: list[Tile], size: int) -> Iterator[list[Tile]]:
-    """Consecutive tiles in groups of at most `size`."""
-    for index in range(0, len(tiles), size):
-        yield tiles[index : index + size]

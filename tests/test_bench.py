@@ -26,10 +26,11 @@ from srcli.benchmark import report, runner, worker
 from srcli.benchmark.compare import compare, read_report
 from srcli.benchmark.counting import Work, count
 from srcli.benchmark.plot import growth, plot
-from srcli.benchmark.rows import Result, Row, input_size, parse_size
+from srcli.benchmark.rows import Result, Row, input_size
 from srcli.commands import bench
 from srcli.errors import SrcliError, UsageError
 from srcli.registry import get_model
+from srcli.sizes import parse_size
 from srcli.spec import Geometry
 
 pytest.importorskip("matplotlib")

@@ -226,7 +226,7 @@ def test_out_of_memory_is_told_as_such(monkeypatch):
 
 @pytest.mark.usefixtures("not_built")
 def test_what_is_missing_is_said():
-    assert "C compiler" in unavailable()
+    assert "C compiler" in str(unavailable())
     (finding,) = compiled_part()
     assert (finding.status, "C compiler" in finding.remedy) == ("note", True)
 

@@ -36,6 +36,7 @@ from srcli.images import (
     read,
     write,
 )
+from srcli.images.formats import sniff
 
 FROM_STORED = {  # what turns the stored picture upright, in Pillow's words
     1: None,
@@ -567,7 +568,7 @@ def test_names_of_formats():
 
 def test_every_format_is_told_by_its_bytes():
     for name in FORMATS:
-        assert images.sniff(encode(picture(), SaveOptions(format=name))[:64]) is FORMATS[name]
+        assert sniff(encode(picture(), SaveOptions(format=name))[:64]) is FORMATS[name]
 
 
 # JPEG --------------------------------------------------------------------------------------------

@@ -29,13 +29,13 @@ from srcli.images import (
     bleed,
     encode,
     from_float,
-    over,
     probe,
     read,
     to_8_bits,
     to_float,
     write,
 )
+from srcli.images.pixels import over
 
 posix = pytest.mark.skipif(os.name != "posix", reason="needs POSIX")
 PNG = SaveOptions(format="png")

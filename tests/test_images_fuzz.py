@@ -30,7 +30,6 @@ from PIL import Image, ImageCms
 
 from srcli.errors import InputError
 from srcli.images import (
-    READABLE,
     Picture,
     SaveOptions,
     StripReader,
@@ -38,7 +37,7 @@ from srcli.images import (
     probe,
     read,
 )
-from srcli.images.formats import MAGIC_BYTES
+from srcli.images.formats import MAGIC_BYTES, READABLE
 
 MAX_PIXELS = 20_000_000
 SECONDS = 5  # for one file; honest ones take a hundredth

@@ -18,7 +18,6 @@ from PIL import Image, ImageCms
 
 from srcli.images import (
     FORMATS,
-    Metadata,
     Picture,
     SaveOptions,
     StripReader,
@@ -30,6 +29,7 @@ from srcli.images import (
     tags,
 )
 from srcli.images.geometry import Change
+from srcli.images.picture import Metadata
 
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 GRAY = SRGB[:16] + b"GRAY" + SRGB[20:]

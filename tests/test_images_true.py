@@ -22,8 +22,9 @@ from odd_files import (
 from pictures import pillow_array, pillow_bytes
 from PIL import Image
 
-from srcli.images import Metadata, Picture, SaveOptions, check_output, encode, exif, read
+from srcli.images import Picture, SaveOptions, check_output, encode, exif, read
 from srcli.images.geometry import Change
+from srcli.images.picture import Metadata
 
 # EXIF, Photoshop, PNG -----------------------------------------------------------------------------
 

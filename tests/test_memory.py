@@ -49,7 +49,8 @@ def peak(*arguments):
 
 
 def why_not(name):
-    return next(backend for backend in BACKENDS if backend.name == name).unavailable()
+    obstacle = next(backend for backend in BACKENDS if backend.name == name).unavailable()
+    return None if obstacle is None else str(obstacle)
 
 
 @pytest.mark.skipif(not STATUS.exists(), reason="needs Linux")

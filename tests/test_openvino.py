@@ -24,7 +24,7 @@ SMALL, LARGE = (1, 3, 19, 23), (1, 3, 20, 60)
 @pytest.fixture
 def session(monkeypatch):
     if reason := get_backend("openvino").unavailable():
-        pytest.skip(reason)
+        pytest.skip(str(reason))
     monkeypatch.setattr(openvino, "SMALL", 1000)
     with_shapes = get_backend("openvino").open(load("lapar-c", 2), SessionOptions(threads=1))
     yield with_shapes
@@ -95,7 +95,7 @@ def test_short_types_stay_within_their_tolerance(photograph, name, scale, precis
 
 def test_a_type_that_the_processor_does_not_have_is_declined(srcli, monkeypatch, tmp_path):
     if reason := get_backend("openvino").unavailable():
-        pytest.skip(reason)
+        pytest.skip(str(reason))
     monkeypatch.setattr(openvino, "_capabilities", lambda: frozenset({"FP32", "INT8"}))
     arguments = ("upscale", SAMPLE, "-o", tmp_path / "o.png", "--backend", "openvino")
     for precision in ("fp16", "bf16"):

@@ -70,7 +70,7 @@ def test_same_weights_same_bytes(graph):
 @pytest.mark.parametrize(("scale", "task"), SHIPPED)
 def test_what_is_lost(photograph, backend, scale, task):
     if reason := get_backend(backend).unavailable():
-        pytest.skip(reason)
+        pytest.skip(str(reason))
     model = load("lapar-c", scale, task=task)
     whole, eighth = (
         get_backend(backend).open(model, SessionOptions(precision=precision))

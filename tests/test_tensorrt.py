@@ -362,7 +362,7 @@ def test_largest_tensor(lapar: Graphs) -> None:
     assert check_largest_tensor(lapar(4), (1, 3, 270, 480)) == 16 * 1080 * 1920
     with pytest.raises(UsageError, match=r"that fits is (1x3x\d+x\d+)") as caught:
         check_largest_tensor(lapar(4), (1, 3, 4320, 7680))
-    named = caught.value.args[0].split("that fits is ")[1].split(".")[0]
+    named = caught.value.remedy.split("that fits is ")[1].split(".")[0]
     _, _, height, width = (int(side) for side in named.split("x"))
     assert check_largest_tensor(lapar(4), (1, 3, height, width)) < 2**31
     with pytest.raises(UsageError):

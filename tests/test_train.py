@@ -428,22 +428,15 @@ def test_weights_that_fit_nowhere_are_refused(tmp_path):
     ("changes", "problem"),
     [
         ({"model": "hpinet-s"}, "hpinet-s: this recipe trains LAPAR and AWSRN only"),
-        ({"model": "awsrn-sd", "variant": "free"}, "--variant free: only LAPAR models have it"),
+        (
+            {"model": "awsrn-sd", "variant": "conditioned"},
+            "--variant conditioned: only LAPAR models have it",
+        ),
     ],
 )
 def test_what_it_cannot_train_is_refused(tmp_path, changes, problem):
     with pytest.raises(SystemExit, match=problem):
         train.Run(recipe(**changes), tmp_path, CPU)
-
-
-def test_asymmetric_filters_become_so(tmp_path, data):
-    wanted = recipe(variant="asymmetric")
-    run = train.Run(wanted, tmp_path, CPU)
-    run.update(*train.Pictures(data, 2).batch(wanted, 0))
-    run.update(*train.Pictures(data, 2).batch(wanted, 1))
-    taps = run.net.fuse().taps.weight
-    assert len(taps) == 25
-    assert not torch.allclose(taps, taps.flip(0))
 
 
 def test_growth_refuses_another_scale():

@@ -57,7 +57,7 @@ def use_compiled(network: nn.Module, threads: int) -> str:
     """
     problem = obstacle()
     if problem is not None:
-        return f"PyTorch ({problem[0]})"
+        return f"PyTorch ({problem.problem})"
     convolver = Convolver(threads)
     plain = [(n, m) for n, m in network.named_modules() if isinstance(m, nn.Conv2d)]
     fitting = [(name, module) for name, module in plain if _fits(module)]
@@ -97,7 +97,7 @@ class CompiledConvolution(nn.Module):
         if missing:
             weight = F.pad(weight, (0, 0, 0, 0, 0, 0, 0, missing))
             bias = F.pad(bias, (0, missing))
-        outputs: Tensor = _Convolution.apply(x, weight, bias, self._convolver)  # type: ignore[no-untyped-call]
+        outputs: Tensor = _Convolution.apply(x, weight, bias, self._convolver)  # type: ignore[no-untyped-call]  # not annotated
         return outputs[:, : self.out_channels]
 
 

@@ -54,12 +54,12 @@ class Gradients:
         for parameter in self._parameters:
             parameter.grad = None
         loss = self._loss_of(*batch)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         return loss.detach()
 
     def _record(self, *batch: Tensor) -> None:
         self._batch = tuple(tensor.clone() for tensor in batch)
-        stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
             for _ in range(WARM_UP):

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from srcli.models.lapar.network import UNITS
+from srcli.models.lapar import UNITS
 
 PER_CHANNEL = (".weight_g", ".weight_v", ".bias")
 

@@ -65,7 +65,7 @@ class Stepper:
         self._warm: dict[int, int] = {}
         self._given: deque[torch.cuda.Event] = deque()
         on_gpu = device.type == "cuda"
-        self._stream = torch.cuda.Stream(device) if on_gpu else None  # type: ignore[no-untyped-call]
+        self._stream = torch.cuda.Stream(device) if on_gpu else None
         self._pool = torch.cuda.graph_pool_handle() if on_gpu and recorded else None
         self.wait()
 
@@ -155,7 +155,7 @@ class Stepper:
         for parameter in self._parameters.values():
             parameter.grad = None
         loss = self._objective(Draws(self._recipe.seed, self._count), kind)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         self._move(loss.detach())
 
     @torch.no_grad()
@@ -229,7 +229,7 @@ class Stepper:
         """The clock sets the rate, so the host must not run ahead of the device."""
         if self._stream is None:
             return
-        event = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        event = torch.cuda.Event()
         event.record(self._stream)
         self._given.append(event)
         if len(self._given) > AHEAD:

@@ -140,12 +140,12 @@ def merge(tokens: Tensor, axis: Axis) -> Tensor:
 
 
 def _cut(x: Tensor, axis: Axis, dim: int) -> Tensor:
-    result: Tensor = _Cut.apply(x, axis, dim)  # type: ignore[no-untyped-call]
+    result: Tensor = _Cut.apply(x, axis, dim)  # type: ignore[no-untyped-call]  # not annotated
     return result
 
 
 def _merged(x: Tensor, axis: Axis, dim: int) -> Tensor:
-    result: Tensor = _Merge.apply(x, axis, dim)  # type: ignore[no-untyped-call]
+    result: Tensor = _Merge.apply(x, axis, dim)  # type: ignore[no-untyped-call]  # not annotated
     return result
 
 

@@ -7,8 +7,6 @@ The run can be stopped at any time, by Ctrl-C or a polite kill, and goes on wher
 the same command is given again. `--out` receives `checkpoint.pt` (everything needed to go on),
 `weights.safetensors` (the moving average of the weights, under the published tensor names: what is
 shipped) and `log.csv`.
-(Those of a `--variant` other than `conditioned` have names of their own, and serve for comparison
-only.)
 
 Three things make an hour of CPU count. The published parameters are optimised through the fused
 network (see `Lapar.fused_weights`), which costs a third of the published one with LAPAR. Its
@@ -55,11 +53,11 @@ from .pictures import Pictures, batches, tensor, test_pairs
 from .recipe import Recipe
 from .soap import Soap
 from .teachers import load_lessons
-from .variants import VARIANTS, ConditionedLapar, FreeLapar
+from .variants import VARIANTS, ConditionedLapar
 
 log = logging.getLogger("train")
 
-Network = Lapar | Awsrn | ConditionedLapar | FreeLapar
+Network = Lapar | Awsrn | ConditionedLapar
 """What this recipe trains."""
 
 OPTIMISERS = ("soap", "adam")
@@ -301,9 +299,7 @@ def _variant(net: Lapar | Awsrn, recipe: Recipe) -> Network:
         return net
     if not isinstance(net, Lapar):
         raise SystemExit(f"--variant {recipe.variant}: only LAPAR models have it.")
-    if recipe.variant == "conditioned":
-        return ConditionedLapar(net)
-    return FreeLapar(net, recipe.variant)
+    return ConditionedLapar(net)
 
 
 def _published(recipe: Recipe) -> Lapar | Awsrn:

@@ -12,7 +12,7 @@ from srcli.backends.openvino import OpenVinoBackend
 from srcli.backends.ort import OnnxRuntimeBackend
 from srcli.backends.trt import TensorRtBackend
 from srcli.cuda import driver
-from srcli.errors import BackendError, DeclinedError, VerificationError
+from srcli.errors import BackendError, DeclinedError, Obstacle, VerificationError
 from srcli.spec import ModelSpec
 
 # Fastest first on a CPU, as measured: see `benchmarks/results`.
@@ -41,10 +41,10 @@ def get_backend(name: str, spec: ModelSpec | None = None, precision: Precision =
     Raises:
         BackendError: It does not exist, cannot be used on this machine, or not for this model.
     """
-    reasons: list[str] = []
-    for backend in _able(name, spec, precision, reasons):
+    obstacles: list[Obstacle] = []
+    for backend in _able(name, spec, precision, obstacles):
         return backend
-    raise _no_backend(name, reasons)
+    raise _no_backend(name, obstacles)
 
 
 def open_model(name: str, model: Model, options: SessionOptions) -> tuple[Backend, Session]:
@@ -58,9 +58,9 @@ def open_model(name: str, model: Model, options: SessionOptions) -> tuple[Backen
         VerificationError: The one backend that was asked for has a form that does not prove itself.
         WeightsError: The network gives values that are not finite.
     """
-    reasons: list[str] = []
+    obstacles: list[Obstacle] = []
     refused = False
-    for backend in _able(name, model.spec, options.precision, reasons):
+    for backend in _able(name, model.spec, options.precision, obstacles):
         try:
             if refused and isinstance(backend, TorchBackend):
                 model.note(f"{model.spec.name}: the published network is run, by PyTorch")
@@ -69,11 +69,11 @@ def open_model(name: str, model: Model, options: SessionOptions) -> tuple[Backen
         except (DeclinedError, VerificationError) as error:
             if name != "auto":
                 raise
-            reasons.append(str(error))  # names the backend itself
+            obstacles.append(Obstacle(error.problem, error.remedy))  # names the backend itself
             if unproven := _unproven(error):
                 refused = True
                 model.note(f"{backend.name} is left out: {unproven}")
-    raise _no_backend(name, reasons)
+    raise _no_backend(name, obstacles)
 
 
 def _unproven(error: Exception) -> str | None:
@@ -81,34 +81,36 @@ def _unproven(error: Exception) -> str | None:
     cause = error if isinstance(error, VerificationError) else error.__cause__
     if not isinstance(cause, VerificationError):
         return None
-    return str(cause).partition(" No file was written.")[0]
+    return f"{cause.problem}."
 
 
 def _able(
-    name: str, spec: ModelSpec | None, precision: Precision, reasons: list[str]
+    name: str, spec: ModelSpec | None, precision: Precision, obstacles: list[Obstacle]
 ) -> Iterator[Backend]:
-    """The backends of this name that can be used; `reasons` gets why others cannot."""
+    """The backends of this name that can be used; `obstacles` gets why others cannot."""
     if spec is not None and precision in ("fp16", "bf16") and spec.half_tolerance is None:
-        reasons.append(
-            f"{spec.name}: half precision ruins what this network computes. Leave out --precision."
-        )
+        problem = f"{spec.name}: half precision ruins what this network computes"
+        obstacles.append(Obstacle(problem, "Leave out --precision."))
         return
     for backend in by_preference():
         if name in ("auto", backend.name):
-            reason = backend.unavailable()
-            if reason is None and spec is not None:
-                reason = backend.declines(spec, precision)
-            if reason is None:
+            obstacle = backend.unavailable()
+            if obstacle is None and spec is not None:
+                obstacle = backend.declines(spec, precision)
+            if obstacle is None:
                 yield backend
             else:
-                reasons.append(f"{backend.name}: {reason}")
+                named = f"{backend.name}: {obstacle.problem}"
+                obstacles.append(Obstacle(named, obstacle.remedy))
 
 
-def _no_backend(name: str, reasons: list[str]) -> BackendError:
-    names = ", ".join(backend_names())
-    return BackendError(
-        "; ".join(reasons) or f"no backend is called {name!r}. Choose from {names}."
-    )
+def _no_backend(name: str, obstacles: list[Obstacle]) -> BackendError:
+    """Return the error that names every obstacle; its remedy is that of the last one."""
+    if not obstacles:
+        names = ", ".join(backend_names())
+        return BackendError(f"no backend is called {name!r}", f"Choose from {names}.")
+    *others, last = obstacles
+    return BackendError("; ".join([*map(str, others), last.problem]), last.remedy)
 
 
 def by_preference() -> tuple[Backend, ...]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from srcli.errors import BackendError
+from srcli.errors import BackendError, Obstacle
 from srcli.machine import usable_cores
 from srcli.spec import GraphPrecision
 
@@ -270,11 +270,11 @@ class Backend(Protocol):
 
     name: str
 
-    def unavailable(self) -> str | None:
+    def unavailable(self) -> Obstacle | None:
         """Why this backend cannot be used here, and the remedy; None if it can."""
         ...
 
-    def declines(self, spec: ModelSpec, precision: Precision) -> str | None:
+    def declines(self, spec: ModelSpec, precision: Precision) -> Obstacle | None:
         """Why this model cannot be run in this precision, as far as is known without opening it."""
         ...
 
@@ -290,7 +290,7 @@ class Backend(Protocol):
 class RunsEveryModel:
     """For backends that know nothing of models beforehand."""
 
-    def declines(self, spec: ModelSpec, precision: Precision) -> str | None:
+    def declines(self, spec: ModelSpec, precision: Precision) -> Obstacle | None:
         """See `Backend`."""
         return None
 
@@ -305,5 +305,5 @@ class StoppedError(Exception):
     """The run has ended; nobody waits for this picture."""
 
 
-class OutOfMemory(Exception):  # noqa: N818  a condition that the pipeline handles, not a failure
+class OutOfMemory(Exception):
     """A batch did not fit in memory. The pipeline halves the tile and goes on."""

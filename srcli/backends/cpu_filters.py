@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from srcli.errors import Obstacle
 from srcli.machine import usable_cores
 from srcli.spec import GraphPrecision
 
@@ -33,12 +34,12 @@ STRIP = 64  # rows; four more are read for each strip
 TAPS, PICTURE = "filter.taps", "filter.picture"
 
 
-def unavailable() -> str | None:
+def unavailable() -> Obstacle | None:
     """Why the compiled code cannot be used, and the remedy; None if it can."""
     try:
         importlib.import_module(COMPILED)
     except ImportError:
-        return f"srcli was installed without its compiled part. {REBUILD}"
+        return Obstacle("srcli was installed without its compiled part", REBUILD)
     return None
 
 

@@ -18,7 +18,7 @@ from srcli.backends.base import (
     closed,
 )
 from srcli.backends.fused_filters import use_compiled
-from srcli.errors import BackendError
+from srcli.errors import BackendError, Obstacle
 
 if TYPE_CHECKING:
     import torch
@@ -36,9 +36,9 @@ class TorchBackend(RunsEveryModel):
 
     name = "torch"
 
-    def unavailable(self) -> str | None:
+    def unavailable(self) -> Obstacle | None:
         if importlib.util.find_spec("torch") is None:
-            return "PyTorch is not installed. Run `pip install torch`."
+            return Obstacle("PyTorch is not installed", "Run `pip install torch`.")
         return None
 
     def open(self, model: Model, options: SessionOptions) -> TorchSession:
@@ -82,8 +82,8 @@ class TorchSession(BlindSession):
             self._run = CudaNetwork(network, dtype, tolerance=tolerance, record=options.cuda_graph)
         elif options.precision != "fp32":
             raise BackendError(
-                f"torch computes in fp32 on the CPU, not {options.precision}. "
-                "Leave out --precision, or choose --backend openvino."
+                f"torch computes in fp32 on the CPU, not {options.precision}",
+                "Leave out --precision, or choose --backend openvino.",
             )
         else:
             self._run = _OnProcessor(network)
@@ -155,8 +155,8 @@ class _OnProcessor:
     def __init__(self, network: nn.Module) -> None:
         import torch
 
-        # The stubs of `Module.to` do not know this argument.
-        self.plain: nn.Module = network.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        layout = torch.channels_last
+        self.plain: nn.Module = network.eval().to(memory_format=layout)  # type: ignore[call-overload]  # PyTorch's types lack this argument
         threads = torch.get_num_threads()
         self.facts: dict[str, Any] = {
             "device": "cpu",

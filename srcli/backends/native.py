@@ -36,7 +36,7 @@ from srcli.backends.base import (
 )
 from srcli.backends.cpu_filters import REBUILD
 from srcli.backends.native_stream import RowStream, bytes_needed, exact_margin
-from srcli.errors import BackendError, DeclinedError, VerificationError, first_line
+from srcli.errors import BackendError, DeclinedError, Obstacle, VerificationError, first_line
 from srcli.machine import usable_cores
 
 if TYPE_CHECKING:
@@ -73,32 +73,34 @@ PORTIONS = 24  # of a stage, at least, for all threads to have work till its end
 OUTPUT_SIDES = {1: (72, 72), 2: (72, 72), 3: (60, 84), 4: (48, 112)}
 
 
+OTHER_BACKEND = "Choose another --backend."
+
+
 class NativeBackend:
     """Runs LAPAR and AWSRN in code that was compiled when srcli was installed; needs neither torch
     nor ONNX Runtime once the weights are prepared."""
 
     name = "native"
 
-    def unavailable(self) -> str | None:
-        found = obstacle()
-        return found and ". ".join(found)
+    def unavailable(self) -> Obstacle | None:
+        return obstacle()
 
-    def declines(self, spec: ModelSpec, precision: Precision) -> str | None:
+    def declines(self, spec: ModelSpec, precision: Precision) -> Obstacle | None:
         if not spec.compiled:
-            return f"runs only LAPAR and AWSRN, not {spec.name}. Choose another --backend."
+            return Obstacle(f"runs only LAPAR and AWSRN, not {spec.name}", OTHER_BACKEND)
         if precision != "fp32":
-            return f"computes in fp32, not {precision}. Choose another --backend."
+            return Obstacle(f"computes in fp32, not {precision}", OTHER_BACKEND)
         return None
 
     def open(self, model: Model, options: SessionOptions) -> Session:
         try:
             weights = model.native_weights()
         except VerificationError as error:
-            raise DeclinedError(f"native: {error}") from error
+            raise DeclinedError(f"native: {error.problem}", error.remedy) from error
         if weights is None:
             raise DeclinedError(
-                "native: these weights have filters that are not symmetric. "
-                "Choose another --backend."
+                "native: these weights have filters that are not symmetric",
+                "Choose another --backend.",
             )
         return NativeSession(weights, options, model.geometry)
 
@@ -163,17 +165,19 @@ class NativeSession(StreamingSession):
             network.close()
 
 
-def obstacle() -> tuple[str, str] | None:
+def obstacle() -> Obstacle | None:
     """Why the compiled network is not to be used here, and the remedy; None if it is."""
     try:
         compiled = importlib.import_module(COMPILED)
     except ImportError:
-        return "srcli was installed without its compiled network", REBUILD
+        return Obstacle("srcli was installed without its compiled network", REBUILD)
     if compiled.layout != LAYOUT:
-        return "the compiled network is of another version of srcli", "Install srcli again."
+        return Obstacle(
+            "the compiled network is of another version of srcli", "Install srcli again."
+        )
     if vectors() < LEAST_BITS:
         reason = f"this build has no vectors of {LEAST_BITS} bits for this processor"
-        return reason, "Choose --backend ort."
+        return Obstacle(reason, "Choose --backend ort.")
     return None
 
 
@@ -640,8 +644,8 @@ def read_weights(path: Path) -> tuple[dict[str, Array], int, list[list[float]]]:
         return weights, int(facts["scale"]), facts["skips"]
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
         raise BackendError(
-            f"{path}: the prepared weights are damaged ({first_line(error)}). "
-            "Delete the file and try again; it will be made anew."
+            f"{path}: the prepared weights are damaged ({first_line(error)})",
+            "Delete the file and try again; it will be made anew.",
         ) from error
 
 

@@ -31,7 +31,7 @@ from srcli.backends.base import (
 from srcli.backends.cpu_filters import BY_PARTS, TAPS, CpuFilters, shortest_graph
 from srcli.backends.openvino_graph import gather_pixels, last_channels
 from srcli.backends.ort import OnnxRuntimeSession
-from srcli.errors import BackendError, DeclinedError, first_line
+from srcli.errors import BackendError, DeclinedError, Obstacle, first_line
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -50,16 +50,16 @@ class OpenVinoBackend:
 
     name = "openvino"
 
-    def unavailable(self) -> str | None:
+    def unavailable(self) -> Obstacle | None:
         if importlib.util.find_spec("openvino") is None:
-            return "OpenVINO is not installed. Run `pip install srcli[openvino]`."
+            return Obstacle("OpenVINO is not installed", "Run `pip install srcli[openvino]`.")
         return None
 
-    def declines(self, spec: ModelSpec, precision: Precision) -> str | None:
+    def declines(self, spec: ModelSpec, precision: Precision) -> Obstacle | None:
         """See `Backend`."""
         if precision not in _CAPABILITIES or _CAPABILITIES[precision] in _capabilities():
             return None
-        return f"this processor does not compute in {precision}. Leave out --precision."
+        return Obstacle(f"this processor does not compute in {precision}", "Leave out --precision.")
 
     def open(self, model: Model, options: SessionOptions) -> OpenVinoSession:
         graph = shortest_graph(model, "int8" if options.precision == "int8" else "fp32")
@@ -108,12 +108,12 @@ class OpenVinoSession(Session):
             self._model: Any = self._core.read_model(str(graph))
         except RuntimeError as error:
             raise BackendError(
-                f"{graph}: OpenVINO cannot load this graph ({first_line(error)}). "
-                "Delete the file and try again, or choose another --backend."
+                f"{graph}: OpenVINO cannot load this graph ({first_line(error)})",
+                "Delete the file and try again, or choose another --backend.",
             ) from error
         if any(side.is_static for side in list(self._model.input(0).partial_shape)[2:]):
             raise DeclinedError(
-                f"openvino: {graph.name} takes pictures of one size only. Choose --backend ort."
+                f"openvino: {graph.name} takes pictures of one size only", "Choose --backend ort."
             )
         gather_pixels(self._model)
         self._filters: CpuFilters | None = None
@@ -152,7 +152,7 @@ class OpenVinoSession(Session):
                 self._forget()
                 raise OutOfMemory(first_line(error)) from error
             raise BackendError(
-                f"OpenVINO cannot run this model ({first_line(error)}). Choose another --backend."
+                f"OpenVINO cannot run this model ({first_line(error)})", "Choose another --backend."
             ) from error
 
     def close(self) -> None:

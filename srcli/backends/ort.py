@@ -22,7 +22,7 @@ from srcli.backends.base import (
 )
 from srcli.backends.cpu_filters import BY_PARTS, PICTURE, TAPS, CpuFilters, shortest_graph
 from srcli.cuda import driver
-from srcli.errors import BackendError, first_line
+from srcli.errors import BackendError, Obstacle, first_line
 from srcli.machine import usable_cores
 
 if TYPE_CHECKING:
@@ -39,9 +39,9 @@ class OnnxRuntimeBackend(RunsEveryModel):
 
     name = "ort"
 
-    def unavailable(self) -> str | None:
+    def unavailable(self) -> Obstacle | None:
         if importlib.util.find_spec("onnxruntime") is None:
-            return "ONNX Runtime is not installed. Run `pip install onnxruntime`."
+            return Obstacle("ONNX Runtime is not installed", "Run `pip install onnxruntime`.")
         return None
 
     def open(self, model: Model, options: SessionOptions) -> OnnxRuntimeSession:
@@ -49,10 +49,10 @@ class OnnxRuntimeBackend(RunsEveryModel):
         if options.precision == "bf16" or (options.precision == "fp16" and not cuda):
             where = "on CUDA in fp32 or fp16" if cuda else "in fp32 on the CPU"
             raise BackendError(
-                f"ort computes {where}, not {options.precision}. Choose another --precision."
+                f"ort computes {where}, not {options.precision}", "Choose another --precision."
             )
         if options.precision == "int8" and cuda:
-            raise BackendError("int8 is for CPUs. Choose --precision fp16.")
+            raise BackendError("int8 is for CPUs", "Choose --precision fp16.")
         make = model.graph if cuda else partial(shortest_graph, model)
         session = OnnxRuntimeSession(make(options.precision), options, cuda=cuda)
         if model.spec.dense and not cuda:
@@ -95,14 +95,14 @@ class OnnxRuntimeSession(Session):
             self._session: Any = ort.InferenceSession(content, settings, providers=_providers(cuda))
         except Exception as error:  # ONNX Runtime's own exceptions share no base class
             raise BackendError(
-                f"ONNX Runtime cannot load this graph ({first_line(error)}). "
-                "Choose another --backend."
+                f"ONNX Runtime cannot load this graph ({first_line(error)})",
+                "Choose another --backend.",
             ) from error
         self._provider: str = self._session.get_providers()[0]
         if cuda and self._provider != _CUDA:
             raise BackendError(
-                "ONNX Runtime finds the GPU but cannot use it. Run `srcli doctor` to see what is "
-                "missing, or use --backend torch."
+                "ONNX Runtime finds the GPU but cannot use it",
+                "Run `srcli doctor` to see what is missing, or use --backend torch.",
             )
         self._under_way: list[Any] = []
         self._input: str = self._session.get_inputs()[0].name

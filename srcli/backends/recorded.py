@@ -182,7 +182,7 @@ class CudaNetwork:
         """Record the run of a form on a batch in float32, conversions included."""
         torch.backends.cudnn.benchmark = True
         # Not on the default stream, which cannot be recorded.
-        aside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        aside = torch.cuda.Stream()
         aside.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(aside):
             for _ in range(WARM_UP):
@@ -281,7 +281,7 @@ class CudaNetwork:
 def _placed(network: nn.Module, device: torch.device, dtype: torch.dtype) -> nn.Module:
     placed = network.eval().to(device, dtype)
     # The stubs of `Module.to` do not know this argument.
-    return placed.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+    return placed.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]  # see above
 
 
 def _pinned(batch: Batch) -> Tensor:
@@ -291,8 +291,8 @@ def _pinned(batch: Batch) -> Tensor:
 
 
 def _elapsed(run: Callable[[], object]) -> float:
-    start = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
-    end = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+    start = torch.cuda.Event(enable_timing=True)
+    end = torch.cuda.Event(enable_timing=True)
     start.record()
     run()
     end.record()

@@ -20,14 +20,14 @@ def for_tensors(threads: int) -> Callable[[Tensor, Tensor, int], Tensor]:
     Raises:
         BackendError: It was not built.
     """
-    problem = unavailable()
-    if problem:
-        raise BackendError(problem)
+    obstacle = unavailable()
+    if obstacle is not None:
+        raise BackendError(obstacle.problem, obstacle.remedy)
     filters = CpuFilters(threads)
 
     def apply_filters(picture: Tensor, taps: Tensor, count: int) -> Tensor:
         whole = (picture.float(), taps.float())
-        filtered: Tensor = _Filtering.apply(*whole, filters)  # type: ignore[no-untyped-call]
+        filtered: Tensor = _Filtering.apply(*whole, filters)  # type: ignore[no-untyped-call]  # not annotated
         return filtered
 
     return apply_filters

@@ -26,8 +26,9 @@ from srcli.backends.trt_engine import (
     load_tensorrt,
     open_runtime,
     read_engine,
+    times,
 )
-from srcli.errors import BackendError
+from srcli.errors import BackendError, Obstacle
 
 if TYPE_CHECKING:
     import tensorrt
@@ -42,19 +43,21 @@ class TensorRtBackend(RunsEveryModel):
 
     name = "trt"
 
-    def unavailable(self) -> str | None:
+    def unavailable(self) -> Obstacle | None:
         try:
             load_tensorrt()
         except BackendError as error:
-            return str(error)
+            return Obstacle(error.problem, error.remedy)
         if current_gpu() is None:
-            return "TensorRT needs an NVIDIA GPU that PyTorch can use. Use another --backend."
+            return Obstacle(
+                "TensorRT needs an NVIDIA GPU that PyTorch can use", "Use another --backend."
+            )
         return None
 
     def open(self, model: Model, options: SessionOptions) -> TensorRtSession:
         reason = self.unavailable()
         if reason:
-            raise BackendError(reason)
+            raise BackendError(reason.problem, reason.remedy)
         if options.precision == "bf16" or options.precision == "int8":
             raise BackendError(
                 f"trt computes in fp32 or fp16, not {options.precision}. Choose one of them."
@@ -98,7 +101,7 @@ class TensorRtSession(Session):
         reason = self.info.stale(self._trt, current_gpu())
         if reason:
             raise BackendError(f"{path}: {reason}. Build it anew with `srcli export --trt`.")
-        torch.cuda.init()  # type: ignore[no-untyped-call]
+        torch.cuda.init()
         self._runtime, self._messages = open_runtime(
             self._trt, host_code=bool(self.info.options.get("version_compatible"))
         )
@@ -108,7 +111,7 @@ class TensorRtSession(Session):
         self._engine = engine
         self._compiled: Any = None  # kernels that TensorRT-RTX has compiled, for all contexts
         # TensorRT adds synchronisation on the default stream, and that one cannot be captured.
-        self._stream: Any = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        self._stream: Any = torch.cuda.Stream()
         self.cuda_stream = self._stream  # who measures must wait for it
         self._input, self._output = self._tensor_names()
         self._least, self._most = self._limits()
@@ -182,7 +185,7 @@ class TensorRtSession(Session):
             and not context.infer_shapes()
         )
         if not accepted:
-            raise self._refusal(f"cannot run a batch of {_times(shape)}")
+            raise self._refusal(f"cannot run a batch of {times(shape)}")
         size = max(1, context.update_device_memory_size_for_shapes())
         ready = _Prepared(
             context=context,
@@ -247,8 +250,8 @@ class TensorRtSession(Session):
         )
         if not fits:
             raise BackendError(
-                f"a batch of {_times(shape)} is outside the engine's profile, {_times(low)} to "
-                f"{_times(high)}. Choose another --tile, or build an engine with another profile."
+                f"a batch of {times(shape)} is outside the engine's profile, {times(low)} to "
+                f"{times(high)}. Choose another --tile, or build an engine with another profile."
             )
 
     def _tensor_names(self) -> tuple[str, str]:
@@ -294,7 +297,3 @@ def _set_scratch(context: tensorrt.IExecutionContext, scratch: torch.Tensor) -> 
         context.set_device_memory(scratch.data_ptr(), scratch.numel())
     else:  # TensorRT 10.0
         context.device_memory = scratch.data_ptr()
-
-
-def _times(shape: Shape) -> str:
-    return "x".join(str(side) for side in shape)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, cast
@@ -72,7 +72,12 @@ def load_tensorrt() -> TensorRt:
             continue
         return trt
     reason = "; ".join(broken) or "TensorRT is not installed"
-    raise BackendError(f'{reason}. Run `pip install "tensorrt>=10"`, on a machine with a GPU.')
+    raise BackendError(f"{reason}", 'Run `pip install "tensorrt>=10"`, on a machine with a GPU.')
+
+
+def times(shape: Sequence[int]) -> str:
+    """Return a shape as people and TensorRT's tools write it: `1x3x360x640`."""
+    return "x".join(str(side) for side in shape)
 
 
 def flavour_of(trt: TensorRt) -> Flavour:
@@ -121,8 +126,8 @@ def open_runtime(trt: TensorRt, *, host_code: bool) -> tuple[tensorrt.Runtime, l
 def cannot_start(trt: TensorRt, messages: list[str]) -> BackendError:
     """For a builder or runtime that cannot be had; the messages are the logger's."""
     return BackendError(
-        f"TensorRT {trt.__version__} cannot start ({last(messages)}). "
-        "It needs an NVIDIA GPU and its driver."
+        f"TensorRT {trt.__version__} cannot start ({last(messages)})",
+        "It needs an NVIDIA GPU and its driver.",
     )
 
 
@@ -229,13 +234,13 @@ def read_engine(path: Path) -> tuple[bytes, EngineInfo]:
         engine = path.read_bytes()
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise BackendError(
-            f"{path}: the engine or its {sidecar_path(path).name} cannot be read ({error}). "
-            "Build it anew with `srcli export --trt`."
+            f"{path}: the engine or its {sidecar_path(path).name} cannot be read ({error})",
+            "Build it anew with `srcli export --trt`.",
         ) from error
     if hashlib.sha256(engine).hexdigest() != info.engine_sha256:
         raise BackendError(
-            f"{path}: the engine is not the one that {sidecar_path(path).name} describes. "
-            "Build it anew with `srcli export --trt`."
+            f"{path}: the engine is not the one that {sidecar_path(path).name} describes",
+            "Build it anew with `srcli export --trt`.",
         )
     return engine, info
 

@@ -66,7 +66,7 @@ def read_report(file: Path) -> dict[str, Any]:
     except OSError as error:
         raise InputError(f"{file}: cannot be read ({error.strerror}).") from error
     except (ValueError, KeyError, TypeError):
-        raise InputError(f"{file}: no benchmark. Write one with `srcli bench --json`.") from None
+        raise InputError(f"{file}: no benchmark", "Write one with `srcli bench --json`.") from None
     return {"rows": rows, "hardware": machine}
 
 
@@ -88,8 +88,8 @@ def compare(
             one, other = first["hardware"].get(name), second["hardware"].get(name)
             if one != other:
                 raise UsageError(
-                    f"measured on different hardware ({name}: {one} and {other}). "
-                    "Give --anyway to compare all the same."
+                    f"measured on different hardware ({name}: {one} and {other})",
+                    "Give --anyway to compare all the same.",
                 )
     earlier: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
     for row in first["rows"]:
@@ -106,7 +106,7 @@ def compare(
             _check_manner(before, row)
         changes.append(_change(before, row))
     if not changes:
-        raise UsageError("the two benchmarks have no row in common. Measure the same models.")
+        raise UsageError("the two benchmarks have no row in common", "Measure the same models.")
     return changes
 
 
@@ -118,8 +118,9 @@ def _check_manner(before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
     ):
         if one != other:
             raise UsageError(
-                f"{_label(after)}: one was measured with --{name} {one}, the other with "
-                f"--{name} {other}. Measure both alike, or give --anyway."
+                f"{_label(after)}: one was measured with --{name} {one}, the other with --{name} "
+                f"{other}",
+                "Measure both alike, or give --anyway.",
             )
 
 

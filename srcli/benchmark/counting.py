@@ -48,9 +48,9 @@ class Work:
     """Most bytes in float32 that intermediate results, input and output hold at once."""
 
 
-class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class _Counter(TorchDispatchMode):
     def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()  # type: ignore[no-untyped-call]  # not annotated
         self.multiply_adds = self.elementwise = self.moved = self.layers = self.peak = 0
         self._sources: dict[int, frozenset[int]] = {}  # layers that a tensor in memory stems from
         self._unread: list[int] = []  # bytes of each layer's output until another layer reads it
@@ -97,21 +97,21 @@ class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return frozenset((len(self._unread) - 1,))
 
     def _stems(self, tensor: Tensor) -> frozenset[int]:
-        storage = StorageWeakRef(tensor.untyped_storage())  # type: ignore[no-untyped-call]
+        storage = StorageWeakRef(tensor.untyped_storage())
         return self._sources.get(storage.cdata, frozenset())
 
     def _note(self, results: Sequence[Tensor], stems: frozenset[int]) -> None:
         for result in results:
-            storage = StorageWeakRef(result.untyped_storage())  # type: ignore[no-untyped-call]
+            storage = StorageWeakRef(result.untyped_storage())
             self._sources[storage.cdata] = stems
 
     def _hold(self, results: Sequence[Tensor]) -> None:
         """Note which memory is in use after an operation."""
         for result in results:
             storage = result.untyped_storage()
-            reference = StorageWeakRef(storage)  # type: ignore[no-untyped-call]
+            reference = StorageWeakRef(storage)
             self._alive[reference.cdata], self._sizes[reference.cdata] = reference, storage.nbytes()
-        gone = [key for key, ref in self._alive.items() if ref.expired()]  # type: ignore[no-untyped-call]
+        gone = [key for key, ref in self._alive.items() if ref.expired()]
         for key in gone:
             del self._alive[key], self._sizes[key]
             self._sources.pop(key, None)

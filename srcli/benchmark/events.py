@@ -25,7 +25,7 @@ def between_events(step: Step, runs: int = 1) -> float:
     import torch
 
     first, last = _event(), _event()
-    torch.cuda._sleep(SPIN)  # type: ignore[no-untyped-call]
+    torch.cuda._sleep(SPIN)
     first.record()
     for _ in range(runs):
         step()
@@ -37,4 +37,4 @@ def between_events(step: Step, runs: int = 1) -> float:
 def _event() -> Any:
     import torch
 
-    return torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+    return torch.cuda.Event(enable_timing=True)

@@ -31,9 +31,9 @@ def check_target(file: Path) -> None:
         MissingPartError: The plotting library is not installed.
     """
     if file.suffix.lower() not in FORMATS:
-        raise UsageError(f"{file}: a plot is written as {', '.join(FORMATS)}. Rename it.")
+        raise UsageError(f"{file}: a plot is written as {', '.join(FORMATS)}", "Rename it.")
     if importlib.util.find_spec("matplotlib") is None:
-        raise MissingPartError("plots need matplotlib. Run `pip install srcli[plot]`.")
+        raise MissingPartError("plots need matplotlib", "Run `pip install srcli[plot]`.")
 
 
 def plot(results: Sequence[Result], file: Path, *, replace: bool = False) -> str:

@@ -170,18 +170,6 @@ class Result:
         }
 
 
-def parse_size(text: str) -> tuple[int, int]:
-    """`1280x720` as width and height.
-
-    Raises:
-        UsageError: It is no size.
-    """
-    parts = text.lower().split("x")
-    if len(parts) != 2 or not all(part.isdecimal() and int(part) > 0 for part in parts):
-        raise UsageError(f"{text!r} is no size. Write WIDTHxHEIGHT, for example 1280x720.")
-    return int(parts[0]), int(parts[1])
-
-
 def input_size(output: tuple[int, int], scale: int) -> tuple[int, int]:
     """Width and height of the input that gives this output.
 
@@ -191,7 +179,7 @@ def input_size(output: tuple[int, int], scale: int) -> tuple[int, int]:
     if any(side % scale for side in output):
         near = "x".join(str(max(1, round(side / scale)) * scale) for side in output)
         raise UsageError(
-            f"an output of {output[0]}x{output[1]} cannot come from a scale of {scale}. "
-            f"The nearest that can is --size {near}."
+            f"an output of {output[0]}x{output[1]} cannot come from a scale of {scale}",
+            f"The nearest that can is --size {near}.",
         )
     return output[0] // scale, output[1] // scale

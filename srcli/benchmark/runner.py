@@ -45,7 +45,7 @@ class Measurement:
     ceilings: dict[str, float]
 
 
-class WorkerFailed(Exception):  # noqa: N818  told to the user as a row that failed
+class WorkerFailed(Exception):
     """What a worker said, or that it died."""
 
 
@@ -145,7 +145,7 @@ def _foresee(
 def _alike(first: Row, second: Row) -> bool:
     """Whether two rows differ in nothing but size and batch."""
     size = {"height": 0, "width": 0, "batch": 0}
-    return replace(first, **size) == replace(second, **size)  # type: ignore[arg-type]
+    return replace(first, **size) == replace(second, **size)  # type: ignore[arg-type]  # all three are int
 
 
 def _truths(rows: Sequence[Row], reference: Worker, folder: Path, tell: Tell) -> Truths:

@@ -109,7 +109,7 @@ def attribute(
     from srcli.loading import load
 
     if output.suffix.lower() != ".png":
-        raise UsageError(f"{output}: must end in .png. Rename it.")
+        raise UsageError(f"{output}: must end in .png", "Rename it.")
     options.check_free(output, overwrite)
     loaded = load(model, scale, weights=weights, note=console.note)
     picture = _picture(image)

@@ -12,7 +12,7 @@ import click
 
 from srcli.commands import options
 from srcli.commands.sections import SectionedGroup, section
-from srcli.errors import UsageError
+from srcli.errors import FAILED, UsageError
 from srcli.registry import DEFAULT_SCALE, check_scale, get_model
 
 if TYPE_CHECKING:
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from srcli.benchmark.rows import Result, Row
     from srcli.spec import Geometry, ModelSpec, Scale
 
-FAILED = 1
 EIGHT_BITS = (("fused", "openvino"), ("fused", "ort"))  # what computes in them
 # Backends that are measured in a precision unless it was asked for.
 _USUAL = {"fp16": (["torch"], ["trt"]), "bf16": (["torch"],)}
@@ -351,8 +350,9 @@ def _rows(
     no_cuda_graph: bool,
     cold: bool,
 ) -> Iterator[Row]:
-    from srcli.benchmark.rows import Row, parse_size
+    from srcli.benchmark.rows import Row
     from srcli.benchmark.rows import input_size as smaller
+    from srcli.sizes import parse_size
 
     if size and input_size:
         raise UsageError("choose one of --size and --input-size.")

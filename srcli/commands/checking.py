@@ -7,14 +7,14 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from srcli import console
-from srcli.commands.outcome import FAILED
-from srcli.errors import InputError, SrcliError
+from srcli.errors import FAILED, InputError, SrcliError
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
     from srcli.commands.request import Request
+    from srcli.foreign import ForeignModel
     from srcli.jobs import Job
     from srcli.loading import LoadedModel
     from srcli.spec import Scale
@@ -23,7 +23,9 @@ AGAINST_WHOLE, TOO_LARGE = "against the whole", "too large"
 LARGEST = 512  # pixels of a side that is checked; the middle of larger pictures
 
 
-def check_jobs(jobs: Sequence[Job], request: Request, load: Callable[[Scale], LoadedModel]) -> int:
+def check_jobs(
+    jobs: Sequence[Job], request: Request, load: Callable[[Scale], LoadedModel | ForeignModel]
+) -> int:
     """Compare tiled with untiled results, and backends with each other, on each input."""
     rows, failed = [], False
     for job in jobs:
@@ -48,7 +50,7 @@ def check_jobs(jobs: Sequence[Job], request: Request, load: Callable[[Scale], Lo
     return FAILED if failed else 0
 
 
-def _verdict(what: str, difference: float, model: LoadedModel) -> str:
+def _verdict(what: str, difference: float, model: LoadedModel | ForeignModel) -> str:
     if difference <= model.spec.tolerance:
         return "ok"
     # A network that looks at the whole picture is expected to give something else in tiles.
@@ -57,7 +59,7 @@ def _verdict(what: str, difference: float, model: LoadedModel) -> str:
 
 
 def _differences(
-    batch: NDArray[np.float32], request: Request, model: LoadedModel
+    batch: NDArray[np.float32], request: Request, model: LoadedModel | ForeignModel
 ) -> Iterator[tuple[str, float]]:
     import numpy as np
 

@@ -77,7 +77,7 @@ def filters(
     options.check_free(output, overwrite)
     loaded = load(model, scale, weights=weights, note=console.note)
     if loaded.spec.distinct_taps is None:
-        raise UsageError(f"{loaded.spec.name} assembles no filters. Choose a LAPAR with -m.")
+        raise UsageError(f"{loaded.spec.name} assembles no filters", "Choose a LAPAR with -m.")
     if image is None or at is None:
         published: Any = loaded.published()
         taps, columns = published.decom_conv.weight.numpy()[:, 0], COLUMNS

@@ -27,14 +27,16 @@ def check_kernel_file(file: Path, spec: ModelSpec, jobs: Sequence[Job], *, overw
         OutputExistsError: One of the two files is there already.
     """
     if not spec.blind:
-        raise UsageError(f"{spec.name} estimates no blur. Choose -m dcls-iso or -m dcls-aniso.")
+        raise UsageError(f"{spec.name} estimates no blur", "Choose -m dcls-iso or -m dcls-aniso.")
     if len(jobs) != 1:
-        raise UsageError("--save-kernel names one file. Give one input.")
+        raise UsageError("--save-kernel names one file", "Give one input.")
     if file.suffix.lower() != ".png":
-        raise UsageError(f"{file}: the kernel is written as PNG. Choose a name that ends in .png.")
+        raise UsageError(
+            f"{file}: the kernel is written as PNG", "Choose a name that ends in .png."
+        )
     for target in (file, file.with_suffix(".npy")):
         if target.resolve() in (jobs[0].target.resolve(), jobs[0].source.resolve()):
-            raise UsageError(f"{target}: is the picture itself. Choose another name.")
+            raise UsageError(f"{target}: is the picture itself", "Choose another name.")
         options.check_free(target, overwrite, "another --save-kernel")
 
 

@@ -50,7 +50,7 @@ def models(name: str | None, every: bool, measures: bool, as_json: bool) -> None
 
     if name and ("." in name or "/" in name):
         if every or measures:
-            raise UsageError("--all and --measure are for models, not for files. Leave them out.")
+            raise UsageError("--all and --measure are for models, not for files", "Leave them out.")
         _file(Path(name), as_json)
         return
     specs = [get_model(name)] if name else list(MODELS)
@@ -93,8 +93,8 @@ def _measure(specs: Sequence[ModelSpec]) -> None:
     here = [weights for entry in entries for weights in entry.weights.values()]
     if not here:
         raise UsageError(
-            f"there are no weights for {specs[0].name} here, so nothing can be measured. "
-            "`srcli models` shows how to get them."
+            f"there are no weights for {specs[0].name} here, so nothing can be measured",
+            "`srcli models` shows how to get them.",
         )
     with console.progress() as bar:
         for done, weights in enumerate(here):

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from srcli import console
-from srcli.errors import OutputExistsError
+from srcli.errors import OutputExistsError, UsageError
 from srcli.registry import DEFAULT_MODEL, MODELS, model_names
 from srcli.spec import INPUT_KINDS
 
+if TYPE_CHECKING:
+    from fractions import Fraction
+
 Command = TypeVar("Command", bound=Callable[..., Any])
-Decorator = Callable[[Command], Command]
 
 
 def apply(*options: Callable[[Any], Any]) -> Callable[[Command], Command]:
@@ -51,6 +54,31 @@ class PathName(click.Path):
         return super().convert(value, param, ctx)
 
 
+def size(text: str) -> tuple[int, int]:
+    """Read the value of an option, `1280x720`, as width and height."""
+    from srcli.sizes import parse_size
+
+    with _values():
+        return parse_size(text)
+
+
+def factor(text: str) -> Fraction:
+    """Read the value of an option, a factor of enlargement."""
+    from srcli.sizes import parse_factor
+
+    with _values():
+        return parse_factor(text)
+
+
+@contextmanager
+def _values() -> Iterator[None]:
+    """Turn our own error about a value into click's, which names the option."""
+    try:
+        yield
+    except UsageError as error:
+        raise click.BadParameter(str(error)) from None
+
+
 FILE = PathName(path_type=Path, dir_okay=False)
 PLACE = PathName(path_type=Path)
 """A file or a folder."""
@@ -63,7 +91,7 @@ def check_free(output: Path, overwrite: bool, other: str = "-o") -> None:
     """
     if os.path.lexists(output) and not overwrite:
         raise OutputExistsError(
-            f"{output}: exists already. Give {other}, or --overwrite to replace it."
+            f"{output}: exists already", f"Give {other}, or --overwrite to replace it."
         )
 
 

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from srcli import console
+from srcli.errors import FAILED
 from srcli.spec import number
 
 if TYPE_CHECKING:
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from srcli.finding import LeftOut
     from srcli.jobs import Job, Plan
 
-FAILED = 1  # exit code: some inputs failed
 MOST_ALIKE = 3  # notes that say the same of different files; more are counted
 LONGEST_COMMAND = 2000  # letters
 

@@ -17,6 +17,7 @@ from srcli import console
 from srcli.commands import options
 from srcli.commands.sections import section
 from srcli.errors import UsageError
+from srcli.images.formats import FORMATS, MAX_PIXELS
 from srcli.registry import DEFAULT_MODEL, get_model
 from srcli.spec import InputKind, ModelSpec
 
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from srcli.images import SaveOptions
     from srcli.opening import RunOptions
 
-FORMATS = ("png", "jpeg", "webp", "tiff", "avif", "bmp")
 ALSO = {"jpg": "jpeg", "jpe": "jpeg", "tif": "tiff", "auto": None}
 More = ParamSpec("More")
 NETWORK_FILES = (".onnx", ".pth", ".pt", ".ckpt", ".safetensors")
@@ -250,7 +250,7 @@ _options = options.apply(
         click.option(
             "--max-pixels",
             type=click.IntRange(min=1),
-            default=500_000_000,
+            default=MAX_PIXELS,
             show_default=True,
             metavar="N",
             help="Refuse larger inputs.",

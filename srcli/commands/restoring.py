@@ -17,6 +17,7 @@ from srcli.spec import Scale, Task
 if TYPE_CHECKING:
     from srcli.backends.base import Batch
     from srcli.batch import Outcome
+    from srcli.foreign import ForeignModel
     from srcli.jobs import Job, Plan
     from srcli.loading import LoadedModel
     from srcli.pipeline import Restorer
@@ -145,15 +146,15 @@ class _Runner:
         self._open: dict[Scale, Restorer] = {}
         self._stack = ExitStack()
 
-    def load(self, scale: Scale) -> LoadedModel:
+    def load(self, scale: Scale) -> LoadedModel | ForeignModel:
         from srcli.loading import load
 
         request = self.request
-        model: LoadedModel
+        model: LoadedModel | ForeignModel
         if request.model_file is not None:
             model = foreign(request.model_file)
         else:
-            model = load(
+            model = own = load(
                 request.model,
                 scale,
                 task=self.task,
@@ -162,8 +163,8 @@ class _Runner:
                 note=console.note,
                 prune_below=request.prune_below,
             )
-        for line in model.removed() if model.prune_below is not None else ():
-            console.note(line)
+            for line in own.removed() if own.prune_below is not None else ():
+                console.note(line)
         self.facts["weights_sha256"][f"x{float(scale):g}"] = model.weights.sha256
         return model
 

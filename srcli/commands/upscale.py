@@ -16,22 +16,6 @@ if TYPE_CHECKING:
     from fractions import Fraction
 
 
-def _factor(text: str) -> Fraction:
-    from fractions import Fraction
-
-    try:
-        return Fraction(text)
-    except (ValueError, ZeroDivisionError):
-        raise click.BadParameter(f"{text!r} is no number. Write 4 or 2.5.") from None
-
-
-def _box(text: str) -> tuple[int, int]:
-    width, _, height = text.lower().partition("x")
-    if not (width.isdigit() and height.isdigit() and int(width) and int(height)):
-        raise click.BadParameter(f"{text!r} is no size. Write 1920x1080.")
-    return int(width), int(height)
-
-
 @click.command(cls=SectionedCommand)
 @section(
     "Size",
@@ -39,7 +23,7 @@ def _box(text: str) -> tuple[int, int]:
         "-s",
         "--scale",
         "--outscale",
-        type=_factor,
+        type=options.factor,
         metavar="FACTOR",
         help="Enlargement, any number: passes of the network, then one resampling.  [default: 4]",
     ),
@@ -55,7 +39,7 @@ def _box(text: str) -> tuple[int, int]:
         metavar="PIXELS",
         help="Height of the output, in pixels.",
     ),
-    click.option("--fit", type=_box, metavar="WxH", help="As large as fits into a box."),
+    click.option("--fit", type=options.size, metavar="WxH", help="As large as fits into a box."),
 )
 @restoring_options
 @section("Model", options.input_kind, options.prune_branches, options.save_kernel)

@@ -85,7 +85,7 @@ def convert(
 
     target = output or file.with_suffix(".safetensors")
     if target.suffix.lower() != ".safetensors":
-        raise UsageError(f"{target}: must end in .safetensors. Rename it.")
+        raise UsageError(f"{target}: must end in .safetensors", "Rename it.")
     options.check_free(target, overwrite)
     name = get_model(model).name if model else None
     found = write(file, target, model=name, scale=scale, replace=overwrite)
@@ -205,7 +205,7 @@ def _ask_leave(yes: bool) -> None:
     if yes:
         return
     if not sys.stdin.isatty():
-        raise UsageError("nobody is here to be asked. Read the licence above and give --yes.")
+        raise UsageError("nobody is here to be asked", "Read the licence above and give --yes.")
     if not click.confirm("Download it?", err=True):
         console.note("nothing was downloaded")
         raise click.exceptions.Exit(DECLINED)

@@ -21,7 +21,7 @@ def tensorrt() -> Iterator[Finding]:
     serious: Status = "problem" if present and driver().devices else "note"
     try:
         trt = load_tensorrt()
-        label = f"{trt.__name__.removesuffix('_bindings')} {trt.__version__}"  # type: ignore[attr-defined]
+        label = f"{trt.__name__.removesuffix('_bindings')} {trt.__version__}"  # type: ignore[attr-defined]  # a module
         if driver().devices:
             open_runtime(trt, host_code=False)
     except BackendError as error:
@@ -53,11 +53,14 @@ def compiled_part() -> Iterator[Finding]:
         ),
         (cpu_filters.unavailable(), "its filters: LAPAR is slower with ort, openvino and torch"),
     )
-    for problem, consequence in parts:
-        if problem is not None:
-            reason, _, remedy = problem.partition(". ")
-            found = f"{consequence} ({reason})"
-            yield Finding(subject="compiled part", status="note", found=found, remedy=remedy)
+    for obstacle, consequence in parts:
+        if obstacle is not None:
+            yield Finding(
+                subject="compiled part",
+                status="note",
+                found=f"{consequence} ({obstacle.problem})",
+                remedy=obstacle.remedy,
+            )
             return
     found = f"LAPAR and AWSRN for processors, in vectors of {vectors()} bits"
     yield Finding(subject="compiled part", status="ok", found=found)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from srcli.errors import first_line
+from srcli.errors import SrcliError, first_line
 
 Status = Literal["ok", "note", "problem"]
 
@@ -40,12 +40,9 @@ def guarded(check: Check) -> Iterator[Finding]:
         yield Finding(subject=check.__name__, status="problem", found=found, remedy=REINSTALL)
 
 
-def told(subject: str, status: Status, error: Exception) -> Finding:
-    """A finding from an error of our own, whose message ends with what to do."""
-    found, _, remedy = str(error).rpartition(". ")
-    if not found:
-        found, _, remedy = str(error).rpartition("; ")
-    return Finding(subject=subject, status=status, found=found, remedy=remedy)
+def told(subject: str, status: Status, error: SrcliError) -> Finding:
+    """A finding from an error of our own."""
+    return Finding(subject=subject, status=status, found=error.problem, remedy=error.remedy)
 
 
 def count(number: int, what: str) -> str:

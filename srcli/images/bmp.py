@@ -70,13 +70,13 @@ def decode(
         if str(error).startswith("Unsupported BMP"):
             kind = str(error).removeprefix("Unsupported BMP ")
             raise InputError(
-                f"{name}: a BMP file of a rare kind ({kind}), which is not read here; "
-                "save it as an ordinary BMP (24 bits per pixel) or as PNG"
+                f"{name}: a BMP file of a rare kind ({kind}), which is not read here",
+                "save it as an ordinary BMP (24 bits per pixel) or as PNG",
             ) from error
         remedy = "get a whole copy of it"
         if _is_packed(file):  # runs may leave pixels out, on purpose
             remedy += ", or, if it is whole, save it as an ordinary BMP (24 bits per pixel)"
-        raise InputError(f"{name}: damaged or incomplete ({error}); {remedy}") from error
+        raise InputError(f"{name}: damaged or incomplete ({error})", remedy) from error
 
 
 def _without_empty_alpha(pixels: Pixels) -> Pixels:

@@ -28,8 +28,9 @@ def available(*modules: str) -> bool:
 def missing(name: str, what: str, *packages: str) -> MissingPartError:
     """The error for a file that needs packages which are not installed."""
     return MissingPartError(
-        f"{name}: is {what}, which needs {' and '.join(packages or ('imagecodecs',))} to be read: "
-        f"{INSTALL}; or convert it to PNG first"
+        f"{name}: is {what}, which needs {' and '.join(packages or ('imagecodecs',))} to be "
+        f"read: {INSTALL}",
+        "or convert it to PNG first",
     )
 
 
@@ -65,7 +66,9 @@ def tiff_samples(name: str, source: Path | bytes, index: int, size: int) -> Samp
         if size > _MUCH:
             raise
         # What is compressed has a header of its own, which states something absurd.
-        raise InputError(f"{name}: damaged or incomplete ({_line(error)}); get it again") from error
+        raise InputError(
+            f"{name}: damaged or incomplete ({_line(error)})", "get it again"
+        ) from error
 
 
 def jpeg_samples(name: str, content: bytes) -> Samples:
@@ -92,10 +95,12 @@ def _run(name: str, decode: Callable[[], Samples], *modules: str) -> Samples:
     except (InputError, MemoryError, KeyboardInterrupt):
         raise
     except NotImplementedError as error:
-        raise InputError(f"{name}: {_line(error)}; save it as a plain 8- or 16-bit file") from error
+        raise InputError(
+            f"{name}: {_line(error)}", "save it as a plain 8- or 16-bit file"
+        ) from error
     except Exception as error:  # they raise nearly every kind there is
         raise InputError(
-            f"{name}: damaged or incomplete ({_line(error)}); get a whole copy of it"
+            f"{name}: damaged or incomplete ({_line(error)})", "get a whole copy of it"
         ) from error
 
 
@@ -123,13 +128,14 @@ def of_float(name: str, samples: Samples) -> Pixels:
     """
     if np.isnan(samples).any():
         raise InputError(
-            f"{name}: some of its floating-point samples are not numbers; fill them in first"
+            f"{name}: some of its floating-point samples are not numbers", "fill them in first"
         )
     low, high = float(samples.min()), float(samples.max())
     if low < 0 or high > 1:
         raise InputError(
             f"{name}: its floating-point samples reach from {low:.4g} to {high:.4g}, but 0 is "
-            "black and 1 is white; scale them to that range, or save it with 16 bits per channel"
+            "black and 1 is white",
+            "scale them to that range, or save it with 16 bits per channel",
         )
     pixels: Pixels = np.rint(samples.astype(np.float64) * 65535).astype(np.uint16)
     return pixels

@@ -6,10 +6,11 @@ import os
 from dataclasses import dataclass
 from pathlib import PurePath
 
-from srcli.errors import UsageError
+from srcli.errors import InputError, UsageError
 from srcli.mistaken import is_page, is_pointer
 
 MAX_SIDE = 100_000_000  # the longest side that libvips takes, in pixels
+MAX_PIXELS = 500_000_000  # of an input, unless the user allows more
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,13 +151,15 @@ def _media(head: bytes) -> Format | None:
     return READABLE["heic"] if any(brand in _HEIF_BRANDS for brand in brands) else None
 
 
-def refusal(head: bytes) -> str:
-    """Say what a file that `sniff` does not know seems to be, and what to do."""
+def refusal(name: str, head: bytes) -> InputError:
+    """Return the error for a file that `sniff` does not know: what it seems to be."""
     start = head.lstrip(b"\xef\xbb\xbf \t\r\n")
     if is_pointer(start):
-        return "a pointer of git-lfs, not the file itself; run `git lfs pull`"
+        return InputError(
+            f"{name}: a pointer of git-lfs, not the file itself", "run `git lfs pull`"
+        )
     if is_page(start):
-        return "a web page, not a picture; download the picture itself"
+        return InputError(f"{name}: a web page, not a picture", "download the picture itself")
     if head[4:8] == b"ftyp":
         what = _RAW if b"crx " in _brands(head) else "a video or another media container"
     else:
@@ -165,9 +168,10 @@ def refusal(head: bytes) -> str:
         )
         what = next(named, "")
     if what == _RAW:
-        return f"{_RAW}, which is not read here; develop it to a 16-bit TIFF first"
+        problem = f"{name}: {_RAW}, which is not read here"
+        return InputError(problem, "develop it to a 16-bit TIFF first")
     said = f"{what}, which is not read here" if what else "not a picture that is read here"
-    return f"{said}; convert it to one of {names()}"
+    return InputError(f"{name}: {said}", f"convert it to one of {names()}")
 
 
 def _brands(head: bytes) -> list[bytes]:
@@ -188,7 +192,7 @@ def format_of(name: str | os.PathLike[str]) -> Format:
     found = found or SUFFIXES.get(PurePath(text).suffix.lower())
     if found is None:
         raise UsageError(
-            f"{text!r}: no picture format has this suffix; use one of {' '.join(SUFFIXES)}"
+            f"{text!r}: no picture format has this suffix", f"use one of {' '.join(SUFFIXES)}"
         )
     return found
 

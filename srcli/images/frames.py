@@ -82,5 +82,5 @@ def _guarded(name: str, work: Callable[[], _T]) -> _T:
         text = " ".join(str(error).split())
         cause = "".join(c for c in text if c.isprintable())[:120] or type(error).__name__
         raise InputError(
-            f"{name}: damaged or incomplete ({cause}); get a whole copy of it"
+            f"{name}: damaged or incomplete ({cause})", "get a whole copy of it"
         ) from error

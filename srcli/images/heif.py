@@ -104,6 +104,6 @@ class Container:
     def _damaged(self, error: Exception) -> InputError:
         text = "".join(c for c in " ".join(str(error).split()) if c.isprintable())[:120]
         return InputError(
-            f"{self._name}: damaged or incomplete ({text}); get a whole copy of it, "
-            "or save it as JPEG or PNG"
+            f"{self._name}: damaged or incomplete ({text})",
+            "get a whole copy of it, or save it as JPEG or PNG",
         )

@@ -54,8 +54,8 @@ def gather_tiff(name: str, book: Book, storage: Storage) -> Gathered:
     found = exif_tiff.of_tiff(book.layout, book.offsets, storage.index)
     if found.preview:
         raise InputError(
-            f"{name}: seems to be a camera's raw file, of which only a preview could be read; "
-            "develop it to a 16-bit TIFF first"
+            f"{name}: seems to be a camera's raw file, of which only a preview could be read",
+            "develop it to a 16-bit TIFF first",
         )
     packet_ = book.blob(storage, _XMP)
     metadata = Metadata(

@@ -37,7 +37,8 @@ def _png(request: Request, file: BinaryIO) -> Found:
     if found.unknown is not None:
         raise InputError(
             f"{request.name}: a PNG with a chunk that changes its meaning and is not known here "
-            f"({vips.shown(found.unknown.decode('latin-1'))}); save it again as an ordinary PNG"
+            f"({vips.shown(found.unknown.decode('latin-1'))})",
+            "save it again as an ordinary PNG",
         )
     # In PNG libvips would refuse harmless oddities by "warning".
     image = lazy("pngload_source", request.source, "error")
@@ -89,8 +90,8 @@ def _rare_jpeg(request: Request, survey: jpeg.Survey, gathered: Gathered) -> Fou
     """Through another decoder: more than 8 bits, or without loss."""
     if survey.unread:
         raise InputError(
-            f"{request.name}: is {survey.kind}, which is not read here; convert it to PNG or to an "
-            "ordinary JPEG"
+            f"{request.name}: is {survey.kind}, which is not read here",
+            "convert it to PNG or to an ordinary JPEG",
         )
     if not codecs.available("imagecodecs"):
         raise codecs.missing(request.name, survey.kind)
@@ -107,8 +108,8 @@ def _rare_jpeg(request: Request, survey: jpeg.Survey, gathered: Gathered) -> Fou
         samples = codecs.jpeg_samples(request.name, file.read())
     if samples.shape != (height, width, survey.channels):
         raise InputError(
-            f"{request.name}: damaged or incomplete (its pixels are not as many as it says); "
-            "get a whole copy of it"
+            f"{request.name}: damaged or incomplete (its pixels are not as many as it says)",
+            "get a whole copy of it",
         )
     return Found(image=codecs.scaled(samples, survey.bits), gathered=gathered)
 
@@ -127,7 +128,7 @@ def _tiff(request: Request, file: BinaryIO) -> Found:
         opened = open_tiff(request.name, request.source, book, storage, request.decode)
     except DamagedTagsError as error:
         raise InputError(
-            f"{request.name}: damaged or incomplete ({error}); get a whole copy"
+            f"{request.name}: damaged or incomplete ({error})", "get a whole copy"
         ) from error
     return Found(
         image=opened.image,

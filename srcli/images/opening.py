@@ -82,10 +82,10 @@ def _format(request: Request) -> Format:
     source, label = request.source, request.name
     head = source[:MAGIC_BYTES] if isinstance(source, bytes) else _head(source)
     if not head:
-        raise InputError(f"{label}: the file is empty; get a whole copy of it")
+        raise InputError(f"{label}: the file is empty", "get a whole copy of it")
     fmt = sniff(head)
     if fmt is None:
-        raise InputError(f"{label}: {refusal(head)}")
+        raise refusal(label, head)
     return fmt
 
 
@@ -97,7 +97,7 @@ def _head(path: Path) -> bytes:
     except ValueError as error:  # a NUL in the name
         raise InputError(f"{vips.shown(path)}: this cannot be a file's name") from error
     raise InputError(
-        f"{vips.shown(path)}: not a regular file; pipe it in and name `-` as the input"
+        f"{vips.shown(path)}: not a regular file", "pipe it in and name `-` as the input"
     )
 
 
@@ -115,5 +115,6 @@ def _as_grey_or_rgb(label: str, image: Any) -> Any:
         return image
     raise InputError(
         f"{label}: holds {image.bands} x {image.format} {image.interpretation} samples, which "
-        "cannot be kept exactly; convert it to 8- or 16-bit grey or RGB first"
+        "cannot be kept exactly",
+        "convert it to 8- or 16-bit grey or RGB first",
     )

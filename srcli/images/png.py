@@ -73,12 +73,13 @@ def check_start(name: str, file: BinaryIO) -> None:
     kind = file.read(4)
     if kind == b"CgBI":
         raise InputError(
-            f"{name}: a PNG changed by Xcode for iPhones (CgBI), which other programs do not read; "
-            "change it back with `pngcrush -revert-iphone-optimizations` or `sips -s format png`"
+            f"{name}: a PNG changed by Xcode for iPhones (CgBI), which other programs do not read",
+            "change it back with `pngcrush -revert-iphone-optimizations` or `sips -s format png`",
         )
     if kind != b"IHDR":
         raise InputError(
-            f"{name}: damaged or incomplete (a PNG without a header chunk); get a whole copy of it"
+            f"{name}: damaged or incomplete (a PNG without a header chunk)",
+            "get a whole copy of it",
         )
 
 

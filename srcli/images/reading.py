@@ -8,12 +8,11 @@ from typing import Any
 import numpy as np
 
 from srcli.images import vips
+from srcli.images.formats import MAX_PIXELS
 from srcli.images.geometry import TURNS
 from srcli.images.opening import Opened, open_image
 from srcli.images.picture import Header, Metadata, Picture, Pixels
 from srcli.images.request import sample_type
-
-MAX_PIXELS = 500_000_000
 
 
 def probe(

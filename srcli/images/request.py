@@ -40,24 +40,26 @@ class Request:
         width, height = size
         if min(size) < 1:
             raise InputError(
-                f"{self.name}: damaged or incomplete (it says it has {width} x {height} pixels); "
-                "get a whole copy of it"
+                f"{self.name}: damaged or incomplete (it says it has {width} x {height} pixels)",
+                "get a whole copy of it",
             )
         what = f"{self.name}: {width} x {height} is {width * height:,} pixels"
         if self.max_pixels is not None and width * height > self.max_pixels:
             raise InputError(
-                f"{what}, more than the limit of {self.max_pixels:,}; "
-                "if you trust the file, raise --max-pixels"
+                f"{what}, more than the limit of {self.max_pixels:,}",
+                "if you trust the file, raise --max-pixels",
             )
         if max(size) > MAX_SIDE:
-            raise InputError(f"{what}, more than the {MAX_SIDE:,} a side that can be read; cut it")
+            raise InputError(
+                f"{what}, more than the {MAX_SIDE:,} a side that can be read", "cut it"
+            )
 
     def check_page(self, pages: int) -> int:
         """The wanted page, counted from 0; raises `InputError` if it is none or not said."""
         if self.page is None and pages > 1:
             raise InputError(
-                f"{self.name}: holds {pages} pages or frames, of which one is restored; say which, "
-                f"as in --page 1 (up to {pages}), or save them as separate files first"
+                f"{self.name}: holds {pages} pages or frames, of which one is restored",
+                f"say which, as in --page 1 (up to {pages}), or save them as separate files first",
             )
         if self.page is not None and not 1 <= self.page <= pages:
             has = "only one page" if pages == 1 else f"{pages} pages or frames"
@@ -100,8 +102,9 @@ def check_content(
     file.seek(0)
     if size[0] * size[1] * pixel > largest * held:
         raise InputError(
-            f"{request.name}: says it has {size[0]} x {size[1]} pixels, but holds only "
-            f"{held:,} bytes. The file is damaged or incomplete; get it again."
+            f"{request.name}: says it has {size[0]} x {size[1]} pixels, but holds only {held:,} "
+            "bytes",
+            "The file is damaged or incomplete; get it again.",
         )
 
 

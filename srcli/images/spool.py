@@ -111,7 +111,7 @@ class TurnedSpool:
         """
         self._transposed, self._flip_rows, self._flip_columns = TURNS[orientation]
         self._blocks = [(top, min(top + _ROWS, height)) for top in range(0, height, _ROWS)]
-        self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - lives as long as we do
+        self._file = tempfile.TemporaryFile(dir=folder)
         try:
             for top, bottom in self._blocks:
                 block = stored(top, bottom)

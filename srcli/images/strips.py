@@ -12,11 +12,11 @@ import numpy as np
 from srcli.closing import Closing
 from srcli.files import atomic_path, temporary_name
 from srcli.images import vips
-from srcli.images.formats import format_of
+from srcli.images.formats import MAX_PIXELS, format_of
 from srcli.images.opening import Opened, open_image
 from srcli.images.picture import Header, Metadata, Pixels, SaveOptions
 from srcli.images.pixels import over, to_8_bits
-from srcli.images.reading import MAX_PIXELS, decoded, label, split, turned
+from srcli.images.reading import decoded, label, split, turned
 from srcli.images.request import sample_type
 from srcli.images.spool import RowSpool, TurnedSpool
 from srcli.images.writing import check_output, check_target, save_bmp, save_image

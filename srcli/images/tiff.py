@@ -236,8 +236,8 @@ def check_start(name: str, file: BinaryIO) -> None:
     file.seek(8)
     if file.read(2) == b"CR":
         raise InputError(
-            f"{name}: seems to be a camera's raw file, of which only a preview could be read; "
-            "develop it to a 16-bit TIFF first"
+            f"{name}: seems to be a camera's raw file, of which only a preview could be read",
+            "develop it to a 16-bit TIFF first",
         )
 
 

@@ -103,7 +103,7 @@ def _check(name: str, storage: Storage) -> None:
     elif what is None and storage.meaning == tiff.ITULAB:
         what = "ITULab colour"
     if what is not None:
-        raise InputError(f"{name}: holds {what}, which are not read here. Convert it: {_PLAIN}.")
+        raise InputError(f"{name}: holds {what}, which are not read here", f"Convert it: {_PLAIN}.")
 
 
 def _blocks(storage: Storage) -> bool:
@@ -161,7 +161,9 @@ def _array(name: str, source: Path | bytes, book: Book, storage: Storage) -> Pix
     if storage.kind == 3:
         return codecs.of_float(name, samples)
     if storage.meaning == tiff.PALETTE:
-        raise InputError(f"{name}: holds a palette of {storage.bits} bits. Convert it: {_PLAIN}.")
+        raise InputError(
+            f"{name}: holds a palette of {storage.bits} bits", f"Convert it: {_PLAIN}."
+        )
     pixels = codecs.scaled(samples, storage.bits)
     inverted = storage.meaning == tiff.WHITE_IS_0
     return np.invert(pixels) if inverted else pixels
@@ -171,8 +173,9 @@ def _installed(name: str, storage: Storage) -> None:
     if _blocks(storage) or codecs.available("tifffile", "imagecodecs"):
         return
     raise MissingPartError(
-        f"{name}: holds {storage.bits}-bit samples with {storage.compressed_by} compression, which "
-        f"needs {codecs.INSTALL}; or {_PLAIN}, with LZW or Deflate compression"
+        f"{name}: holds {storage.bits}-bit samples with {storage.compressed_by} compression, "
+        f"which needs {codecs.INSTALL}",
+        f"or {_PLAIN}, with LZW or Deflate compression",
     )
 
 
@@ -185,7 +188,9 @@ def _unpacked(name: str, source: Path | bytes, book: Book, storage: Storage) -> 
     across, down = storage.subsampling
     rows = book.rows_of_strip(storage)
     if storage.bits != 8 or storage.planar or (rows < storage.height and rows % down):
-        raise InputError(f"{name}: holds YCbCr samples in an unusual order. Convert it: {_PLAIN}.")
+        raise InputError(
+            f"{name}: holds YCbCr samples in an unusual order", f"Convert it: {_PLAIN}."
+        )
     wide, high = -(-storage.width // across), -(-storage.height // down)
     size = across * down + 2
     changes = book.repairs(storage) | {
@@ -210,8 +215,8 @@ def _old_jpeg(name: str, source: Path | bytes, storage: Storage) -> Any:
     content = Spliced(source, ((start, start + size),)).content() if storage.stream else b""
     if content[:2] != b"\xff\xd8" or b"\xff\xda" not in content:
         raise InputError(
-            f"{name}: holds old-style JPEG data in pieces, which are not read here. "
-            f"Convert it: {_PLAIN}."
+            f"{name}: holds old-style JPEG data in pieces, which are not read here",
+            f"Convert it: {_PLAIN}.",
         )
     image = vips.load("jpegload_source", content, fail_on="warning")
     if (image.width, image.height) != (storage.width, storage.height):

@@ -36,7 +36,7 @@ def library() -> Any:
         import pyvips
     except (ImportError, OSError) as error:
         raise MissingPartError(
-            f"libvips cannot be loaded ({error}); reinstall it: pip install 'pyvips[binary]'"
+            f"libvips cannot be loaded ({error})", "reinstall it: pip install 'pyvips[binary]'"
         ) from error
     if ours:
         # Their handler runs Python code in the middle of libvips, and swallows a Ctrl-C there.
@@ -176,8 +176,8 @@ def _input_error(name: str, text: str) -> InputError | MemoryExhaustedError:
     if "out of memory" in text:
         return MemoryExhaustedError(f"{name}: not enough memory to decode it")
     return InputError(
-        f"{name}: damaged or incomplete ({cause}); get a whole copy of it, "
-        "or repair it by saving it again from an image editor"
+        f"{name}: damaged or incomplete ({cause})",
+        "get a whole copy of it, or repair it by saving it again from an image editor",
     )
 
 

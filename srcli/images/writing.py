@@ -58,8 +58,8 @@ def check_output(
     _check_options(fmt, options, name)
     if has_alpha and not fmt.alpha and options.background is None and not options.opaque:
         raise UsageError(
-            f"{name}: {fmt.name.upper()} has no transparency; give --background COLOR, "
-            "or another --format such as png"
+            f"{name}: {fmt.name.upper()} has no transparency",
+            "give --background COLOR, or another --format such as png",
         )
     notes = []
     depth = bits if metadata is None or metadata.depth is None else min(bits, metadata.depth)
@@ -106,7 +106,7 @@ def write(
 def encode(picture: Picture, options: SaveOptions) -> bytes:
     """The bytes of the file that `write` would write; `options.format` is needed."""
     if options.format is None:
-        raise UsageError("standard output has no suffix to tell the format; give --format")
+        raise UsageError("standard output has no suffix to tell the format", "give --format")
     fmt = format_of(options.format)
     prepared = _prepared(picture, fmt, options, "standard output")
     file = io.BytesIO()
@@ -124,9 +124,9 @@ def check_target(target: Path) -> None:
     except ValueError as error:  # a NUL in the name
         raise OutputError(f"{vips.shown(target)}: this cannot be a file's name") from error
     if stat.S_ISDIR(mode):
-        raise OutputError(f"{vips.shown(target)}: this is a folder; name a file in it")
+        raise OutputError(f"{vips.shown(target)}: this is a folder", "name a file in it")
     if not stat.S_ISREG(mode):
-        raise OutputError(f"{vips.shown(target)}: not a regular file; write to `-` and redirect")
+        raise OutputError(f"{vips.shown(target)}: not a regular file", "write to `-` and redirect")
 
 
 def _check_size(fmt: Format, width: int, height: int, name: str) -> None:
@@ -134,12 +134,14 @@ def _check_size(fmt: Format, width: int, height: int, name: str) -> None:
     if max(width, height) > fmt.max_side:
         raise UsageError(
             f"{name}: {width} x {height} is more than the {fmt.max_side} pixels a side that "
-            f"{fmt.name} can have; {remedy}"
+            f"{fmt.name} can have",
+            remedy,
         )
     if fmt.max_pixels is not None and width * height > fmt.max_pixels:
         raise UsageError(
             f"{name}: {width} x {height} is more than the {fmt.max_pixels:,} pixels that "
-            f"{fmt.name} can have; {remedy}"
+            f"{fmt.name} can have",
+            remedy,
         )
 
 
@@ -147,11 +149,11 @@ def _check_options(fmt: Format, options: SaveOptions, name: str) -> None:
     if options.quality is not None and not 1 <= options.quality <= 100:
         raise UsageError(f"--quality {options.quality}: give a number from 1 to 100")
     if options.quality is not None and not fmt.lossy:
-        raise UsageError(f"{name}: {fmt.name} has no quality to set; leave --quality out")
+        raise UsageError(f"{name}: {fmt.name} has no quality to set", "leave --quality out")
     if options.lossless and not fmt.lossless:
-        raise UsageError(f"{name}: {fmt.name} is never lossless; use png, tiff, webp or avif")
+        raise UsageError(f"{name}: {fmt.name} is never lossless", "use png, tiff, webp or avif")
     if options.lossless and options.quality is not None:
-        raise UsageError(f"{name}: --lossless and --quality exclude each other; give one")
+        raise UsageError(f"{name}: --lossless and --quality exclude each other", "give one")
 
 
 def _prepared(picture: Picture, fmt: Format, options: SaveOptions, name: str) -> Picture:

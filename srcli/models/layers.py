@@ -9,6 +9,9 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
+RGB_MEAN = (0.4488, 0.4371, 0.4040)
+"""Of the pictures that LAPAR and AWSRN were trained on by their authors."""
+
 
 class WeightNormConv2d(nn.Module):
     """Convolution with `weight = g * v / |v|`, zero padding and the same size out.

@@ -49,7 +49,7 @@ class LocalFusionBlock(nn.Module):
             y = unit(y)  # n C h w
             outputs.append(y)
         reduced = self.reduction(torch.cat(outputs, dim=1))  # n units*C h w -> n C h w
-        return self.res_scale(reduced) + self.x_scale(x)  # type: ignore[no-any-return]
+        return self.res_scale(reduced) + self.x_scale(x)
 
     def fused_skips(self) -> list[float]:
         """The factor left on each skip connection, units first, then the block: 1 where folded."""
@@ -111,7 +111,7 @@ class AdaptiveResidualUnit(nn.Module):
         return opening, closing
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.res_scale(self.body(x)) + self.x_scale(x)  # type: ignore[no-any-return]
+        return self.res_scale(self.body(x)) + self.x_scale(x)
 
 
 class FusedBlock(nn.Module):
@@ -143,7 +143,7 @@ class FusedBlock(nn.Module):
         for unit in self.units():
             y = unit(y)
             outputs.append(y)
-        return _scaled(x, self.skip) + self.reduction(torch.cat(outputs, dim=1))  # type: ignore[no-any-return]
+        return _scaled(x, self.skip) + self.reduction(torch.cat(outputs, dim=1))
 
 
 class FusedUnit(nn.Module):
@@ -156,7 +156,7 @@ class FusedUnit(nn.Module):
         self.second = same_conv(width, channels, 3)
 
     def forward(self, x: Tensor) -> Tensor:
-        return _scaled(x, self.skip) + self.second(F.relu(self.first(x)))  # type: ignore[no-any-return]
+        return _scaled(x, self.skip) + self.second(F.relu(self.first(x)))
 
 
 def named(name: str, weight: Tensor, bias: Tensor) -> dict[str, Tensor]:

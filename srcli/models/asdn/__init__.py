@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from srcli.spec import FRAME, AnyScale, Geometry, ModelSpec, MultiplyAdds
 
 if TYPE_CHECKING:
-    from torch import nn
+    from srcli.models.base import PublishedNetwork
 
 PAPER = (
     "Shen, Wang, Zhang: ASDN: A Deep Convolutional Network for Arbitrary Scale Image "
@@ -96,13 +96,13 @@ def grid(scale: int | Fraction) -> Fraction:
     return math.prod((step.scale for step in steps(scale)), start=Fraction(1))
 
 
-def _build(shape: Shape, scale: int | Fraction) -> nn.Module:
+def _build(shape: Shape, scale: int | Fraction) -> PublishedNetwork:
     from srcli.models.asdn.network import Asdn
 
     return Asdn(shape, scale)
 
 
-def _build_fixed(shape: Shape, scale: int | Fraction) -> nn.Module:
+def _build_fixed(shape: Shape, scale: int | Fraction) -> PublishedNetwork:
     from srcli.models.asdn.fixed import Fsdn
 
     return Fsdn(shape, int(scale))
@@ -192,7 +192,7 @@ def _multiply_adds(shape: Shape, scale: int | Fraction) -> MultiplyAdds:
             ratio = step.scale / level_scale(step.level - 1)
             resizing += 3 * _resize_taps(ratio) * done**2
     published, enlarging = float(total / done**2), float(resizing / done**2)
-    return MultiplyAdds(published=published, filtering=0, fused=published + enlarging)
+    return MultiplyAdds(published=published, fused=published + enlarging)
 
 
 def _resize_taps(scale: Fraction) -> int:
@@ -217,7 +217,6 @@ def _multiply_adds_fixed(shape: Shape, scale: int | Fraction) -> MultiplyAdds:
     enlarging = shape.features * LOW_LEVEL * kernel_side(s) ** 2 / s**2 + 3 * LOW_LEVEL
     return MultiplyAdds(
         published=body + enlarging + SPATIAL_ATTENTION,
-        filtering=0,
         # The transposed convolution and the head are one 3x3 convolution at input resolution.
         fused=body + 3 * 9 * shape.features + SPATIAL_ATTENTION + 3 * _resize_taps(Fraction(s)),
     )

@@ -24,10 +24,11 @@ from srcli.models.asdn.network import (
     PhaseResize,
     ReconstructionBranch,
 )
+from srcli.models.base import Network, PublishedNetwork
 from srcli.models.layers import same_conv
 
 
-class Fsdn(nn.Module):
+class Fsdn(PublishedNetwork):
     """n x 3 x h x w RGB in [0, 1] -> n x 3 x H x W, not clamped.
 
     Args:
@@ -50,14 +51,14 @@ class Fsdn(nn.Module):
         enlarged = F.interpolate(
             x.double(), scale_factor=self.scale, mode="bicubic", align_corners=False
         ).to(x.dtype)  # n 3 H W
-        return self.image_reconstruction_branch(self.enlarge(features), enlarged)  # type: ignore[no-any-return]
+        return self.image_reconstruction_branch(self.enlarge(features), enlarged)
 
     def fuse(self) -> FusedFsdn:
         """The cheaper network of the same function; shares no tensors with this one."""
         return FusedFsdn(self).eval().requires_grad_(False)
 
 
-class FusedFsdn(nn.Module):
+class FusedFsdn(Network):
     """The same function as `Fsdn`, without the enlarged features.
 
     The transposed convolution and the 1x1 convolution of the head are linear: together they are
@@ -75,7 +76,7 @@ class FusedFsdn(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         planes = F.pixel_shuffle(self.planes(self.features(x)), self.scale)  # n 3 H W
-        return self.head(planes) + self.resize(x)  # type: ignore[no-any-return]
+        return self.head(planes) + self.resize(x)
 
 
 def _composed(network: Fsdn) -> nn.Conv2d:

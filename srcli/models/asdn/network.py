@@ -22,10 +22,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from srcli.models.asdn import LEVELS, LOW_LEVEL, Shape, Step, level_scale, steps
+from srcli.models.base import Network, PublishedNetwork
 from srcli.models.layers import bicubic_phases, same_conv
 
 
-class Asdn(nn.Module):
+class Asdn(PublishedNetwork):
     """The published network: n x 3 x h x w RGB in [0, 1] -> the same enlarged, not clamped.
 
     The output has the size that the nearest level not below `scale` gives, as published: 1.3 times
@@ -65,7 +66,7 @@ class Asdn(nn.Module):
         enlarged = _resized(x, (height, width))  # n 3 H W
         features = self.feature_mapping_branch(enlarged)  # n K H W
         branch = self.image_reconstruction_branches[level]
-        return branch(features, enlarged)  # type: ignore[no-any-return]  # n 3 H W
+        return branch(features, enlarged)  # n 3 H W
 
     def fuse(self) -> FusedAsdn:
         """The cheaper network of the same function; shares no tensors with this one.
@@ -101,7 +102,7 @@ class DenseAttentionBlock(nn.Module):
         self.base = nn.Sequential(ResidualDenseBlock(inputs, shape), ChannelAttention(shape))
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.base(x)  # type: ignore[no-any-return]
+        return self.base(x)
 
 
 class ResidualDenseBlock(nn.Module):
@@ -121,7 +122,7 @@ class ResidualDenseBlock(nn.Module):
         grown = compressed
         for layer in self.intra_layers:
             grown = torch.cat([grown, layer(grown)], dim=1)
-        return self.output_compression_layer(grown) + compressed  # type: ignore[no-any-return]
+        return self.output_compression_layer(grown) + compressed
 
 
 class DenseLayer(nn.Module):
@@ -132,7 +133,7 @@ class DenseLayer(nn.Module):
         self.base = nn.Sequential(same_conv(inputs, outputs, 3), nn.ReLU())
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.base(x)  # type: ignore[no-any-return]
+        return self.base(x)
 
 
 class ChannelAttention(nn.Module):
@@ -150,7 +151,7 @@ class ChannelAttention(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        return x * self.attention(x)  # type: ignore[no-any-return]  # n F H W * n F 1 1
+        return x * self.attention(x)  # n F H W * n F 1 1
 
 
 class SpatialAttention(nn.Module):
@@ -161,7 +162,7 @@ class SpatialAttention(nn.Module):
         self.sa = nn.Sequential(same_conv(3, 6, 1), nn.ReLU(), same_conv(6, 3, 1), nn.Sigmoid())
 
     def forward(self, x: Tensor) -> Tensor:
-        return x * self.sa(x)  # type: ignore[no-any-return]
+        return x * self.sa(x)
 
 
 class ReconstructionBranch(nn.Module):
@@ -174,10 +175,10 @@ class ReconstructionBranch(nn.Module):
 
     def forward(self, features: Tensor, enlarged: Tensor) -> Tensor:
         residual = self.sa(self.transform_into_image(features))  # n 3 H W
-        return residual + enlarged  # type: ignore[no-any-return]
+        return residual + enlarged
 
 
-class FusedAsdn(nn.Module):
+class FusedAsdn(Network):
     """The same function as `Asdn` at its scale, for sides that are multiples of `multiple_of`.
 
     Holds only the heads in use; a level of no weight is not computed; the residual connections of
@@ -214,7 +215,7 @@ class FusedAsdn(nn.Module):
         part = self.levels[str(level)]
         assert isinstance(part, FusedLevel)
         enlarged = part.resize(x)  # n 3 H W
-        return part(self.features(enlarged), enlarged)  # type: ignore[no-any-return]
+        return part(self.features(enlarged), enlarged)
 
 
 class FusedLevel(nn.Module):
@@ -228,7 +229,7 @@ class FusedLevel(nn.Module):
         self.attention = FusedSpatialAttention(branch.sa)
 
     def forward(self, features: Tensor, enlarged: Tensor) -> Tensor:
-        return self.attention(self.transform(features)) + enlarged  # type: ignore[no-any-return]
+        return self.attention(self.transform(features)) + enlarged
 
 
 class FusedSpatialAttention(nn.Module):
@@ -280,7 +281,7 @@ class FusedDenseBlock(nn.Module):
             parts.append(F.relu(layer(_joined(parts))))
         merged = self.merge(_joined(parts))  # n F H W
         greatest = torch.amax(merged, dim=(2, 3), keepdim=True)  # n F 1 1
-        return merged * torch.sigmoid(self.widen(F.relu(self.narrow(greatest))))  # type: ignore[no-any-return]
+        return merged * torch.sigmoid(self.widen(F.relu(self.narrow(greatest))))
 
 
 class PhaseResize(nn.Module):

@@ -9,19 +9,19 @@ from typing import TYPE_CHECKING
 from srcli.spec import FRAME, Geometry, ModelSpec, MultiplyAdds, Publication, Scores
 
 if TYPE_CHECKING:
-    from torch import nn
+    from srcli.models.base import PublishedNetwork
 
 PAPER = (
     "Wang, Li, Shi: Lightweight Image Super-Resolution with Adaptive Weighted Learning Network. "
     "2019"
 )
 FOLDER = "https://drive.google.com/drive/folders/1R3cqoXU7bstcaNrf76-Tg_AtHPj-JOU2"
-WIDTH = 128  # channels within a residual unit
-BRANCH_TAPS = (9, 25, 49, 81)  # of the reconstruction's kernels
-LARGEST_REACH = 4  # of those kernels, to each side
+WIDTH = 128  # channels within a residual unit, in all sizes
+KERNELS = (3, 5, 7, 9)  # sides of those of the reconstruction's branches
+BRANCH_TAPS = tuple(side**2 for side in KERNELS)
 
 
-def _build(channels: int, blocks: int, units: int, scale: int) -> nn.Module:
+def _build(channels: int, blocks: int, units: int, scale: int) -> PublishedNetwork:
     from srcli.models.awsrn.network import Awsrn
 
     return Awsrn(channels, blocks, units, scale)
@@ -30,7 +30,7 @@ def _build(channels: int, blocks: int, units: int, scale: int) -> nn.Module:
 def _geometry(channels: int, blocks: int, units: int, scale: int) -> Geometry:
     # Every convolution is at input resolution: the head sees 1 pixel to each side, a unit 2, the
     # reduction that ends a block 1.
-    margin = 1 + blocks * (2 * units + 1) + LARGEST_REACH
+    margin = 1 + blocks * (2 * units + 1) + max(KERNELS) // 2
     # While a unit runs its wide middle, the block's input and the outputs of all units are alive,
     # the latter twice while they are put together; then phases and output. Measured in ONNX
     # Runtime and PyTorch, rounded up.
@@ -49,7 +49,6 @@ def _multiply_adds(channels: int, blocks: int, units: int, scale: int) -> Multip
     skip = 3 * 27  # nine taps of three planes for each of three planes
     return MultiplyAdds(
         published=body + 3 * channels * sum(BRANCH_TAPS) + skip,
-        filtering=0,
         fused=body + 3 * channels * max(BRANCH_TAPS) + skip,
     )
 

@@ -11,33 +11,20 @@ C channels, h x w at input resolution, H x W = s*h x s*w.
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from srcli.models.layers import LearnedScale, WeightNormConv2d, pad_kernel, same_conv
+from srcli.models.awsrn import KERNELS, WIDTH
+from srcli.models.base import Branch, Network, PublishedNetwork
+from srcli.models.layers import RGB_MEAN, LearnedScale, WeightNormConv2d, pad_kernel, same_conv
 from srcli.models.residual import FusedBlock, LocalFusionBlock, first, named
 
-RGB_MEAN = (0.4488, 0.4371, 0.4040)  # of the paper's training pictures
 RANGE = 255.0  # the published weights are made for pictures from 0 to this
 HALF_RANGE = 127.5  # which become -1 to 1, about
-WIDTH = 128  # channels within a residual unit, in all sizes
-KERNELS = (3, 5, 7, 9)  # of the reconstruction's branches
 
 
-class Branch(NamedTuple):
-    """A branch of the reconstruction."""
-
-    kernel: int
-    """Side of its convolution."""
-
-    weight: float
-    """Its learned factor; it starts as 0.25."""
-
-
-class Awsrn(nn.Module):
+class Awsrn(PublishedNetwork):
     """The published network: n x 3 x h x w RGB in [0, 1] -> n x 3 x H x W, not clamped.
 
     Args:
@@ -63,7 +50,7 @@ class Awsrn(nn.Module):
         skip = self.skip(x)  # n 3 H W
         features = self.body(self.head(x))  # n C h w
         restored = self.tail(features) + skip  # n 3 H W
-        return (restored * HALF_RANGE + self.mean * RANGE) / RANGE  # type: ignore[no-any-return]
+        return (restored * HALF_RANGE + self.mean * RANGE) / RANGE
 
     def blocks(self) -> list[LocalFusionBlock]:
         return [block for block in self.body if isinstance(block, LocalFusionBlock)]
@@ -172,7 +159,7 @@ class MultiScaleReconstruction(nn.Module):
         return torch.stack(weights).sum(dim=0), torch.stack(biases).sum(dim=0)
 
 
-class FusedAwsrn(nn.Module):
+class FusedAwsrn(Network):
     """The same function as `Awsrn`.
 
     Weight normalisation, learned scalars and the published range of 0 to 255 are folded into the

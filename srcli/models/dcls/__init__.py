@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
 from srcli.spec import FRAME, Geometry, ModelSpec, MultiplyAdds, Publication
 
 if TYPE_CHECKING:
-    from torch import nn
+    from srcli.models.base import PublishedNetwork
 
 PAPER = (
     "Luo, Huang, Yu, Li, Fan, Liu: Deep Constrained Least Squares for Blind Image "
@@ -18,15 +20,18 @@ PUBLICATION = Publication(
     page="https://drive.google.com/drive/folders/135xCCLWSylBaNxh6B3I_UnCeox8AkVzC",
     licence="MIT, of the authors' repository (megvii-research/DCLS-SR)",
 )
-FEATURES, DEBLURRED, CODE = 64, 16, 256  # channels of both paths; numbers that describe a blur
-UNITS = 50  # dual-path blocks
+FEATURES = 64  # channels of the first path
+DEBLURRED = 16  # channels of the second path, and of the filtering
+CODE = 256  # numbers that describe a picture's blur
+GROUPS, BLOCKS = 5, 10  # groups of dual-path blocks, and blocks in a group
+UNITS = GROUPS * BLOCKS
 
 Sides = dict[int, tuple[int, ...]]
 ISOTROPIC: Sides = dict.fromkeys((2, 3, 4), (11, 7, 5, 1))  # kernels of 21x21
 ANISOTROPIC: Sides = {2: (7, 3, 3, 1), 4: (11, 9, 7, 5, 3)}  # 11x11 and 31x31
 
 
-def _build(sides: Sides, scale: int) -> nn.Module:
+def _build(sides: Sides, scale: int) -> PublishedNetwork:
     from srcli.models.dcls.network import Dcls
 
     return Dcls(sides[scale], scale)
@@ -36,7 +41,7 @@ def _geometry(sides: Sides, scale: int) -> Geometry:
     # The filtering reaches over the whole picture, and so do the means that scale channels; both
     # change little with what is far away. The halo holds what a kernel spreads, and the
     # convolutions that matter most.
-    kernel = sum(sides[scale]) - len(sides[scale]) + 1
+    kernel = kernel_side(sides[scale])
     # Both paths of a block at input resolution and the spectra; in front of the last convolution
     # 64 channels at output resolution, before and after they are shuffled.
     at_input = 8 * FEATURES + 16 * DEBLURRED
@@ -60,9 +65,9 @@ def _multiply_adds(sides: Sides, scale: int) -> MultiplyAdds:
     up = 36 * wide**2 * 5 if scale == 4 else 9 * wide**2 * scale**2
     total = (restorer + estimator + up) / scale**2 + 27 * wide
     # A transform of N pixels takes about 2.5 N log2 N; there are three for each of 16 channels.
-    # Half of each is spared in real arithmetic.
-    transforms = 3 * narrow * 2.5 * 16 / scale**2
-    return MultiplyAdds(published=total, filtering=transforms, fused=total + transforms / 2)
+    # Real arithmetic spares half of each.
+    transforms = 3 * narrow * 2.5 * 16 / 2 / scale**2
+    return MultiplyAdds(published=total, fused=total + transforms)
 
 
 def _parameters(sides: Sides, scale: int) -> int:
@@ -81,14 +86,20 @@ def _parameters(sides: Sides, scale: int) -> int:
     restorer = _conv(3, wide) + residual + _conv(wide, narrow) + filtering + UNITS * block
     restorer += _conv(wide + narrow, wide) + ups + _conv(wide, 3)
     estimator = _conv(3, wide, 7) + residual + 2 * _conv(wide, wide) + _conv(wide, CODE, 1)
-    return restorer + estimator + sum(size * (CODE + 1) for size in _filters(sides[scale]))
+    predicted = sum(math.prod(shape) for shape in filter_shapes(sides[scale]))
+    return restorer + estimator + predicted * (CODE + 1)
 
 
-def _filters(sides: tuple[int, ...]) -> list[int]:
-    """How many numbers each predicted filter has."""
+def kernel_side(sides: Sequence[int]) -> int:
+    """Side of the convolution of square filters."""
+    return sum(sides) - len(sides) + 1
+
+
+def filter_shapes(sides: Sequence[int]) -> list[tuple[int, int, int, int]]:
+    """Shapes of the predicted filters: from 3 channels through 16 to 3."""
     widths = [3, *[DEBLURRED] * (len(sides) - 1), 3]
     return [
-        inputs * outputs * side**2
+        (outputs, inputs, side, side)
         for inputs, outputs, side in zip(widths, widths[1:], sides, strict=False)
     ]
 

@@ -21,21 +21,27 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
+from srcli.models.base import Network, PublishedNetwork
+from srcli.models.dcls import (
+    BLOCKS,
+    CODE,
+    DEBLURRED,
+    FEATURES,
+    GROUPS,
+    filter_shapes,
+    kernel_side,
+)
 from srcli.models.layers import as_numbers, count_up, quotient
 
 fx.wrap("as_numbers")  # stays one operation in a traced graph
 fx.wrap("count_up")
 fx.wrap("quotient")
 
-FEATURES = 64  # channels of the first path
-DEBLURRED = 16  # channels of the second path, and of the filtering
-CODE = 256  # numbers that describe a picture's blur
-GROUPS, BLOCKS = 5, 10
 SLOPE = 0.1  # of every leaky ReLU
 SMOOTHING_SIDE = 3
 
 
-class Dcls(nn.Module):
+class Dcls(PublishedNetwork):
     """The published network: n x 3 x h x w RGB in [0, 1] -> n x 3 x H x W in [0, 1].
 
     Args:
@@ -95,7 +101,7 @@ class Estimator(nn.Module):
         """What is known of the blur: n x 3 x h x w -> n x 256."""
         features = self.head(x)  # n 64 h w
         features = features + self.body(features)
-        return self.tail(features)  # type: ignore[no-any-return]
+        return self.tail(features)
 
     def compose(self, code: Tensor) -> Tensor:
         """One picture's kernel: filter an impulse with one predicted filter after the other."""
@@ -120,7 +126,7 @@ class ResidualBlock(nn.Module):
         self.activation = activation
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.conv2(self.activation(self.conv1(x)))  # type: ignore[no-any-return]
+        return x + self.conv2(self.activation(self.conv1(x)))
 
 
 class Restorer(nn.Module):
@@ -149,7 +155,7 @@ class Restorer(nn.Module):
         for group in self.body:
             paths = group(*paths)
         fused = self.fusion(torch.cat([paths[1], paths[0]], dim=1)) + first  # n 64 h w
-        return self.upscale(fused)  # type: ignore[no-any-return]  # n 3 H W
+        return self.upscale(fused)  # n 3 H W
 
 
 class LeastSquares(nn.Module):
@@ -182,7 +188,7 @@ class LeastSquares(nn.Module):
             )
         ]
         clear = torch.cat(channels, dim=1)[:, :, edge:-edge, edge:-edge]  # n 16 h w
-        return self.expand_feature(clear)  # type: ignore[no-any-return]  # n 64 h w
+        return self.expand_feature(clear)  # n 64 h w
 
 
 class DualPathGroup(nn.Module):
@@ -235,21 +241,7 @@ class ChannelAttention(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        return x * self.conv_du(torch.mean(x, (2, 3), keepdim=True))  # type: ignore[no-any-return]
-
-
-def kernel_side(sides: Sequence[int]) -> int:
-    """Side of the convolution of square filters."""
-    return sum(sides) - len(sides) + 1
-
-
-def filter_shapes(sides: Sequence[int]) -> list[tuple[int, int, int, int]]:
-    """Shapes of the predicted filters: from 3 channels through 16 to 3."""
-    widths = [3, *[DEBLURRED] * (len(sides) - 1), 3]
-    return [
-        (outputs, inputs, side, side)
-        for inputs, outputs, side in zip(widths, widths[1:], sides, strict=False)
-    ]
+        return x * self.conv_du(torch.mean(x, (2, 3), keepdim=True))
 
 
 def normalised_smoothing(raw: Tensor) -> Tensor:
@@ -289,7 +281,7 @@ def _centred(kernel: Tensor, size: Sequence[int]) -> Tensor:
     return torch.roll(padded, (-(height // 2), -(width // 2)), dims=(2, 3))
 
 
-class FusedDcls(nn.Module):
+class FusedDcls(Network):
     """The same function as `Dcls`, on all pictures and channels at once.
 
     The transforms are real ones over all channels; the blur kernel is composed by matrix products
@@ -315,7 +307,7 @@ class FusedDcls(nn.Module):
         features = self.head(x)  # n 64 h w
         features = self.tail(features + self.body(features))  # n 64 h-4 w-4
         code = self.describe(torch.mean(features, (2, 3), keepdim=True))  # n 256 1 1
-        return self.compose(torch.reshape(code, (-1, CODE)))  # type: ignore[no-any-return]
+        return self.compose(torch.reshape(code, (-1, CODE)))
 
     def restore(self, x: Tensor, kernel: Tensor) -> Tensor:
         """Enlarge and deblur with a known kernel."""
@@ -400,7 +392,7 @@ class FusedLeastSquares(nn.Module):
         run = deconvolve_by_products if self.as_products else deconvolve_real
         clear = run(padded, kernel, smoothing)
         clear = clear[:, :, self.edge : -self.edge, self.edge : -self.edge]  # n 16 h w
-        return self.expand_feature(clear)  # type: ignore[no-any-return]
+        return self.expand_feature(clear)
 
 
 def pool(maps: Tensor, bins: int) -> Tensor:

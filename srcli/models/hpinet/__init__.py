@@ -8,19 +8,20 @@ from typing import TYPE_CHECKING
 from srcli.spec import FRAME, Geometry, ModelSpec, MultiplyAdds, Publication, Scores
 
 if TYPE_CHECKING:
-    from torch import nn
+    from srcli.models.base import PublishedNetwork
 
 PAPER = (
     "Liu, Chen, Tang, Wu: From Coarse to Fine: Hierarchical Pixel Integration for Lightweight "
     "Image Super-Resolution. AAAI 2023"
 )
 LAYERS = 3  # transformer layers of a block
+OVERLAP = 2  # pixels that neighbouring patches share
 REPOSITORY = "passerer/HPINet"
 COMMIT = "eb34123c0670fffb56b47e0c30f985831b78a339"  # that added the checkpoints
 Sides = tuple[int, ...]
 
 
-def _build(channels: int, keys: int, hidden: int, sides: Sides, scale: int) -> nn.Module:
+def _build(channels: int, keys: int, hidden: int, sides: Sides, scale: int) -> PublishedNetwork:
     from srcli.models.hpinet.network import HpiNet
 
     return HpiNet(channels, keys, hidden, sides, scale)
@@ -64,12 +65,12 @@ def _multiply_adds(
         LAYERS * (channels - keys) * (2 * channels + side**2) * _overlap(side) for side in sides
     )
     published = printed[scale] * 1e9 / (1280 * 720) if scale in printed else total
-    return MultiplyAdds(published=published, filtering=0, fused=total + padding / scale**2 + 27)
+    return MultiplyAdds(published=published, fused=total + padding / scale**2 + 27)
 
 
 def _overlap(side: int) -> float:
-    """Tokens for each pixel: patches of `side` begin every `side - 2` pixels."""
-    return (side / (side - 2)) ** 2
+    """Tokens for each pixel: patches of `side` begin every `side - OVERLAP` pixels."""
+    return (side / (side - OVERLAP)) ** 2
 
 
 def _parameters(channels: int, keys: int, hidden: int, sides: Sides, scale: int) -> int:

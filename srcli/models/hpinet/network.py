@@ -20,17 +20,17 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
+from srcli.models.base import Network, PublishedNetwork
+from srcli.models.hpinet import LAYERS, OVERLAP
 from srcli.models.layers import bilinear_phases, count_up
 
 fx.wrap("count_up")  # stays one operation in a traced graph
 
-OVERLAP = 2  # pixels that neighbouring patches share
-LAYERS = 3  # transformer layers of a block
 SELF_PENALTY = 100.0  # keeps a patch from being its own best match
 SLOPE = 0.1  # of the leaky ReLU after up-sampling
 
 
-class HpiNet(nn.Module):
+class HpiNet(PublishedNetwork):
     """The published network: n x 3 x h x w RGB in [0, 1] -> n x 3 x H x W, not clamped.
 
     Args:
@@ -67,7 +67,7 @@ class HpiNet(nn.Module):
         enlarged = F.interpolate(
             x, scale_factor=self.scale, mode="bilinear", align_corners=False
         )  # n 3 H W
-        return self.last_conv(features) + enlarged  # type: ignore[no-any-return]  # n 3 H W
+        return self.last_conv(features) + enlarged  # n 3 H W
 
     def stages(self) -> list[tuple[int, Any, Any, Any]]:
         """Side of the patches, matching, transformer and convolution of each block."""
@@ -153,7 +153,7 @@ class Attention(nn.Module):
     def forward(self, tokens: Tensor, source: Tensor) -> Tensor:
         """Tokens T x C that ask, source T x C that answers -> T x C."""
         scores = self.to_q(tokens) @ self.to_k(source).mT / math.sqrt(self.to_q.out_features)
-        return scores.softmax(dim=-1) @ self.to_v(source)  # type: ignore[no-any-return]  # T T -> T C
+        return scores.softmax(dim=-1) @ self.to_v(source)  # T T -> T C
 
 
 class FeedForward(nn.Module):
@@ -165,7 +165,7 @@ class FeedForward(nn.Module):
         self.fc2 = nn.Linear(hidden, channels)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        return self.fc2(F.gelu(self.fc1(tokens)))  # type: ignore[no-any-return]
+        return self.fc2(F.gelu(self.fc1(tokens)))
 
 
 def _integrate(picture: Tensor, side: int, match: PatchMatch, block: Transformer) -> Tensor:
@@ -219,7 +219,7 @@ def merge(patches: Tensor, height: int, width: int, side: int) -> Tensor:
     return total
 
 
-class FusedHpiNet(nn.Module):
+class FusedHpiNet(Network):
     """The same function as `HpiNet`, without a loop over patches.
 
     All patches of one side are cut with two gathers, matched with one product, attended to
@@ -256,7 +256,7 @@ class FusedHpiNet(nn.Module):
             features = F.leaky_relu(features, SLOPE)
         padded = F.pad(x, [1] * 4, mode="replicate")
         enlarged = F.pixel_shuffle(F.conv2d(padded, self.phases, groups=3), self.scale)  # n 3 H W
-        return self.tail(features) + enlarged  # type: ignore[no-any-return]
+        return self.tail(features) + enlarged
 
 
 class Grid(NamedTuple):
@@ -322,7 +322,7 @@ class FusedBlock(nn.Module):
         for layer in self.layers:
             tokens = layer(tokens, matched)
         merged = merge_all(tokens, rows, columns, self.channels)  # n C h w
-        return features + self.convolution(merged)  # type: ignore[no-any-return]
+        return features + self.convolution(merged)
 
     def match(self, tokens: Tensor, count: int) -> Tensor:
         """For each of the patches of all pictures, the index of its match: nN T C -> nN."""
@@ -359,7 +359,7 @@ class FusedLayer(nn.Module):
 
     def forward(self, tokens: Tensor, matched: Tensor) -> Tensor:
         tokens = tokens + self.attend(tokens, matched)
-        return tokens + self.down(F.gelu(self.up(self.standardised(tokens))))  # type: ignore[no-any-return]
+        return tokens + self.down(F.gelu(self.up(self.standardised(tokens))))
 
     def attend(self, tokens: Tensor, matched: Tensor) -> Tensor:
         """Attention with one head, which PyTorch's fast kernel wants as an axis of its own."""

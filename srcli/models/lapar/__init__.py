@@ -18,7 +18,7 @@ from srcli.spec import (
 )
 
 if TYPE_CHECKING:
-    from torch import nn
+    from srcli.models.base import PublishedNetwork
 
 PAPER = (
     "Li, Zhou, Qi, Jiang, Lu, Jia: LAPAR: Linearly-Assembled Pixel-Adaptive Regression Network "
@@ -26,11 +26,14 @@ PAPER = (
 )
 FOLDER = "https://drive.google.com/drive/folders/1c-KUEPJl7pHs9btqHYoUJkcMPKViObgJ"
 LICENCE = "MIT, of the authors' repository (dvlab-research/Simple-SR)"
-ATOMS, TAPS, PLANES = 72, 25, 3
+ATOMS = 72  # filters in the dictionary
+SIDE = 5  # of each filter
+TAPS, PLANES = SIDE**2, 3
+UNITS = 4  # residual units in a block
 DISTINCT_TAPS = TAPS // 2 + 1  # of a filter that equals its own half-turn
 
 
-def _build(channels: int, blocks: int, scale: int) -> nn.Module:
+def _build(channels: int, blocks: int, scale: int) -> PublishedNetwork:
     from srcli.models.lapar.network import Lapar
 
     return Lapar(channels, blocks, scale)
@@ -56,13 +59,12 @@ def _geometry(channels: int, blocks: int, scale: int) -> Geometry:
 
 
 def _multiply_adds(channels: int, blocks: int, scale: int) -> MultiplyAdds:
-    body = 27 * channels + blocks * (8 * 9 + 4 * 9) * channels**2
+    body = 27 * channels + blocks * 9 * 3 * UNITS * channels**2
     body += 9 * channels**2 * scale**2 if scale > 1 else 0
     published = (9 + 25 + 9) * channels**2 + 9 * ATOMS * channels
     fused = (25 + 9) * channels**2 + 9 * DISTINCT_TAPS * channels
     return MultiplyAdds(
         published=body / scale**2 + published,
-        filtering=ATOMS * TAPS * PLANES + ATOMS * PLANES,
         fused=body / scale**2 + fused + DISTINCT_TAPS * PLANES + TAPS * PLANES,
     )
 
@@ -72,7 +74,7 @@ def _parameters(channels: int, blocks: int, scale: int) -> int:
         return outputs * (inputs * kernel**2 + 2)  # one norm and one bias for each output
 
     unit = 2 * conv(channels, channels, 3) + 2
-    block = 4 * unit + conv(4 * channels, channels, 3) + 2
+    block = UNITS * unit + conv(UNITS * channels, channels, 3) + 2
     up = conv(channels, channels * scale**2, 3) if scale > 1 else 0
     tail = 2 * conv(channels, channels, 3) + conv(channels, channels, 5) + 2
     return conv(3, channels, 3) + blocks * block + up + tail + conv(channels, ATOMS, 3)

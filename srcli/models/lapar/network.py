@@ -17,7 +17,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from srcli.models.base import Network, PublishedNetwork
+from srcli.models.lapar import ATOMS, SIDE, UNITS
 from srcli.models.layers import (
+    RGB_MEAN,
     LearnedScale,
     WeightNormConv2d,
     bicubic_phases,
@@ -27,16 +30,11 @@ from srcli.models.layers import (
 )
 from srcli.models.residual import FusedBlock, LocalFusionBlock, first, named, plain
 
-ATOMS = 72  # filters in the dictionary
-SIDE = 5  # side of each filter
-RGB_MEAN = (0.4488, 0.4371, 0.4040)  # of the papers' training pictures
-UNITS = 4  # residual units in a block
-
 Filters = Callable[[Tensor, Tensor, int], Tensor]
 """What `apply_filters` is, and whatever else computes the same."""
 
 
-class Lapar(nn.Module):
+class Lapar(PublishedNetwork):
     """The published network: n x 3 x h x w RGB in [0, 1] -> n x 3 x H x W, not clamped.
 
     Args:
@@ -136,7 +134,7 @@ class CoefficientNet(nn.Module):
         features = self.head(x - self.rgb_mean)  # n C h w
         features = self.body(features)  # n C h w
         features = self.up(features)  # n C H W
-        return self.tail(features)  # type: ignore[no-any-return]  # n 72 H W
+        return self.tail(features)  # n 72 H W
 
 
 class CoefficientTail(nn.Module):
@@ -154,7 +152,7 @@ class CoefficientTail(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = self.scale_k3(self.tail_k3(x)) + self.scale_k5(self.tail_k5(x))  # n C H W
         x = F.relu(self.fuse(x))  # n C H W
-        return self.w_conv(x)  # type: ignore[no-any-return]  # n 72 H W
+        return self.w_conv(x)  # n 72 H W
 
     def fused_weights(self, basis: Tensor) -> dict[str, Tensor]:
         k3, k5 = self.tail_k3, self.tail_k5
@@ -171,7 +169,7 @@ class CoefficientTail(nn.Module):
         )
 
 
-class FusedLapar(nn.Module):
+class FusedLapar(Network):
     """The same function as `Lapar` from about a third of the multiply-adds.
 
     Weight normalisation and all learned scalars are folded; the 3x3 and 5x5 convolutions of the
@@ -237,7 +235,7 @@ class FusedLapar(nn.Module):
         if self.scale > 1:
             features = F.pixel_shuffle(F.relu(self.up(features)), self.scale)  # n C H W
         features = F.relu(self.merge(self.mix(features)))  # n C H W
-        return self.taps(features)  # type: ignore[no-any-return]
+        return self.taps(features)
 
     def enlarge(self, x: Tensor) -> Tensor:
         """Bicubic enlargement, n x 3 x h x w -> n x 3 x H x W."""
