@@ -8,6 +8,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast, overload
 
+from srcli.arrays import as_array, as_picture, is_array
 from srcli.closing import Closing
 from srcli.errors import OutputExistsError, UsageError
 from srcli.registry import DEFAULT_MODEL, DEFAULT_SCALE, MODELS, get_model
@@ -90,12 +91,12 @@ class OpenModel(Closing):
                 f"{os.fspath(pixels)!r} is no picture but the name of one. Give an array, or call "
                 "srcli.upscale_file."
             )
-        if isinstance(pixels, list | tuple) and pixels and all(_is_array(p) for p in pixels):
+        if isinstance(pixels, list | tuple) and pixels and all(is_array(p) for p in pixels):
             return [self(picture) for picture in pixels]
         plain: Any = np.asarray(pixels)  # matrices and masked arrays compute in their own ways
         if plain.ndim == 4 and len(plain):
             return cast("Pixels", np.stack([self(picture) for picture in plain]))
-        restored: Pixels = _as_array(self.picture(_as_picture(plain)), plain)
+        restored: Pixels = as_array(self.picture(as_picture(plain)), plain)
         return restored
 
     def picture(self, picture: Picture) -> Picture:
@@ -383,56 +384,3 @@ def _factor(scale: Factor | None, default: int) -> Fraction:
     if factor <= 0:
         raise UsageError(f"a scale of {float(factor):g} is not possible.")
     return factor
-
-
-def _is_array(value: object) -> bool:
-    import numpy as np
-
-    return isinstance(value, np.ndarray) and value.ndim >= 2
-
-
-def _as_picture(pixels: Any) -> Picture:
-    from srcli.images import Picture
-
-    layered = pixels[:, :, None] if pixels.ndim == 2 else pixels
-    fits = layered.ndim == 3 and 1 <= layered.shape[2] <= 4 and layered.size > 0
-    if not fits or layered.dtype.name not in ("uint8", "uint16", "float32"):
-        raise UsageError(
-            f"an array of shape {pixels.shape} and type {pixels.dtype} is no picture. Give uint8, "
-            "uint16 or float32 in [0, 1], H x W or H x W x C with 1 to 4 channels."
-        )
-    if layered.dtype.name == "float32":
-        layered = _as_integers(layered)
-    has_alpha = layered.shape[2] in (2, 4)
-    color = layered[:, :, :-1] if has_alpha else layered
-    return Picture(color=color, alpha=layered[:, :, -1] if has_alpha else None)
-
-
-def _as_integers(pixels: NDArray[np.float32]) -> Any:
-    """Return floats in [0, 1] in 16 bits, or as they are where there is no alpha.
-
-    Raises:
-        UsageError: A value is outside, or no number.
-    """
-    import numpy as np
-
-    if not (np.isfinite(pixels).all() and pixels.min() >= 0 and pixels.max() <= 1):
-        raise UsageError(
-            "an array of float32 has values outside [0, 1]. Divide by 255 what is in 0 to 255, and "
-            "clip the rest."
-        )
-    if pixels.shape[2] in (2, 4):
-        return np.rint(pixels * np.float32(65535)).astype(np.uint16)
-    return pixels
-
-
-def _as_array(picture: Picture, given: Any) -> Any:
-    """Return a picture as an array of the type and the number of axes that were given."""
-    import numpy as np
-
-    pixels: Any = picture.color
-    if picture.alpha is not None:
-        pixels = np.dstack([picture.color, picture.alpha])
-    if given.dtype == np.float32 and pixels.dtype != np.float32:
-        pixels = (pixels / np.float32(65535)).astype(np.float32)
-    return pixels[:, :, 0] if given.ndim == 2 else pixels

@@ -8,16 +8,14 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, wait
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Literal
 
 from srcli import images
-from srcli.backends.base import StoppedError
 from srcli.errors import (
     InputError,
     MemoryExhaustedError,
@@ -26,6 +24,7 @@ from srcli.errors import (
     SrcliError,
 )
 from srcli.files import leftovers
+from srcli.groups import IN_MEMORY, BatchProgress, Patient, grouped, is_large, pixels_of
 from srcli.images import Picture, StripReader, StripWriter
 from srcli.jobs import Job
 from srcli.journal import Journal, recipe_of
@@ -34,10 +33,8 @@ from srcli.pipeline import Restorer
 from srcli.sizes import Size
 from srcli.spec import Scale
 from srcli.store import sha256_of
-from srcli.work import Progress
 
 IN_FLIGHT = 2  # groups of pictures beyond those in the network: being decoded or encoded
-IN_MEMORY = 256 << 20  # bytes of output above which a picture is done strip by strip
 PATIENCE = 1.5  # seconds that an interrupted run waits for what is under way
 
 Status = Literal["done", "failed", "skipped"]
@@ -97,7 +94,7 @@ class Batch:
 
     _journals: dict[Path, Journal] = field(default_factory=dict, init=False)
     _network: threading.Semaphore = field(init=False)
-    _progress: _Progress = field(init=False)
+    _progress: BatchProgress = field(init=False)
     _open: dict[Scale, Restorer] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
@@ -111,10 +108,10 @@ class Batch:
         contained. Whatever ends the run early, also Ctrl-C, leaves every finished file whole and
         nothing half written.
         """
-        self._progress = _Progress(self.progress, sum(_pixels(job) for job in jobs))
+        self._progress = BatchProgress(self.progress, sum(pixels_of(job) for job in jobs))
         with ExitStack() as stack:
             self._open_journals(jobs, stack)
-            workers = stack.enter_context(_Patient(self.lanes + IN_FLIGHT, "picture"))
+            workers = stack.enter_context(Patient(self.lanes + IN_FLIGHT, "picture"))
             pending: deque[Future[list[Outcome]]] = deque()
             try:
                 for group in grouped(jobs, self.size, self.in_memory):
@@ -376,93 +373,11 @@ class _Prepared:
         return self.picture
 
 
-class _Progress:
-    """Adds up what threads report of their pictures."""
-
-    def __init__(self, tell: Callable[[str, int, int], None], total: int) -> None:
-        self._tell, self._total = tell, max(1, total)
-        self._done: dict[int, int] = {}
-        self._guard = threading.Lock()
-        self._stopped = False
-
-    def stop(self) -> None:
-        """Let whoever reports next, of a tile, go no further."""
-        self._stopped = True
-
-    def of(self, *jobs: Job) -> Progress:
-        """For pictures that go through the network together."""
-
-        def advance(done: int, total: int) -> None:
-            for job in jobs:
-                self.advance(job, done, total)
-
-        return advance
-
-    def advance(self, job: Job, done: int, total: int) -> None:
-        if self._stopped:
-            raise StoppedError
-        with self._guard:
-            self._done[id(job)] = round(_pixels(job) * done / total)
-            self._tell(job.name, sum(self._done.values()), self._total)
-
-
-class _Patient(ThreadPoolExecutor):
-    """Waits for what is being done when the block is left; when it is left by an exception, not."""
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.shutdown(wait=kind is None, cancel_futures=True)
-
-
-def grouped(jobs: Iterable[Job], size: int, in_memory: int = IN_MEMORY) -> Iterator[list[Job]]:
-    """Neighbours that can be one batch of pictures, at most `size` of them."""
-    group: list[Job] = []
-    for job in jobs:
-        if group and (len(group) == size or not _fit_together(group[-1], job, in_memory)):
-            yield group
-            group = []
-        group.append(job)
-    if group:
-        yield group
-
-
-def _fit_together(first: Job, second: Job, in_memory: int) -> bool:
-    """Whether two pictures agree in size, channels and bits; known from their headers."""
-    kinds = [
-        job.header and (job.header.width, job.header.height, job.header.channels, job.header.bits)
-        for job in (first, second)
-    ]
-    return (
-        first.header is not None
-        and second.header is not None
-        and kinds[0] == kinds[1]
-        and first.header.has_alpha == second.header.has_alpha
-        and first.size == second.size
-        and not is_large(first, in_memory)
-    )
-
-
-def _pixels(job: Job) -> int:
-    return job.header.pixels if job.header is not None else 0
-
-
 def _naming(job: Job, error: SrcliError) -> SrcliError:
     """Return an error that names the picture it is about."""
     if str(job.target) in str(error):
         return error
     return error.about(job.name)
-
-
-def is_large(job: Job, in_memory: int) -> bool:
-    """Tell whether a picture is done strip by strip."""
-    if job.size is None or job.header is None or job.to_stdout:
-        return False
-    channels = job.header.channels + job.header.has_alpha
-    return job.size.width * job.size.height * channels * (job.header.bits // 8) > in_memory
 
 
 def _preserve(job: Job) -> None:

@@ -430,7 +430,7 @@ def test_nothing_to_measure_is_said(srcli, backend, graph, precision):
 
 
 def test_auto_is_chosen_for_each_graph_and_precision():
-    kinds = importlib.import_module("srcli.commands.bench")._kinds
+    kinds = importlib.import_module("srcli.commands.bench_rows").kinds
     spec = get_model("lapar-c")
 
     def chosen(graph, precision):

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from srcli.benchmark import ceilings, elsewhere, events, report, runner, worker
 from srcli.benchmark.counting import Work, count
 from srcli.benchmark.rows import Result, Row
+from srcli.commands import bench_rows
 from srcli.registry import get_model
 
 bench = importlib.import_module("srcli.commands.bench")
@@ -250,7 +251,7 @@ def test_figures_of_other_sizes_are_left_out(changes):
 
 def test_on_cuda_all_precisions_are_measured(monkeypatch):
     monkeypatch.setattr("srcli.cuda.driver", lambda: SimpleNamespace(devices=1))
-    kinds = bench._kinds(get_model("lapar-c"), (), (), (), sweep=False)
+    kinds = bench_rows.kinds(get_model("lapar-c"), (), (), (), sweep=False)
     found = {(kind["graph"], kind["precision"]) for kind in kinds if kind["backend"] == "torch"}
     graphs = "published", "fused"
     assert found == {(graph, kind) for graph in graphs for kind in ("fp32", "fp16", "bf16")}

@@ -3,33 +3,25 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from itertools import product
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from srcli.commands import options
+from srcli.commands.bench_rows import chosen_rows
 from srcli.commands.sections import SectionedGroup, section
 from srcli.errors import FAILED, UsageError
-from srcli.registry import DEFAULT_SCALE, check_scale, get_model
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from srcli.backends.base import Backend, Session
+    from srcli.backends.base import Session
     from srcli.benchmark.rows import Result, Row
-    from srcli.spec import Geometry, ModelSpec, Scale
+    from srcli.spec import Geometry, Scale
 
-EIGHT_BITS = (("fused", "openvino"), ("fused", "ort"))  # what computes in them
-# Backends that are measured in a precision unless it was asked for.
-_USUAL = {"fp16": (["torch"], ["trt"]), "bf16": (["torch"],)}
-PAPER_MODELS = ("lapar-a", "lapar-b", "lapar-c")
-SWEEP_MODELS = ("lapar-c",)
-SWEEP_SIZES = ("640x360", "960x540", "1280x720", "1920x1080", "3840x2160")
-SWEEP_BATCHES = (1, 2, 4, 8, 16)
 LONGEST = 10.0  # seconds of one run, in a sweep
 
 
@@ -232,8 +224,8 @@ def _bench(
 
         check_target(plot)
         options.check_free(plot, overwrite, "another --plot")
-    rows = list(dict.fromkeys(_rows(sweep=sweep, **wishes)))
-    if not rows:
+    chosen = list(dict.fromkeys(chosen_rows(sweep=sweep, **wishes)))
+    if not chosen:
         raise UsageError(
             "there is nothing to measure: no backend that was asked for runs these models in this "
             "form and precision. Leave out --backend, --graph or --precision."
@@ -241,7 +233,7 @@ def _bench(
     facts = {**hardware(), "allocator": allocator, "before": state()}
     with console.progress() as bar:
         measured = measure(
-            rows,
+            chosen,
             seconds=seconds,
             threads=threads,
             apart=sweep,
@@ -268,7 +260,7 @@ def _bench(
     elif as_markdown:
         console.result(report.to_markdown(headings, cells).rstrip())
     else:
-        console.table(headings, cells, title=_title(rows))
+        console.table(headings, cells, title=_title(chosen))
         if others := elsewhere.figures(results):
             console.table(elsewhere.HEADINGS, [elsewhere.cells(figure) for figure in others])
         for line in [*report.conditions(facts), *report.notes(results)]:
@@ -333,107 +325,6 @@ def _outcome(results: Sequence[Result], *, sweep: bool) -> int | None:
         why = result.failure or f"differs by {result.error:.1e}, allowed {result.tolerance:.1e}"
         console.error(f"{describe(result.row)}: {why}")
     return FAILED if bad else None
-
-
-def _rows(
-    *,
-    sweep: bool,
-    size: str | None,
-    input_size: str | None,
-    models: tuple[str, ...],
-    scales: tuple[int, ...],
-    backends: tuple[str, ...],
-    precisions: tuple[str, ...],
-    graphs: tuple[str, ...],
-    scopes: tuple[Any, ...],
-    batches: tuple[int, ...],
-    no_cuda_graph: bool,
-    cold: bool,
-) -> Iterator[Row]:
-    from srcli.benchmark.rows import Row
-    from srcli.benchmark.rows import input_size as smaller
-    from srcli.sizes import parse_size
-
-    if size and input_size:
-        raise UsageError("choose one of --size and --input-size.")
-    sizes = SWEEP_SIZES if sweep and not (size or input_size) else (size or "1280x720",)
-    for name in models or (SWEEP_MODELS if sweep else PAPER_MODELS):
-        spec = get_model(name)
-        for scale in scales or (DEFAULT_SCALE,):
-            check_scale(spec, scale, "upscale" if scale > 1 else "denoise")
-            for text in sizes:
-                width, height = (
-                    parse_size(input_size) if input_size else smaller(parse_size(text), scale)
-                )
-                for batch in batches or (SWEEP_BATCHES if sweep else (1,)):
-                    for kind in _kinds(spec, backends, precisions, graphs, sweep=sweep):
-                        for scope, extra in product(
-                            scopes or ("network",), _variants(kind, no_cuda_graph, cold)
-                        ):
-                            yield Row(
-                                model=spec.name,
-                                scale=scale,
-                                height=height,
-                                width=width,
-                                batch=batch,
-                                scope=scope,
-                                **kind,
-                                **extra,
-                            )
-
-
-def _kinds(
-    spec: ModelSpec,
-    backends: tuple[str, ...],
-    precisions: tuple[str, ...],
-    graphs: tuple[str, ...],
-    *,
-    sweep: bool,
-) -> Iterator[dict[str, Any]]:
-    """Graph, backend and precision of each row of a model."""
-    from srcli.backends import by_preference, get_backend
-    from srcli.cuda import driver
-
-    usable = [backend for backend in by_preference() if backend.unavailable() is None]
-    cuda = driver().devices > 0
-    for graph in graphs or (("fused",) if sweep else ("published", "fused")):
-        # Unless asked for, the published graph runs where papers run it.
-        everywhere = [b.name for b in usable] if graph == "fused" else ["torch"]
-        for name in backends or (["auto"] if sweep else everywhere):
-            for precision in precisions or _usual_precisions(cuda, sweep):
-                offered = usable if name == "auto" else [get_backend(name)]
-                able = [b.name for b in offered if _runs(b, spec, graph, precision)][:1]
-                if not precisions and able not in _USUAL.get(precision, (able,)):
-                    continue
-                for backend in able:
-                    yield {"graph": graph, "backend": backend, "precision": precision}
-
-
-def _usual_precisions(cuda: bool, sweep: bool) -> tuple[str, ...]:
-    if not cuda:
-        return ("fp32",)
-    return ("fp32", "fp16") if sweep else ("fp32", "fp16", "bf16")
-
-
-def _runs(backend: Backend, spec: ModelSpec, graph: str, precision: str) -> bool:
-    if precision == "int8" and (graph, backend.name) not in EIGHT_BITS:
-        return False
-    if graph == "published" and backend.name == "native":  # which fuses all that it runs
-        return False
-    return backend.declines(spec, precision) is None  # type: ignore[arg-type]  # click checked it
-
-
-def _variants(kind: dict[str, Any], no_cuda_graph: bool, cold: bool) -> Iterator[dict[str, Any]]:
-    from srcli.cuda import driver
-
-    published = kind["graph"] == "published"
-    on_cuda = driver().devices > 0 and kind["backend"] in ("torch", "trt")
-    # "Published" means as its authors ran it: launched kernel by kernel.
-    yield {"cuda_graph": on_cuda and not published}
-    if on_cuda and no_cuda_graph and not published:
-        yield {"cuda_graph": False}
-    if on_cuda and cold:
-        yield {"cuda_graph": not published, "cold": True}
 
 
 def _has_paper_rows(results: Sequence[Result]) -> bool:

@@ -82,7 +82,7 @@ def _check_kernel(request: Request, plan: Plan) -> None:
 
 def _side_by_side(jobs: Sequence[Job], request: Request) -> int:
     """How many pictures could be in the network at once: those that are likely to be done."""
-    from srcli.batch import grouped
+    from srcli.groups import grouped
 
     keep = request.skip_existing or request.resume
     ahead = [j for j in jobs if j.size is not None and not (keep and j.exists)]
@@ -216,7 +216,8 @@ class _Runner:
 
 
 def _run(plan: Plan, request: Request, runner: _Runner, teller: Teller) -> list[Outcome]:
-    from srcli.batch import IN_FLIGHT, IN_MEMORY, Batch
+    from srcli.batch import IN_FLIGHT, Batch
+    from srcli.groups import IN_MEMORY
 
     # Before the first picture is read: a model without weights stops everything.
     for passes in {job.size.passes for job in plan if job.size is not None}:

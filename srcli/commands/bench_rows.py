@@ -1,0 +1,129 @@
+"""Choose what `srcli bench` measures, from what was asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import product
+from typing import TYPE_CHECKING, Any
+
+from srcli.errors import UsageError
+from srcli.registry import DEFAULT_SCALE, check_scale, get_model
+
+if TYPE_CHECKING:
+    from srcli.backends.base import Backend
+    from srcli.benchmark.rows import Row
+    from srcli.spec import ModelSpec
+
+EIGHT_BITS = (("fused", "openvino"), ("fused", "ort"))  # what computes in them
+# Backends that are measured in a precision unless it was asked for.
+_USUAL = {"fp16": (["torch"], ["trt"]), "bf16": (["torch"],)}
+PAPER_MODELS = ("lapar-a", "lapar-b", "lapar-c")
+SWEEP_MODELS = ("lapar-c",)
+SWEEP_SIZES = ("640x360", "960x540", "1280x720", "1920x1080", "3840x2160")
+SWEEP_BATCHES = (1, 2, 4, 8, 16)
+
+
+def chosen_rows(
+    *,
+    sweep: bool,
+    size: str | None,
+    input_size: str | None,
+    models: tuple[str, ...],
+    scales: tuple[int, ...],
+    backends: tuple[str, ...],
+    precisions: tuple[str, ...],
+    graphs: tuple[str, ...],
+    scopes: tuple[Any, ...],
+    batches: tuple[int, ...],
+    no_cuda_graph: bool,
+    cold: bool,
+) -> Iterator[Row]:
+    """Give a row for each combination of what was asked for, by default that of the paper.
+
+    Raises:
+        UsageError: Sizes contradict each other, or a model has not the scale.
+    """
+    from srcli.benchmark.rows import Row
+    from srcli.benchmark.rows import input_size as smaller
+    from srcli.sizes import parse_size
+
+    if size and input_size:
+        raise UsageError("choose one of --size and --input-size.")
+    sizes = SWEEP_SIZES if sweep and not (size or input_size) else (size or "1280x720",)
+    for name in models or (SWEEP_MODELS if sweep else PAPER_MODELS):
+        spec = get_model(name)
+        for scale in scales or (DEFAULT_SCALE,):
+            check_scale(spec, scale, "upscale" if scale > 1 else "denoise")
+            for text in sizes:
+                width, height = (
+                    parse_size(input_size) if input_size else smaller(parse_size(text), scale)
+                )
+                for batch in batches or (SWEEP_BATCHES if sweep else (1,)):
+                    for kind in kinds(spec, backends, precisions, graphs, sweep=sweep):
+                        for scope, extra in product(
+                            scopes or ("network",), _variants(kind, no_cuda_graph, cold)
+                        ):
+                            yield Row(
+                                model=spec.name,
+                                scale=scale,
+                                height=height,
+                                width=width,
+                                batch=batch,
+                                scope=scope,
+                                **kind,
+                                **extra,
+                            )
+
+
+def kinds(
+    spec: ModelSpec,
+    backends: tuple[str, ...],
+    precisions: tuple[str, ...],
+    graphs: tuple[str, ...],
+    *,
+    sweep: bool,
+) -> Iterator[dict[str, Any]]:
+    """Graph, backend and precision of each row of a model."""
+    from srcli.backends import by_preference, get_backend
+    from srcli.cuda import driver
+
+    usable = [backend for backend in by_preference() if backend.unavailable() is None]
+    cuda = driver().devices > 0
+    for graph in graphs or (("fused",) if sweep else ("published", "fused")):
+        # Unless asked for, the published graph runs where papers run it.
+        everywhere = [b.name for b in usable] if graph == "fused" else ["torch"]
+        for name in backends or (["auto"] if sweep else everywhere):
+            for precision in precisions or _usual_precisions(cuda, sweep):
+                offered = usable if name == "auto" else [get_backend(name)]
+                able = [b.name for b in offered if _runs(b, spec, graph, precision)][:1]
+                if not precisions and able not in _USUAL.get(precision, (able,)):
+                    continue
+                for backend in able:
+                    yield {"graph": graph, "backend": backend, "precision": precision}
+
+
+def _usual_precisions(cuda: bool, sweep: bool) -> tuple[str, ...]:
+    if not cuda:
+        return ("fp32",)
+    return ("fp32", "fp16") if sweep else ("fp32", "fp16", "bf16")
+
+
+def _runs(backend: Backend, spec: ModelSpec, graph: str, precision: str) -> bool:
+    if precision == "int8" and (graph, backend.name) not in EIGHT_BITS:
+        return False
+    if graph == "published" and backend.name == "native":  # which fuses all that it runs
+        return False
+    return backend.declines(spec, precision) is None  # type: ignore[arg-type]  # click checked it
+
+
+def _variants(kind: dict[str, Any], no_cuda_graph: bool, cold: bool) -> Iterator[dict[str, Any]]:
+    from srcli.cuda import driver
+
+    published = kind["graph"] == "published"
+    on_cuda = driver().devices > 0 and kind["backend"] in ("torch", "trt")
+    # "Published" means as its authors ran it: launched kernel by kernel.
+    yield {"cuda_graph": on_cuda and not published}
+    if on_cuda and no_cuda_graph and not published:
+        yield {"cuda_graph": False}
+    if on_cuda and cold:
+        yield {"cuda_graph": not published, "cold": True}
