@@ -55,6 +55,8 @@ class InProcess:
     def close(self):
         self._worker.end()
 
+    kill = close
+
     def __enter__(self):
         return self
 
@@ -427,6 +429,32 @@ def test_nothing_to_measure_is_said(srcli, backend, graph, precision):
     )
     assert code == 2
     assert "nothing to measure" in err
+
+
+@pytest.mark.parametrize("after", [0, 3])
+def test_an_interruption_gives_what_was_measured(srcli, in_process, monkeypatch, after):
+    """Where minutes are dear, the last ones are not to take the others with them."""
+    sample, timed = runner._sample, []
+
+    def interrupted(result, workers, seconds):
+        timed.append(bool(seconds))
+        if sum(timed) > after:
+            raise KeyboardInterrupt
+        return sample(result, workers, seconds)
+
+    monkeypatch.setattr(runner, "_sample", interrupted)
+    code, out, _ = srcli(
+        *("bench", "--json", "--size", "64x48", "-m", "lapar-c", "--backend", "torch"),
+        *("--graph", "fused", "--graph", "published", "--seconds", 30),
+    )
+    assert code == 130
+    if not after:
+        assert out == ""
+        return
+    found = json.loads(out)
+    assert found["interrupted"] is True
+    assert {row["failure"] for row in found["rows"]} == {None}
+    assert all(row["median_ms"] > 0 for row in found["rows"])
 
 
 def test_auto_is_chosen_for_each_graph_and_precision():

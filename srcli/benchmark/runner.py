@@ -43,6 +43,8 @@ class Measurement:
 
     results: list[Result]
     ceilings: dict[str, float]
+    stopped: BaseException | None = None
+    """What ended it early, after some rows had been timed; to be raised when they are shown."""
 
 
 class WorkerFailed(Exception):
@@ -76,7 +78,12 @@ def measure(
         finished: Told each result when it is known.
 
     Returns:
-        A result for every row; rows that could not be run say why.
+        A result for every row; rows that could not be run say why. If it is interrupted, with what
+        was measured until then.
+
+    Raises:
+        KeyboardInterrupt: It is interrupted before anything was measured; or another that the
+            signal raises.
     """
     habits = habits or Habits()
     results = [Result(row=row) for row in rows]
@@ -85,18 +92,30 @@ def measure(
         with Worker(habits) as reference:
             truths = _truths(rows, reference, Path(name), tell)
             ceilings: dict[str, float] = reference.ask("ceilings")
+        stopped: BaseException | None = None
         with _Workers(habits) as workers:
             for group in groups:
-                for result in group:
-                    _foresee(result, truths, results, longest)
-                _open_all(group, workers, truths, threads, tell)
-                _take_turns(group, workers, seconds / len(groups), longest, tell)
-                workers.clear()
+                try:
+                    for result in group:
+                        _foresee(result, truths, results, longest)
+                    _open_all(group, workers, truths, threads, tell)
+                    _take_turns(group, workers, seconds / len(groups), longest, tell)
+                    workers.clear()
+                except (KeyboardInterrupt, SystemExit) as signal:
+                    if not any(result.rounds for result in results):
+                        raise
+                    workers.kill()
+                    stopped = signal
                 _compare(group)
                 _roof(group, truths, ceilings)
                 for result in group:
                     finished(result)
-    return Measurement(results=results, ceilings=ceilings)
+                if stopped is not None:
+                    break
+    for result in results:
+        if not (result.rounds or result.failure):
+            result.failure = "was not measured: the run was interrupted"
+    return Measurement(results=results, ceilings=ceilings, stopped=stopped)
 
 
 def describe(row: Row) -> str:
@@ -340,6 +359,11 @@ class Worker:
             self._process.kill()
             self._process.join()
 
+    def kill(self) -> None:
+        """End the process at once, whatever it does."""
+        self._process.kill()
+        self.close()
+
     def __enter__(self) -> Worker:
         return self
 
@@ -369,6 +393,12 @@ class _Workers:
                 worker.ask("clear")
             except WorkerFailed:
                 del self._processes[backend]
+
+    def kill(self) -> None:
+        """End all processes at once."""
+        for worker in self._processes.values():
+            worker.kill()
+        self._processes.clear()
 
     def __enter__(self) -> _Workers:
         return self

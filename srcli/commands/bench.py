@@ -254,7 +254,8 @@ def _bench(
     headings = report.columns(**shown)
     cells = [report.cells(result, **shown) for result in results]
     if as_json:
-        console.print_json(report.as_dict(results, facts))
+        whole = report.as_dict(results, facts)
+        console.print_json({**whole, "interrupted": measured.stopped is not None})
     elif as_csv:
         console.result(report.to_csv(results).rstrip())
     elif as_markdown:
@@ -269,6 +270,8 @@ def _bench(
         from srcli.benchmark.plot import plot as draw
 
         console.note(f"{plot}: {draw(results, plot, replace=overwrite)}")
+    if measured.stopped is not None:
+        raise measured.stopped
     return _outcome(results, sweep=sweep)
 
 
