@@ -3,27 +3,127 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from srcli.errors import BackendError, WeightsError, first_line
 
+if TYPE_CHECKING:
+    from onnx import GraphProto, ModelProto, NodeProto, ValueInfoProto
+
+_SINGLE, _HALF = 1, 10  # `TensorProto.FLOAT` and `.FLOAT16`
 KNOWN_DOMAINS = ("", "ai.onnx", "ai.onnx.ml", "com.microsoft")
 """Of operators that ONNX Runtime brings."""
 
 
 def adapted(file: Path) -> bytes:
-    """The graph behind our convention: `input` n x 3 x h x w -> `output`, float32, RGB in [0, 1].
+    """Return the graph behind our convention, as an ONNX file.
 
+    It takes `srcli.input`, n x 3 x h x w, and gives `srcli.output`, both float32 RGB in [0, 1].
     Half precision at the border, channels last and networks for one plane are adapted.
 
     Raises:
         WeightsError: It does not take and give one picture.
     """
+    model = _checked(file)
+    border = _border(model.graph, file)
+    _surround(model.graph, border, [a for make in _ADAPTERS if (a := make(border)) is not None])
+    try:
+        content: bytes = model.SerializeToString(deterministic=True)
+    except ValueError as error:  # protobuf's limit
+        raise WeightsError(f"{file}: is larger than 2 GB, which srcli does not run.") from error
+    return content
+
+
+@dataclass(frozen=True, slots=True)
+class Border:
+    """What a graph takes and gives."""
+
+    input: ValueInfoProto
+    output: ValueInfoProto
+    sides: tuple[int, ...]
+    """Of the input, in its own order; 0 where any will do."""
+
+    @property
+    def channels_last(self) -> bool:
+        """Whether it takes n x h x w x c."""
+        return self.sides[3] in (1, 3) and self.sides[1] not in (1, 3)
+
+    @property
+    def planes(self) -> int:
+        """Channels of a picture: 3, 1, or 0 where any number will do."""
+        return self.sides[3] if self.channels_last else self.sides[1]
+
+    @property
+    def shape(self) -> list[int | str]:
+        """What the adapted graph takes, n x 3 x h x w; a name where any size will do."""
+        batch = self.sides[0]
+        height, width = self.sides[1:3] if self.channels_last else self.sides[2:4]
+        if self.planes == 1:  # three pictures of one plane are one of ours
+            batch = 0 if batch % 3 else batch // 3
+        return [batch or "batch", 3, height or "height", width or "width"]
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One node of ONNX with one input and one output."""
+
+    operator: str
+    constant: tuple[int, ...] | None = None
+    """A second input of whole numbers."""
+
+    attributes: Mapping[str, int | list[int]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Adapter:
+    """What one quirk of a graph needs: an operation before it, one after it, or both."""
+
+    before: Operation | None = None
+    after: Operation | None = None
+
+
+def one_plane(border: Border) -> Adapter | None:
+    """Give a network for one plane the three planes of a picture as three pictures."""
+    if border.planes != 1:
+        return None
+    return Adapter(Operation("Reshape", (-1, 1, 0, 0)), Operation("Reshape", (-1, 3, 0, 0)))
+
+
+def channels_last(border: Border) -> Adapter | None:
+    """Move the channels behind height and width, and back."""
+    if not border.channels_last:
+        return None
+    return Adapter(
+        Operation("Transpose", attributes={"perm": [0, 2, 3, 1]}),
+        Operation("Transpose", attributes={"perm": [0, 3, 1, 2]}),
+    )
+
+
+def half_input(border: Border) -> Adapter | None:
+    """Convert the input to half precision."""
+    if _element(border.input) != _HALF:
+        return None
+    return Adapter(before=Operation("Cast", attributes={"to": _HALF}))
+
+
+def half_output(border: Border) -> Adapter | None:
+    """Convert an output in half precision to single precision."""
+    if _element(border.output) != _HALF:
+        return None
+    return Adapter(after=Operation("Cast", attributes={"to": _SINGLE}))
+
+
+# From the outermost to the one next to the graph.
+_ADAPTERS = (one_plane, channels_last, half_input, half_output)
+
+
+def _checked(file: Path) -> ModelProto:
     import onnx
-    from onnx import TensorProto, helper, numpy_helper
 
     try:
         model = onnx.load(file)
@@ -38,66 +138,66 @@ def adapted(file: Path) -> bytes:
         raise
     except Exception as error:  # protobuf's and onnx's own, which share no base class
         raise WeightsError(f"{file}: is no ONNX model ({first_line(error)}).") from error
-    graph = model.graph
+    return model
+
+
+def _border(graph: GraphProto, file: Path) -> Border:
     constants = {tensor.name for tensor in graph.initializer}
     inputs = [value for value in graph.input if value.name not in constants]
     if len(inputs) != 1 or len(graph.output) < 1:
         raise WeightsError(f"{file}: takes {len(inputs)} inputs, not one picture", "Use another.")
-    first, last = inputs[0], graph.output[0]
-    sides = [d.dim_value or 0 for d in first.type.tensor_type.shape.dim]
+    sides = tuple(d.dim_value or 0 for d in inputs[0].type.tensor_type.shape.dim)
     if len(sides) != 4:
         raise WeightsError(f"{file}: takes no batch of pictures ({len(sides)} dimensions).")
-    channels_last = sides[3] in (1, 3) and sides[1] not in (1, 3)
-    planes = sides[3] if channels_last else sides[1]
-    kind = first.type.tensor_type.elem_type
-    if planes not in (0, 1, 3) or kind not in (TensorProto.FLOAT, TensorProto.FLOAT16):
+    border = Border(inputs[0], graph.output[0], sides)
+    if border.planes not in (0, 1, 3) or _element(border.input) not in (_SINGLE, _HALF):
         raise WeightsError(f"{file}: takes no RGB picture in floating point", "Use another.")
+    return border
 
-    before: list[Any] = []
-    after: list[Any] = []
 
-    def add(nodes: list[Any], operator: str, *values: str, **attributes: Any) -> str:
-        output = f"srcli.{operator}.{len(before)}.{len(after)}"
-        nodes.append(helper.make_node(operator, list(values), [output], **attributes))
-        return output
+def _element(value: ValueInfoProto) -> int:
+    """The type of a tensor's elements, as ONNX counts them."""
+    return value.type.tensor_type.elem_type
 
-    value, result = "srcli.input", last.name
-    if planes == 1:
-        graph.initializer.extend(
-            numpy_helper.from_array(np.array(shape, np.int64), name)
-            for name, shape in (("srcli.single", [-1, 1, 0, 0]), ("srcli.rgb", [-1, 3, 0, 0]))
-        )
-        value = add(before, "Reshape", value, "srcli.single")
-    if channels_last:
-        value = add(before, "Transpose", value, perm=[0, 2, 3, 1])
-        result = add(after, "Transpose", result, perm=[0, 3, 1, 2])
-    if kind == TensorProto.FLOAT16:
-        value = add(before, "Cast", value, to=TensorProto.FLOAT16)
-    if last.type.tensor_type.elem_type == TensorProto.FLOAT16:
-        result = add(after, "Cast", result, to=TensorProto.FLOAT)
-    if planes == 1:
-        result = add(after, "Reshape", result, "srcli.rgb")
-    before.append(helper.make_node("Identity", [value], [first.name]))
-    after.append(helper.make_node("Identity", [result], ["srcli.output"]))
 
-    nodes = [*before, *graph.node, *after]
+def _surround(graph: GraphProto, border: Border, adapters: Sequence[Adapter]) -> None:
+    """Put adapters around a graph, and give it our names and shapes."""
+    from onnx.helper import make_tensor_value_info
+
+    before = [adapter.before for adapter in adapters if adapter.before]
+    after = [adapter.after for adapter in reversed(adapters) if adapter.after]
+    nodes = [
+        *_chain(graph, before, "srcli.input", border.input.name),
+        *graph.node,
+        *_chain(graph, after, border.output.name, "srcli.output"),
+    ]
     del graph.node[:]
     graph.node.extend(nodes)
-    batch = sides[0]
-    height, width = sides[1:3] if channels_last else sides[2:4]
-    if planes == 1 and batch:
-        batch = 0 if batch % 3 else batch // 3
-    shape: list[int | str | None] = [batch or "batch", 3, height or "height", width or "width"]
-    graph.input.remove(first)
-    graph.input.insert(0, helper.make_tensor_value_info("srcli.input", TensorProto.FLOAT, shape))
+    graph.input.remove(border.input)
+    graph.input.insert(0, make_tensor_value_info("srcli.input", _SINGLE, border.shape))
     del graph.output[:]
-    out: list[int | str | None] = ["batch", 3, "out_height", "out_width"]
-    graph.output.append(helper.make_tensor_value_info("srcli.output", TensorProto.FLOAT, out))
-    try:
-        content: bytes = model.SerializeToString(deterministic=True)
-    except ValueError as error:  # protobuf's limit
-        raise WeightsError(f"{file}: is larger than 2 GB, which srcli does not run.") from error
-    return content
+    out: list[int | str] = ["batch", 3, "out_height", "out_width"]
+    graph.output.append(make_tensor_value_info("srcli.output", _SINGLE, out))
+
+
+def _chain(
+    graph: GraphProto, operations: Sequence[Operation], first: str, last: str
+) -> list[NodeProto]:
+    """Return nodes that do one operation after the other, from the value `first` to `last`."""
+    from onnx.helper import make_attribute, make_node
+    from onnx.numpy_helper import from_array
+
+    nodes, value = [], first
+    for index, operation in enumerate(operations):
+        inputs, output = [value], f"{first}.srcli.{index}"
+        if operation.constant is not None:
+            inputs.append(f"{output}.constant")
+            graph.initializer.append(from_array(np.array(operation.constant, np.int64), inputs[-1]))
+        node = make_node(operation.operator, inputs, [output])
+        node.attribute.extend(make_attribute(*pair) for pair in operation.attributes.items())
+        nodes.append(node)
+        value = output
+    return [*nodes, make_node("Identity", [value], [last])]
 
 
 STANDARD_ONLY = "Export the network with standard operators only."

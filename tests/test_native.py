@@ -22,6 +22,7 @@ from srcli.backends.native import (
     NARROW_COLUMNS,
     OUTPUT_SIDES,
     PORTIONS,
+    TILE,
     NativeBackend,
     aligned,
     compiled_network,
@@ -258,6 +259,10 @@ def test_auto_takes_it_in_fp32():
     assert get_backend("auto", get_model("lapar-c"), "int8").name != "native"
     assert get_backend("auto", get_model("awsrn")).name == "native"
     assert get_backend("auto", get_model("hpinet-s")).name != "native"
+
+
+def test_tiles_are_of_one_size_in_c_and_python():
+    assert compiled.TILE == TILE
 
 
 def test_narrow_vectors_are_left_to_other_backends():

@@ -9,7 +9,6 @@ Source: Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks", 201
 
 from __future__ import annotations
 
-import importlib
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
@@ -24,19 +23,15 @@ from torch.nn import functional as F
 
 from srcli.backends.native import (
     ALIGNMENT,
-    COMPILED,
-    GROUP,
-    TILES,
+    TILE,
     Array,
     Rectangle,
     aligned,
+    compiled,
     evaluation,
     filled,
     obstacle,
 )
-
-SLICE = 4  # as in `_network.c`
-TILE = 4  # side of a tile's outputs
 
 Portion = list[tuple[int, int, int]]
 """Rows of some pictures: the picture, its first row, and the one after the last."""
@@ -70,7 +65,7 @@ def _fits(module: nn.Conv2d) -> bool:
     side = module.kernel_size[0]
     return (
         type(module) is nn.Conv2d
-        and module.in_channels % GROUP == 0
+        and module.in_channels % compiled().GROUP == 0
         and module.kernel_size in ((3, 3), (5, 5))
         and module.padding == (side // 2, side // 2)
         and module.padding_mode == "zeros"
@@ -93,7 +88,7 @@ class CompiledConvolution(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         assert self.bias is not None
         weight, bias = self.weight, self.bias
-        missing = -self.out_channels % GROUP
+        missing = -self.out_channels % compiled().GROUP
         if missing:
             weight = F.pad(weight, (0, 0, 0, 0, 0, 0, 0, missing))
             bias = F.pad(bias, (0, missing))
@@ -131,7 +126,7 @@ class Convolver:
     """
 
     def __init__(self, threads: int) -> None:
-        self._compiled: Any = importlib.import_module(COMPILED)
+        self._compiled = compiled()
         self._threads = threads
         self._pool = ThreadPoolExecutor(threads, "convolver")
         self._thread = threading.local()
@@ -155,7 +150,7 @@ class Convolver:
             )
 
         portions = _portions(len(x), x.shape[2], self._threads)
-        floats = _points(side) * ((inputs + GROUP) * TILES + 2 * GROUP)
+        floats = self._compiled.convolution_floats(side, inputs)
         self._share(portions, x.shape[3], floats, work)
         return out
 
@@ -173,7 +168,7 @@ class Convolver:
                 *maps, side, inputs, outputs, sums[portion], rows, scratch
             )
 
-        floats = _points(side) * ((inputs + SLICE * GROUP) * TILES + 2 * GROUP)
+        floats = self._compiled.gradient_floats(side, inputs)
         self._share(portions, x.shape[3], floats, work)
         total = sums[0]
         for of_portion in sums[1:]:
@@ -235,14 +230,16 @@ def _map(batch: Tensor, index: int) -> Array:
 
 def _packed(weight: Tensor) -> Tensor:
     """Weights at the points of Winograd's filtering: O/16 x points x I x 16."""
+    group = compiled().GROUP
     outputs, inputs, side, _ = weight.shape
     points = _evaluation(side) @ weight.detach().reshape(outputs * inputs, side**2).T
-    return points.reshape(-1, outputs // GROUP, GROUP, inputs).permute(1, 0, 3, 2)
+    return points.reshape(-1, outputs // group, group, inputs).permute(1, 0, 3, 2)
 
 
 def _unpacked(points: Tensor, outputs: int, inputs: int, side: int) -> Tensor:
     """The gradient by the weights from that at the points: `_packed` is linear."""
-    laid_out = points.reshape(outputs // GROUP, -1, inputs, GROUP).permute(1, 0, 3, 2)
+    group = compiled().GROUP
+    laid_out = points.reshape(outputs // group, -1, inputs, group).permute(1, 0, 3, 2)
     weight = _evaluation(side).T @ laid_out.reshape(-1, outputs * inputs)
     return weight.T.reshape(outputs, inputs, side, side)
 

@@ -201,7 +201,10 @@ static PyObject *run(PyObject *arguments, int backwards)
     Py_RETURN_NONE;
 }
 
-/* filter(picture, taps, filtered, top, bottom): those rows of `filtered` from the others. */
+/* filter(picture, taps, filtered, top, bottom): those rows of `filtered` from the others.
+
+   All are float32: picture and filtered n x c x H x W, taps n x 13 x H x W; any strides, but rows of
+   `filtered` are contiguous. Sides are at least 3. A ValueError says what does not fit. */
 static PyObject *filter(PyObject *module, PyObject *arguments)
 {
     (void)module;
@@ -209,7 +212,7 @@ static PyObject *filter(PyObject *module, PyObject *arguments)
 }
 
 /* gradient(picture, taps, filtered, top, bottom): given a loss's gradient by the filtered picture
-   in `filtered`, those rows of its gradient by the taps, to `taps`. */
+   in `filtered`, those rows of its gradient by the taps, to `taps`. Shapes as for `filter`. */
 static PyObject *gradient(PyObject *module, PyObject *arguments)
 {
     (void)module;

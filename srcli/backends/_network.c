@@ -18,10 +18,19 @@
 #error "needs vectors as GCC and Clang have them"
 #endif
 
-enum { GROUP = 16, STEP = 4, TILES = 16, SLICE = 4, MOST_SOURCES = 10 };
+/* Those that Python needs it reads from the module. */
+enum {
+    GROUP = 16,         /* channels that are computed together */
+    STEP = 4,           /* channels of a source are rounded up to a multiple of this */
+    TILE = 4,           /* side of the outputs of one tile */
+    TILES = 16,         /* tiles that are done together */
+    SLICE = 4,          /* groups of outputs whose gradients are done together */
+    MOST_SOURCES = 10
+};
 
-/* Raised with every change of what Python calls or must lay out; `native.py` knows it too. */
-enum { LAYOUT = 3 };
+/* Raised with every change of what Python calls or must lay out. `native.py` has the number too, on
+   purpose: it tells a module that was built from another version. */
+enum { LAYOUT = 4 };
 
 #define INLINE static inline __attribute__((always_inline))
 #ifdef __clang__
@@ -191,12 +200,31 @@ static int take_map(Scratch *scratch, Map *map, int groups)
     return map->base != NULL;
 }
 
+/* Points at which a kernel and a tile are evaluated. */
+static Py_ssize_t points_of(int side)
+{
+    return (Py_ssize_t)(side + TILE - 1) * (side + TILE - 1);
+}
+
+/* Floats that a convolution takes for the tiles it has in work. `channels` are those of all its
+   sources, each rounded up to groups. */
+static Py_ssize_t convolution_room(int side, Py_ssize_t channels)
+{
+    return points_of(side) * (TILES * (up_to(channels, GROUP) + GROUP) + 2 * GROUP);
+}
+
+/* The same for the gradient of a convolution's weights. */
+static Py_ssize_t gradient_room(int side, Py_ssize_t channels)
+{
+    return points_of(side) * (TILES * (up_to(channels, GROUP) + SLICE * GROUP) + 2 * GROUP);
+}
+
 /* `out` by Winograd's filtering with kernels of 3 x 3 or 5 x 5. */
 static void convolve(int side, const Convolution *to_do, const Map *out, Scratch *scratch)
 {
     Scratch before = *scratch;
-    Py_ssize_t n = side + 3, tile = to_do->sources * up_to(to_do->channels, GROUP);
-    float *room = take(scratch, n * n * (TILES * (tile + GROUP) + 2 * GROUP));
+    Py_ssize_t channels = to_do->sources * up_to(to_do->channels, GROUP);
+    float *room = take(scratch, convolution_room(side, channels));
     if (room == NULL)
         return;
     (side == 3 ? kernels->convolve_3 : kernels->convolve_5)(to_do, out, room);
@@ -445,7 +473,7 @@ static int same_size(const Map *one, const Map *other)
 static int kernel(Held *held, PyObject *pair, int side, Convolution *to_do)
 {
     PyObject *weights, *bias;
-    Py_ssize_t points = (side + 3) * (side + 3);
+    Py_ssize_t points = points_of(side);
     if (!PyTuple_Check(pair)) {
         PyErr_SetString(PyExc_TypeError, "kernel: a pair of weights and bias is needed");
         return 0;
@@ -497,8 +525,23 @@ static int groups_for(int channels)
     return 0;
 }
 
+/* What Python gives. All arrays are float32 and contiguous; h x w is the size of a map, S the scale,
+   H x W = S*h x S*w. Where vectors are read, they begin at a multiple of 64 bytes.
+
+     features, out, skip, gradients   maps x h x w x C, C the channels rounded up to GROUPs
+     picture                          3 x h x w, its restored form 3 x H x W
+     mean                             3, flat
+     kernel                           a pair. Weights: groups of outputs x points x sources x
+                                      channels (rounded up to STEPs) x GROUP, flat; points are 36 for
+                                      3 x 3 and 64 for 5 x 5. Biases: groups of outputs x GROUP, flat
+     phases                           S x 5, flat
+     rectangle                        (top, left, bottom, right) of the output, the last two beyond it
+     scratch                          flat; see `convolution_floats`
+
+   A ValueError says what does not fit. */
+
 /* head(picture, mean, kernel, channels, rectified, out, rectangle, scratch): the first convolution,
-   of a picture of 3 x height x width. */
+   3 x h x w -> 1 x h x w x C. */
 static PyObject *head(PyObject *module, PyObject *arguments)
 {
     PyObject *picture, *mean, *pair, *target, *room;
@@ -537,7 +580,7 @@ static PyObject *head(PyObject *module, PyObject *arguments)
 
 /* unit(features, opening, closing, channels, wide, factor, out, rectangle, scratch): two
    convolutions with `wide` channels between them, the first rectified; `factor` times the features
-   is added. */
+   is added. 1 x h x w x C -> 1 x h x w x C; `opening` and `closing` are kernels of 3 x 3. */
 static PyObject *unit(PyObject *module, PyObject *arguments)
 {
     PyObject *features, *opening, *closing, *target, *room;
@@ -575,7 +618,8 @@ static PyObject *unit(PyObject *module, PyObject *arguments)
 }
 
 /* reduction(features, kernel, channels, skip, factor, out, rectangle, scratch): one convolution of
-   several maps; `factor` times another is added. */
+   several maps; `factor` times another is added. k x h x w x C, at most MOST_SOURCES maps, and a
+   skip of 1 x h x w x C -> 1 x h x w x C. */
 static PyObject *reduction(PyObject *module, PyObject *arguments)
 {
     PyObject *features, *pair, *other, *target, *room;
@@ -630,7 +674,7 @@ static int single(PyObject *arguments, Single *given)
 }
 
 /* convolution(features, kernel, side, channels, outputs, out, rectangle, scratch): one convolution
-   of 3 x 3 or 5 x 5, and nothing else. */
+   of 3 x 3 or 5 x 5, and nothing else. 1 x h x w x I -> 1 x h x w x O. */
 static PyObject *convolution(PyObject *module, PyObject *arguments)
 {
     Single given;
@@ -658,7 +702,8 @@ static PyObject *convolution(PyObject *module, PyObject *arguments)
 
 /* weight_gradient(features, gradients, side, channels, outputs, sums, rectangle, scratch): add to
    `sums` what the gradients of a convolution's outputs in the rectangle give as gradient of its
-   weights, at the points of Winograd's filtering and in the layout of the weights. */
+   weights, at the points of Winograd's filtering and in the layout of the weights. Features
+   1 x h x w x I, gradients 1 x h x w x O, sums O/GROUP x points x I x GROUP, flat. */
 static PyObject *weight_gradient(PyObject *module, PyObject *arguments)
 {
     Single given;
@@ -670,14 +715,14 @@ static PyObject *weight_gradient(PyObject *module, PyObject *arguments)
         return NULL;
     const Rectangle *area = &given.area;
     int inputs = given.inputs, outputs = given.outputs;
-    Py_ssize_t points = (given.side + 3) * (given.side + 3);
+    Py_ssize_t points = points_of(given.side);
     Gradient *add = given.side == 3 ? kernels->gradient_3 : kernels->gradient_5;
     float *sums = numbers(&held, given.target, PyBUF_WRITABLE,
                           outputs * points * inputs * GROUP * GROUP, "sums");
     if (sums != NULL && maps(&held, given.features, 0, inputs, &from, 1, "features") == 1 &&
         maps(&held, given.other, 0, outputs, &by, 1, "gradients") == 1 && same_size(&from, &by) &&
         lies_in(area, by.bottom, by.right) && scratch_of(&held, given.room, &scratch)) {
-        float *free = take(&scratch, points * ((inputs + SLICE) * TILES * GROUP + 2 * GROUP));
+        float *free = take(&scratch, gradient_room(given.side, inputs * GROUP));
         by = part_of(by, area->top, area->left, area->bottom, area->right);
         Py_BEGIN_ALLOW_THREADS
         if (free != NULL)
@@ -732,8 +777,8 @@ static void restore_rectangle(Tail *tail, const Rectangle *area, Scratch *scratc
 }
 
 /* tail(features, up, mix, merge, taps, channels, scale, phases, picture, out, rectangle, scratch):
-   what follows the body, from features and the picture to the restored picture; `up` is None at
-   scale 1. */
+   what follows the body of LAPAR, from features 1 x h x w x C and the picture 3 x h x w to the
+   restored picture 3 x H x W; `up` is None at scale 1. The rectangle is one of the output. */
 static PyObject *tail(PyObject *module, PyObject *arguments)
 {
     PyObject *features, *up, *mix, *merge, *taps, *phases, *picture, *target, *room;
@@ -804,8 +849,8 @@ enum { SHIFTED = 9 }; /* kernels of 3 x 3 that make one of 9 x 9 */
 
 /* reconstruction(features, kernel, channels, scale, mean, picture, out, rectangle, scratch): AWSRN's
    last two convolutions and its pixel shuffle. The one of the features, 9 x 9, is nine of 3 x 3 of
-   the features moved by three pixels each way; the one of the picture is the tenth. The rectangle
-   is one of the features. */
+   the features moved by three pixels each way; the one of the picture is the tenth. Features
+   1 x h x w x C and the picture 3 x h x w -> 3 x H x W. The rectangle is one of the features. */
 static PyObject *reconstruction(PyObject *module, PyObject *arguments)
 {
     PyObject *features, *pair, *mean, *picture, *target, *room;
@@ -861,6 +906,28 @@ static PyObject *reconstruction(PyObject *module, PyObject *arguments)
     return finished(&held, &scratch);
 }
 
+/* convolution_floats(side, channels): scratch that one convolution takes, for its tiles. `channels`
+   are those of all its sources, each rounded up to a multiple of GROUP. */
+static PyObject *convolution_floats(PyObject *module, PyObject *arguments)
+{
+    int side, channels;
+    (void)module;
+    if (!PyArg_ParseTuple(arguments, "ii", &side, &channels) || !is_side(side))
+        return NULL;
+    return PyLong_FromSsize_t(convolution_room(side, channels));
+}
+
+/* gradient_floats(side, channels): scratch that `weight_gradient` takes, by the channels of the
+   features. */
+static PyObject *gradient_floats(PyObject *module, PyObject *arguments)
+{
+    int side, channels;
+    (void)module;
+    if (!PyArg_ParseTuple(arguments, "ii", &side, &channels) || !is_side(side))
+        return NULL;
+    return PyLong_FromSsize_t(gradient_room(side, channels));
+}
+
 /* choose(bits): compute in vectors of so many bits from now on, 0 for the widest; whether the
    processor and the build have such. For tests: nothing may be computed meanwhile. */
 static PyObject *choose(PyObject *module, PyObject *arguments)
@@ -890,6 +957,8 @@ static PyMethodDef methods[] = {{"head", head, METH_VARARGS, NULL},
                                 {"reconstruction", reconstruction, METH_VARARGS, NULL},
                                 {"convolution", convolution, METH_VARARGS, NULL},
                                 {"weight_gradient", weight_gradient, METH_VARARGS, NULL},
+                                {"convolution_floats", convolution_floats, METH_VARARGS, NULL},
+                                {"gradient_floats", gradient_floats, METH_VARARGS, NULL},
                                 {"choose", choose, METH_VARARGS, NULL},
                                 {"vectors", vectors, METH_NOARGS, NULL},
                                 {NULL, NULL, 0, NULL}};
@@ -901,7 +970,11 @@ PyMODINIT_FUNC PyInit__network(void)
 {
     PyObject *module = PyModule_Create(&definition);
     kernels = kernels_of(0);
-    if (module != NULL && PyModule_AddIntConstant(module, "layout", LAYOUT) < 0) {
+    if (module != NULL && (PyModule_AddIntConstant(module, "LAYOUT", LAYOUT) < 0 ||
+                           PyModule_AddIntConstant(module, "GROUP", GROUP) < 0 ||
+                           PyModule_AddIntConstant(module, "STEP", STEP) < 0 ||
+                           PyModule_AddIntConstant(module, "TILE", TILE) < 0 ||
+                           PyModule_AddIntConstant(module, "MOST_SOURCES", MOST_SOURCES) < 0)) {
         Py_DECREF(module);
         return NULL;
     }

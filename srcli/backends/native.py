@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,12 +53,9 @@ Kernel = tuple[Array, Array]
 """A convolution's weights at the points of Winograd's filtering, and its bias, flat."""
 
 COMPILED = "srcli.backends._network"
-GROUP, STEP, TILES = 16, 4, 16  # as in `_network.c`
-LAYOUT = 3  # as in `_network.c`
+LAYOUT = 4  # of the compiled module: another number means that it is of another version
 ALIGNMENT = 64  # bytes
 LEAST_BITS = 256  # measured on x86-64: in vectors of 128 bits other backends are faster
-
-SOURCES = 10  # of AWSRN's last convolution: the features in nine places, and the picture
 
 # Rectangles of features, in pixels. All begin at multiples of TILE, where Winograd's tiles begin:
 # so digits do not depend on how a picture is cut into rectangles.
@@ -71,6 +68,51 @@ PORTIONS = 24  # of a stage, at least, for all threads to have work till its end
 # once, or a multiple of that, before and after enlarging. They begin at multiples of TILE times the
 # scale; between these, digits depend on them.
 OUTPUT_SIDES = {1: (72, 72), 2: (72, 72), 3: (60, 84), 4: (48, 112)}
+
+
+class Compiled(Protocol):
+    """The module that `_network.c` becomes, which describes what its functions take."""
+
+    LAYOUT: int
+
+    GROUP: int
+    """Channels that are computed together; those of a map are a multiple of it."""
+
+    STEP: int
+    """Input channels in a kernel are a multiple of this."""
+
+    MOST_SOURCES: int
+    """Maps that one convolution reads at most: as many as AWSRN's last one, the features in nine
+    places and the picture."""
+
+    head: Callable[..., None]
+    unit: Callable[..., None]
+    reduction: Callable[..., None]
+    tail: Callable[..., None]
+    reconstruction: Callable[..., None]
+    convolution: Callable[..., None]
+    weight_gradient: Callable[..., None]
+
+    def convolution_floats(self, side: int, channels: int, /) -> int:
+        """Return the scratch that a convolution takes for its tiles."""
+        ...
+
+    def gradient_floats(self, side: int, channels: int, /) -> int:
+        """Return the scratch that `weight_gradient` takes."""
+        ...
+
+    def vectors(self) -> int:
+        """Return the bits of the vectors that it computes in."""
+        ...
+
+
+def compiled() -> Compiled:
+    """Import the compiled module.
+
+    Raises:
+        ImportError: It was not built.
+    """
+    return cast("Compiled", importlib.import_module(COMPILED))
 
 
 OTHER_BACKEND = "Choose another --backend."
@@ -116,7 +158,7 @@ class NativeSession(StreamingSession):
         self.memory_share = self._network.floats_per_pixel / geometry.floats_per_pixel
 
     @property
-    def facts(self) -> dict[str, Any]:
+    def facts(self) -> dict[str, object]:
         """What really computes."""
         return {"device": "cpu", "vectors": f"{vectors()} bits"}
 
@@ -168,10 +210,10 @@ class NativeSession(StreamingSession):
 def obstacle() -> Obstacle | None:
     """Why the compiled network is not to be used here, and the remedy; None if it is."""
     try:
-        compiled = importlib.import_module(COMPILED)
+        module = compiled()
     except ImportError:
         return Obstacle("srcli was installed without its compiled network", REBUILD)
-    if compiled.layout != LAYOUT:
+    if getattr(module, "LAYOUT", 0) != LAYOUT:
         return Obstacle(
             "the compiled network is of another version of srcli", "Install srcli again."
         )
@@ -183,7 +225,7 @@ def obstacle() -> Obstacle | None:
 
 def vectors() -> int:
     """Bits of the vectors that the compiled network computes in on this processor."""
-    return int(importlib.import_module(COMPILED).vectors())
+    return compiled().vectors()
 
 
 def compiled_network(
@@ -224,13 +266,14 @@ class CompiledNetwork(ABC):
         threads: int,
         lanes: int = 1,
     ) -> None:
-        self._compiled: Any = importlib.import_module(COMPILED)
-
+        self._compiled = compiled()
+        group = self._compiled.GROUP
         kernel = partial(_kernel, weights)
         self.scale = scale
         self._channels = len(weights["head.bias"])
         self._wide = len(weights["body.0.b0.first.bias"])  # channels within a unit
-        self._width = _rounded(self._channels, GROUP)
+        self._width = _rounded(self._channels, group)
+        self._wide_width = _rounded(self._wide, group)
         self._columns = NARROW_COLUMNS if self._wide >= WIDE else COLUMNS
         self._mean = filled(weights["mean"])
         self._head = kernel("head")
@@ -346,14 +389,14 @@ class CompiledNetwork(ABC):
 
         `inner` has a map for what each unit gives.
         """
-        block, compiled, channels = self._blocks[index], self._compiled, self._channels
+        block, module, channels = self._blocks[index], self._compiled, self._channels
         source = x
         for number, (unit, skip) in enumerate(zip(block.units, block.skips, strict=True)):
             target = inner[number : number + 1]
-            yield partial(compiled.unit, source, *unit, channels, self._wide, skip, target)
+            yield partial(module.unit, source, *unit, channels, self._wide, skip, target)
             source = target
         outputs, kernel = inner[: len(block.units)], block.reduction
-        yield partial(compiled.reduction, outputs, kernel, channels, x, block.skip, y)
+        yield partial(module.reduction, outputs, kernel, channels, x, block.skip, y)
 
     @property
     @abstractmethod
@@ -374,7 +417,7 @@ class CompiledNetwork(ABC):
         """Return what follows the body: 1 x h x w x C and 3 x h x w to 3 x H x W."""
 
     @abstractmethod
-    def _ending(self, weights: Mapping[str, Array]) -> tuple[Any, ...]:
+    def _ending(self, weights: Mapping[str, Array]) -> tuple[object, ...]:
         """Return what `tail_work` needs of the weights and hands to the compiled code."""
 
     @abstractmethod
@@ -419,10 +462,11 @@ class CompiledNetwork(ABC):
     def _scratch_floats(self) -> int:
         """What the largest of the calls takes."""
         units = max(len(block.units) for block in self._blocks)
-        deepest = max(units * self._width, _rounded(self._wide, GROUP), self._deepest())
-        points = max(36 * TILES * (deepest + GROUP), 64 * TILES * (self._width + GROUP)) + 64 * 32
+        deepest = max(units * self._width, self._wide_width, self._deepest())
+        floats = self._compiled.convolution_floats
+        points = max(floats(3, deepest), floats(5, self._width))
         pixels = (MOST_ROWS + 2) * (self._columns + 2)
-        features = pixels * max(self._width, _rounded(self._wide, GROUP))
+        features = pixels * max(self._width, self._wide_width)
         return points + max(features, self._finish_floats()) + 1024
 
     def _deepest(self) -> int:
@@ -435,7 +479,7 @@ class CompiledLapar(CompiledNetwork):
 
     _head_is_rectified = True
 
-    def _ending(self, weights: Mapping[str, Array]) -> tuple[Any, ...]:
+    def _ending(self, weights: Mapping[str, Array]) -> tuple[object, ...]:
         kernel, scale = partial(_kernel, weights), self.scale
         phases = _along_one_side(weights["phases"], scale) if scale > 1 else np.ones((1, 5))
         up = kernel("up", scale=scale) if scale > 1 else None
@@ -479,14 +523,14 @@ class CompiledAwsrn(CompiledNetwork):
 
     _head_is_rectified = False
 
-    def _ending(self, weights: Mapping[str, Array]) -> tuple[Any, ...]:
+    def _ending(self, weights: Mapping[str, Array]) -> tuple[object, ...]:
         border = (9 - weights["tail.weight"].shape[-1]) // 2
         wide = np.pad(weights["tail.weight"], [(0, 0), (0, 0), (border, border), (border, border)])
         parts = [wide[..., y : y + 3, x : x + 3] for y in (0, 3, 6) for x in (0, 3, 6)]
         of_picture = np.zeros_like(parts[0])
         of_picture[:, :3] = weights["skip.weight"]
         joined = np.concatenate([*parts, of_picture], axis=1)
-        kernel = packed(joined, weights["tail.bias"], sources=SOURCES)
+        kernel = packed(joined, weights["tail.bias"], sources=self._compiled.MOST_SOURCES)
         return (kernel, self._channels, self.scale, self._mean)
 
     @property
@@ -507,10 +551,10 @@ class CompiledAwsrn(CompiledNetwork):
         return partial(self._compiled.reconstruction, features, *self._end, picture, out)
 
     def _deepest(self) -> int:
-        return SOURCES * self._width
+        return self._compiled.MOST_SOURCES * self._width
 
     def _finish_floats(self) -> int:
-        phases = _rounded(3 * self.scale**2, GROUP)
+        phases = _rounded(3 * self.scale**2, self._compiled.GROUP)
         return (MOST_ROWS + 2) * (self._columns + 2) * (self._width + phases)
 
 
@@ -549,6 +593,7 @@ def packed(weight: Array, bias: Array, *, sources: int = 1, scale: int = 1) -> K
         sources: Maps that the input channels come from, one after the other.
         scale: Of the pixel shuffle that follows; channels are put into the order of its pixels.
     """
+    group, step = compiled().GROUP, compiled().STEP
     outputs, _, side, _ = weight.shape
     along = evaluation(side)
     kernels = weight.astype(np.float64).reshape(-1, side**2)
@@ -559,14 +604,14 @@ def packed(weight: Array, bias: Array, *, sources: int = 1, scale: int = 1) -> K
     wide = np.zeros(
         (
             scale**2,
-            _rounded(channels, GROUP),
+            _rounded(channels, group),
             (side + 3) ** 2,
             sources,
-            _rounded(inputs, STEP),
+            _rounded(inputs, step),
         )
     )
     wide[:, :channels, :, :, :inputs] = points.swapaxes(0, 1)
-    groups = wide.reshape(-1, GROUP, *wide.shape[2:])
+    groups = wide.reshape(-1, group, *wide.shape[2:])
     offsets = np.zeros(wide.shape[:2])
     offsets[:, :channels] = bias.reshape(channels, scale**2).T
     return filled(groups.transpose(0, 2, 3, 4, 1)), filled(offsets)
@@ -611,7 +656,7 @@ def aligned(count: int) -> Array:
     return memory[start : start + count]
 
 
-def filled(values: NDArray[Any]) -> Array:
+def filled(values: NDArray[np.generic]) -> Array:
     """As float32 from a multiple of 64 bytes on, flat."""
     made = aligned(values.size)
     made[:] = values.ravel()
