@@ -148,16 +148,16 @@ def _variants(spec: ModelSpec) -> Iterator[tuple[str, ...]]:
             f"`{spec.name}`",
             f"x{scale}",
             purpose or "; ".join(restoring),
-            f"{spec.parameters(scale) / 1e6:.2f} M",
+            f"{spec.parameters(scale) / 1e6:.2f}&nbsp;M",
             _giga(work.published),
             _giga(work.fused),
-            "all" if geometry.tiling == "approximate" else f"{geometry.margin} px",
+            "all" if geometry.tiling == "approximate" else f"{geometry.margin}&nbsp;px",
             geometry.tiling,
         )
 
 
 def _giga(for_each_pixel: float) -> str:
-    return f"{for_each_pixel * OUTPUT_PIXELS / 1e9:.1f} G"
+    return f"{for_each_pixel * OUTPUT_PIXELS / 1e9:.1f}&nbsp;G"
 
 
 def _provenance(weights: Sequence[Weights]) -> Iterator[str]:
@@ -221,7 +221,8 @@ def _models(_: str) -> Iterator[str]:
     shipped = {weights.model for weights in shipped_weights()}
     rows = []
     for spec in sorted(MODELS, key=lambda spec: spec.name not in shipped):
-        family = spec.build.func.__module__.split(".")[2]  # type: ignore[attr-defined]
+        build = getattr(spec.build, "func", spec.build)  # some are `partial`
+        family = build.__module__.split(".")[2]
         reach = f"any from 1 to {spec.any_scale.largest}" if spec.any_scale else ""
         scales = reach or ", ".join(f"x{scale}" for scale in spec.scales if scale > 1)
         good_for = "; ".join(f"{task}: {words}" for task, words in spec.good_for.items())
