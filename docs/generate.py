@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     from mkdocs.structure.files import Files
 
 ROOT = Path(__file__).resolve().parents[1]
-ASKED = re.compile(r"^<!-- generated: (\w+) ?([\w-]*) -->$", re.MULTILINE)
+# Code that shows such a line is passed over.
+ASKED = re.compile(r"^```.*?^```$|^<!-- generated: (\w+) ?([\w-]*) -->$", re.MULTILINE | re.DOTALL)
 OUTPUT_PIXELS = 1280 * 720
 TEST_SETS = ("Set5", "Set14", "B100")
 FIGURES = {"psnr_rgb": "PSNR-RGB", "psnr": "PSNR-Y", "psnr_b": "PSNR-B", "ssim": "SSIM-Y"}
@@ -50,7 +51,11 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 def on_page_markdown(markdown: str, **details: object) -> str:
     """Put generated parts where a page asks for them."""
-    return ASKED.sub(lambda asked: "\n".join(PARTS[asked[1]](asked[2])), markdown)
+    return ASKED.sub(_part, markdown)
+
+
+def _part(asked: re.Match[str]) -> str:
+    return "\n".join(PARTS[asked[1]](asked[2])) if asked[1] else asked[0]
 
 
 def _commands(_: str) -> Iterator[str]:
