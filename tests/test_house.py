@@ -156,9 +156,11 @@ def test_readme_names_every_command():
 
 
 def test_readme_links_lead_somewhere():
-    for target in re.findall(r"\]\(([^)#]+)\)", (ROOT / "README.md").read_text()):
-        if "://" not in target:
-            assert (ROOT / target).exists(), target
+    for page in ("README.md", "CONTRIBUTING.md", "weights/README.md", "weights/NOTES.md"):
+        text = (ROOT / page).read_text()
+        for target in re.findall(r"\]\(([^)#]+)\)", text):
+            if "://" not in target:
+                assert ((ROOT / page).parent / target).exists(), target
     for target in re.findall(r'src="([^"]+)"', (ROOT / "README.md").read_text()):
         assert (ROOT / target).exists(), target
 
