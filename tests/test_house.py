@@ -182,7 +182,7 @@ def test_error_hierarchy_is_drawn_completely():
 
 
 def test_no_traces_of_this_machine():
-    for folder in ("srcli", "export", "weights", "tests", "benchmarks", ".ci"):
+    for folder in ("srcli", "export", "weights", "tests", "benchmarks", "docs", ".ci"):
         for file in source_files(folder):
             text = file.read_text()
             assert "/work" + "/" not in text, file
