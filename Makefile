@@ -1,6 +1,6 @@
 PYTHON ?= python
 
-.PHONY: all test engines lint format bench weights scores
+.PHONY: all test engines coverage lint format docs bench weights scores
 
 all: lint test
 
@@ -9,9 +9,14 @@ SIDE_BY_SIDE = --numprocesses auto --maxprocesses 8 --dist worksteal
 test:
 	$(PYTHON) -m pytest $(SIDE_BY_SIDE)
 
-# An engine of every model, scale and precision by TensorRT-RTX, which needs no GPU: minutes.
+# An engine of every model, scale and precision by TensorRT-RTX, which needs no GPU, and every
+# command of the documentation: minutes.
 engines:
 	$(PYTHON) -m pytest $(SIDE_BY_SIDE) -m slow
+
+# Which lines no test reaches; build/coverage/index.html shows them.
+coverage:
+	$(PYTHON) -m pytest $(SIDE_BY_SIDE) --cov=srcli --cov-report=term --cov-report=html:build/coverage
 
 lint:
 	$(PYTHON) -m ruff format --check .
@@ -21,6 +26,10 @@ lint:
 format:
 	$(PYTHON) -m ruff format .
 	$(PYTHON) -m ruff check --fix .
+
+# The pages in build/site, without a single warning.
+docs:
+	NO_MKDOCS_2_WARNING=1 $(PYTHON) -m mkdocs build --strict
 
 bench:
 	$(PYTHON) benchmarks/fused_vs_published.py

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import settings
 from pictures import same_everywhere
 from PIL import Image
 
@@ -20,6 +21,9 @@ from srcli.images import Picture
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared"
+
+settings.register_profile("untimed", deadline=None)  # coverage and busy machines take longer
+settings.load_profile("untimed")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -74,7 +74,7 @@ def test_names_of_backends_are_all_there():
 
 
 @pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
-def test_bash_completes_by_the_line_of_the_readme(tmp_path):
+def test_bash_completes_by_the_line_of_the_guide(tmp_path):
     """faults.md 28: the script works in a real shell."""
     command = tmp_path / "srcli"
     command.write_text(
@@ -83,7 +83,7 @@ def test_bash_completes_by_the_line_of_the_readme(tmp_path):
     )
     command.chmod(0o755)
     line = 'eval "$(_SRCLI_COMPLETE=bash_source srcli)"'
-    assert line in (ROOT / "README.md").read_text()
+    assert line in (ROOT / "docs" / "guide" / "quick-start.md").read_text()
     script = (
         f"{line}\n"
         "COMP_WORDS=(srcli upscale -m hpi) COMP_CWORD=3\n"

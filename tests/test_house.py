@@ -204,9 +204,11 @@ def test_readme_names_every_command():
 
 
 def test_readme_links_lead_somewhere():
-    for target in re.findall(r"\]\(([^)#]+)\)", (ROOT / "README.md").read_text()):
-        if "://" not in target:
-            assert (ROOT / target).exists(), target
+    for page in ("README.md", "CONTRIBUTING.md", "weights/README.md", "weights/NOTES.md"):
+        text = (ROOT / page).read_text()
+        for target in re.findall(r"\]\(([^)#]+)\)", text):
+            if "://" not in target:
+                assert ((ROOT / page).parent / target).exists(), target
     for target in re.findall(r'src="([^"]+)"', (ROOT / "README.md").read_text()):
         assert (ROOT / target).exists(), target
 
@@ -228,7 +230,7 @@ def test_error_hierarchy_is_drawn_completely():
 
 
 def test_no_traces_of_this_machine():
-    for folder in ("srcli", "export", "weights", "tests", "benchmarks", ".ci"):
+    for folder in ("srcli", "export", "weights", "tests", "benchmarks", "docs", ".ci"):
         for file in source_files(folder):
             text = file.read_text()
             assert "/work" + "/" not in text, file

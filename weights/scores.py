@@ -3,8 +3,9 @@
     python -m srcli.weights.scores --test ../shared/data/eval
     python -m srcli.weights.scores --test ../shared/data/eval lapar-c-x2
 
-Rewrites checksums and scores in `manifest.toml`, and the tables in `README.md` here and at the top
-of the repository. Provenance (steps, hours, hardware, data) is written into the manifest by hand.
+Rewrites checksums and scores in `manifest.toml`, and the tables in `README.md` here and in
+`docs/benchmarks.md`. Provenance (steps, hours, hardware, data) is written into the manifest by
+hand.
 """
 
 from __future__ import annotations
@@ -82,7 +83,7 @@ def write_manifest(table: dict[str, Entry]) -> None:
 
 
 def score_rows(table: dict[str, Entry]) -> list[str]:
-    """For the README: ours, with the paper's in brackets."""
+    """Return the rows of `docs/benchmarks.md`: ours, with the paper's in brackets."""
     rows = ["| model | scale | " + " | ".join(TEST_SETS) + " |", "|---|---|---|---|---|"]
     for entry in table.values():
         if entry["task"] == "upscale":
@@ -111,7 +112,7 @@ def _score_row(entry: Entry, scale: int) -> str:
 
 
 def restoration_rows(table: dict[str, Entry], task: str, test: Path) -> list[str]:
-    """For the README: what denoising or deblocking gains over leaving the picture alone."""
+    """Return the rows of `docs/benchmarks.md`: what restoring gains over leaving pictures alone."""
     name, _, values = LEVELS[task]
     before = evaluated("none", task, 1, test)
     rows = [
@@ -131,7 +132,7 @@ def _cell(score: dict[str, float]) -> str:
 
 
 def provenance_rows(table: dict[str, Entry]) -> list[str]:
-    """For `weights/README.md`: everything."""
+    """Return the rows of `weights/README.md`: everything."""
     rows = [
         "| weights | PSNR / SSIM | | | | steps | hours | hardware | sha256 |",
         "|---|---|---|---|---|---|---|---|---|",
@@ -169,11 +170,11 @@ def main() -> None:
     for name in arguments.names or table:
         table[name]["scores"] = measure(table[name], arguments.test)
     write_manifest(table)
-    readme = FOLDER.parent / "README.md"
-    replace_between(readme, "scores", score_rows(table))
+    page = FOLDER.parent / "docs" / "benchmarks.md"
+    replace_between(page, "scores", score_rows(table))
     tasks = {table[name]["task"] for name in arguments.names or table}
     for task in tasks & set(LEVELS):
-        replace_between(readme, task, restoration_rows(table, task, arguments.test))
+        replace_between(page, task, restoration_rows(table, task, arguments.test))
     replace_between(FOLDER / "README.md", "scores", provenance_rows(table))
 
 
