@@ -150,7 +150,7 @@ def _variants(spec: ModelSpec) -> Iterator[tuple[str, ...]]:
         purpose = purposes.get("upscale") if scale > 1 else None
         restoring = (f"{task}: {purposes[task]}" for task in spec.tasks() if task != "upscale")
         yield (
-            f"`{spec.name}`",
+            _name(spec.name),
             f"x{scale}",
             purpose or "; ".join(restoring),
             f"{spec.parameters(scale) / 1e6:.2f}&nbsp;M",
@@ -159,6 +159,11 @@ def _variants(spec: ModelSpec) -> Iterator[tuple[str, ...]]:
             "all" if geometry.tiling == "approximate" else f"{geometry.margin}&nbsp;px",
             geometry.tiling,
         )
+
+
+def _name(name: str) -> str:
+    """Set a name as code that is never broken at its hyphens."""
+    return f"`{name}`{{ .name }}"
 
 
 def _giga(for_each_pixel: float) -> str:
@@ -174,8 +179,7 @@ def _provenance(weights: Sequence[Weights]) -> Iterator[str]:
         scales = ", ".join(f"x{each.scale}" for each in entries)
         kind = "" if first.kind == "clean" else f" --input {first.kind}"
         trained = f"{facts['steps']} steps, {facts['hours']} hours: {facts['hardware']}"
-        name = f"`{path.stem}`"
-        rows.append((name, f"{first.task}{kind} {scales}", first.licence, trained))
+        rows.append((_name(path.stem), f"{first.task}{kind} {scales}", first.licence, trained))
     yield from _table(("file", "for", "licence", "trained"), rows)
     yield "Trained on 328 openly licensed photographs, which `weights/SOURCES.tsv` names.\n"
 
@@ -203,7 +207,7 @@ def _upscaling(spec: ModelSpec, weights: Sequence[Weights]) -> Iterator[tuple[st
         scores = own.get((scale, kind), {})
         cells = [_pair(scores.get(name), paper, name) for name in TEST_SETS]
         if any(cells):
-            label = f"`{spec.name}`" + ("" if kind == "clean" else f" ({kind})")
+            label = _name(spec.name) + ("" if kind == "clean" else f" ({kind})")
             yield (label, f"x{scale}", *cells)
 
 

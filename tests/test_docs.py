@@ -250,3 +250,19 @@ def test_every_page_is_in_the_navigation():
     navigation = (ROOT / "mkdocs.yml").read_text().partition("\nnav:\n")[2]
     named = set(re.findall(r": (\S+\.md)$", navigation, re.MULTILINE)) - {"changelog.md"}
     assert named == {str(p.relative_to(ROOT / "docs")) for p in (ROOT / "docs").rglob("*.md")}
+
+
+@pytest.mark.slow
+def test_the_site_loads_nothing_from_elsewhere(tmp_path):
+    """No fonts, scripts or pictures of other servers, which would tell them who reads."""
+    pytest.importorskip("mkdocs")
+    run("python", f"import mkdocs.__main__ as m; m.cli(['build', '-d', {str(tmp_path)!r}])", ROOT)
+    loaded = re.compile(
+        r"<(?:script|img|iframe|source)[^>]+src=\"?https?:|<link[^>]+href=\"?https?:"
+        r"|url\([\"']?https?:|@import [\"']https?:"
+    )
+    pages = [*tmp_path.rglob("*.html"), *tmp_path.rglob("*.css")]
+    assert len(pages) > len(list((ROOT / "docs").rglob("*.md")))
+    for page in pages:
+        found = loaded.search(page.read_text())
+        assert found is None, f"{page.relative_to(tmp_path)}: {found[0]}"
