@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -91,7 +91,7 @@ class TorchSession:
         self._network = self._run.plain
 
     @property
-    def facts(self) -> dict[str, Any]:
+    def facts(self) -> dict[str, object]:
         """Where and in what precision this session really computes."""
         return dict(self._opened().facts)
 
@@ -164,7 +164,7 @@ class _OnProcessor:
         layout = torch.channels_last
         self.plain: nn.Module = network.eval().to(memory_format=layout)  # type: ignore[call-overload]  # PyTorch's types lack this argument
         threads = torch.get_num_threads()
-        self.facts: dict[str, Any] = {
+        self.facts: dict[str, object] = {
             "device": "cpu",
             "precision": "float32",
             "filters": use_compiled(self.plain, threads),

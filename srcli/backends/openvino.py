@@ -93,7 +93,7 @@ class OpenVinoSession:
         self._core: Any = runtimes.openvino().Core()
         self.lanes = options.lanes
         self._most = max(2, MAX_COMPILED // options.lanes)  # each lane has memory for each shape
-        self._settings: dict[str, Any] = {
+        self._settings: dict[str, object] = {
             "PERFORMANCE_HINT": "LATENCY",
             "NUM_STREAMS": options.lanes,
             "INFERENCE_PRECISION_HINT": _TYPES[options.precision],
@@ -125,7 +125,7 @@ class OpenVinoSession:
         self._guard = threading.Lock()
 
     @property
-    def facts(self) -> dict[str, Any]:
+    def facts(self) -> dict[str, object]:
         """What really computes."""
         return {
             "device": "cpu",

@@ -175,6 +175,6 @@ def _has_cuda() -> bool:
     return _CUDA in runtimes.onnxruntime().get_available_providers()
 
 
-def _providers(cuda: bool) -> list[Any]:
+def _providers(cuda: bool) -> list[object]:
     # TF32 keeps ten bits of the mantissa, and fp32 was asked for.
     return [(_CUDA, {"use_tf32": 0}), _CPU] if cuda else [_CPU]

@@ -156,7 +156,7 @@ def costs(spec: ModelSpec, scale: int) -> tuple[str, str, str]:
     )
 
 
-def _as_dict(spec: ModelSpec, listed: Sequence[Entry]) -> dict[str, Any]:
+def _as_dict(spec: ModelSpec, listed: Sequence[Entry]) -> dict[str, object]:
     by_purpose = {entry.purpose: entry for entry in listed if entry.spec is spec}
     return {
         "name": spec.name,
@@ -170,7 +170,7 @@ def _as_dict(spec: ModelSpec, listed: Sequence[Entry]) -> dict[str, Any]:
 
 def _variant(
     spec: ModelSpec, task: Task, scale: int, entries: Mapping[Any, Entry]
-) -> dict[str, Any]:
+) -> dict[str, object]:
     weights = _weights(spec, scale, task)
     operations = spec.multiply_adds(scale)
     published = spec.weights.get(scale) if task == "upscale" else None
@@ -194,7 +194,7 @@ def _variant(
     }
 
 
-def _of_weights(entry: Entry, scale: int) -> dict[str, Any]:
+def _of_weights(entry: Entry, scale: int) -> dict[str, object]:
     weights = entry.weights.get(scale)
     latency: Latency | None = entry.latencies.get(weights.sha256) if weights else None
     return {
