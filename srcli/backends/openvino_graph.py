@@ -46,7 +46,7 @@ def gather_pixels(model: Model) -> int:
     return changed
 
 
-def last_channels(model: Model) -> Node:
+def last_channels(model: Model) -> Model:
     """The model with its first output as n x H x W x c, which is how it lies in memory anyway."""
     from openvino import Layout
     from openvino.preprocess import PrePostProcessor

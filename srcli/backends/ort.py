@@ -112,7 +112,7 @@ class OnnxRuntimeSession:
         self._filters = CpuFilters.on_all_cores(options) if TAPS in self._outputs else None
 
     @property
-    def facts(self) -> dict[str, Any]:
+    def facts(self) -> dict[str, object]:
         """What really computes."""
         device = "cuda" if self._provider == _CUDA else "cpu"
         filters = None if self._filters is None else "compiled"

@@ -5,17 +5,18 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from srcli.commands import options
 from srcli.errors import UsageError
-from srcli.spec import ModelSpec, Scores, Task
+from srcli.spec import ModelSpec, Purpose, Scores, Task
 
 if TYPE_CHECKING:
     from srcli.commands.catalogue import Entry
     from srcli.latencies import Latency
+    from srcli.store import Weights
 
 PIXELS_720P = 1280 * 720
 GIGA = 1e9
@@ -169,7 +170,7 @@ def _as_dict(spec: ModelSpec, listed: Sequence[Entry]) -> dict[str, object]:
 
 
 def _variant(
-    spec: ModelSpec, task: Task, scale: int, entries: Mapping[Any, Entry]
+    spec: ModelSpec, task: Task, scale: int, entries: Mapping[Purpose, Entry]
 ) -> dict[str, object]:
     weights = _weights(spec, scale, task)
     operations = spec.multiply_adds(scale)
@@ -212,7 +213,7 @@ def _variants(spec: ModelSpec) -> list[tuple[Task, int]]:
     return [(task, scale) for task in spec.tasks() for scale in spec.scales_for(task)]
 
 
-def _weights(spec: ModelSpec, scale: int, task: Task) -> Any:
+def _weights(spec: ModelSpec, scale: int, task: Task) -> Weights | None:
     from srcli.store import find_weights
 
     return find_weights(spec, scale, task)
