@@ -31,6 +31,16 @@ _BLOCK = 1 << 20
 _elsewhere: dict[Path, Path] = {}
 
 
+def cache_folder() -> Path:
+    """Return where what is prepared is kept: `SRCLI_CACHE`, or the platform's place for caches."""
+    chosen = os.environ.get("SRCLI_CACHE")
+    if chosen:
+        return Path(chosen)
+    from platformdirs import user_cache_path
+
+    return user_cache_path("srcli", appauthor=False)
+
+
 def entry(path: Path, make: Callable[[Path], object], *, label: str, note: Note) -> Path:
     """A file of the cache: the one that is there, if it is whole, else made now.
 

@@ -19,7 +19,7 @@ import numpy as np
 from srcli.adapting import adapted, not_loaded
 from srcli.backends.base import Batch, SessionOptions
 from srcli.backends.ort import OnnxRuntimeSession
-from srcli.cache import Note
+from srcli.cache import Note, cache_folder
 from srcli.errors import (
     BackendError,
     MissingPartError,
@@ -32,7 +32,7 @@ from srcli.prepared import prepared
 from srcli.probing import limited, reach, scale_of
 from srcli.sniffing import kind_of
 from srcli.spec import Geometry, GraphPrecision, ModelSpec, MultiplyAdds, Scale, Task
-from srcli.store import Weights, cache_folder, identity
+from srcli.store import Weights, identity
 
 if TYPE_CHECKING:
     from torch import nn

@@ -23,10 +23,11 @@ from typing import Self
 
 from filelock import FileLock, Timeout
 
+from srcli.cache import cache_folder
 from srcli.errors import OutputError, OutputExistsError
 from srcli.files import atomic_path
 from srcli.records import Followed, Record, line_of, open_to_append, read_records, write_all
-from srcli.store import cache_folder, sha256_of
+from srcli.store import sha256_of
 
 NAME = ".srcli-journal"
 _MOST_PROCESSES = 10_000

@@ -13,11 +13,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from srcli.cache import is_whole, remove, seal
+from srcli.cache import cache_folder, is_whole, remove, seal
 from srcli.files import atomic_path
 from srcli.machine import PROC, usable_cores
 from srcli.spec import ModelSpec
-from srcli.store import Weights, cache_folder
+from srcli.store import Weights
 
 WIDTH, HEIGHT = 1280, 720
 """Of the output that is measured, in pixels."""

@@ -6,9 +6,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from srcli.cache import Note, entry
+from srcli.cache import Note, cache_folder, entry
 from srcli.errors import MissingPartError, VerificationError, first_line
-from srcli.store import cache_folder
 
 # Forms that did not prove themselves, with problem and remedy: several backends may ask for one.
 _refused: dict[Path, tuple[str, str]] = {}

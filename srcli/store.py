@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -13,7 +12,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from srcli.cache import is_whole
+from srcli.cache import cache_folder, is_whole
 from srcli.errors import WeightsError
 from srcli.files import open_regular
 from srcli.spec import InputKind, ModelSpec, Scale, Task
@@ -220,16 +219,6 @@ def _part_digest(file: Path, name: str) -> str:
             f"{file}: a part of it, {name}, cannot be read ({error.strerror})",
             "Put it beside the file, where it was when the network was saved.",
         ) from error
-
-
-def cache_folder() -> Path:
-    """Where graphs and engines are kept: `SRCLI_CACHE`, or the platform's place for caches."""
-    chosen = os.environ.get("SRCLI_CACHE")
-    if chosen:
-        return Path(chosen)
-    from platformdirs import user_cache_path
-
-    return user_cache_path("srcli", appauthor=False)
 
 
 def native_path(weights: Weights) -> Path:

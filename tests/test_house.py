@@ -52,7 +52,7 @@ MAY_IMPORT = {
     "backends": {
         *("cache", "cuda", "errors", "files", "machine", "models", "runtimes", "spec"),
     },
-    "prepared": {"cache", "errors", "store"},
+    "prepared": {"cache", "errors"},
     "loading": {
         *("cache", "checkpoints", "errors", "models", "prepared", "registry", "spec", "store"),
     },
@@ -63,7 +63,7 @@ MAY_IMPORT = {
     },
     "jobs": {"errors", "files", "finding", "images", "naming", "sizes"},
     "records": {"errors", "files"},
-    "journal": {"errors", "files", "records", "store"},
+    "journal": {"cache", "errors", "files", "records", "store"},
     "batch": {
         *("backends", "errors", "files", "images", "jobs", "journal", "passes", "pipeline"),
         *("sizes", "spec", "store"),

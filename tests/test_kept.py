@@ -15,10 +15,10 @@ import torch
 from srcli import cache
 from srcli.backends import open_model
 from srcli.backends.base import SessionOptions
+from srcli.cache import cache_folder
 from srcli.errors import MissingPartError
 from srcli.files import temporary_name
 from srcli.loading import load
-from srcli.store import cache_folder
 
 BATCH = np.random.default_rng(0).random((1, 3, 14, 19), np.float32)
 # Whoever makes an entry, and the backend that reads it.

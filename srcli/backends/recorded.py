@@ -23,8 +23,8 @@ from torch import Tensor, nn
 from srcli import cache
 from srcli.backends.base import Batch, recent
 from srcli.backends.fused_filters import sum_in_float32, use_kernel
+from srcli.cache import cache_folder
 from srcli.errors import first_line
-from srcli.store import cache_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -16,8 +16,7 @@ _LITTLE_SPACE = 1 << 30  # bytes; a TensorRT engine and its timing cache take a 
 
 def cache() -> Iterator[Finding]:
     """The cache's place and size, and whether more fits into it."""
-    from srcli.cache import flawed
-    from srcli.store import cache_folder
+    from srcli.cache import cache_folder, flawed
 
     folder = cache_folder()
     files, size = _content(folder)
