@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from onnx import GraphProto, ModelProto, NodeProto, helper, numpy_helper
@@ -111,19 +111,19 @@ class _Rewriter:
 
     def __init__(
         self,
-        constants: Mapping[str, NDArray[Any]],
+        constants: Mapping[str, NDArray[np.generic]],
         chosen: list[NodeProto],
         steps: dict[str, Step],
     ) -> None:
         self.constants, self.steps = constants, steps
         self.chosen = {node.name for node in chosen}
-        self.weights: dict[str, NDArray[Any]] = {}
+        self.weights: dict[str, NDArray[np.generic]] = {}
         self.nodes: list[NodeProto] = []
         self.replaced: dict[str, str] = {}  # tensors, by what quantised convolutions read instead
 
     def rewrite(
         self, nodes: Iterable[NodeProto]
-    ) -> tuple[list[NodeProto], dict[str, NDArray[Any]]]:
+    ) -> tuple[list[NodeProto], dict[str, NDArray[np.generic]]]:
         for node in nodes:
             if node.name in self.chosen:
                 self._convolution(node)
@@ -175,7 +175,9 @@ class _Rewriter:
         )
         return wide
 
-    def _dequantized(self, name: str, numbers: NDArray[Any], sizes: NDArray[np.float32]) -> str:
+    def _dequantized(
+        self, name: str, numbers: NDArray[np.generic], sizes: NDArray[np.float32]
+    ) -> str:
         """A constant of whole numbers and a step for each output channel; returns its name."""
         narrow, size, wide = f"{name}.quantized", f"{name}.step", f"{name}.dequantized"
         self.weights[narrow], self.weights[size] = numbers, sizes

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -31,7 +31,7 @@ class Identity:
     scale: int
 
 
-def describe(file: Path) -> dict[str, Any]:
+def describe(file: Path) -> dict[str, object]:
     """Everything that a file says of itself, by its kind.
 
     Raises:
@@ -40,7 +40,7 @@ def describe(file: Path) -> dict[str, Any]:
     """
     if not file.is_file():
         raise InputError(f"{file}: there is no such file", "Check the path.")
-    facts: dict[str, Any] = {"file": str(file), "bytes": file.stat().st_size}
+    facts: dict[str, object] = {"file": str(file), "bytes": file.stat().st_size}
     suffix = file.suffix.lower()
     if suffix == ".onnx":
         return {**facts, **_checksums(file), **_graph(file)}
@@ -52,10 +52,10 @@ def describe(file: Path) -> dict[str, Any]:
     raise InputError(f"{file}: is none of {known}", "Give the name of a model or such a file.")
 
 
-def _checksums(file: Path) -> dict[str, Any]:
+def _checksums(file: Path) -> dict[str, object]:
     """Of the file, and if there are others that belong to it, of all together."""
     others = part_names(file)
-    facts: dict[str, Any] = {"sha256": sha256_of(file)}
+    facts: dict[str, object] = {"sha256": sha256_of(file)}
     return {**facts, "parts": others, "identity": identity(file)} if others else facts
 
 
@@ -136,7 +136,7 @@ def _empty_networks(name: str) -> list[tuple[int, nn.Module]]:
         return [(scale, spec.build(scale)) for scale in spec.scales]
 
 
-def _graph(file: Path) -> dict[str, Any]:
+def _graph(file: Path) -> dict[str, object]:
     import onnx
 
     try:
@@ -157,7 +157,7 @@ def _graph(file: Path) -> dict[str, Any]:
     }
 
 
-def _engine(file: Path) -> dict[str, Any]:
+def _engine(file: Path) -> dict[str, object]:
     from srcli.backends.trt_engine import read_engine
 
     _, info = read_engine(file)
@@ -165,7 +165,7 @@ def _engine(file: Path) -> dict[str, Any]:
     return {"kind": "TensorRT engine", **facts.pop("tags", {}), **facts}
 
 
-def _weights(file: Path) -> dict[str, Any]:
+def _weights(file: Path) -> dict[str, object]:
     tensors = read_tensors(file)
     header: dict[str, Any] = {}
     if file.suffix.lower() == ".safetensors":
@@ -186,7 +186,7 @@ def _weights(file: Path) -> dict[str, Any]:
     }
 
 
-def _count(sides: Any) -> int:
+def _count(sides: Sequence[int]) -> int:
     product = 1
     for side in sides:
         product *= side

@@ -162,7 +162,7 @@ def give_up_stdout() -> None:
         os.close(nowhere)
 
 
-def print_json(value: Any) -> None:
+def print_json(value: object) -> None:
     """The whole result as JSON, on stdout."""
     check_stdout()
     result(_encodable(value, indent=2))
@@ -176,12 +176,12 @@ def check_stdout() -> None:
         )
 
 
-def print_event(value: Mapping[str, Any]) -> None:
+def print_event(value: Mapping[str, object]) -> None:
     """Write one JSON object as a line to stdout; work goes on if nobody reads it any more."""
     _result_or_go_on(_encodable(value, indent=None))
 
 
-def _encodable(value: Any, indent: int | None) -> str:
+def _encodable(value: object, indent: int | None) -> str:
     text = json.dumps(_finite(value), indent=indent, ensure_ascii=False, allow_nan=False)
     try:
         text.encode(getattr(sys.stdout, "encoding", None) or "utf-8")
@@ -190,7 +190,7 @@ def _encodable(value: Any, indent: int | None) -> str:
     return text
 
 
-def _finite(value: Any) -> Any:
+def _finite(value: object) -> Any:
     """JSON has no infinity, which is the PSNR of equal pictures: null."""
     if isinstance(value, float) and not math.isfinite(value):
         return None

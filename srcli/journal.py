@@ -19,7 +19,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 from filelock import FileLock, Timeout
 
@@ -268,7 +268,7 @@ def private_folder(root: Path) -> Path:
     return cache_folder() / "journals" / name
 
 
-def recipe_of(facts: Mapping[str, Any]) -> str:
+def recipe_of(facts: Mapping[str, object]) -> str:
     """Return the checksum of what an output depends on besides its input."""
     text = json.dumps(facts, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()

@@ -52,7 +52,7 @@ def kept() -> dict[str, Latency]:
         return {}
 
 
-def _entries(table: dict[str, Any]) -> Iterator[tuple[str, Latency]]:
+def _entries(table: dict[str, dict[str, Any]]) -> Iterator[tuple[str, Latency]]:
     for sha256, row in table.items():
         latency = Latency(**row)
         if math.isfinite(latency.milliseconds) and latency.milliseconds > 0:

@@ -234,7 +234,13 @@ def _no_weights(spec: ModelSpec, scale: Scale, task: Task, kind: InputKind) -> W
 
 def _best(scale: Scale, task: Task, kind: InputKind) -> str | None:
     """The shipped model that does the same work with the best scores; None if there is none."""
-    able = [w for w in shipped_weights() if (w.scale, w.task, w.kind) == (scale, task, kind)]
+    able = [
+        weights
+        for weights in shipped_weights()
+        if (weights.scale, weights.task, weights.kind) == (scale, task, kind)
+        and weights.scores  # of one that was not measured nothing is promised
+        and "protocol" not in weights.facts  # measured in another way than all others
+    ]
 
     def merit(weights: Weights) -> tuple[float, str]:
         scores = [row.get("psnr", row.get("psnr_rgb", 0.0)) for row in weights.scores.values()]

@@ -6,6 +6,7 @@ measuring service. srcli tells nobody what runs where. What a user has set stays
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import io
 import os
@@ -13,28 +14,30 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout, suppress
 from pathlib import Path
-from typing import Any
+from types import ModuleType
 
 
-def onnxruntime() -> Any:
+def onnxruntime() -> ModuleType:
     """The package, without telemetry; where it was imported before, as it is."""
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     import onnxruntime
 
-    return onnxruntime
+    package: ModuleType = onnxruntime
+    return package
 
 
-def openvino() -> Any:
+def openvino() -> ModuleType:
     """The package, without telemetry; where it was imported before, as it is."""
     if "openvino" not in sys.modules:
         # Its converter does without this package where it is not installed.
         sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # None is documented
     import openvino
 
-    return openvino
+    package: ModuleType = openvino
+    return package
 
 
-def preload_cuda(ort: Any) -> None:
+def preload_cuda(ort: ModuleType) -> None:
     """Load the libraries of CUDA that other packages bring for ONNX Runtime.
 
     It looks for them beside itself only, and they may be installed elsewhere, with PyTorch. Which
@@ -44,7 +47,7 @@ def preload_cuda(ort: Any) -> None:
         ort: The package.
     """
     with _quiet():
-        for folder in _library_folders(Path(ort.__file__).parents[1]):
+        for folder in _library_folders(Path(str(ort.__file__)).parents[1]):
             with suppress(Exception):
                 ort.preload_dlls(directory=os.fspath(folder))
         with suppress(Exception):

@@ -36,7 +36,7 @@ def test_fetching_is_offered_where_a_program_can_fetch():
 def test_nothing_is_proposed_that_is_not_there():
     """faults.md 23."""
     with pytest.raises(WeightsError) as caught:
-        load("fsdn-base", 8)
+        load("fsdn-base", 8)  # ASDN does it, with scores that nobody has measured
     assert "-m" not in str(caught.value)
     assert "fetch" not in str(caught.value)
     assert str(caught.value).endswith("Give your own with --weights FILE.")

@@ -172,9 +172,9 @@ def test_weights_that_are_gone_end_no_list(srcli, monkeypatch, tmp_path):
 
 
 def test_nothing_to_measure_is_said(srcli, own_cache):
-    code, _, err = srcli("models", "dcls-iso", "--measure")
+    code, _, err = srcli("models", "fsdn-base", "--measure")
     assert code == 2
-    assert "no weights for dcls-iso" in err
+    assert "no weights for fsdn-base" in err
 
 
 def test_facts_of_a_file_cannot_command_a_terminal(srcli, tmp_path):

@@ -8,9 +8,10 @@ run a graph that ends at the taps (`Model.tap_graph`) and call this.
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -60,7 +61,7 @@ class CpuFilters:
     """
 
     def __init__(self, threads: int, lanes: int = 1) -> None:
-        self._compiled: Any = importlib.import_module(COMPILED)
+        self._compiled = importlib.import_module(COMPILED)
         self._pool = ThreadPoolExecutor(threads * lanes) if threads > 1 else None
 
     @classmethod
@@ -83,7 +84,9 @@ class CpuFilters:
         """Put a loss's gradient by the taps into `taps`, given that by the filtered picture."""
         self._run(self._compiled.gradient, picture, taps, change)
 
-    def _run(self, function: Any, picture: Batch, taps: Batch, filtered: Batch) -> None:
+    def _run(
+        self, function: Callable[..., None], picture: Batch, taps: Batch, filtered: Batch
+    ) -> None:
         height = picture.shape[2]
         if self._pool is None:
             function(picture, taps, filtered, 0, height)

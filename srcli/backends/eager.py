@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -21,13 +21,13 @@ from srcli.backends.fused_filters import use_compiled
 from srcli.errors import BackendError, Obstacle
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor, nn
 
     from srcli.backends.recorded import CudaNetwork
 
 # Share of its memory that a published network may need: LAPAR's has 72 filtered pictures.
 PUBLISHED = 6.0
+PRECISIONS = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 TOLERANCE = 1e-5  # of networks in float32, unless told otherwise
 
 
@@ -70,15 +70,11 @@ class TorchSession(BlindSession):
             torch.set_num_threads(options.threads)
         elif (limit := options.thread_limit) is not None:  # never more than OMP_NUM_THREADS says
             torch.set_num_threads(min(limit, torch.get_num_threads()))
-        dtype: torch.dtype = {
-            "fp32": torch.float32,
-            "fp16": torch.float16,
-            "bf16": torch.bfloat16,
-        }[options.precision]
         self._run: CudaNetwork | _OnProcessor | None
         if torch.cuda.is_available():
             from srcli.backends.recorded import CudaNetwork
 
+            dtype = getattr(torch, PRECISIONS[options.precision])
             self._run = CudaNetwork(network, dtype, tolerance=tolerance, record=options.cuda_graph)
         elif options.precision != "fp32":
             raise BackendError(
@@ -87,12 +83,13 @@ class TorchSession(BlindSession):
             )
         else:
             self._run = _OnProcessor(network)
+        self._facts = self._run.facts
         self.is_blind = hasattr(self._run.plain, "estimate_kernel")
 
     @property
-    def facts(self) -> dict[str, Any]:
+    def facts(self) -> dict[str, object]:
         """Where and in what precision this session really computes."""
-        return dict(self._opened().facts)
+        return dict(self._facts)
 
     def __call__(self, batch: Batch) -> Batch:
         import torch
@@ -158,7 +155,7 @@ class _OnProcessor:
         layout = torch.channels_last
         self.plain: nn.Module = network.eval().to(memory_format=layout)  # type: ignore[call-overload]  # PyTorch's types lack this argument
         threads = torch.get_num_threads()
-        self.facts: dict[str, Any] = {
+        self.facts: dict[str, object] = {
             "device": "cpu",
             "precision": "float32",
             "filters": use_compiled(self.plain, threads),

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -35,6 +35,9 @@ from srcli.errors import BackendError, DeclinedError, Obstacle, first_line
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from openvino import Core, InferRequest
+    from openvino import Model as Graph
 
     from srcli.spec import ModelSpec
 
@@ -91,10 +94,11 @@ class OpenVinoSession(Session):
 
     def __init__(self, graph: Path, options: SessionOptions) -> None:
         self._precision = options.precision
-        self._core: Any = runtimes.openvino().Core()
+        core: Core = runtimes.openvino().Core()
+        self._core: Core | None = core
         self.lanes = options.lanes
         self._most = max(2, MAX_COMPILED // options.lanes)  # each lane has memory for each shape
-        self._settings: dict[str, Any] = {
+        self._settings: dict[str, object] = {
             "PERFORMANCE_HINT": "LATENCY",
             "NUM_STREAMS": options.lanes,
             "INFERENCE_PRECISION_HINT": _TYPES[options.precision],
@@ -105,28 +109,29 @@ class OpenVinoSession(Session):
         if (threads := options.thread_limit) is not None:
             self._settings["INFERENCE_NUM_THREADS"] = threads
         try:
-            self._model: Any = self._core.read_model(str(graph))
+            model: Graph = core.read_model(str(graph))
         except RuntimeError as error:
             raise BackendError(
                 f"{graph}: OpenVINO cannot load this graph ({first_line(error)})",
                 "Delete the file and try again, or choose another --backend.",
             ) from error
-        if any(side.is_static for side in list(self._model.input(0).partial_shape)[2:]):
+        if any(side.is_static for side in list(model.input(0).partial_shape)[2:]):
             raise DeclinedError(
                 f"openvino: {graph.name} takes pictures of one size only", "Choose --backend ort."
             )
-        gather_pixels(self._model)
+        gather_pixels(model)
         self._filters: CpuFilters | None = None
-        if TAPS in self._model.output(0).names:
-            self._model = last_channels(self._model)
+        if TAPS in model.output(0).names:
+            model = last_channels(model)
             self._filters = CpuFilters.on_all_cores(options)
-        self._compiled: OrderedDict[Shape, SimpleQueue[Any]] = OrderedDict()
+        self._model: Graph | None = model
+        self._compiled: OrderedDict[Shape, SimpleQueue[InferRequest]] = OrderedDict()
         self._graph, self._options = graph, options
         self._small: OnnxRuntimeSession | None = None
         self._guard = threading.Lock()
 
     @property
-    def facts(self) -> dict[str, Any]:
+    def facts(self) -> dict[str, object]:
         """What really computes."""
         return {
             "device": "cpu",
@@ -174,18 +179,18 @@ class OpenVinoSession(Session):
             return self._small
 
     @contextmanager
-    def _request(self, shape: Shape) -> Iterator[Any]:
+    def _request(self, shape: Shape) -> Iterator[InferRequest]:
         """What runs batches of this shape, for one call at a time."""
 
         core, whole = self._core, self._model
         if core is None or whole is None:
             raise closed()
 
-        def compile_for_shape() -> SimpleQueue[Any]:
+        def compile_for_shape() -> SimpleQueue[InferRequest]:
             model = whole.clone()
             model.reshape(list(shape))
             compiled = core.compile_model(model, "CPU", self._settings)
-            requests: SimpleQueue[Any] = SimpleQueue()
+            requests: SimpleQueue[InferRequest] = SimpleQueue()
             for _ in range(self.lanes):
                 requests.put(compiled.create_infer_request())
             return requests

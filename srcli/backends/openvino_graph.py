@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from openvino import Model, Node
 
 # What passes each number on by itself, if its other operands are single numbers.
 _ELEMENTWISE = {"Relu", "Convert", "FakeQuantize", "Multiply", "Subtract"}
@@ -14,7 +17,7 @@ _ELEMENTWISE = {"Relu", "Convert", "FakeQuantize", "Multiply", "Subtract"}
 _PLAIN = {"Constant", "Convert", "Subtract", "Multiply", "Reshape"}
 
 
-def gather_pixels(model: Any) -> int:
+def gather_pixels(model: Model) -> int:
     """Let the convolutions before pixel shuffles write the channels of one pixel side by side.
 
     PyTorch's shuffle takes a pixel's channels s*s apart from each other. OpenVINO keeps channels
@@ -43,7 +46,7 @@ def gather_pixels(model: Any) -> int:
     return changed
 
 
-def last_channels(model: Any) -> Any:
+def last_channels(model: Model) -> Model:
     """The model with its first output as n x H x W x c, which is how it lies in memory anyway."""
     from openvino import Layout
     from openvino.preprocess import PrePostProcessor
@@ -54,14 +57,14 @@ def last_channels(model: Any) -> Any:
     return steps.build()
 
 
-def _side_by_side(values: NDArray[Any], pixels: int) -> NDArray[Any]:
+def _side_by_side(values: NDArray[np.generic], pixels: int) -> NDArray[np.generic]:
     """Rows (channel, pixel) in the order (pixel, channel)."""
     channels, *rest = values.shape
     grid = values.reshape(channels // pixels, pixels, *rest)
     return np.ascontiguousarray(grid.swapaxes(0, 1).reshape(values.shape))
 
 
-def _made_by(shuffle: Any) -> list[Any] | None:
+def _made_by(shuffle: Node) -> list[Node] | None:
     """Constants with a row for each channel of the convolution that a shuffle rearranges.
 
     None if there is no such convolution, or if anything else depends on the order of its channels.
@@ -85,7 +88,7 @@ def _made_by(shuffle: Any) -> list[Any] | None:
     return constants
 
 
-def _constants(roots: list[Any]) -> list[Any] | None:
+def _constants(roots: list[Node]) -> list[Node] | None:
     """All constants of several numbers that some nodes are computed from, and nothing else is."""
     found, waiting = [], list(roots)
     while waiting:
@@ -102,28 +105,28 @@ def _constants(roots: list[Any]) -> list[Any] | None:
     return found
 
 
-def _is_alone(node: Any) -> bool:
+def _is_alone(node: Node) -> bool:
     """Whether one node reads a node, whose operands but the first are single numbers."""
     others = (_input(node, index) for index in range(1, node.get_input_size()))
     return _users(node) == 1 and all(_is_single(other) for other in others)
 
 
-def _is_single(node: Any) -> bool:
+def _is_single(node: Node) -> bool:
     shape = node.get_output_partial_shape(0)
     return bool(shape.is_static) and math.prod(shape.get_shape()) == 1
 
 
-def _input(node: Any, index: int = 0) -> Any:
+def _input(node: Node, index: int = 0) -> Node:
     return node.input_value(index).get_node()
 
 
-def _users(node: Any) -> int:
+def _users(node: Node) -> int:
     """How many nodes read what a node computes; the shape alone may be read by others too."""
     readers = (target.get_node() for target in node.output(0).get_target_inputs())
     return sum(reader.get_type_name() != "ShapeOf" for reader in readers)
 
 
-def _replace(constant: Any, values: NDArray[Any]) -> None:
+def _replace(constant: Node, values: NDArray[np.generic]) -> None:
     from openvino import op
 
     constant.output(0).replace(op.Constant(values).output(0))

@@ -113,7 +113,7 @@ class OnnxRuntimeSession(Session):
         self._filters = CpuFilters.on_all_cores(options) if TAPS in self._outputs else None
 
     @property
-    def facts(self) -> dict[str, Any]:
+    def facts(self) -> dict[str, object]:
         """What really computes."""
         device = "cuda" if self._provider == _CUDA else "cpu"
         filters = None if self._filters is None else "compiled"
@@ -176,6 +176,6 @@ def _has_cuda() -> bool:
     return _CUDA in runtimes.onnxruntime().get_available_providers()
 
 
-def _providers(cuda: bool) -> list[Any]:
+def _providers(cuda: bool) -> list[object]:
     # TF32 keeps ten bits of the mantissa, and fp32 was asked for.
     return [(_CUDA, {"use_tf32": 0}), _CPU] if cuda else [_CPU]

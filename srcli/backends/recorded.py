@@ -74,7 +74,7 @@ class CudaNetwork:
         self._seen: set[tuple[int, ...]] = set()
         self._recorded: OrderedDict[tuple[int, ...], Recording] = OrderedDict()
         self._pool: Any = None
-        self.facts: dict[str, Any] = {
+        self.facts: dict[str, object] = {
             "device": torch.cuda.get_device_name(),
             "precision": str(dtype).removeprefix("torch."),
             "cuda_graph": record,

@@ -9,7 +9,6 @@ import subprocess
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 from srcli.cuda import driver
 from srcli.machine import usable_cores
@@ -26,7 +25,7 @@ _QUERY = (
 )  # fmt: skip
 
 
-def hardware() -> dict[str, Any]:
+def hardware() -> dict[str, object]:
     """Facts that stay while a benchmark runs."""
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -42,7 +41,7 @@ def hardware() -> dict[str, Any]:
     }
 
 
-def state() -> dict[str, Any]:
+def state() -> dict[str, object]:
     """Facts that change: taken before and after."""
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
     return {"load_average": load, "gpus": gpus()}

@@ -7,13 +7,17 @@ import math
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from srcli.benchmark.rows import Result
 from srcli.errors import MissingPartError, UsageError
 from srcli.files import atomic_path
 from srcli.registry import get_model
 from srcli.store import find_weights
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
 
 FORMATS = (".svg", ".png", ".pdf")
 MARKERS = {"published": "s", "fused": "o"}
@@ -70,9 +74,9 @@ def growth(sizes: Sequence[float], times: Sequence[float]) -> float:
     return sum((x - middle) * (y - mean) for x, y in zip(xs, ys, strict=True)) / spread
 
 
-def _by_quality(axes: Any, results: Sequence[Result]) -> str:
+def _by_quality(axes: Axes, results: Sequence[Result]) -> str:
     backends = list(dict.fromkeys(result.row.backend for result in results))
-    marked: dict[str, Any] = {}
+    marked: dict[str, tuple[str, str]] = {}
     series: dict[tuple[str, float], list[float]] = defaultdict(list)
     for result in results:
         row, summary = result.row, result.summary
@@ -108,7 +112,7 @@ def _by_quality(axes: Any, results: Sequence[Result]) -> str:
     return f"latency against PSNR of {len(marked)} kinds of row"
 
 
-def _by_size(axes: Any, results: Sequence[Result]) -> str:
+def _by_size(axes: Axes, results: Sequence[Result]) -> str:
     lines: dict[str, dict[int, list[tuple[float, float]]]] = defaultdict(lambda: defaultdict(list))
     for result in results:
         row, summary = result.row, result.summary
@@ -150,7 +154,7 @@ def _psnr(model: str, scale: int) -> tuple[float | None, bool]:
     return (None, False) if paper is None else (paper.set5, False)
 
 
-def _plain_numbers(axis: Any) -> None:
+def _plain_numbers(axis: Axis) -> None:
     """100 and 1000 instead of powers of ten, and numbers between them where there is room."""
     from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
 

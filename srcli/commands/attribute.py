@@ -212,7 +212,7 @@ def _pale(picture: NDArray[np.float32]) -> NDArray[np.float64]:
 
 
 def _mixed(
-    below: NDArray[np.float64], above: NDArray[Any], strength: NDArray[np.float64]
+    below: NDArray[np.float64], above: NDArray[np.number], strength: NDArray[np.float64]
 ) -> NDArray[np.uint8]:
     import numpy as np
 

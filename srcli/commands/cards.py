@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from srcli import console
 from srcli.commands.catalogue import MEGA, NONE, Entry, fitting, terminal_width
@@ -135,7 +134,7 @@ def _pair(own: Mapping[str, float], paper: Mapping[str, float], name: str) -> st
 
 
 def _restoring(entry: Entry) -> tuple[Sequence[str], list[list[str]]]:
-    scores: Mapping[str, Mapping[str, Any]] = next(
+    scores: Mapping[str, Mapping[str, object]] = next(
         (weights.scores for weights in entry.weights.values()), {}
     )
     figures = [name for name in FIGURES if any(name in row for row in scores.values())]

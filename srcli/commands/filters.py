@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -79,7 +79,10 @@ def filters(
     if loaded.spec.distinct_taps is None:
         raise UsageError(f"{loaded.spec.name} assembles no filters", "Choose a LAPAR with -m.")
     if image is None or at is None:
-        published: Any = loaded.published()
+        from srcli.models.lapar.network import Lapar
+
+        published = loaded.published()
+        assert isinstance(published, Lapar), "it assembles filters"
         taps, columns = published.decom_conv.weight.numpy()[:, 0], COLUMNS
     else:
         taps, columns = assembled(loaded, image, at), scale
@@ -101,6 +104,7 @@ def assembled(model: LoadedModel, file: Path, at: tuple[int, int]) -> NDArray[np
     import torch
 
     from srcli.images import read, to_float
+    from srcli.models.lapar.network import FusedLapar
 
     picture = read(file)
     column, row = at
@@ -112,7 +116,8 @@ def assembled(model: LoadedModel, file: Path, at: tuple[int, int]) -> NDArray[np
     margin, scale = model.geometry.margin, int(model.scale)
     top, left = max(0, row - margin), max(0, column - margin)
     cut = color[top : row + margin + 1, left : column + margin + 1].astype(np.float32)
-    network: Any = model.network()
+    network = model.network()
+    assert isinstance(network, FusedLapar), "it assembles filters"
     with torch.inference_mode():
         taps = network.filters(torch.from_numpy(cut.transpose(2, 0, 1)[None].copy()))[0].numpy()
     y, x = (row - top) * scale, (column - left) * scale

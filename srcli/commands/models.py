@@ -5,17 +5,18 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from srcli.commands import options
 from srcli.errors import UsageError
-from srcli.spec import ModelSpec, Scores, Task
+from srcli.spec import ModelSpec, Purpose, Scores, Task
 
 if TYPE_CHECKING:
     from srcli.commands.catalogue import Entry
     from srcli.latencies import Latency
+    from srcli.store import Weights
 
 PIXELS_720P = 1280 * 720
 GIGA = 1e9
@@ -156,7 +157,7 @@ def costs(spec: ModelSpec, scale: int) -> tuple[str, str, str]:
     )
 
 
-def _as_dict(spec: ModelSpec, listed: Sequence[Entry]) -> dict[str, Any]:
+def _as_dict(spec: ModelSpec, listed: Sequence[Entry]) -> dict[str, object]:
     by_purpose = {entry.purpose: entry for entry in listed if entry.spec is spec}
     return {
         "name": spec.name,
@@ -169,8 +170,8 @@ def _as_dict(spec: ModelSpec, listed: Sequence[Entry]) -> dict[str, Any]:
 
 
 def _variant(
-    spec: ModelSpec, task: Task, scale: int, entries: Mapping[Any, Entry]
-) -> dict[str, Any]:
+    spec: ModelSpec, task: Task, scale: int, entries: Mapping[Purpose, Entry]
+) -> dict[str, object]:
     weights = _weights(spec, scale, task)
     operations = spec.multiply_adds(scale)
     published = spec.weights.get(scale) if task == "upscale" else None
@@ -194,7 +195,7 @@ def _variant(
     }
 
 
-def _of_weights(entry: Entry, scale: int) -> dict[str, Any]:
+def _of_weights(entry: Entry, scale: int) -> dict[str, object]:
     weights = entry.weights.get(scale)
     latency: Latency | None = entry.latencies.get(weights.sha256) if weights else None
     return {
@@ -212,7 +213,7 @@ def _variants(spec: ModelSpec) -> list[tuple[Task, int]]:
     return [(task, scale) for task in spec.tasks() for scale in spec.scales_for(task)]
 
 
-def _weights(spec: ModelSpec, scale: int, task: Task) -> Any:
+def _weights(spec: ModelSpec, scale: int, task: Task) -> Weights | None:
     from srcli.store import find_weights
 
     return find_weights(spec, scale, task)

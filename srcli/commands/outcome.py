@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from srcli import console
 from srcli.errors import FAILED
@@ -126,7 +126,9 @@ def show_plan(plan: Plan, request: Request) -> int:
     return failed
 
 
-def result(facts: Mapping[str, Any], outcomes: Sequence[Outcome], plan: Plan) -> dict[str, Any]:
+def result(
+    facts: Mapping[str, object], outcomes: Sequence[Outcome], plan: Plan
+) -> dict[str, object]:
     """Return a whole batch for JSON."""
     return {
         **facts,
@@ -153,7 +155,7 @@ def sizes(job: Job) -> str:
     return f"{header.width}x{header.height} -> {size.width}x{size.height}"
 
 
-def described(job: Job) -> dict[str, Any]:
+def described(job: Job) -> dict[str, object]:
     """Return a job for JSON."""
     header, size = job.header, job.size
     return {
@@ -168,7 +170,7 @@ def described(job: Job) -> dict[str, Any]:
     }
 
 
-def as_dict(outcome: Outcome) -> dict[str, Any]:
+def as_dict(outcome: Outcome) -> dict[str, object]:
     """Return what became of a job for JSON."""
     return {
         **described(outcome.job),

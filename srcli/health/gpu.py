@@ -8,7 +8,7 @@ import re
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from types import ModuleType
 
 from srcli.cuda import Driver, driver
 from srcli.errors import first_line
@@ -117,7 +117,7 @@ def torch_finding(found: Driver) -> Finding:
     )
 
 
-def _cuda_refusal(torch: Any) -> str | None:
+def _cuda_refusal(torch: ModuleType) -> str | None:
     """Why PyTorch does not compute on the GPU; None if it does."""
     if not torch.cuda.is_available():
         return "it finds none"

@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from srcli import runtimes
@@ -64,7 +65,7 @@ def _repair() -> str:
     return runtime_repair(installed_runtimes())
 
 
-def _preload(ort: Any) -> None:
+def _preload(ort: ModuleType) -> None:
     """Load what other packages bring for the providers: CUDA's libraries, TensorRT."""
     # Whatever goes wrong here, the provider itself will say what it misses.
     runtimes.preload_cuda(ort)
@@ -72,7 +73,7 @@ def _preload(ort: Any) -> None:
         importlib.import_module("tensorrt")
 
 
-def provider_finding(ort: Any, name: str, device: bool) -> Finding:
+def provider_finding(ort: ModuleType, name: str, device: bool) -> Finding:
     """Whether a provider computes, on a machine with a GPU (`device`) or without."""
     reason = provider_refusal(ort, name)
     short = name.removesuffix("ExecutionProvider")
@@ -87,7 +88,7 @@ def provider_finding(ort: Any, name: str, device: bool) -> Finding:
     return Finding(subject=subject, status="note", found=f"not usable here ({reason})")
 
 
-def provider_refusal(ort: Any, name: str) -> str | None:
+def provider_refusal(ort: ModuleType, name: str) -> str | None:
     """Why this provider of ONNX Runtime does not run a graph by itself; None if it does.
 
     That ONNX Runtime lists a provider only means that it was built with it, and a session that
@@ -106,7 +107,7 @@ def provider_refusal(ort: Any, name: str) -> str | None:
     return None
 
 
-def _settings(ort: Any, provider: str) -> Any:
+def _settings(ort: ModuleType, provider: str) -> Any:
     settings = ort.SessionOptions()
     settings.log_severity_level = _FATAL_ONLY
     if provider != "CPUExecutionProvider":
@@ -123,10 +124,10 @@ def _compute(session: Any) -> None:
         raise ArithmeticError("it computes wrong results")
 
 
-def _missing_library(ort: Any, provider: str) -> str | None:
+def _missing_library(ort: ModuleType, provider: str) -> str | None:
     """Which shared library a provider on Linux lacks: ONNX Runtime only says that it falls back."""
     short = provider.removesuffix("ExecutionProvider").lower()
-    library = Path(ort.__file__).with_name("capi") / f"libonnxruntime_providers_{short}.so"
+    library = Path(str(ort.__file__)).with_name("capi") / f"libonnxruntime_providers_{short}.so"
     try:
         ctypes.CDLL(os.fspath(library))
     except OSError as error:

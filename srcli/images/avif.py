@@ -6,9 +6,12 @@ Source: ISO/IEC 23008-12 (HEIF); AV1 Image File Format; AV1 bitstream specificat
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from srcli.images import colors
+
+if TYPE_CHECKING:
+    from pyvips import Image
 
 _HEAD = 1 << 16
 _EXIF_WORDS = {
@@ -71,7 +74,7 @@ def _turned(head: bytes) -> int:
     return _EXIF_WORDS.get((quarter, axis), 1)
 
 
-def repaired(image: Any, found: Facts) -> Any:
+def repaired(image: Image, found: Facts) -> Image:
     """The decoder's picture, with what it leaves undone: the range of grey, dividing by alpha."""
     if found.premultiplied and image.bands in (2, 4):
         image = colors.named(colors.without_premultiplying(image))

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from srcli.images.vips import library
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from pyvips import Image
 
 SRGB_INTENT = "relative"
 
@@ -14,12 +18,12 @@ SRGB_INTENT = "relative"
 USUAL_REFERENCE = [0, 255, 128, 255, 128, 255]  # black and white of Y, Cb, Cr: all codes
 
 
-def plane(image: Any, wide: bool) -> Any:
+def plane(image: Image, wide: bool) -> Image:
     """The picture as whole numbers of 8 or 16 bits; rounded, and held in range."""
     return image.rint().cast("ushort" if wide else "uchar")
 
 
-def named(image: Any) -> Any:
+def named(image: Image) -> Image:
     """The picture with libvips told whether it is grey or RGB."""
     wide = image.format == "ushort"
     grey = image.bands < 3
@@ -27,7 +31,7 @@ def named(image: Any) -> Any:
     return image.copy(interpretation=name)
 
 
-def selected(image: Any, bands: list[int]) -> Any:
+def selected(image: Image, bands: list[int]) -> Image:
     """Some of the bands, in this order."""
     if bands == list(range(image.bands)):
         return image
@@ -35,7 +39,7 @@ def selected(image: Any, bands: list[int]) -> Any:
     return first.bandjoin(others) if others else first
 
 
-def with_others(converted: Any, image: Any, colors: int) -> Any:
+def with_others(converted: Image, image: Image, colors: int) -> Image:
     """The converted colour with the bands of `image` that come after its colour."""
     if image.bands == colors:
         return converted
@@ -44,8 +48,8 @@ def with_others(converted: Any, image: Any, colors: int) -> Any:
 
 
 def from_ycbcr(
-    image: Any, coefficients: tuple[float, float, float], reference: tuple[float, ...]
-) -> Any:
+    image: Image, coefficients: tuple[float, float, float], reference: tuple[float, ...]
+) -> Image:
     """Y, Cb, Cr to RGB, as TIFF 6.0 section 21 has it.
 
     Args:
@@ -76,13 +80,13 @@ def from_ycbcr(
     return named(with_others(plane(ready.recomb(matrix), wide), image, 3))
 
 
-def from_inks(image: Any) -> Any:
+def from_inks(image: Image) -> Image:
     """CMYK to sRGB, through the embedded profile where there is one; more bands stay."""
     depth = 16 if image.format == "ushort" else 8
     return image.icc_transform("srgb", embedded=True, input_profile="cmyk", depth=depth)
 
 
-def from_lab(image: Any, signed: bool) -> Any:
+def from_lab(image: Image, signed: bool) -> Image:
     """CIE L*a*b* (D50) to sRGB.
 
     Args:
@@ -103,14 +107,14 @@ def _top(wide: bool) -> int:
     return 65535 if wide else 255
 
 
-def _axis(band: Any, wide: bool, signed: bool) -> Any:
+def _axis(band: Image, wide: bool, signed: bool) -> Image:
     half, unit = (32768, 256) if wide else (128, 1)
     if not signed:
         return band.linear(1 / unit, -128)
     return (band >= half).ifthenelse(band.cast("float") - 2 * half, band).linear(1 / unit, 0)
 
 
-def full_range(image: Any, bits: int) -> Any:
+def full_range(image: Image, bits: int) -> Image:
     """Return what is stored in the range of television (16 to 235 of 255) spread to all levels."""
     wide = image.format == "ushort"
     unit = _top(wide) / (2**bits - 1) * 2 ** (bits - 8)
@@ -119,15 +123,16 @@ def full_range(image: Any, bits: int) -> Any:
     return plane(image.linear(scale, -black * scale), wide)
 
 
-def without_premultiplying(image: Any) -> Any:
+def without_premultiplying(image: Image) -> Image:
     """Colour divided by alpha, the last band."""
     return plane(image.unpremultiply(), image.format == "ushort")
 
 
-def of_array(pixels: np.ndarray[Any, Any]) -> Any:
+def of_array(pixels: NDArray[np.generic]) -> Image:
     """A libvips image of H x W x bands."""
     formats = {"uint8": "uchar", "uint16": "ushort", "float32": "float"}
     pixels = np.ascontiguousarray(pixels)
     height, width, bands = pixels.shape
     kind = formats[pixels.dtype.name]
-    return library().Image.new_from_memory(pixels.data, width, height, bands, kind)
+    image: Image = library().Image.new_from_memory(pixels.data, width, height, bands, kind)
+    return image

@@ -5,12 +5,15 @@ from __future__ import annotations
 import io
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
 import numpy as np
 
 from srcli.errors import InputError
 from srcli.images.picture import Pixels
+
+if TYPE_CHECKING:
+    from PIL.Image import Image as PillowImage
 
 _T = TypeVar("_T")
 
@@ -58,7 +61,7 @@ def _file(source: Path | bytes) -> Any:
     return io.BytesIO(source) if isinstance(source, bytes) else source
 
 
-def _frame(image: Any, page: int, decode: bool) -> Pixels:
+def _frame(image: PillowImage, page: int, decode: bool) -> Pixels:
     with image:
         mode = {"1": "L", "L": "L", "LA": "LA", "RGB": "RGB", "I;16": "I;16"}.get(
             image.mode, "RGBA"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from srcli.errors import InputError
 from srcli.images import avif, exif, exif_tiff, jpeg, packet, png, resources, tiff, webp, xmp
@@ -15,6 +15,9 @@ from srcli.images.formats import FORMATS
 from srcli.images.geometry import Change
 from srcli.images.picture import Metadata
 from srcli.images.tiff import Book, Storage
+
+if TYPE_CHECKING:
+    from pyvips import Image
 
 _FLATTEST, _LARGEST_SIDE = 0.01, 10_000.0  # of the ratio of a pixel's sides, and its numbers
 _LEAST, _MOST = 0.01, 100_000.0  # dots per inch that are believed
@@ -32,7 +35,7 @@ class Gathered:
     notes: tuple[str, ...] = ()
 
 
-def gather(name: str, format: str, file: BinaryIO, image: Any) -> Gathered:
+def gather(name: str, format: str, file: BinaryIO, image: Image | None) -> Gathered:
     """Collect what libvips' `image` (or None) and our own look into `file` find."""
     metadata = Metadata(
         format=format,
@@ -168,7 +171,7 @@ def checked(name: str, found: Gathered) -> Gathered:
     return replace(found, metadata=metadata, notes=tuple(notes))
 
 
-def _png(name: str, file: BinaryIO, image: Any, metadata: Metadata) -> Gathered:
+def _png(name: str, file: BinaryIO, image: Image | None, metadata: Metadata) -> Gathered:
     found = png.facts(file)
     metadata = replace(
         metadata, exif=found.exif, xmp=found.xmp, dpi=found.dpi, aspect=found.aspect,
@@ -183,7 +186,7 @@ def _png(name: str, file: BinaryIO, image: Any, metadata: Metadata) -> Gathered:
     )
 
 
-def _jpeg(name: str, file: BinaryIO, image: Any, metadata: Metadata) -> Gathered:
+def _jpeg(name: str, file: BinaryIO, image: Image | None, metadata: Metadata) -> Gathered:
     found = jpeg.facts(file)
     more = _more_xmp(found)
     lost = ["a part of its XMP that is damaged"] if found.extended and more is None else []
@@ -213,7 +216,7 @@ def _more_xmp(found: jpeg.Facts) -> bytes | None:
         return None
 
 
-def _webp(name: str, file: BinaryIO, image: Any, metadata: Metadata) -> Gathered:
+def _webp(name: str, file: BinaryIO, image: Image | None, metadata: Metadata) -> Gathered:
     raw = _blob(image, "exif-data")
     data = exif.checked(raw)
     metadata = replace(
@@ -228,7 +231,7 @@ def _webp(name: str, file: BinaryIO, image: Any, metadata: Metadata) -> Gathered
     )
 
 
-def _avif(name: str, file: BinaryIO, image: Any, metadata: Metadata) -> Gathered:
+def _avif(name: str, file: BinaryIO, image: Image | None, metadata: Metadata) -> Gathered:
     raw = _blob(image, "exif-data")
     found = avif.facts(file)
     chunk = avif.color_chunk(file) if metadata.icc is None else None
@@ -252,7 +255,7 @@ def _avif(name: str, file: BinaryIO, image: Any, metadata: Metadata) -> Gathered
     )
 
 
-def _gif(name: str, file: BinaryIO, image: Any, metadata: Metadata) -> Gathered:
+def _gif(name: str, file: BinaryIO, image: Image | None, metadata: Metadata) -> Gathered:
     text = _field(image, "gif-comment", None)
     comments = (text.encode(),) if isinstance(text, str) and text else ()
     return Gathered(
@@ -295,10 +298,10 @@ def _photoshop(book: Book, storage: Storage) -> bytes | None:
     return data if next(resources.split(data), None) is not None else None
 
 
-def _blob(image: Any, name: str) -> bytes | None:
+def _blob(image: Image | None, name: str) -> bytes | None:
     value = _field(image, name, None)
     return None if value is None else bytes(value)
 
 
-def _field(image: Any, name: str, default: Any) -> Any:
+def _field(image: Image | None, name: str, default: object) -> Any:
     return image.get(name) if image is not None and image.get_typeof(name) else default

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
@@ -26,6 +26,9 @@ from srcli.images.request import (
 from srcli.images.spliced import Spliced
 from srcli.images.tags import DamagedTagsError
 from srcli.images.tiff_reading import open_tiff
+
+if TYPE_CHECKING:
+    from pyvips import Image
 
 _PASSES = ("interlaced", "jpeg-multiscan")  # libvips' words for a picture stored in several passes
 
@@ -210,7 +213,7 @@ def _bmp(request: Request, file: BinaryIO) -> Found:
     return Found(image=pixels, gathered=gathered)
 
 
-def _in_order(image: Any) -> bool:
+def _in_order(image: Image) -> bool:
     """Tell whether the rows lie in the file from top to bottom, once."""
     return not any(image.get_typeof(name) and image.get(name) for name in _PASSES)
 

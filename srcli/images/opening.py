@@ -5,7 +5,7 @@ from __future__ import annotations
 import stat
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
@@ -13,8 +13,11 @@ from srcli.errors import InputError
 from srcli.images import avif, bmp, frames, vips
 from srcli.images.formats import MAGIC_BYTES, Format, refusal, sniff
 from srcli.images.openers import OPENERS
-from srcli.images.picture import Header, Metadata
+from srcli.images.picture import Header, Metadata, Pixels
 from srcli.images.request import Found, Request, binary
+
+if TYPE_CHECKING:
+    from pyvips import Image
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,7 +28,7 @@ class Opened:
     header: Header
     metadata: Metadata
     notes: tuple[str, ...]
-    image: Any  # a lazy pyvips.Image, grey or RGB; or the array itself, H x W x 1 to 4
+    image: Image | Pixels  # a lazy one of libvips, grey or RGB; or the array, H x W x 1 to 4
 
 
 def open_image(
@@ -108,7 +111,7 @@ def _stated_size(request: Request, fmt: Format, file: BinaryIO) -> tuple[int, in
     return reader(file) if reader else None
 
 
-def _as_grey_or_rgb(label: str, image: Any) -> Any:
+def _as_grey_or_rgb(label: str, image: Image) -> Image:
     """The picture, if it has 1 to 4 bands of uchar or ushort."""
     known = image.interpretation in ("b-w", "grey16", "srgb", "rgb16", "rgb")
     if known and image.format in ("uchar", "ushort") and image.bands <= 4:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -13,6 +13,9 @@ from srcli.images.geometry import TURNS
 from srcli.images.opening import Opened, open_image
 from srcli.images.picture import Header, Metadata, Picture, Pixels
 from srcli.images.request import sample_type
+
+if TYPE_CHECKING:
+    from pyvips import Image
 
 
 def probe(
@@ -109,7 +112,7 @@ def label(source: Path | bytes, name: str | None) -> str:
     return vips.shown(name or ("standard input" if isinstance(source, bytes) else source))
 
 
-def decoded(image: Any) -> Pixels:
+def decoded(image: Image) -> Pixels:
     """All pixels of a libvips image, H x W x bands."""
     data = vips.interruptible(image, image.write_to_memory)
     pixels: Pixels = np.frombuffer(data, sample_type(image))

@@ -6,7 +6,7 @@ import io
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
@@ -15,6 +15,11 @@ from srcli.images import vips
 from srcli.images.formats import MAX_SIDE
 from srcli.images.metadata import Gathered
 from srcli.images.spliced import Spliced
+
+if TYPE_CHECKING:
+    from pyvips import Image
+
+    from srcli.images.picture import Pixels
 
 # Decoded bytes for each byte of a PNG or TIFF. Deflate reaches a thousand, thirty times as much
 # where one bit stands for an RGBA pixel; no lossless compression of a TIFF comes near.
@@ -71,7 +76,9 @@ class Request:
 class Found:
     """What one format's opener found."""
 
-    image: Any
+    image: Image | Pixels
+    """Of libvips, or the array itself, H x W x 1 to 4."""
+
     gathered: Gathered
     profile_used: bool = False  # the colour profile has done its work; the result is sRGB
     lazily: bool = False  # rows can be had from top to bottom, in little memory
@@ -82,7 +89,7 @@ def binary(source: Path | bytes) -> BinaryIO:
     return io.BytesIO(source) if isinstance(source, bytes) else source.open("rb")
 
 
-def sample_type(image: Any) -> np.dtype[np.uint8 | np.uint16]:
+def sample_type(image: Image) -> np.dtype[np.uint8 | np.uint16]:
     """The array type of a libvips image of uchar or ushort."""
     return np.dtype(np.uint8) if image.format == "uchar" else np.dtype(np.uint16)
 
@@ -108,6 +115,6 @@ def check_content(
         )
 
 
-def lazy(loader: str, source: Path | bytes | Spliced, fail_on: str, **options: Any) -> Any:
+def lazy(loader: str, source: Path | bytes | Spliced, fail_on: str, **options: object) -> Image:
     """A libvips image. Only these loaders are ever called, each on its own magic bytes."""
     return vips.load(loader, source, fail_on=fail_on, **options)

@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -17,6 +17,9 @@ from srcli.images import vips
 from srcli.images.geometry import TURNS
 from srcli.images.picture import Pixels
 from srcli.images.tags import Directory, Value, serialized
+
+if TYPE_CHECKING:
+    from pyvips import Image
 
 _ROWS = 256  # stored rows per block
 _STRIP = 1 << 20  # bytes
@@ -44,7 +47,7 @@ class RowSpool:
         """Append rows, n x width x bands."""
         self._file.write(np.ascontiguousarray(pixels).data)
 
-    def image(self) -> Any:
+    def image(self) -> Image:
         """All the rows as a lazy libvips image, once they are written."""
         self._file.close()
         return vips.load("tiffload_source", self._path, unlimited=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
@@ -20,6 +20,9 @@ from srcli.images.reading import decoded, label, split, turned
 from srcli.images.request import sample_type
 from srcli.images.spool import RowSpool, TurnedSpool
 from srcli.images.writing import check_output, check_target, save_bmp, save_image
+
+if TYPE_CHECKING:
+    from pyvips import Image
 
 _ROWS_AT_ONCE = 256
 
@@ -60,7 +63,8 @@ class StripReader(Closing):
         self.header: Header = opened.header
         self.metadata: Metadata = opened.metadata
         self.notes: tuple[str, ...] = opened.notes
-        self._name, self._image, self._folder = opened.name, opened.image, folder
+        self._name, self._folder = opened.name, folder
+        self._image: Image | Pixels | None = opened.image
         self._region: Any = None
         self._spool: TurnedSpool | None = None
         self._next = 0
@@ -116,18 +120,23 @@ class StripReader(Closing):
         if self.header.orientation == 1:
             return self._stored(top, bottom)
         if self._spool is None:
-            self._spool = TurnedSpool(
-                self._stored, self._image.height, self.header.orientation, self._folder
-            )
+            height = self._lazy().height
+            orientation = self.header.orientation
+            self._spool = TurnedSpool(self._stored, height, orientation, self._folder)
         return self._spool.rows(top, bottom)
 
     def _stored(self, top: int, bottom: int) -> Pixels:
         """Rows as the file has them, before turning."""
-        image = self._image
+        image = self._lazy()
         self._region = self._region or vips.library().Region.new(image)
         data = self._region.fetch(0, top, image.width, bottom - top)
         pixels: Pixels = np.frombuffer(data, sample_type(image))
         return pixels.reshape(bottom - top, image.width, image.bands)
+
+    def _lazy(self) -> Image:
+        image = self._image
+        assert image is not None and not isinstance(image, np.ndarray), "libvips decodes it"
+        return image
 
 
 class StripWriter:
@@ -230,7 +239,7 @@ class StripWriter:
         _, width, bands = pixels.shape
         return RowSpool(path, width, self._height, bands, 8 * pixels.dtype.itemsize)
 
-    def _encode(self, image: Any) -> None:
+    def _encode(self, image: Image) -> None:
         with (
             atomic_path(self._target, replace=self._replace) as partial,
             partial.open("r+b") as file,

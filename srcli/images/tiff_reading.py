@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -13,6 +13,9 @@ from srcli.images import codecs, colors, tiff, vips
 from srcli.images.picture import Pixels
 from srcli.images.spliced import Spliced
 from srcli.images.tiff import Book, Storage
+
+if TYPE_CHECKING:
+    from pyvips import Image
 
 # "warning" is where libvips counts damaged tiles. libtiff's own limit refuses honest pictures
 # stored as one strip; --max-pixels bounds them.
@@ -25,7 +28,7 @@ _PLAIN = "save it as 8- or 16-bit grey or RGB"
 class Opened:
     """A picture of a TIFF file."""
 
-    image: Any  # a libvips image, grey or RGB with or without alpha
+    image: Image  # a libvips image, grey or RGB with or without alpha
     notes: tuple[str, ...]
     storage: Storage
     profile_used: bool  # colour is sRGB now, whatever the file's profile says
@@ -115,7 +118,7 @@ def _blocks(storage: Storage) -> bool:
     )
 
 
-def _by_libvips(source: Path | bytes, book: Book, storage: Storage) -> Any:
+def _by_libvips(source: Path | bytes, book: Book, storage: Storage) -> Image:
     if storage.planar and storage.samples == 2:  # libvips takes one plane for both
         grey, other = (
             vips.load(_LOADER, Spliced(source, pieces), **_OPTIONS)
@@ -136,7 +139,9 @@ def _by_libvips(source: Path | bytes, book: Book, storage: Storage) -> Any:
     return vips.load(_LOADER, Spliced(source, book.clean(storage, changes)), **_OPTIONS)
 
 
-def _by_others(name: str, source: Path | bytes, book: Book, storage: Storage, decode: bool) -> Any:
+def _by_others(
+    name: str, source: Path | bytes, book: Book, storage: Storage, decode: bool
+) -> Image:
     """The samples as a libvips image of 8 or 16 bits, through another decoder."""
     _installed(name, storage)
     if decode:
@@ -209,7 +214,7 @@ def _unpacked(name: str, source: Path | bytes, book: Book, storage: Storage) -> 
     return np.stack(planes, -1)[: storage.height, : storage.width].copy()
 
 
-def _old_jpeg(name: str, source: Path | bytes, storage: Storage) -> Any:
+def _old_jpeg(name: str, source: Path | bytes, storage: Storage) -> Image:
     """A whole JPEG file inside the TIFF file, as old-style JPEG compression should have it."""
     start, size = storage.stream or (0, 0)
     content = Spliced(source, ((start, start + size),)).content() if storage.stream else b""
@@ -224,7 +229,7 @@ def _old_jpeg(name: str, source: Path | bytes, storage: Storage) -> Any:
     return image
 
 
-def _chosen(image: Any, storage: Storage) -> Any:
+def _chosen(image: Image, storage: Storage) -> Image:
     """Colour, and alpha if there is one."""
     colors_ = 3 if storage.meaning == tiff.PALETTE else tiff.COLORS[storage.meaning]
     alphas = [i for i, kind in enumerate(storage.extra) if kind in (1, 2)]
@@ -239,7 +244,7 @@ def _chosen(image: Any, storage: Storage) -> Any:
     return chosen
 
 
-def _converted(image: Any, storage: Storage) -> Any:
+def _converted(image: Image, storage: Storage) -> Image:
     if storage.meaning == tiff.YCBCR and storage.compression != tiff.JPEG:
         return colors.from_ycbcr(image, storage.coefficients, storage.reference)
     if storage.meaning == tiff.INKS:

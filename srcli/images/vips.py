@@ -12,12 +12,15 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from types import TracebackType
-from typing import Any, BinaryIO, Self, TypeVar
+from types import ModuleType, TracebackType
+from typing import TYPE_CHECKING, Any, BinaryIO, Self, TypeVar
 
 from srcli.errors import InputError, MemoryExhaustedError, MissingPartError, OutputError
 from srcli.images.spliced import Spliced
 from srcli.images.turns import Turns
+
+if TYPE_CHECKING:
+    from pyvips import Image
 
 _T = TypeVar("_T")
 TURNS = Turns()
@@ -26,7 +29,7 @@ _PATIENCE = 1.0  # seconds that interrupted work gets to end in
 
 
 @functools.cache
-def library() -> Any:
+def library() -> ModuleType:
     """The pyvips module, imported once; the import takes about 0.1 s."""
     ours = "pyvips" not in sys.modules
     # Warnings are of no use to the user, and what is wrong arrives as an error.
@@ -56,10 +59,10 @@ def source_of(source: Path | bytes | Spliced) -> Any:
     return kind.new_from_file(os.fsencode(source))
 
 
-def load(loader: str, source: Path | bytes | Spliced, **options: Any) -> Any:
+def load(loader: str, source: Path | bytes | Spliced, **options: object) -> Image:
     """A lazy libvips image by the loader of this name, read from top to bottom."""
     made = source_of(source)
-    image = getattr(library().Image, loader)(made, access="sequential", **options)
+    image: Image = getattr(library().Image, loader)(made, access="sequential", **options)
     # As pyvips' own `new_from_source` does: the source must live as long as the image, and as
     # whatever is made of it.
     image._references.append(made)
@@ -210,7 +213,7 @@ def _reason(error: OSError) -> str:
     return reasons.get(error.errno or 0, error.strerror or str(error))
 
 
-def interruptible(image: Any, work: Callable[[], _T]) -> _T:
+def interruptible(image: Image, work: Callable[[], _T]) -> _T:
     """Run libvips `work` on `image` so that Ctrl-C stops it within a moment.
 
     While the main thread is inside libvips, Python cannot react; so another thread goes there.
@@ -282,7 +285,7 @@ class Sink:
         self._release()
         return -1 if self.error else 0
 
-    def _guarded(self, action: Callable[[], Any], failed: Any) -> Any:
+    def _guarded(self, action: Callable[[], _T], failed: _T) -> _T:
         # An exception may not cross the C code that called us.
         try:
             return action()

@@ -7,7 +7,7 @@ import io
 import stat
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
@@ -19,6 +19,9 @@ from srcli.images.formats import FORMATS, Format, format_of
 from srcli.images.metadata import current, losses
 from srcli.images.picture import Metadata, Picture, Pixels, SaveOptions
 from srcli.images.pixels import over, to_8_bits
+
+if TYPE_CHECKING:
+    from pyvips import Image
 
 _QUALITY = {"jpeg": 95, "webp": 95, "avif": 90}
 _KEEP_EXIF, _KEEP_XMP_ICC = 1, 2 | 8
@@ -185,7 +188,7 @@ def save_bmp(pixels: Pixels, file: BinaryIO, metadata: Metadata, options: SaveOp
 
 
 def save_image(
-    image: Any, file: BinaryIO, fmt: Format, metadata: Metadata, options: SaveOptions
+    image: Image, file: BinaryIO, fmt: Format, metadata: Metadata, options: SaveOptions
 ) -> None:
     """Encode a libvips image of 1 to 4 bands into an open, empty file."""
     channels = 1 if image.bands < 3 else 3
@@ -216,7 +219,7 @@ def _about(
 
 
 def _encode(
-    image: Any,
+    image: Image,
     file: BinaryIO,
     save: str,
     settings: dict[str, Any],
@@ -240,7 +243,7 @@ def _encode(
 
 
 def _save_tiff(
-    image: Any, file: BinaryIO, save: str, settings: dict[str, Any], about: Metadata
+    image: Image, file: BinaryIO, save: str, settings: dict[str, Any], about: Metadata
 ) -> None:
     data, wide = about.exif, image.format == "ushort"
     in_front = exif_tiff.has_maker_note(data) and exif_tiff.stays_in_front(
@@ -260,7 +263,7 @@ def _save_tiff(
 
 
 def _saver(
-    image: Any, fmt: Format, metadata: Metadata, about: Metadata, options: SaveOptions
+    image: Image, fmt: Format, metadata: Metadata, about: Metadata, options: SaveOptions
 ) -> tuple[str, dict[str, Any]]:
     """Name and arguments of the libvips call that writes this format.
 
@@ -307,14 +310,14 @@ def _subsample(metadata: Metadata, options: SaveOptions) -> str:
     return "on" if kept or options.subsampling == "420" else "off"
 
 
-def _as_image(picture: Picture) -> Any:
+def _as_image(picture: Picture) -> Image:
     pixels: Pixels = picture.color
     if picture.alpha is not None:
         pixels = np.concatenate([pixels, picture.alpha[..., None]], axis=2)
     return named(of_array(pixels))
 
 
-def _tagged(image: Any, metadata: Metadata, fmt: Format) -> Any:
+def _tagged(image: Image, metadata: Metadata, fmt: Format) -> Image:
     """A copy of the image that carries the metadata, for formats where libvips writes it."""
     blob = vips.library().GValue.blob_type
     x, y = metadata.dpi or metadata.aspect or (25.4, 25.4)
