@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from srcli.backends.native import compiled_network, read_weights, write_weights
+from srcli.backends.native_network import compiled_network
+from srcli.backends.native_weights import read_weights, write_weights
 from srcli.files import atomic_path
 from srcli.loading import LoadedModel
 from srcli.machine import usable_cores

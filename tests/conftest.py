@@ -60,7 +60,7 @@ def photograph() -> np.ndarray:
 @pytest.fixture(params=[128, 256, 512], ids=lambda bits: f"{bits} bits")
 def vectors(request: pytest.FixtureRequest) -> Iterator[int]:
     """Bits of the vectors that the compiled network computes in, for one test."""
-    from srcli.backends.native import COMPILED
+    from srcli.backends.native_compiled import COMPILED
 
     compiled = pytest.importorskip(COMPILED, exc_type=ImportError)
     chosen = compiled.choose(request.param)

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
-from srcli.backends.native import COMPILED, aligned, obstacle, packed
+from srcli.backends.native_compiled import COMPILED, obstacle
+from srcli.backends.native_weights import aligned, packed
 from srcli.weights.convolution import (
     CompiledConvolution,
     Convolver,

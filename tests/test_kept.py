@@ -124,7 +124,7 @@ def sealed_by_a_folder(path):
 
 
 def other_scale(path):
-    from srcli.backends.native import read_weights, write_weights
+    from srcli.backends.native_weights import read_weights, write_weights
 
     if path.suffix == ".safetensors":
         weights, _, skips = read_weights(path)

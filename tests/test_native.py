@@ -15,23 +15,25 @@ from hypothesis import strategies as st
 
 from srcli.backends import get_backend, open_model
 from srcli.backends.base import OutOfMemory, SessionOptions
-from srcli.backends.native import (
+from srcli.backends.native import NativeBackend
+from srcli.backends.native_compiled import COMPILED
+from srcli.backends.native_network import (
     COLUMNS,
-    COMPILED,
     MOST_ROWS,
     NARROW_COLUMNS,
     OUTPUT_SIDES,
     PORTIONS,
     TILE,
-    NativeBackend,
-    aligned,
     compiled_network,
+    rectangles,
+    rows_for,
+)
+from srcli.backends.native_weights import (
+    aligned,
     evaluation,
     filled,
     packed,
     read_weights,
-    rectangles,
-    rows_for,
     write_weights,
 )
 from srcli.errors import BackendError, DeclinedError, VerificationError
@@ -308,7 +310,8 @@ def test_own_dictionary_that_is_not_symmetric_runs_elsewhere(tmp_path):
 def test_weights_that_do_not_prove_themselves_are_not_written(tmp_path, monkeypatch):
     writer = importlib.import_module("srcli.export.to_native")
     monkeypatch.setattr(
-        "srcli.backends.native.evaluation", lambda side: evaluation(side) * np.float32(1.001)
+        "srcli.backends.native_weights.evaluation",
+        lambda side: evaluation(side) * np.float32(1.001),
     )
     with pytest.raises(VerificationError, match="native form differs"):
         writer.write_verified(load("lapar-c", 4), tmp_path / "w.safetensors")
@@ -364,7 +367,7 @@ def test_out_of_memory_is_told_as_such(monkeypatch):
     def refuse(*arguments):
         raise MemoryError("Unable to allocate")
 
-    monkeypatch.setattr("srcli.backends.native.aligned", refuse)
+    monkeypatch.setattr("srcli.backends.native_network.aligned", refuse)
     with pytest.raises(OutOfMemory, match="allocate"):
         session(noise(1, 3, 20, 20))
     monkeypatch.undo()

@@ -10,7 +10,9 @@ import pytest
 from PIL import Image
 
 from srcli.backends.base import SessionOptions
-from srcli.backends.native import COMPILED, NativeSession, write_weights
+from srcli.backends.native import NativeSession
+from srcli.backends.native_compiled import COMPILED
+from srcli.backends.native_weights import write_weights
 from srcli.images import Picture
 from srcli.loading import load
 from srcli.pipeline import Restorer

@@ -21,17 +21,9 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from srcli.backends.native import (
-    ALIGNMENT,
-    TILE,
-    Array,
-    Rectangle,
-    aligned,
-    compiled,
-    evaluation,
-    filled,
-    obstacle,
-)
+from srcli.backends.native_compiled import compiled, obstacle
+from srcli.backends.native_network import TILE, Array, Rectangle
+from srcli.backends.native_weights import ALIGNMENT, Array, aligned, evaluation, filled
 
 Portion = list[tuple[int, int, int]]
 """Rows of some pictures: the picture, its first row, and the one after the last."""

@@ -17,8 +17,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from srcli.backends.native_weights import aligned
+
 if TYPE_CHECKING:
-    from srcli.backends.native import CompiledNetwork
+    from srcli.backends.native_network import CompiledNetwork
 
 Array = NDArray[np.float32]
 Rectangle = tuple[int, int, int, int]
@@ -234,8 +236,6 @@ class _BlockRows:
     """The rows of one block: what it is given, what its units give, and what it gives."""
 
     def __init__(self, network: CompiledNetwork, capacity: int, width: int, height: int) -> None:
-        from srcli.backends.native import aligned
-
         self._network = network
         count = network.maps * capacity * width * network.width
         maps = aligned(count).reshape(network.maps, capacity, width, network.width)
@@ -292,8 +292,6 @@ class _TailRows:
     """The rows of what follows the body."""
 
     def __init__(self, network: CompiledNetwork, capacity: int, width: int, height: int) -> None:
-        from srcli.backends.native import aligned
-
         s = network.scale
         self._network, self._height, self._width = network, height, width
         self._features = aligned(capacity * width * network.width).reshape(

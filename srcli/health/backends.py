@@ -44,7 +44,8 @@ def _missing(found: str, remedy: str) -> Finding:
 def compiled_part() -> Iterator[Finding]:
     """What was compiled when srcli was built; all works without it, LAPAR and AWSRN more slowly."""
     from srcli.backends import cpu_filters
-    from srcli.backends.native import NativeBackend, vectors
+    from srcli.backends.native import NativeBackend
+    from srcli.backends.native_compiled import vectors
 
     parts = (
         (
