@@ -74,7 +74,7 @@ class OnnxRuntimeSession(Session):
     memory_share = 1.0
 
     waits = True
-    """What `stage` returns is done when it returns, on CUDA too."""
+    """A staged run returns only when it is done, on CUDA too."""
 
     def __init__(self, graph: Path | bytes, options: SessionOptions, *, cuda: bool = False) -> None:
         ort = runtimes.onnxruntime()
@@ -114,7 +114,7 @@ class OnnxRuntimeSession(Session):
 
     @property
     def facts(self) -> dict[str, Any]:
-        """What really computes."""
+        """Return the device, ONNX Runtime's provider, and what applies LAPAR's filters."""
         device = "cuda" if self._provider == _CUDA else "cpu"
         filters = None if self._filters is None else "compiled"
         return {"device": device, "provider": self._provider, "filters": filters}
@@ -162,7 +162,7 @@ class OnnxRuntimeSession(Session):
 
 
 def _limits(shape: Sequence[Any]) -> tuple[Shape, Shape] | tuple[None, None]:
-    """Smallest and largest batch of a graph for one size of pictures; None where any size fits."""
+    """Return the smallest and largest batch of a graph of fixed size; None if it takes any."""
     batch, planes, *sides = shape
     if not all(isinstance(side, int) for side in sides):
         return None, None

@@ -30,7 +30,7 @@ _NEVER = tl.constexpr(-(1 << 24))  # a row above every picture
 
 @triton.jit
 def places(groups_high, groups_wide, pictures, ROWS_STEP: tl.constexpr, BLOCK: tl.constexpr):
-    """Picture, row and column of each group of this program; a row above all for none."""
+    """Return picture, row and column of each group of this program; row -1 or less for none."""
     group = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     across = group % groups_wide
     down = group // groups_wide
@@ -122,7 +122,7 @@ def _convolve(
     BLOCK: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """One layer, for BLOCK groups of STEP x GROUP input pixels each; see `convolve`.
+    """Compute one layer, for BLOCK groups of STEP x GROUP input pixels each; see `convolve`.
 
     A group becomes SCALE*STEP rows of SCALE*GROUP pixels, PART of the rows in one program.
     """
