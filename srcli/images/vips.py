@@ -27,7 +27,7 @@ _PATIENCE = 1.0  # seconds that interrupted work gets to end in
 
 @functools.cache
 def library() -> Any:
-    """The pyvips module, imported once; the import takes about 0.1 s."""
+    """Return the module `pyvips`, imported once; the import takes about 0.1 s."""
     ours = "pyvips" not in sys.modules
     # Warnings are of no use to the user, and what is wrong arrives as an error.
     os.environ.setdefault("VIPS_WARNING", "off")
@@ -47,7 +47,7 @@ def library() -> Any:
 
 
 def source_of(source: Path | bytes | Spliced) -> Any:
-    """A libvips source; a file's name is never parsed for options such as `[page=2]`."""
+    """Return a libvips source; a file's name is never parsed for options such as `[page=2]`."""
     if isinstance(source, Spliced):
         return source.for_libvips()
     kind = library().Source
@@ -57,7 +57,7 @@ def source_of(source: Path | bytes | Spliced) -> Any:
 
 
 def load(loader: str, source: Path | bytes | Spliced, **options: Any) -> Any:
-    """A lazy libvips image by the loader of this name, read from top to bottom."""
+    """Return a lazy libvips image by the loader of this name, read from top to bottom."""
     made = source_of(source)
     image = getattr(library().Image, loader)(made, access="sequential", **options)
     # As pyvips' own `new_from_source` does: the source must live as long as the image, and as
@@ -130,7 +130,7 @@ def attempt_alone(work: Callable[[], _T]) -> _T:
 
 
 class _Failures:
-    """How often libvips has failed in this process; each clears what others would see."""
+    """A count of libvips' failures in this process; each clears messages that others would see."""
 
     count = 0
 
@@ -182,7 +182,7 @@ def _input_error(name: str, text: str) -> InputError | MemoryExhaustedError:
 
 
 def _first_cause(text: str) -> str:
-    """The first telling line of a libvips error, whose own first line only names the call."""
+    """Return the first useful line of a libvips error, whose own first line only names the call."""
     if "bad seek to" in text:
         return "it ends too early"
     lines = [line.strip() for line in text.splitlines() if line.strip()]
@@ -191,12 +191,12 @@ def _first_cause(text: str) -> str:
 
 
 def shown(name: str | os.PathLike[str]) -> str:
-    """A file's name for messages: on one line, whatever it consists of."""
+    """Return a file's name for messages: on one line, whatever it consists of."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in os.fspath(name))
 
 
 def _reason(error: OSError) -> str:
-    """What an operating system's error means for the user, and what to do."""
+    """Return what an operating system's error means for the user, and what to do."""
     reasons = {
         errno.ENOENT: "there is no such file or folder; check the name",
         errno.EISDIR: "this is a folder; name a file in it",
