@@ -72,7 +72,7 @@ def _costs(spec: ModelSpec) -> None:
 
 
 def _sight(geometry: Geometry) -> str:
-    """Return how far away an input pixel can be and still matter."""
+    """Return the receptive field, for people."""
     if geometry.tiling == "approximate":
         return f"all, tiles {geometry.margin} px"
     return f"{geometry.margin} px"

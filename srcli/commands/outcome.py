@@ -1,4 +1,4 @@
-"""Tell what became of pictures: lines for people, JSON and events for programs."""
+"""Report the results of a batch: lines for people, JSON and events for programs."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ LONGEST_COMMAND = 2000  # letters
 
 
 class Teller:
-    """Tells about one batch, as it goes on.
+    """A reporter of one batch, as it goes on.
 
     Args:
         as_events: Print a JSON object a line.

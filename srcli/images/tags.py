@@ -113,7 +113,7 @@ class Layout:
         return self.number(8 if self.big else 4, self.offset_size)
 
     def entries(self, at: int) -> tuple[list[Field], int]:
-        """Return the entries of the directory at `at`, and where the offset of the next one lies."""
+        """Return the entries of the directory at `at`, and the place of the next one's offset."""
         width = 8 if self.big else 2
         count = self.number(at, width)
         if count > _MAX_ENTRIES:
