@@ -1,4 +1,4 @@
-"""Time what runs on a GPU by its own events. Nothing here imports PyTorch before it is used."""
+"""Time runs on a GPU by its own events; PyTorch is imported when it is used."""
 
 from __future__ import annotations
 
