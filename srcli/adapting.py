@@ -1,4 +1,4 @@
-"""ONNX graphs of any making behind our convention, and what keeps some from being run."""
+"""Adapt ONNX graphs from other programs to our calling convention, or say why they cannot run."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import numpy as np
 from srcli.errors import BackendError, WeightsError, first_line
 
 KNOWN_DOMAINS = ("", "ai.onnx", "ai.onnx.ml", "com.microsoft")
-"""Of operators that ONNX Runtime brings."""
+"""Domains of the operators that ONNX Runtime brings."""
 
 
 def adapted(file: Path) -> bytes:
-    """The graph behind our convention: `input` n x 3 x h x w -> `output`, float32, RGB in [0, 1].
+    """Adapt a graph to our convention: `input` n x 3 x h x w -> `output`, float32, RGB in [0, 1].
 
     Half precision at the border, channels last and networks for one plane are adapted.
 

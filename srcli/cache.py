@@ -42,7 +42,7 @@ def cache_folder() -> Path:
 
 
 def entry(path: Path, make: Callable[[Path], object], *, label: str, note: Note) -> Path:
-    """A file of the cache: the one that is there, if it is whole, else made now.
+    """Return a file of the cache: the one that is there if it is whole, else one made now.
 
     Args:
         path: Its name in the cache.
@@ -100,7 +100,7 @@ def _temporary_folder() -> Path:
 
 
 def is_whole(path: Path) -> bool:
-    """Tell whether an entry is there, and is what was sealed under this name."""
+    """Tell whether an entry is there, with the content that was sealed under this name."""
     try:
         with open_regular(_seal_of(path)) as file:
             sealed = file.read(_LONGEST_SEAL).decode("ascii")
@@ -113,7 +113,7 @@ def is_whole(path: Path) -> bool:
 
 
 def seal(path: Path) -> None:
-    """Say that an entry is what it should be.
+    """Seal an entry: record the checksum that shows later that it is whole.
 
     Raises:
         OutputError: The seal cannot be written.
@@ -132,7 +132,7 @@ def seal(path: Path) -> None:
 
 
 def flawed(folder: Path, most: int) -> Iterator[Path]:
-    """Entries below a folder that are not whole.
+    """Return the entries below a folder that are not whole.
 
     Args:
         folder: The cache.

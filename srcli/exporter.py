@@ -1,4 +1,4 @@
-"""The door to `srcli.export`: what is made of a model once, and kept.
+"""The only module that imports `srcli.export`: graphs, native weights and engines of models.
 
 `srcli.export` builds on this package, which must not import it in turn; so it is imported here, by
 name, when something has to be made, and nowhere else.

@@ -1,4 +1,4 @@
-"""Record what has been done in an output folder, so that an interrupted batch can go on.
+"""Record the outputs of a folder, so that an interrupted batch can go on.
 
 The journal of a folder is a hidden folder in it, with one file for each process that works there at
 the same time. A file has one JSON object a line: an output is announced before it gets its name,
@@ -71,7 +71,7 @@ class Journal:
 
     @property
     def folder(self) -> Path:
-        """Where this journal's files lie."""
+        """Folder of this journal's files."""
         return self._folders[0]
 
     def __enter__(self) -> Self:
@@ -105,7 +105,7 @@ class Journal:
             self._release()
 
     def _release(self) -> None:
-        """Let others have the file, and remove the folder if nothing was made."""
+        """Release the file for other processes, and remove the folder if nothing was made."""
         if self._lock is not None:
             with suppress(OSError):  # first: whoever locks it after the release must find it gone
                 Path(self._lock.lock_file).unlink(missing_ok=True)
@@ -116,7 +116,7 @@ class Journal:
                 self.root.rmdir()
 
     def is_done(self, target: Path, input_sha256: str, recipe: str) -> bool:
-        """Tell whether the output is there, whole, and what would be made again.
+        """Tell whether the output is there, whole, and made from the same input and recipe.
 
         Raises:
             OutputExistsError: There is a file that no journal knows, or that somebody has changed
@@ -175,7 +175,7 @@ class Journal:
         return any(record.output_sha256 is not None for record in self._records(file))
 
     def announce(self, target: Path, input_sha256: str, recipe: str) -> None:
-        """Say that an output is about to get its name."""
+        """Record that an output is about to get its name."""
         self._append(target, Record(input_sha256=input_sha256, recipe=recipe))
 
     def finish(self, target: Path, input_sha256: str, recipe: str) -> None:

@@ -18,7 +18,7 @@ Note = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunOptions:
-    """How a model is run.
+    """Options for running a model.
 
     Raises:
         UsageError: A number makes no sense.
@@ -28,7 +28,7 @@ class RunOptions:
     """`native`, `openvino`, `ort`, `torch`, `trt`, or `auto` for the fastest that works."""
 
     precision: Precision = "fp32"
-    """What the network computes in."""
+    """Number type that the network computes in."""
 
     tta: bool = False
     """Average over the eight flips and turns of a picture."""

@@ -1,4 +1,4 @@
-"""What is made once from a model's weights, proven, and kept in the cache."""
+"""Files that are made once from a model's weights, verified, and kept in the cache."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def prepared(path: Path, make: Callable[[Path], object], *, label: str, note: No
 
 @contextmanager
 def needs_packages(label: str) -> Iterator[None]:
-    """Surround what is done once for each model, and takes packages that running does not.
+    """Name the missing package if work that is done once for a model fails for want of one.
 
     Raises:
         MissingPartError: One of these packages is missing.

@@ -1,4 +1,4 @@
-"""Imports of other runtimes, which would tell their makers of it.
+"""Import other runtimes without their telemetry.
 
 ONNX Runtime keeps a number of this machine in the user's cache and sends events, OpenVINO asks a
 measuring service. srcli tells nobody what runs where. What a user has set stays as it is.
@@ -17,7 +17,7 @@ from typing import Any
 
 
 def onnxruntime() -> Any:
-    """The package, without telemetry; where it was imported before, as it is."""
+    """Import ONNX Runtime without telemetry; if it was imported before, leave it as it is."""
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     import onnxruntime
 
@@ -25,7 +25,7 @@ def onnxruntime() -> Any:
 
 
 def openvino() -> Any:
-    """The package, without telemetry; where it was imported before, as it is."""
+    """Import OpenVINO without telemetry; if it was imported before, leave it as it is."""
     if "openvino" not in sys.modules:
         # Its converter does without this package where it is not installed.
         sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # None is documented
