@@ -144,7 +144,7 @@ class Request:
     options.as_json,
 )
 def export(task: Task | None, **given: Any) -> None:
-    """Write a model as an ONNX file or a TensorRT engine that has proved itself.
+    """Write a model as a verified ONNX file or TensorRT engine.
 
     The file computes the fused network: the same function as the published one, several times
     cheaper. It is compared with the published network on a photograph before it gets its name.

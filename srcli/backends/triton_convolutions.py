@@ -30,7 +30,7 @@ _NEVER = tl.constexpr(-(1 << 24))  # a row above every picture
 
 @triton.jit
 def places(groups_high, groups_wide, pictures, ROWS_STEP: tl.constexpr, BLOCK: tl.constexpr):
-    """Return picture, row and column of each group of this program; row -1 or less for none."""
+    """Return picture, row and column of each group of this program; a negative row for none."""
     group = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     across = group % groups_wide
     down = group // groups_wide
