@@ -39,7 +39,7 @@ def cached_engine(
 
     Args:
         graph: An ONNX file written by srcli.
-        precision: What the graph computes in, "fp32" or "fp16".
+        precision: Number type that the graph computes in, "fp32" or "fp16".
         progress: As for `build_engine`.
         shape: NCHW, of the batches to come: where the engine is to be fastest. It takes others too.
 

@@ -131,7 +131,7 @@ def trtexec_line(
         options: As for `build_engine`.
         flavour: `trtexec` or, for TensorRT-RTX, the tool `tensorrt_rtx`.
         version: Of TensorRT; None if it is not known, then a comment tells the difference.
-        dynamic: Whether the graph has dynamic dimensions; the tool refuses shapes otherwise.
+        dynamic: True if the graph has dynamic dimensions; the tool refuses shapes otherwise.
         input_name: Of the graph's input.
     """
     words = [

@@ -45,7 +45,7 @@ def engine_types(trt: TensorRt, plan: bytes, *, host_code: bool) -> TypeCounts |
     Args:
         trt: TensorRT.
         plan: The serialised engine.
-        host_code: Whether the plan is version-compatible.
+        host_code: True if the plan is version-compatible.
 
     Returns:
         The counts, or why there are none.

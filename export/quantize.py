@@ -44,7 +44,7 @@ def quantized(model: ModelProto, layers: tuple[str, ...], pictures: Iterable[Bat
 
     Args:
         model: In float32; not changed.
-        layers: What the names of the weights of the chosen convolutions begin with.
+        layers: Beginnings of the weights' names of the chosen convolutions.
         pictures: n x 3 x h x w in [0, 1]: which values occur on them sets the steps.
 
     Returns:

@@ -55,8 +55,8 @@ def export_verified(
     Args:
         model: With its weights.
         target: The file.
-        options: What the file is like.
-        replace: Whether an earlier file of that name may be replaced.
+        options: Options for the file.
+        replace: True if an earlier file of that name may be replaced.
 
     Raises:
         VerificationError: The file computes something else than the published network, or uses an

@@ -61,7 +61,7 @@ def build_engine(
 
     Args:
         onnx: A graph with one image-like input, NCHW, and no data outside.
-        options: How to build it.
+        options: Options for building it.
         tags: The caller's facts; they become the engine's name and a part of its facts.
         progress: Called from the threads that build.
 

@@ -77,9 +77,9 @@ def verify_file(
     """Compare published form, fused form and exported graph on crops of a photograph.
 
     Args:
-        model: What the graph was made from.
+        model: The model that the graph was made from.
         graph: The file.
-        precision: What the graph computes in.
+        precision: Number type that the graph computes in.
         size: Height and width, if the graph takes one size only.
 
     Raises:
@@ -106,10 +106,10 @@ def verify_form(
     that make large values.
 
     Args:
-        model: What the form was made from.
+        model: The model that the form was made from.
         name: Of the form, for people.
         form: Computes it, before the clamp of networks that have one at their end.
-        precision: What it computes in; shorter ones than fp32 have a fixed limit.
+        precision: Number type that it computes in; shorter ones than fp32 have a fixed limit.
         size: Height and width, if the form takes one size only.
 
     Returns:
@@ -235,7 +235,7 @@ class Reference:
         """Compare again a form whose difference is larger than the tolerance.
 
         Args:
-            found: How far it is.
+            found: The comparison with a difference beyond the tolerance.
             run: Computes it.
             known: The published network's rounding on smaller crops. A form within one time less of
                 that needs no double precision here, which takes long on large crops.

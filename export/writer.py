@@ -21,7 +21,7 @@ class Writer:
     """A collector of nodes and constants while a traced network is walked.
 
     Args:
-        half: Whether the graph computes in float16 between its input and output.
+        half: True if the graph computes in float16 between its input and output.
         opset: Of the file.
     """
 

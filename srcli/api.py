@@ -259,7 +259,7 @@ def load(
         weights: Your own checkpoint instead of what srcli ships.
         model_file: Another network instead: an ONNX file, or with spandrel a checkpoint.
         backend: `native`, `openvino`, `ort`, `torch`, `trt`, or `auto` for the fastest that works.
-        precision: What the network computes in.
+        precision: Number type that the network computes in.
         tta: Average over the eight flips and turns of a picture.
         threads: CPU threads; None for one on each core.
         tile: Side of a tile of the input; None chooses by `memory`.

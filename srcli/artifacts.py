@@ -84,7 +84,7 @@ def convert(
         target: Ends in `.safetensors`.
         model: Which model it is, where the tensors do not tell.
         scale: The same for the scale.
-        replace: Whether an earlier file of that name may be replaced.
+        replace: True if an earlier file of that name may be replaced.
 
     Raises:
         WeightsError: The file cannot be read or belongs to no model.

@@ -120,7 +120,7 @@ def attribute(
         sigma: Of the blur that the path begins with, in input pixels.
         steps: Points on the path at which the gradient is taken.
         memory: Bytes that the network may keep for one gradient.
-        progress: Told how many steps are done.
+        progress: Called with the number of steps done.
 
     Raises:
         UsageError: The window is not in the output, or the scale is between the model's own.
@@ -194,7 +194,7 @@ def integrated_gradients(
         score: Of a picture 3 x h x w.
         path: `steps` + 1 pictures.
         steps: Their number, for `progress`.
-        progress: Told how many steps are done.
+        progress: Called with the number of steps done.
 
     Returns:
         3 x h x w in float64, and by how much the score grows from the first picture to the last.

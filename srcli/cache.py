@@ -47,8 +47,8 @@ def entry(path: Path, make: Callable[[Path], object], *, label: str, note: Note)
     Args:
         path: Its name in the cache.
         make: Writes it under the name that it is given.
-        label: What it is, for people: `lapar-c x4`.
-        note: Told that it takes a while, and what was wrong with the cache.
+        label: Name of the content, for people: `lapar-c x4`.
+        note: Called with messages: it takes a while; the cache was damaged.
 
     Returns:
         Where it is: `path`, or where the cache cannot be written a place that lasts as long as

@@ -78,7 +78,7 @@ def fetch(spec: ModelSpec, scale: int, progress: Progress = lambda done, total: 
     Args:
         spec: The model.
         scale: Of enlargement.
-        progress: Told how far the download is.
+        progress: Called with the bytes received and their total.
 
     Returns:
         The file; `find_weights` knows it from now on.

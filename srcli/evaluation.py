@@ -47,7 +47,7 @@ class Conditions:
         Args:
             high: The large picture, H x W x 3.
             low: The small one as it was made of that, without blur.
-            scale: What it was reduced by.
+            scale: Factor of the reduction.
             number: Of the picture, which seeds the noise.
         """
         if self.blur is not None:

@@ -55,7 +55,7 @@ def open_regular(path: Path, *, follow: bool = True) -> io.BufferedReader:
 
     Args:
         path: The file.
-        follow: Whether it may be a link.
+        follow: True if it may be a link.
 
     Raises:
         OSError: It cannot be opened; with `NOT_REGULAR` as its number where it is a folder, a pipe,
@@ -131,7 +131,7 @@ def atomic_path(target: Path, *, replace: bool = True) -> Iterator[Path]:
     Args:
         target: The name that the file gets. A file that is replaced hands on its permissions and,
             where the system allows it, its owner.
-        replace: Whether a file of that name may be replaced, also one that appears meanwhile.
+        replace: True if a file of that name may be replaced, also one that appears meanwhile.
 
     Raises:
         OutputExistsError: There is such a file, and it may not be replaced.

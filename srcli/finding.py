@@ -126,7 +126,7 @@ def find(inputs: Sequence[str], *, recursive: bool, output: str | None) -> Findi
     Args:
         inputs: Files, folders, patterns, or `-` for standard input.
         recursive: Look into the folders of a folder too.
-        output: Where outputs go. What lies in that folder is no input.
+        output: Place of the outputs. What lies in that folder is no input.
 
     Raises:
         UsageError: An input has no name, or standard input is named twice.

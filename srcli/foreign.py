@@ -128,8 +128,8 @@ def load_foreign(
 
     Args:
         file: `.onnx`, or a checkpoint that spandrel knows.
-        scale: What it enlarges by, to be checked; None to find out.
-        note: Told what takes long.
+        scale: Its scale, to be checked; None to find out.
+        note: Called with a message before long work.
 
     Raises:
         WeightsError: The file cannot be read, or takes and gives something else than pictures.

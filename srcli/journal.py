@@ -41,11 +41,11 @@ class Journal:
 
     Args:
         root: The output folder, absolute.
-        is_whole: Whether an output that is not as it was made can still be used: then somebody has
-            worked on it, and it is not made again.
+        is_whole: Tells whether an output that is not as it was made can still be used: then
+            somebody has worked on it, and it is not made again.
         private: Keep the journal in srcli's cache. A single picture leaves no trace beside it.
         needed: Refuse what is no journal; else the batch goes on without one.
-        note: Told once if the journal cannot be written; the batch then goes on without it.
+        note: Called once if the journal cannot be written; the batch then goes on without it.
     """
 
     def __init__(

@@ -176,7 +176,7 @@ def load(
         kind: Which weights for upscaling: for clean pictures, or for photographs with JPEG
             compression and noise.
         weights: The user's own checkpoint; None takes what is shipped, else what was fetched.
-        note: Told what takes long.
+        note: Called with a message before long work.
         prune_below: Take out branches of less learned weight, for models that have such branches.
 
     Raises:

@@ -107,7 +107,7 @@ class Restorer(Closing):
 
         Args:
             picture: In any size.
-            progress: Told how far it is.
+            progress: Called with the input pixels done and their total.
             size: Height and width to resample the result to; None for the network's own.
         """
         return self.restore_all([picture], progress, size)[0]
@@ -123,7 +123,7 @@ class Restorer(Closing):
 
         Args:
             pictures: In any size.
-            progress: Told how far it is.
+            progress: Called with the input pixels done and their total.
             size: Height and width to resample the results to; None for the network's own.
             bits: Per channel of the results; None keeps the pictures'.
         """
@@ -159,8 +159,8 @@ class Restorer(Closing):
             rows: Gives the picture's rows.
             height: Of the picture, in input pixels.
             width: Of the picture, in input pixels.
-            has_alpha: Whether `rows` will give alpha.
-            progress: Told how far it is.
+            has_alpha: True if `rows` gives alpha.
+            progress: Called with the input pixels done and their total.
             size: Height and width to resample the result to; None for the network's own.
             bits: Per channel of the result; None keeps those of the rows.
 

@@ -77,7 +77,7 @@ class Tiles:
 
         Args:
             batch: In any size.
-            progress: Told how far it is.
+            progress: Called with the number of tiles done and of all.
             kernel: Blur kernels for blind networks, n x 1 x K x K; None estimates them.
 
         Raises:

@@ -35,8 +35,8 @@ def get_backend(name: str, spec: ModelSpec | None = None, precision: Precision =
 
     Args:
         name: Of the backend, or `auto`.
-        spec: What it is to run; None for any model.
-        precision: What it is to compute in.
+        spec: The model to run; None for any.
+        precision: Number type to compute in.
 
     Raises:
         BackendError: It does not exist, cannot be used on this machine, or not for this model.

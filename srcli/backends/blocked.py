@@ -103,7 +103,7 @@ def block(
     Args:
         weight: s*s*Cout x planes*C x k x k, in the order that `pixel_shuffle` expects.
         bias: s*s*Cout numbers; None for zeros.
-        tuning: How it is cut.
+        tuning: Sizes by which the layer is cut.
         dtype: Of the arranged weights.
         scale: s.
         planes: Into which the input's channels are divided.

@@ -56,7 +56,7 @@ class CpuFilters:
 
     Args:
         threads: Of each lane.
-        lanes: How many calls may be under way at once.
+        lanes: Number of calls that may be under way at once.
     """
 
     def __init__(self, threads: int, lanes: int = 1) -> None:

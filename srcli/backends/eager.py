@@ -57,8 +57,8 @@ class TorchSession(BlindSession):
 
     Args:
         network: On the CPU, in float32.
-        options: How to run it.
-        tolerance: What a faster form of it may differ by.
+        options: Options for running it.
+        tolerance: Largest difference allowed to a faster form of it.
     """
 
     def __init__(

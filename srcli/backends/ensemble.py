@@ -23,7 +23,7 @@ class SelfEnsemble(Session):
     resolution", CVPR 2016, section 3.6.
 
     Args:
-        session: What to run; it is closed with this one.
+        session: The session to run; it is closed with this one.
 
     Raises:
         UsageError: The network estimates the picture's blur, which would be turned with it; or it

@@ -27,8 +27,8 @@ def use_kernel(network: nn.Module, device: torch.device, dtype: torch.dtype) -> 
 
     Args:
         network: Applies filters if it has the attribute `assemble`, which is then replaced.
-        device: Where it runs.
-        dtype: What it computes in.
+        device: Device that the network is on.
+        dtype: Number type that the network computes in.
 
     Returns:
         What applies the filters, and why if it is not the kernel; None for other networks.

@@ -66,7 +66,7 @@ class OnnxRuntimeSession(Session):
     Args:
         graph: An ONNX file, or its content. It has one picture-like input and output, or ends at
             the taps of filters (see `cpu_filters`), which are then applied here.
-        options: How to run it.
+        options: Options for running it.
         cuda: On the GPU; that it really runs there is checked, because ONNX Runtime goes on
             silently on the CPU when a library of CUDA's is missing.
     """

@@ -52,9 +52,9 @@ class CudaNetwork:
 
     Args:
         network: On the CPU, in float32: n x 3 x h x w in [0, 1] -> n x 3 x H x W.
-        dtype: What it computes in.
-        tolerance: What another form of it may differ by.
-        record: Whether to record and replay. A network that cannot be recorded (because the CPU
+        dtype: Number type that the network computes in.
+        tolerance: Largest difference allowed to another form of it.
+        record: True to record and replay. A network that cannot be recorded (because the CPU
             has to look at a result in between) is run kernel by kernel.
     """
 

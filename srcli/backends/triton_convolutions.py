@@ -208,9 +208,9 @@ def convolve(
         out: n x s*h x s*w x Cout, dense; or n x Cout x s*h x s*w if `planar`.
         residual: Is added, multiplied by `factor`; as `out`.
         factor: Of the residual.
-        relu: Whether a rectifier comes last.
+        relu: True if a ReLU comes last.
         second: Another layer with its own source, whose result is added to the sums.
-        planar: Whether channels come first in `out`.
+        planar: True if channels come first in `out`.
 
     Returns:
         `out`.

@@ -66,7 +66,7 @@ def _filter(
     BLOCK: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """LAPAR's last convolution and its filters; see `filter_pixels`."""
+    """Compute LAPAR's last convolution and apply its filters; see `filter_pixels`."""
     picture, top, across = places(groups_high, groups_wide, pictures, STEP, BLOCK)
     sums = tl.zeros([BLOCK, N], tl.float32)
     sums = products(

@@ -108,7 +108,7 @@ def open_runtime(trt: TensorRt, *, host_code: bool) -> tuple[tensorrt.Runtime, l
 
     Args:
         trt: TensorRT.
-        host_code: Whether loading an engine may execute code that it carries. A
+        host_code: True if loading an engine may execute code that it carries. A
             version-compatible one carries a runtime.
 
     Raises:

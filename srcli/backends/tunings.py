@@ -29,7 +29,7 @@ def tuning_for(
     """Return the sizes by which a layer is cut.
 
     Args:
-        role: Where it is used.
+        role: Place of the layer in its network.
         inputs: Channels of one plane of its source.
         outputs: Channels of its result, after the pixel shuffle if there is one.
         side: Of its kernel.

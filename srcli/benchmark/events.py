@@ -17,7 +17,7 @@ def between_events(step: Step, runs: int = 1) -> float:
 
     Args:
         step: Launches one run, and may return before it is done.
-        runs: How many are launched in a row.
+        runs: Number of runs launched in a row.
 
     Returns:
         Milliseconds of a run, as the mean of all.

@@ -72,8 +72,8 @@ def measure(
         longest: Leave out rows of which one run takes more seconds than this, or would at the
             pace of the largest one before.
         habits: Of the workers.
-        tell: Told what goes on, and how much of it is done.
-        finished: Told each result when it is known.
+        tell: Called with a text on the work, the parts done and their total.
+        finished: Called with each result when it is known.
 
     Returns:
         A result for every row; rows that could not be run say why.

@@ -83,7 +83,7 @@ def kinds(
     *,
     sweep: bool,
 ) -> Iterator[dict[str, Any]]:
-    """Graph, backend and precision of each row of a model."""
+    """Return graph, backend and precision of each row of a model."""
     from srcli.backends import by_preference, get_backend
     from srcli.cuda import driver
 

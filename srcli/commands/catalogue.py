@@ -227,7 +227,7 @@ def table(listed: Sequence[Entry], width: int) -> tuple[Sequence[str], list[tupl
     """Return headings and rows of the list of models.
 
     Args:
-        listed: What is shown.
+        listed: Entries to show.
         width: Letters in a line.
     """
     names = dict.fromkeys(name for layout in LAYOUTS for name in layout)

@@ -142,7 +142,7 @@ def _draw(taps: NDArray[np.float32], columns: int, target: Path, *, replace: boo
 
 
 def _colored(values: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """Colour values of -1 to 1, by their square roots, so that small taps differ from none."""
+    """Colour values of -1 to 1 by their square roots, so that small taps differ from none."""
     import numpy as np
 
     strength = np.sqrt(np.abs(values))[..., None]

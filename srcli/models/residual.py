@@ -67,7 +67,7 @@ class LocalFusionBlock(nn.Module):
         such a unit too.
 
         Args:
-            gain: What the block's input has been divided by.
+            gain: Factor that the block's input has been divided by.
             skips: Of the `FusedBlock` that they are for; else those of `fused_skips`.
 
         Returns:

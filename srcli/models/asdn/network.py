@@ -34,7 +34,7 @@ class Asdn(PublishedNetwork):
 
     Args:
         shape: Of the feature branch.
-        scale: What the picture is to be enlarged by; at least 1.
+        scale: Factor of enlargement; at least 1.
     """
 
     def __init__(self, shape: Shape, scale: int | Fraction) -> None:
@@ -326,7 +326,7 @@ def _with_identity(convolution: nn.Conv2d) -> nn.Conv2d:
 
 
 def _resized(x: Tensor, size: tuple[int, int]) -> Tensor:
-    """Bicubic (a = -0.75, half-pixel centres), in double precision: see LAPAR's enlargement."""
+    """Resize bicubically (a = -0.75, half-pixel centres) in double precision, as LAPAR enlarges."""
     if size == (x.shape[2], x.shape[3]):
         return x
     resized = F.interpolate(x.double(), size=size, mode="bicubic", align_corners=False)

@@ -245,13 +245,13 @@ class ChannelAttention(nn.Module):
 
 
 def normalised_smoothing(raw: Tensor) -> Tensor:
-    """Positive 3x3 filters without their mean, so that they answer to change only."""
+    """Subtract their mean from positive 3x3 filters, so that these respond to change only."""
     positive = torch.exp(raw)
     return positive - torch.mean(positive, (2, 3), keepdim=True)
 
 
 def deconvolve(blurred: Tensor, kernel: Tensor, smoothing: Tensor) -> Tensor:
-    """Constrained least squares on periodic maps: conj(K) Y / (|K|^2 + |P|^2).
+    """Solve constrained least squares on periodic maps: conj(K) Y / (|K|^2 + |P|^2).
 
     Args:
         blurred: n x c x h' x w', Y.
@@ -403,7 +403,7 @@ def pool(maps: Tensor, bins: int) -> Tensor:
 
 
 def _pooling(length: int, bins: int, like: Tensor) -> Tensor:
-    """Shares of `length` values in `bins` means: bin i spans [i*l // b, ceil((i+1)*l / b))."""
+    """Return the shares of l values in b means: bin i spans [i*l // b, ceil((i+1)*l / b))."""
     index = torch.unsqueeze(count_up(bins, like), 1)  # bins 1
     start = index * length // bins
     stop = ((index + 1) * length + (bins - 1)) // bins
@@ -413,7 +413,7 @@ def _pooling(length: int, bins: int, like: Tensor) -> Tensor:
 
 
 def deconvolve_real(blurred: Tensor, kernel: Tensor, smoothing: Tensor) -> Tensor:
-    """`deconvolve` by real transforms, which have half the frequencies."""
+    """Compute `deconvolve` by real transforms, which have half the frequencies."""
     size = (blurred.shape[2], blurred.shape[3])
     blur = torch.fft.rfft2(_centred(kernel, size))
     smooth = torch.fft.rfft2(_centred(smoothing, size))
@@ -424,7 +424,7 @@ def deconvolve_real(blurred: Tensor, kernel: Tensor, smoothing: Tensor) -> Tenso
 
 
 def deconvolve_by_products(blurred: Tensor, kernel: Tensor, smoothing: Tensor) -> Tensor:
-    """`deconvolve` with each transform as products with matrices of cosines and sines.
+    """Compute `deconvolve` with each transform as products with matrices of cosines and sines.
 
     Complex numbers are pairs of tensors. Along the width only the frequencies up to a half are
     computed: the others are their mirror image.

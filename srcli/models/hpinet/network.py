@@ -122,7 +122,7 @@ class Transformer(nn.Module):
         return list(zip(modules[::2], modules[1::2], strict=True))
 
     def forward(self, tokens: Tensor, matched: Tensor) -> Tensor:
-        """T x C tokens of a patch and of its match -> T x C."""
+        """Transform T x C tokens of a patch, with those of its match -> T x C."""
         for index, (attention, feed_forward) in enumerate(self.steps()):
             queries = attention.norm(tokens)
             # The matched patch is read as it is; only what a patch says of itself is normalised.
@@ -151,7 +151,7 @@ class Attention(nn.Module):
         self.to_v = nn.Linear(channels, channels, bias=False)
 
     def forward(self, tokens: Tensor, source: Tensor) -> Tensor:
-        """Tokens T x C that ask, source T x C that answers -> T x C."""
+        """Attend: tokens T x C are the queries, source T x C gives keys and values -> T x C."""
         scores = self.to_q(tokens) @ self.to_k(source).mT / math.sqrt(self.to_q.out_features)
         return scores.softmax(dim=-1) @ self.to_v(source)  # T T -> T C
 
