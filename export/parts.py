@@ -1,12 +1,12 @@
 """Replace convolutions of concatenated channels by sums of one convolution for each part.
 
-In densely connected networks (ASDN) every convolution reads what all before it made, so two thirds
-of the memory, and up to a fifth of the time on a CPU, go into copies of what is there already. A
-convolution is linear: that of parts put together is the sum of those of each part with its share of
-the weights.
+In densely connected networks (ASDN) every convolution reads the outputs of all before it, so two
+thirds of the memory, and up to a fifth of the time on a CPU, go into copies by concatenation. A
+convolution is linear: over concatenated parts it is the sum of one convolution for each part, with
+that part's weights.
 
-For CPUs only: TensorRT lets layers write side by side, so putting together is free, whereas every
-sum would have to be read and written.
+For CPUs only: TensorRT lets layers write side by side, so concatenation is free, whereas every sum
+would have to be read and written.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ CHANNELS = 1  # axis
 def by_parts(model: ModelProto) -> ModelProto:
     """Return a graph in which a sum replaces each convolution of concatenated channels.
 
-    A Concat that something else reads as well stays for that.
+    A Concat stays if another node reads it too.
     """
     made = ModelProto()
     made.CopyFrom(model)

@@ -1,4 +1,4 @@
-"""Convolutions in 8 bits, for processors with fast 8-bit products.
+"""Turn convolutions into 8 bits, for processors with fast 8-bit products.
 
 Weights become signed 8-bit numbers with a step for each output channel; what a convolution reads
 becomes unsigned 8-bit numbers with one step for the whole tensor, taken from what it holds on a

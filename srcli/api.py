@@ -1,4 +1,4 @@
-"""The library behind the command line, for Python programs."""
+"""The Python API: open a model, and restore arrays, pictures and files."""
 
 from __future__ import annotations
 
@@ -79,7 +79,8 @@ class OpenModel(Closing):
                 float32 is in [0, 1]. N x H x W x C and a list of arrays are several pictures.
 
         Returns:
-            The same type and number of axes; a list for a list. Floats are clipped to [0, 1].
+            An array of the same type and number of axes; a list for a list. Floats are clipped to
+            [0, 1].
 
         Raises:
             UsageError: An array is of another shape or type, or the model was closed.

@@ -82,8 +82,8 @@ def convert(
     Args:
         file: As published: `.pth`, `.pt`, `.ckpt` or `.safetensors`.
         target: Ends in `.safetensors`.
-        model: Which model it is, where the tensors do not tell.
-        scale: The same for the scale.
+        model: Name of the model; needed if several models have these tensors.
+        scale: Scale of the model; needed if several scales have these tensors.
         replace: True if an earlier file of that name may be replaced.
 
     Raises:

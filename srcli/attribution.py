@@ -84,8 +84,8 @@ class Attribution:
     above 0 makes the window's edges stronger, what is below makes them weaker."""
 
     change: float
-    """By how much the edges of the window grow from the blurred picture to the picture. The sum of
-    the map comes near to it, the nearer the more steps: what they differ by was lost on the way."""
+    """Growth of the score of edges from the blurred picture to the picture. The sum of the map
+    approaches it as the number of steps grows; the difference is the error of the integral."""
 
     @property
     def diffusion_index(self) -> float:

@@ -1,4 +1,4 @@
-"""Do many jobs: decoding, the network and encoding overlap, and a bad file stops only itself."""
+"""Run many jobs: decoding, network and encoding overlap, and a bad file fails alone."""
 
 from __future__ import annotations
 
@@ -104,9 +104,9 @@ class Batch:
         """Do the jobs, and yield the result of each, in order.
 
         Each group of pictures is decoded, restored and encoded by one of a few threads, so that
-        these overlap; only so many are in the network at once. Only the errors of single files are
-        contained. Whatever ends the run early, also Ctrl-C, leaves every finished file whole and
-        nothing half written.
+        these overlap; at most `lanes` are in the network at once. Errors of single files become
+        outcomes; all others end the run. However the run ends, also by Ctrl-C, finished files are
+        whole and no half-written file stays.
         """
         self._progress = BatchProgress(self.progress, sum(pixels_of(job) for job in jobs))
         with ExitStack() as stack:

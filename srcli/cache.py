@@ -1,4 +1,4 @@
-"""Entries of the cache: checked whenever they are read, and made anew where they are not whole.
+"""Entries of the cache, checked at every reading, and made anew if they are damaged.
 
 Beside each entry lies its seal, `<name>.sha256`: a checksum of the entry's name and content. The
 name says model, scale, weights and form, so that neither a flipped bit nor another model's file
@@ -56,7 +56,7 @@ def entry(path: Path, make: Callable[[Path], object], *, label: str, note: Note)
 
     Raises:
         OutputError: It can be written nowhere.
-        SrcliError: Whatever `make` raises.
+        SrcliError: All errors that `make` raises.
     """
     kept = _elsewhere.get(path, path)
     if is_whole(kept):

@@ -1,4 +1,4 @@
-"""The command line: commands that are loaded when needed, and one place where errors end."""
+"""The command line: commands that are loaded when needed, and the handler of all errors."""
 
 from __future__ import annotations
 

@@ -63,13 +63,13 @@ class Score:
 
     name: str
     psnr: float
-    """On Y, in dB; infinite if both are equal."""
+    """PSNR of Y, in dB; infinite if both are equal."""
     ssim: float
-    """On Y, 0 to 1."""
+    """SSIM of Y, at most 1."""
     psnr_rgb: float
-    """On all planes alike, in dB."""
+    """PSNR of red, green and blue together, in dB."""
     psnr_b: float
-    """On Y with JPEG's blocking effect, in dB."""
+    """PSNR-B of Y, with JPEG's blocking effect, in dB."""
 
 
 def dataset_files(folder: Path) -> list[Path]:

@@ -125,8 +125,8 @@ def _is_alive(process: int) -> bool:
 def atomic_path(target: Path, *, replace: bool = True) -> Iterator[Path]:
     """Create an empty file beside `target` that becomes `target` if the block succeeds.
 
-    Whatever happens inside, nothing half written is left under either name. The temporary name
-    ends as the target's does: libraries choose the format by it.
+    If the block fails, no half-written file stays under either name. The temporary name has the
+    suffix of the target, because libraries choose the format by it.
 
     Args:
         target: The name that the file gets. A file that is replaced hands on its permissions and,

@@ -2,8 +2,8 @@
 
 The journal of a folder is a hidden folder in it, with one file for each process that works there at
 the same time. A file has one JSON object a line: an output is announced before it gets its name,
-and recorded after. So after a crash every file under a final name is either recorded, announced by
-a batch, or somebody else's; the last kind is never replaced. Names in the journal are only looked
+and recorded after. So after a crash every file under a final name is recorded, or announced by a
+batch, or not ours; a file that is not ours is never replaced. Names in the journal are only looked
 up, never opened.
 """
 
@@ -119,8 +119,7 @@ class Journal:
         """Tell whether the output is there, whole, and made from the same input and recipe.
 
         Raises:
-            OutputExistsError: There is a file that no journal knows, or that somebody has changed
-                since.
+            OutputExistsError: There is a file that no journal knows, or that was changed since.
         """
         if not os.path.lexists(target):
             return False

@@ -1,7 +1,7 @@
 """Cores and memory that this process may use, also in a container that limits them.
 
 Runtimes and `os` count the whole machine's cores and memory: in a container of two cores on a
-machine of 64 they start 64 threads, and beyond its memory a process is killed, not told.
+machine of 64 they start 64 threads, and beyond its memory a process is killed without an error.
 """
 
 from __future__ import annotations

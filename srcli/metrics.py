@@ -1,4 +1,4 @@
-"""PSNR and SSIM as the super-resolution papers measure them: one definition for the whole house.
+"""PSNR and SSIM as the super-resolution papers measure them: the one definition in srcli.
 
 Pictures are H x W x C arrays, RGB or grey, in [0, 255]. The papers round the network's output to
 8 bits, take the luma of BT.601, and leave out a border as wide as the scale; the rounding is

@@ -1,4 +1,4 @@
-"""Open a model so that it restores pictures: the one place where the parts are put together."""
+"""Open a model for restoring pictures: the only place where session and restorer are joined."""
 
 from __future__ import annotations
 

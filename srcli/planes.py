@@ -1,7 +1,7 @@
 """Turn pictures into planes that a network takes, and its result into pictures.
 
 Colour goes through the network as three planes; alpha, where it varies, as a grey picture beside
-it. Results are resampled if need be, and rounded once.
+it. Results are resampled if necessary, and rounded once.
 """
 
 from __future__ import annotations
@@ -99,8 +99,8 @@ def _picture(planes: Plane, *, grey: bool) -> Plane:
 def _held(plane: Plane | None, alpha: Pixels, part: tuple[slice, slice], scale: Scale) -> Plane:
     """Clamp enlarged alpha between the least and the greatest alpha nearby.
 
-    So what is opaque stays opaque and what is transparent stays transparent, whatever the network
-    makes of the edge between them.
+    So opaque parts stay opaque and transparent parts stay transparent, also if the network
+    overshoots at the edge between them.
     """
     least = _repeated(_extreme(alpha, np.minimum), scale)[part]
     if plane is None:

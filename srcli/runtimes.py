@@ -1,7 +1,7 @@
 """Import other runtimes without their telemetry.
 
 ONNX Runtime keeps a number of this machine in the user's cache and sends events, OpenVINO asks a
-measuring service. srcli tells nobody what runs where. What a user has set stays as it is.
+measuring service. srcli sends no such reports. Settings of the user stay as they are.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def preload_cuda(ort: Any) -> None:
     """Load the libraries of CUDA that other packages bring for ONNX Runtime.
 
     It looks for them beside itself only, and they may be installed elsewhere, with PyTorch. Which
-    ones are missing is printed to nobody: a session that needs them fails and is told.
+    ones are missing is not printed: a session that needs them fails with a message.
 
     Args:
         ort: The package.

@@ -92,10 +92,10 @@ class SizeRequest:
     ) -> Size:
         """Return the output size for an input, and the network scales that reach it.
 
-        One pass of the smallest scale that is not smaller than what is wanted, so that the
-        network's result is resampled downwards. Where the largest is too small, as few passes as
-        reach it. A network of any scale (it has a `grid`) takes a factor as it is; for a size, the
-        nearest factor of its grid above.
+        It is one pass of the smallest scale that reaches the size, so that the network's result is
+        resampled downwards. If the largest scale is too small, it is as few passes as reach it. A
+        network of any scale (it has a `grid`) takes a factor directly; for a size it takes the
+        next larger factor of its grid.
         """
         wanted = self._size(width, height)
         factor = max(Fraction(wanted[0], width), Fraction(wanted[1], height))

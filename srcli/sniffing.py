@@ -1,7 +1,7 @@
 """Recognise the kind of a file of weights by its content, not by its name.
 
-A download often brings something else than was meant: a web page, a pointer, an archive. Each kind
-that is met gets a message of its own, before any library tries to read it.
+A download often brings another thing than the file: a web page, a pointer, an archive. Each known
+kind gets its own message, before any library tries to read the file.
 """
 
 from __future__ import annotations

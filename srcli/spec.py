@@ -141,10 +141,10 @@ class ModelSpec:
     """Everything that is known about a model before any weights are loaded."""
 
     name: str
-    """As users type it: lower case, words joined by hyphens."""
+    """Name as users type it: lower case, words joined by hyphens."""
 
     title: str
-    """As its paper writes it."""
+    """Name as the paper writes it."""
 
     scales: tuple[int, ...]
     """Factors of enlargement; 1 restores at the same size."""

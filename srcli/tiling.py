@@ -2,7 +2,7 @@
 
 Every output pixel of a network depends on the input within a margin, its receptive field. So a
 window is run for each tile: the tile and a halo of that margin. Windows are all of one size
-(engines and CUDA graphs like that): at the far border they are moved inwards, not padded. At the
+(engines and CUDA graphs need that): at the far border they are moved inwards, not padded. At the
 picture's own border a window ends where the picture ends, and the network meets the same border
 that it meets on the whole picture.
 """

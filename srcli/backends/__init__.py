@@ -1,4 +1,4 @@
-"""The ways to run a model. Each backend is one small file behind the protocol in `base.py`."""
+"""Backends, the ways to run a model: each is one small file behind the protocol in `base.py`."""
 
 from __future__ import annotations
 

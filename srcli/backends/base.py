@@ -87,7 +87,7 @@ class Session:
     def cancel(self) -> None:
         """End the calls that are under way in other threads, where that can be done.
 
-        They raise `BackendError`. A network of somebody else's may compute for ever.
+        They raise `BackendError`. A foreign network may compute for ever.
         """
 
     def stop(self) -> None:
@@ -303,7 +303,7 @@ def says_out_of_memory(error: Exception, *signs: str) -> bool:
 
 
 class StoppedError(Exception):
-    """The run has ended; nobody waits for this picture."""
+    """The run was stopped; the result of this picture is no longer wanted."""
 
 
 class OutOfMemory(Exception):

@@ -22,8 +22,8 @@ SAMPLE = (2, 3, 5, 270)  # more than one of the kernel's blocks, and no multiple
 def use_kernel(network: nn.Module, device: torch.device, dtype: torch.dtype) -> str | None:
     """Let a LAPAR on a GPU apply its filters in one kernel, if that computes the same here.
 
-    Whatever goes wrong (no Triton, no compiler, a GPU that it does not know, another result)
-    leaves the network as it was.
+    If anything fails (no Triton, no compiler, an unknown GPU, another result), the network stays
+    as it was.
 
     Args:
         network: Applies filters if it has the attribute `assemble`, which is then replaced.

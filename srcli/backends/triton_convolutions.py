@@ -1,7 +1,7 @@
 """Convolutions of small networks on a GPU, as products of matrices that fill its tensor cores.
 
-A layer of 16 channels is too narrow for them, and a library's convolution reads its input 9 or 25
-times and adds bias, rectifier and skip connection in passes of their own. Here one program makes
+A layer of 16 channels is too narrow for tensor cores, and a library's convolution reads its input
+9 or 25 times and adds bias, ReLU and skip connection in separate passes. Here one program makes
 a block of neighbouring pixels at once: their windows overlap, so less is read, and the matrix is
 wider (its zeros cost less than narrowness does). Everything that follows a convolution happens
 before its result is written.
@@ -9,8 +9,8 @@ before its result is written.
 Feature maps are channels-last and dense: [planes, pictures, height, width, channels], where planes
 are maps side by side, as a concatenation reads them. Sums are in float32.
 
-Importing this needs Triton, which comes with PyTorch's CUDA builds for Linux. Kernels bear no type
-annotations but `tl.constexpr`, because Triton compiles them too.
+Importing this needs Triton, which comes with PyTorch's CUDA builds for Linux. Kernels have no type
+annotations but `tl.constexpr`, because Triton compiles annotations too.
 """
 
 # mypy: disable-error-code="no-untyped-def, misc, untyped-decorator"

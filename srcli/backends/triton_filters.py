@@ -3,8 +3,8 @@
 PyTorch writes and reads a picture for each of 13 (or 25) taps. Here every number of the taps is
 read once and every pixel of the result written once; the neighbours come from the cache.
 
-Importing this needs Triton, which comes with PyTorch's CUDA builds for Linux. Kernels bear no type
-annotations but `tl.constexpr`, because Triton compiles them too.
+Importing this needs Triton, which comes with PyTorch's CUDA builds for Linux. Kernels have no type
+annotations but `tl.constexpr`, because Triton compiles annotations too.
 """
 
 # mypy: disable-error-code="no-untyped-def, misc, untyped-decorator"

@@ -1,7 +1,7 @@
 """Kernels for the pictures of a LAPAR on a GPU: its input, its bicubic part and its filters.
 
-Importing this needs Triton. Kernels bear no type annotations but `tl.constexpr`, because Triton
-compiles them too.
+Importing this needs Triton. Kernels have no type annotations but `tl.constexpr`, because Triton
+compiles annotations too.
 """
 
 # mypy: disable-error-code="no-untyped-def, misc, untyped-decorator"

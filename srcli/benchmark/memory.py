@@ -40,10 +40,10 @@ def keep_freed_memory() -> bool:
 
     A network that is run operation by operation frees gigabytes in every run. What is given back
     must be provided and zeroed again page by page, which takes as long as the network or several
-    times as long, and on a virtual machine whatever its host makes of it.
+    times as long; on a virtual machine it depends on the host.
 
     Returns:
-        Whether it does.
+        True if malloc keeps it.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt

@@ -1,4 +1,4 @@
-"""Choose what `srcli bench` measures, from what was asked for."""
+"""Choose the rows that `srcli bench` measures, by its options."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""All that is known about one model, for people."""
+"""Print all facts about one model, for people."""
 
 from __future__ import annotations
 

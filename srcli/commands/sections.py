@@ -1,4 +1,4 @@
-"""Help that is shown in sections, at the width of the terminal."""
+"""Show help in sections, at the width of the terminal."""
 
 from __future__ import annotations
 

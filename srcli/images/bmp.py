@@ -1,4 +1,4 @@
-"""BMP through Pillow, since libvips' usual builds have none."""
+"""Read and write BMP by Pillow, since libvips' usual builds cannot."""
 
 from __future__ import annotations
 

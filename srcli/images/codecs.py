@@ -41,7 +41,7 @@ def tiff_samples(name: str, source: Path | bytes, index: int, size: int) -> Samp
         size: bytes that they should take, as the directory has it.
 
     Raises:
-        InputError: they are damaged, or stored as nobody here can read.
+        InputError: they are damaged, or stored in a way that no decoder here reads.
         MissingPartError: a package is not installed.
     """
 

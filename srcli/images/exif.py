@@ -1,7 +1,7 @@
-"""EXIF data: what it says of the pixels, brought up to date byte by byte.
+"""Bring EXIF data up to date for the picture to write, byte by byte.
 
-The data is changed in place instead of being rebuilt: maker notes hold offsets that nobody but
-their maker knows, and unknown tags stay as they are.
+The data is changed in place instead of being rebuilt: maker notes hold offsets that only their
+maker knows, and unknown tags stay as they are.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""EXIF data into TIFF files and out of them.
+"""Write EXIF data into TIFF files, and read it from them.
 
-In both, offsets count from the start of the file, and maker notes hold offsets that nobody but
-their maker knows: they must stay where they are, or go.
+In both, offsets count from the start of the file, and maker notes hold offsets that only their
+maker knows: they must stay at their place, or be removed.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The file formats, one record each, and how a format is told from bytes or from a name."""
+"""The file formats, one record each; recognise a format by its bytes or by a name."""
 
 from __future__ import annotations
 
@@ -203,9 +203,9 @@ def has_picture_suffix(name: str | os.PathLike[str]) -> bool:
 
 
 def looks_readable(name: str | os.PathLike[str]) -> bool:
-    """Tell whether a name looks like that of a picture that is read, whatever it is written as.
+    """Tell whether a name looks like that of a picture that can be read, for listing folders.
 
-    For listing folders.
+    The format need not be one that can be written.
     """
     suffix = PurePath(name).suffix.lower()
     return suffix in SUFFIXES or suffix in _INSTEAD

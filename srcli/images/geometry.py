@@ -17,7 +17,7 @@ class Change:
     """A change from the picture as stored to the picture to write, which is upright.
 
     Attributes:
-        stored: width and height as stored; None where nobody knows, and nothing is scaled.
+        stored: width and height as stored; None if they are not known: then nothing is scaled.
         orientation: EXIF's 1..8, of the stored one.
         width, height: of the picture to write, in pixels.
     """

@@ -1,4 +1,4 @@
-"""HEIC through pillow-heif, where that is installed."""
+"""Read HEIC files by pillow-heif, if it is installed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The segments of a JPEG file that say something beside the pixels: found and written.
+"""Find and write the segments of a JPEG file that hold metadata.
 
 Source: JPEG File Interchange Format 1.02; EXIF 2.32; ICC.1:2022 annex B; XMP part 3; CIPA DC-007.
 """

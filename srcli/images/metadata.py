@@ -1,4 +1,4 @@
-"""Metadata: gathered from a file of any format, brought up to date for the picture to write.
+"""Gather metadata from a file of any format, and bring it up to date for the picture to write.
 
 XMP and Photoshop resources repeat what EXIF says of the pixels, so they are corrected as well.
 """

@@ -1,6 +1,6 @@
-"""An XMP packet as a tree whose parts know where they lie in the bytes, so that it can be edited.
+"""An XMP packet as a tree whose parts know their place in the bytes, so that it can be edited.
 
-Whatever is not edited stays byte by byte.
+All parts that are not edited stay the same, byte by byte.
 
 Source: XMP specification part 1 (ISO 16684-1).
 """

@@ -11,7 +11,7 @@ from srcli.images.picture import Pixels
 def to_float(pixels: Pixels) -> NDArray[np.float32]:
     """Convert uint8 or uint16 of any shape to float32 in [0, 1]; `from_float` reverses it exactly.
 
-    What is float32 already stays as it is.
+    An array of float32 is returned unchanged.
     """
     if pixels.dtype == np.float32:
         return pixels.astype(np.float32, copy=False)

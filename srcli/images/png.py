@@ -1,4 +1,4 @@
-"""The chunks of a PNG file that say something beside the pixels: found, kept, written.
+"""Find, keep and write the chunks of a PNG file that hold metadata.
 
 They are copied byte by byte where that is right, because the codec knows only some of them.
 

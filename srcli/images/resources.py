@@ -1,4 +1,4 @@
-"""Photoshop image resources: found, and brought up to date for the picture to write.
+"""Find Photoshop image resources, and bring them up to date for the picture to write.
 
 Source: Adobe Photoshop file formats specification (2019), image resources.
 """

@@ -1,4 +1,4 @@
-"""The seam to libvips: loaded on first use, silenced, its errors turned into ours."""
+"""The interface to libvips: load it on first use, silence it, turn its errors into ours."""
 
 from __future__ import annotations
 
@@ -67,11 +67,11 @@ def load(loader: str, source: Path | bytes | Spliced, **options: Any) -> Any:
 
 
 def attempt(work: Callable[[], _T], *, warnings: bool = True) -> _T:
-    """Run `work`, which may be run again; if libvips fails, once more while nobody else is in it.
+    """Run `work`; if libvips fails, run it once more while no other thread uses libvips.
 
-    libvips has one buffer for what goes wrong in all threads. Only what it holds after nobody else
-    can have written to it is the reason of this failure. It also holds decoders' warnings of the
-    last rows, for which libvips does not fail any more; these count unless `warnings` is false.
+    libvips has one buffer for the errors of all threads. Only in the second run is it certain
+    that its text belongs to this failure. It also holds decoders' warnings of the last rows, for
+    which libvips no longer fails; these count unless `warnings` is false.
 
     Raises:
         pyvips.Error: the second failure, with a text of its own.
@@ -114,7 +114,7 @@ class Watch:
 
 
 def attempt_alone(work: Callable[[], _T]) -> _T:
-    """Run `work` while nobody else is in libvips; warnings of decoders are failures.
+    """Run `work` while no other thread uses libvips; warnings of decoders are failures.
 
     Raises:
         pyvips.Error: with a text of its own.

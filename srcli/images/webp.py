@@ -1,4 +1,4 @@
-"""The chunks of a WebP file beside the pixels: found and written.
+"""Find and write the chunks of a WebP file that hold metadata.
 
 Source: RFC 9649.
 """

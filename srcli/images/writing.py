@@ -1,5 +1,7 @@
-"""From pixels to a file: what a format cannot hold is said before any work, and a file gets its
-name only when it is whole."""
+"""Write pixels to a file, which gets its name only when it is whole.
+
+What a format cannot hold is reported before any work.
+"""
 
 from __future__ import annotations
 

@@ -12,10 +12,10 @@ class Branch(NamedTuple):
     """A branch of a reconstruction that has several side by side."""
 
     kernel: int
-    """Side of its convolution."""
+    """Side of the kernel of its convolution."""
 
     weight: float
-    """Its learned factor."""
+    """Learned factor of the branch."""
 
 
 class Network(nn.Module):

@@ -71,7 +71,7 @@ class Asdn(PublishedNetwork):
     def fuse(self) -> FusedAsdn:
         """Return the cheaper network of the same function; it shares no tensors with this one.
 
-        The same for sides that are multiples of the geometry's `multiple_of`.
+        They agree for sides that are multiples of the geometry's `multiple_of`.
         """
         return FusedAsdn(self).eval().requires_grad_(False)
 

@@ -61,7 +61,7 @@ class Awsrn(PublishedNetwork):
         This changes what the network computes. The strongest branch always stays.
 
         Args:
-            threshold: Branches go whose learned factor is smaller, whatever its sign.
+            threshold: Branches whose learned factor is smaller in magnitude are taken out.
 
         Returns:
             The branches that were taken out.

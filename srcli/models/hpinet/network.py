@@ -267,10 +267,10 @@ class Grid(NamedTuple):
     """Number of patches along the axis."""
 
     cut: Tensor
-    """For each line of each patch, the line of the map that it is: count * side."""
+    """Index in the map of each line of each patch: count * side."""
 
     lines: tuple[Tensor, ...]
-    """For each line of the map, the lines of patches that it is made of; three tensors."""
+    """Indices of the patches' lines that make each line of the map; three tensors."""
 
     shares: tuple[Tensor, ...]
     """Weight of each of these lines; 0 where a line of the map lies in fewer than three patches."""
