@@ -75,7 +75,7 @@ def keep(found: dict[str, Latency]) -> None:
 
 
 def measure(weights: Weights) -> Latency:
-    """Measure a model by a few runs, in the backend `native` if that runs it, else in `auto`'s.
+    """Measure a model by a few runs, in the backend `native` if that runs it, else in `auto`.
 
     Args:
         weights: Of a model in the registry.

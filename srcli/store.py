@@ -58,7 +58,7 @@ def shipped_weights() -> tuple[Weights, ...]:
 
 
 def _of_row(path: Path, row: dict[str, Any]) -> Iterator[Weights]:
-    """Return the weights of one file: one for each scale that it serves."""
+    """Yield the weights of one file: one for each scale that it serves."""
     scale, scores = row.pop("scale"), row.pop("scores", {})
     weights = Weights(
         model=row.pop("model"),

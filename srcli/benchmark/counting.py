@@ -89,7 +89,7 @@ class _Counter(TorchDispatchMode):
             self.layers += sum(left) + 4 * output.numel()
 
     def _layer(self, read: Sequence[Tensor], numbers: int, stems: frozenset[int]) -> frozenset[int]:
-        """Count a layer that writes so many numbers; return the origin of its output."""
+        """Count a layer that writes so many numbers; return it as the origin of its output."""
         self.layers += 4 * (numbers + sum(tensor.numel() for tensor in read))
         for layer in stems:
             self._unread[layer] = 0

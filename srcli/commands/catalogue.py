@@ -122,7 +122,7 @@ class Entry:
         return (paper.set5, True) if paper else (None, False)
 
     def bytes(self, scale: int) -> int:
-        """Return the size of the file of weights; if it is not here, as published or estimated."""
+        """Return the bytes of the file of weights; if it is not here, as published or estimated."""
         published = self.spec.weights.get(scale) if self.purpose == "upscale" else None
         guess = published.size if published and published.size else None
         return self.file_size(scale) or guess or BYTES * self.spec.parameters(scale)

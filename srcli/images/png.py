@@ -233,7 +233,7 @@ def _is_critical(kind: bytes) -> bool:
 
 
 def _text(found: Facts, kind: bytes, data: bytes) -> None:
-    """File a text chunk: metadata packets under their kind, other texts as they are."""
+    """Store a text chunk: metadata packets under their kind, other texts unchanged."""
     keyword = data.partition(b"\0")[0]
     if keyword == _XMP:
         found.xmp = found.xmp or _content(kind, data) or None

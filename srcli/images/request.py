@@ -55,7 +55,7 @@ class Request:
             )
 
     def check_page(self, pages: int) -> int:
-        """Return the wanted page, counted from 0; raise `InputError` if there is none."""
+        """Return the wanted page, from 0; raise `InputError` if it is not named or not there."""
         if self.page is None and pages > 1:
             raise InputError(
                 f"{self.name}: holds {pages} pages or frames, of which one is restored",

@@ -184,7 +184,7 @@ class Book:
         return changes
 
     def _sizes(self, storage: Storage, fields: dict[int, Field]) -> list[int] | None:
-        """Return the bytes of each strip if the file states none or too many; else None.
+        """Return the bytes of each strip if those that the file states need correction; else None.
 
         Raises:
             DamagedTagsError: a strip begins where the file has ended.

@@ -29,7 +29,7 @@ from srcli.models.layers import same_conv
 
 
 class Fsdn(PublishedNetwork):
-    """The published network: n x 3 x h x w RGB in [0, 1] -> n x 3 x H x W, not clamped.
+    """The paper's network: n x 3 x h x w RGB in [0, 1] -> n x 3 x H x W, not clamped.
 
     Args:
         shape: Of the feature branch.

@@ -137,7 +137,7 @@ class DenseLayer(nn.Module):
 
 
 class ChannelAttention(nn.Module):
-    """Weights for channels, computed from the greatest value of each in the whole picture."""
+    """Channel attention: scales channels by weights from their maxima over the picture."""
 
     def __init__(self, shape: Shape) -> None:
         super().__init__()
@@ -155,7 +155,7 @@ class ChannelAttention(nn.Module):
 
 
 class SpatialAttention(nn.Module):
-    """Weights for every pixel of every plane, computed from all planes at that pixel."""
+    """Spatial attention: scales every pixel of each plane by a weight from all planes there."""
 
     def __init__(self) -> None:
         super().__init__()

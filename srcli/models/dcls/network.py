@@ -229,7 +229,7 @@ class DualPathBlock(nn.Module):
 
 
 class ChannelAttention(nn.Module):
-    """Weights for channels, from their means over the picture; a quarter of them inside."""
+    """Channel attention: scales channels by weights from their means over the picture."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
