@@ -1,1 +1,1 @@
-"""Turn a model and its weights into files that other runtimes load, and prove each one."""
+"""Write models as files that other runtimes load, and verify each file."""

@@ -1,4 +1,4 @@
-"""How far a TensorRT build is."""
+"""Progress of a TensorRT build."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ if TYPE_CHECKING:
     import tensorrt
 
 Progress = Callable[[str, float], None]
-"""Told a phase by name, and which fraction of the whole build is done."""
+"""A function that is called with a phase's name and the fraction of the build that is done."""
 
 
 def watch(
     trt: TensorRt, progress: Progress | None
 ) -> tuple[tensorrt.IProgressMonitor, list[BaseException]]:
-    """A monitor for a builder's configuration, and what was raised while it was called.
+    """Return a monitor for a builder's configuration, and the list of exceptions in its calls.
 
     TensorRT swallows exceptions, a Ctrl-C among them. So they are kept for the caller to raise,
     and the build is told to stop.
@@ -64,7 +64,7 @@ class _Phase:
 
 
 class Phases:
-    """Phases within phases; each counts for one step of the phase around it."""
+    """Nested phases, each of which counts for one step of the phase around it."""
 
     def __init__(self) -> None:
         self._open: dict[str, _Phase] = {}
@@ -76,14 +76,14 @@ class Phases:
         self._open[name] = _Phase(parent, steps)
 
     def step(self, name: str, step: int) -> float:
-        """Note that a phase's step (from 0) is done; returns what is done of the whole."""
+        """Note that a phase's step (from 0) is done; return the fraction of the whole."""
         if name in self._open:
             self._open[name].done = step + 1
             self._advance(name, 0.0)
         return self._furthest
 
     def finish(self, name: str) -> float:
-        """Note that a phase is over; returns what is done of the whole."""
+        """Note that a phase is over; return the fraction of the whole."""
         finished = self._open.pop(name, None)
         if finished is not None:
             self._advance(finished.parent, 1.0)

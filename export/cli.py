@@ -75,13 +75,13 @@ class Request:
         metavar="FACTOR",
         default=str(DEFAULT_SCALE),
         show_default=True,
-        help="Its scale.",
+        help="Scale of the model.",
     ),
     click.option(
         "--task",
         type=click.Choice(("denoise", "deblock")),
         default=None,
-        help="Which weights, at scale 1.",
+        help="Task of the weights, at scale 1.",
     ),
     options.input_kind,
     options.weights,
@@ -100,13 +100,17 @@ class Request:
     ),
     click.option("--overwrite", is_flag=True, help="Replace files that exist."),
     click.option("--fp16", is_flag=True, help="Compute in float16; input and output stay float32."),
-    click.option("--int8", is_flag=True, help="Compute in 8 bits what bears it: LAPAR, for CPUs."),
-    click.option("--opset", type=int, default=20, show_default=True, help="Of the ONNX file."),
+    click.option(
+        "--int8", is_flag=True, help="Compute in 8 bits where results allow it: LAPAR, for CPUs."
+    ),
+    click.option(
+        "--opset", type=int, default=20, show_default=True, help="Opset of the ONNX file."
+    ),
     click.option(
         "--size",
         type=_size,
         metavar="WxH",
-        help="Of the input, if the file is to take only this one.",
+        help="Size of the input, if the file is to take only this one.",
     ),
 )
 @section(
@@ -118,7 +122,7 @@ class Request:
         "--timing-cache",
         type=options.FILE,
         metavar="FILE",
-        help="Read and written; makes the next build faster.",
+        help="File to read and write measurements in; makes the next build faster.",
     ),
     click.option(
         "--builder-optimization-level", type=click.IntRange(0, 5), help="Time spent on tuning."
@@ -140,7 +144,7 @@ class Request:
     options.as_json,
 )
 def export(task: Task | None, **given: Any) -> None:
-    """Write a model as an ONNX file or a TensorRT engine that has proved itself.
+    """Write a model as a verified ONNX file or TensorRT engine.
 
     The file computes the fused network: the same function as the published one, several times
     cheaper. It is compared with the published network on a photograph before it gets its name.

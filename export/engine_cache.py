@@ -1,4 +1,4 @@
-"""Engines that are built on first use and kept."""
+"""A cache of TensorRT engines, built on first use."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ def cached_engine(
     *,
     shape: Shape | None = None,
 ) -> Path:
-    """The engine of a graph of ours, for this GPU and TensorRT; built if there is none yet.
+    """Return the engine of a graph of ours, for this GPU and TensorRT; built on first use.
 
     Of two processes that need the same engine, one builds it and the other waits. An engine that
     is damaged or stale is built anew.
 
     Args:
         graph: An ONNX file written by srcli.
-        precision: What the graph computes in, "fp32" or "fp16".
+        precision: Number type that the graph computes in, "fp32" or "fp16".
         progress: As for `build_engine`.
         shape: NCHW, of the batches to come: where the engine is to be fastest. It takes others too.
 
@@ -92,7 +92,7 @@ def _options(facts: Mapping[str, str], precision: str, shape: Shape | None) -> E
 
 
 def _facts(onnx: bytes) -> dict[str, str]:
-    """What srcli wrote into the graph's metadata, without the prefix."""
+    """Return the facts that srcli wrote into the graph's metadata, without the prefix."""
     import onnx as library
 
     properties = library.load_model_from_string(onnx).metadata_props

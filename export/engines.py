@@ -1,4 +1,4 @@
-"""What an engine is asked to be, and the files that hold it. Needs no TensorRT."""
+"""Options of TensorRT engines, and their files; TensorRT itself is not needed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from srcli.files import atomic_path
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineOptions:
-    """How to build an engine.
+    """Options for building an engine.
 
     Raises:
         UsageError: The options contradict each other.
@@ -25,14 +25,14 @@ class EngineOptions:
     min_shape: Shape = (1, 3, 8, 8)
     opt_shape: Shape = (1, 3, 360, 640)
     max_shape: Shape = (1, 3, 1080, 1920)
-    """Inputs that the engine takes, NCHW; it is fastest at `opt_shape`. Where the graph fixes a
-    dimension, the graph's size holds."""
+    """Range of inputs that the engine takes, NCHW; it is fastest at `opt_shape`. If the graph
+    fixes a dimension, the graph's size holds."""
 
     precision: Literal["fp32", "fp16"] = "fp32"
-    """What the graph is supposed to compute in; a graph that does not is an error."""
+    """Number type that the graph has to compute in; another one is an error."""
 
     timing_cache: Path | None = None
-    """Measurements of earlier builds, read and updated."""
+    """File with measurements of earlier builds, read and updated."""
 
     optimization_level: int | None = None
     """0 to 5; None leaves TensorRT's default."""
@@ -64,7 +64,7 @@ class EngineOptions:
             raise UsageError("a workspace of no bytes is too small", "Leave out --workspace.")
 
     def facts(self) -> dict[str, object]:
-        """What shapes the engine, for its sidecar and its key: all but where the cache lies."""
+        """Return the options that affect the engine: all but the place of the timing cache."""
         facts = asdict(self)
         del facts["timing_cache"]
         return {name: _plain(value) for name, value in facts.items()}
@@ -79,7 +79,7 @@ def engine_key(
     version: str,
     gpu: Gpu | None,
 ) -> str:
-    """A name, in hexadecimal, that changes with everything that an engine depends on."""
+    """Return a key, in hexadecimal, that changes with everything that an engine depends on."""
     facts = {
         "weights": weights_sha256,
         "graph": onnx_sha256,
@@ -123,7 +123,7 @@ def trtexec_line(
     dynamic: bool = True,
     input_name: str = "input",
 ) -> str:
-    """The shell command that builds the same engine with NVIDIA's own tool.
+    """Return the shell command that builds the same engine with NVIDIA's own tool.
 
     Args:
         onnx: The graph.
@@ -131,7 +131,7 @@ def trtexec_line(
         options: As for `build_engine`.
         flavour: `trtexec` or, for TensorRT-RTX, the tool `tensorrt_rtx`.
         version: Of TensorRT; None if it is not known, then a comment tells the difference.
-        dynamic: Whether the graph has dynamic dimensions; the tool refuses shapes otherwise.
+        dynamic: True if the graph has dynamic dimensions; the tool refuses shapes otherwise.
         input_name: Of the graph's input.
     """
     words = [
@@ -168,5 +168,5 @@ def _optional_words(options: EngineOptions) -> list[str]:
 
 
 def _plain(value: object) -> object:
-    """As JSON would give it back."""
+    """Return a value as JSON would give it back."""
     return list(value) if isinstance(value, tuple) else value

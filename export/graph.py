@@ -38,7 +38,7 @@ def write_graph(
     half: bool = False,
     size: tuple[int, int] | None = None,
 ) -> ModelProto:
-    """The network as ONNX: `input` n x 3 x h x w -> `output` n x 3 x s*h x s*w, float32.
+    """Write the network as ONNX: `input` n x 3 x h x w -> `output` n x 3 x s*h x s*w, float32.
 
     Args:
         network: Fused, in float32, on the CPU.
@@ -60,7 +60,7 @@ def write_graph(
 
 
 class _Walk:
-    """Goes through a traced network and writes each of its nodes."""
+    """A walk through a traced network that writes each of its nodes."""
 
     def __init__(self, traced: fx.GraphModule, writer: Writer) -> None:
         self._traced, self._writer = traced, writer
@@ -217,7 +217,7 @@ def _getitem(writer: Writer, node: fx.Node, x: fx.Node, index: Any) -> None:
 
 
 def _is_single(part: slice) -> bool:
-    """Whether a slice takes one plane, counted from the front."""
+    """Tell whether a slice takes one plane, counted from the front."""
     return part.start is not None and part.start >= 0 and part.stop == part.start + 1
 
 

@@ -1,4 +1,4 @@
-"""ONNX nodes for what transformers and transforms need: shapes, gathers, products, whole numbers.
+"""ONNX nodes for transformers and Fourier transforms: shapes, gathers, products, whole numbers.
 
 `graph.py` walks the network; here are the operations that act on tensors of any rank. The sides of
 a picture are unknown when a graph is written, so what a network computes from them (how many
@@ -27,7 +27,7 @@ GELU_SINCE = 20  # opset
 
 
 def _arithmetic(kind: str) -> Callable[..., None]:
-    """An operation on two operands, of which one may be a number."""
+    """Write an operation on two operands, of which one may be a number."""
 
     def write(writer: Writer, node: fx.Node, first: Any, second: Any) -> None:
         whole = writer.is_whole(first, second)
@@ -68,7 +68,7 @@ def _attribute(writer: Writer, node: fx.Node, x: fx.Node, name: str) -> None:
 
 
 def side(writer: Writer, node: fx.Node, shape: fx.Node, axis: int) -> None:
-    """One side of a tensor's shape."""
+    """Write one side of a tensor's shape."""
     writer.whole.add(node)
     writer.emit("Gather", [shape, writer.integers(f"{node.name}.axis", [axis])], node.name, axis=0)
 
@@ -90,7 +90,7 @@ def _as_numbers(writer: Writer, node: fx.Node, values: fx.Node, like: fx.Node) -
 
 
 def _quotient(writer: Writer, node: fx.Node, values: Any, divisor: Any) -> None:
-    """Whole numbers divided as floats."""
+    """Divide whole numbers as floats."""
     floats = []
     for value, place in ((values, "over"), (divisor, "under")):
         if isinstance(value, int):
@@ -134,7 +134,7 @@ def _reshape(writer: Writer, node: fx.Node, x: fx.Node, shape: Sequence[Any]) ->
 
 
 def _sizes(writer: Writer, name: str, sizes: Sequence[Any]) -> str:
-    """A shape, some sides of which may be computed in the graph."""
+    """Write a shape, some sides of which may be computed in the graph."""
     if all(isinstance(size, int) for size in sizes):
         return writer.integers(name, sizes)
     parts = [
@@ -150,7 +150,7 @@ def _permute(writer: Writer, node: fx.Node, x: fx.Node, dims: Sequence[int]) -> 
 
 
 def _on_axis(kind: str) -> Callable[..., None]:
-    """Squeeze or Unsqueeze."""
+    """Write a node Squeeze or Unsqueeze."""
 
     def write(writer: Writer, node: fx.Node, x: fx.Node, dim: int) -> None:
         writer.follow(node, x)
@@ -170,7 +170,7 @@ def _chunk(writer: Writer, node: fx.Node, x: fx.Node, chunks: int, dim: int = 0)
 
 
 def part(node: fx.Node, parts: fx.Node, index: int) -> None:
-    """One of the tensors that a split gave: no node of its own, only a name."""
+    """Name one of the tensors that a split gave; it needs no node of its own."""
     node.name = f"{parts.name}.{index}"
 
 
@@ -199,7 +199,7 @@ def _attention(
     value: fx.Node,
     scale: float,
 ) -> None:
-    """Attention on n x heads x T x C, in the plain form that every runtime knows."""
+    """Write attention on n x heads x T x C, in the plain form that every runtime knows."""
     if scale != 1.0:
         raise UnsupportedOperation(f"attention with a scale of {scale}")
     name = node.name
@@ -218,7 +218,7 @@ def _layer_norm(
     bias: None = None,
     eps: float = 1e-5,
 ) -> None:
-    """A layer norm over the last axis, without factors of its own."""
+    """Write a layer norm over the last axis, without factors of its own."""
     ones = writer.constant(f"{node.name}.ones", np.ones(shape, np.float32))
     writer.emit("LayerNormalization", [x, ones], node.name, axis=-1, epsilon=eps)
 
@@ -246,7 +246,7 @@ def _leaky_relu(
 
 
 def linear(writer: Writer, node: fx.Node, module: nn.Linear) -> None:
-    """A linear layer on the last axis."""
+    """Write a linear layer on the last axis."""
     weight = writer.constant(f"{node.target}.weight", module.weight.detach().numpy().T)
     has_bias = "bias" in dict(module.named_parameters())
     product = f"{node.name}.product" if has_bias else node.name
@@ -257,7 +257,7 @@ def linear(writer: Writer, node: fx.Node, module: nn.Linear) -> None:
 
 
 def layer_norm(writer: Writer, node: fx.Node, module: nn.LayerNorm) -> None:
-    """A layer norm over the last axis."""
+    """Write a layer norm over the last axis."""
     factors = [
         writer.constant(f"{node.target}.{name}", value.detach().numpy())
         for name, value in (("weight", module.weight), ("bias", module.bias))

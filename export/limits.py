@@ -1,4 +1,4 @@
-"""What TensorRT cannot take, found in the ONNX graph itself, with no TensorRT at hand."""
+"""Find in an ONNX graph what TensorRT does not support, without TensorRT itself."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto, NodeProto
 
 MAX_ELEMENTS = 2**31 - 1
-"""Of one tensor."""
+"""Largest number of elements of one tensor."""
 
 MAX_TOP_K = 3840
 
@@ -49,7 +49,7 @@ _PARTLY = {
 
 
 def unsupported_operators(onnx: bytes) -> list[str]:
-    """What in this graph TensorRT 10, TensorRT 11 or TensorRT-RTX does not take.
+    """List the parts of a graph that TensorRT 10, TensorRT 11 or TensorRT-RTX does not support.
 
     Returns:
         One line for each kind of trouble, in the order of the graph; empty if there is none.
@@ -68,7 +68,7 @@ def unsupported_operators(onnx: bytes) -> list[str]:
 
 
 def check_largest_tensor(onnx: bytes, shape: Sequence[int]) -> int:
-    """Elements of the largest tensor for an input of `shape` (NCHW).
+    """Return the elements of the largest tensor for an input of `shape` (NCHW).
 
     Fixed dimensions of the graph's input count as they are. Tensors whose shape cannot be
     inferred are not counted.
@@ -188,7 +188,7 @@ def _image_input(graph: GraphProto) -> onnx.ValueInfoProto:
 
 
 def _elements(value: onnx.ValueInfoProto) -> int:
-    """Elements of a tensor; 0 if a dimension is unknown."""
+    """Return the elements of a tensor; 0 if a dimension is unknown."""
     tensor = value.type.tensor_type
     if not tensor.HasField("shape"):
         return 0
@@ -196,7 +196,7 @@ def _elements(value: onnx.ValueInfoProto) -> int:
 
 
 def _largest_fitting(model: ModelProto, shape: Sequence[int]) -> Sequence[int] | None:
-    """The largest picture shape with the aspect of `shape` that stays within the limit."""
+    """Return the largest picture shape with the aspect of `shape` that stays within the limit."""
     batch, channels, height, width = shape
 
     def scaled(w: int) -> Sequence[int]:

@@ -1,12 +1,12 @@
-"""Convolve what a graph puts together part by part.
+"""Replace convolutions of concatenated channels by sums of one convolution for each part.
 
-In densely connected networks (ASDN) every convolution reads what all before it made, so two thirds
-of the memory, and up to a fifth of the time on a CPU, go into copies of what is there already. A
-convolution is linear: that of parts put together is the sum of those of each part with its share of
-the weights.
+In densely connected networks (ASDN) every convolution reads the outputs of all before it, so two
+thirds of the memory, and up to a fifth of the time on a CPU, go into copies by concatenation. A
+convolution is linear: over concatenated parts it is the sum of one convolution for each part, with
+that part's weights.
 
-For CPUs only: TensorRT lets layers write side by side, so putting together is free, whereas every
-sum would have to be read and written.
+For CPUs only: TensorRT lets layers write side by side, so concatenation is free, whereas every sum
+would have to be read and written.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ CHANNELS = 1  # axis
 
 
 def by_parts(model: ModelProto) -> ModelProto:
-    """The same graph with a sum of convolutions for each that reads channels put together.
+    """Return a graph in which a sum replaces each convolution of concatenated channels.
 
-    A Concat that something else reads as well stays for that.
+    A Concat stays if another node reads it too.
     """
     made = ModelProto()
     made.CopyFrom(model)
@@ -53,7 +53,7 @@ def by_parts(model: ModelProto) -> ModelProto:
 
 
 def _summed(node: NodeProto, parts: Sequence[str], shares: Sequence[str]) -> Iterator[NodeProto]:
-    """A convolution as the sum of one for each part, the newest first.
+    """Write a convolution as the sum of one for each part, the newest first.
 
     The others are kept for later anyway, so beginning with them would only keep a sum alive longer.
     The bias goes to the first one.
@@ -81,7 +81,7 @@ def _has_groups(convolution: NodeProto) -> bool:
 
 
 def _channels(model: ModelProto) -> Mapping[str, int]:
-    """Of every tensor that has four axes."""
+    """Return the channels of every tensor that has four axes."""
     graph = shape_inference.infer_shapes(model).graph
     shapes = {
         value.name: value.type.tensor_type.shape.dim for value in (*graph.input, *graph.value_info)

@@ -1,4 +1,4 @@
-"""In which type TensorRT computes: each layer as parsed, and each layer as built."""
+"""The number types that TensorRT computes in: of each layer as parsed, and as built."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ _SPELLINGS = {
 _COMPUTING = ("conv", "gemm", "matmul", "matrix_multiply")  # parts of the names of such layers
 
 TypeCounts = Mapping[str, int]
-"""How many layers of each kind have each type: "CONVOLUTION HALF" -> 24."""
+"""Number of layers of each kind and type: "CONVOLUTION HALF" -> 24."""
 
 
 def network_types(network: tensorrt.INetworkDefinition) -> TypeCounts:
-    """The types of a parsed network's layers; a strongly typed engine is bound to them."""
+    """Count the types of a parsed network's layers; a strongly typed engine is bound to them."""
     counts: Counter[str] = Counter()
     for index in range(network.num_layers):
         layer = network.get_layer(index)
@@ -40,12 +40,12 @@ def network_types(network: tensorrt.INetworkDefinition) -> TypeCounts:
 
 
 def engine_types(trt: TensorRt, plan: bytes, *, host_code: bool) -> TypeCounts | str:
-    """The types of a built engine's layers, from TensorRT's own inspector. Needs a GPU.
+    """Count the types of a built engine's layers, by TensorRT's inspector; this needs a GPU.
 
     Args:
         trt: TensorRT.
         plan: The serialised engine.
-        host_code: Whether the plan is version-compatible.
+        host_code: True if the plan is version-compatible.
 
     Returns:
         The counts, or why there are none.
@@ -67,7 +67,7 @@ def engine_types(trt: TensorRt, plan: bytes, *, host_code: bool) -> TypeCounts |
 
 
 def inspected_types(report: str) -> TypeCounts:
-    """What the inspector's JSON says: for each layer, the narrowest type it reads or writes."""
+    """Count, in the inspector's JSON, the narrowest type that each layer reads or writes."""
     counts: Counter[str] = Counter()
     for layer in json.loads(report).get("Layers", []):
         if isinstance(layer, dict):  # a bare name otherwise
@@ -88,7 +88,7 @@ def _types(layer: Mapping[str, Any]) -> Iterator[str]:
 
 
 def check_precision(counts: TypeCounts, precision: str) -> None:
-    """Compare the types of layers with what was asked for.
+    """Compare the types of layers with the wanted precision.
 
     In fp32 no layer may have another type. In fp16 all that multiply matrices must be HALF; the
     conversion at either end, and what TensorRT adds there, is not.

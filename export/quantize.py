@@ -1,4 +1,4 @@
-"""Convolutions in 8 bits, for processors with fast 8-bit products.
+"""Turn convolutions into 8 bits, for processors with fast 8-bit products.
 
 Weights become signed 8-bit numbers with a step for each output channel; what a convolution reads
 becomes unsigned 8-bit numbers with one step for the whole tensor, taken from what it holds on a
@@ -33,18 +33,18 @@ _MOVING = ("DepthToSpace",)
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """How a tensor is told in unsigned 8-bit numbers: value = (number - zero) * size."""
+    """Scale of a tensor in unsigned 8-bit numbers: value = (number - zero) * size."""
 
     size: float  # of one step
     zero: int
 
 
 def quantized(model: ModelProto, layers: tuple[str, ...], pictures: Iterable[Batch]) -> ModelProto:
-    """The same graph with its convolutions in 8 bits.
+    """Return a graph with its convolutions in 8 bits.
 
     Args:
         model: In float32; not changed.
-        layers: What the names of the weights of the chosen convolutions begin with.
+        layers: Beginnings of the weights' names of the chosen convolutions.
         pictures: n x 3 x h x w in [0, 1]: which values occur on them sets the steps.
 
     Returns:
@@ -67,7 +67,7 @@ def quantized(model: ModelProto, layers: tuple[str, ...], pictures: Iterable[Bat
 
 
 def set_nodes(graph: GraphProto, nodes: Sequence[NodeProto]) -> None:
-    """Put nodes in the place of a graph's own, and drop the constants that none of them reads."""
+    """Replace the nodes of a graph, and drop the constants that none of them reads."""
     del graph.node[:]
     graph.node.extend(nodes)
     used = {name for node in nodes for name in node.input}
@@ -77,14 +77,14 @@ def set_nodes(graph: GraphProto, nodes: Sequence[NodeProto]) -> None:
 
 
 def _before_moving(name: str, makers: Mapping[str, NodeProto]) -> str:
-    """Where the numbers of a tensor came from, before they were only moved."""
+    """Return the tensor whose numbers a tensor holds, before they were only moved."""
     while name in makers and makers[name].op_type in _MOVING:
         name = makers[name].input[0]
     return name
 
 
 def _steps(model: ModelProto, names: list[str], pictures: Iterable[Batch]) -> dict[str, Step]:
-    """The step of each tensor, from the least and the largest value that it takes."""
+    """Return the step of each tensor, from the least and the largest value that it takes."""
     ort = runtimes.onnxruntime()
     probe = ModelProto()
     probe.CopyFrom(model)
@@ -107,7 +107,7 @@ def _steps(model: ModelProto, names: list[str], pictures: Iterable[Batch]) -> di
 
 
 class _Rewriter:
-    """Puts pairs of quantisation and its reverse around the chosen convolutions."""
+    """A rewriter that puts quantisation and its reverse around the chosen convolutions."""
 
     def __init__(
         self,
@@ -162,7 +162,7 @@ class _Rewriter:
         return self.replaced[name]
 
     def _pair(self, name: str, step: Step) -> str:
-        """Quantise a tensor and turn it back; returns the result's name."""
+        """Quantise a tensor and turn it back; return the result's name."""
         size, zero = f"{name}.step", f"{name}.zero"
         self.weights[size] = np.array(step.size, np.float32)
         self.weights[zero] = np.array(step.zero, np.uint8)
@@ -178,7 +178,7 @@ class _Rewriter:
     def _dequantized(
         self, name: str, numbers: NDArray[np.generic], sizes: NDArray[np.float32]
     ) -> str:
-        """A constant of whole numbers and a step for each output channel; returns its name."""
+        """Write a constant of whole numbers and a step for each output channel; return its name."""
         narrow, size, wide = f"{name}.quantized", f"{name}.step", f"{name}.dequantized"
         self.weights[narrow], self.weights[size] = numbers, sizes
         self.nodes.append(

@@ -14,7 +14,7 @@ from .quantize import set_nodes
 
 
 def without_filtering(model: ModelProto) -> ModelProto:
-    """The same graph up to the taps n x 13 x H x W, and the picture n x 3 x H x W to be filtered.
+    """Cut a graph after the taps n x 13 x H x W and the picture n x 3 x H x W to be filtered.
 
     The taps are its first output. The picture is the second, unless it is the graph's input.
 
@@ -52,7 +52,7 @@ def without_filtering(model: ModelProto) -> ModelProto:
 
 
 def _needed(nodes: list[NodeProto], tensors: set[str]) -> list[NodeProto]:
-    """The nodes that these tensors are computed from, in their order."""
+    """Return the nodes that these tensors are computed from, in their order."""
     kept = []
     for node in reversed(nodes):
         if tensors.intersection(node.output):

@@ -30,12 +30,12 @@ OPSETS = range(18, 24)  # the operators in use mean the same in all of these
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OnnxOptions:
-    """How the file is to be."""
+    """Options for an ONNX file."""
 
     opset: int = OPSET
     precision: GraphPrecision = "fp32"
-    """What is computed in: fp16 throughout, int8 in the convolutions that bear it. Input and output
-    stay float32."""
+    """Number type: fp16 throughout, int8 in the convolutions that allow it. Input and output stay
+    float32."""
 
     size: tuple[int, int] | None = None
     """Height and width of the input; None for any."""
@@ -55,8 +55,8 @@ def export_verified(
     Args:
         model: With its weights.
         target: The file.
-        options: What the file is like.
-        replace: Whether an earlier file of that name may be replaced.
+        options: Options for the file.
+        replace: True if an earlier file of that name may be replaced.
 
     Raises:
         VerificationError: The file computes something else than the published network, or uses an
@@ -77,7 +77,7 @@ def export_verified(
 
 
 def to_onnx(model: LoadedModel, options: OnnxOptions | None = None) -> onnx.ModelProto:
-    """The fused graph: `input` n x 3 x h x w, `output` n x 3 x s*h x s*w, both float32.
+    """Return the fused graph: `input` n x 3 x h x w, `output` n x 3 x s*h x s*w, both float32.
 
     The same weights give the same bytes. Facts about the model are in the file's metadata.
 
@@ -123,8 +123,10 @@ def to_onnx(model: LoadedModel, options: OnnxOptions | None = None) -> onnx.Mode
 
 
 def calibration_pictures(size: tuple[int, int]) -> Iterator[Batch]:
-    """What sets the steps of 8-bit numbers: a photograph, the same in black and white alone so that
-    text does not saturate, and both as negatives; each 1 x 3 x h x w.
+    """Yield pictures that set the steps of 8-bit numbers, each 1 x 3 x h x w in [0, 1].
+
+    They are a photograph, the same in pure black and white so that text does not saturate, and the
+    negatives of both.
     """
     for photograph in sample_crops([size]):
         luma = photograph.mean(axis=1, keepdims=True)

@@ -57,11 +57,11 @@ def build_engine(
     tags: Tags,
     progress: Progress | None = None,
 ) -> tuple[bytes, EngineInfo]:
-    """Build a serialised engine, and say what it is.
+    """Build a serialised engine, and return it with its facts.
 
     Args:
         onnx: A graph with one image-like input, NCHW, and no data outside.
-        options: How to build it.
+        options: Options for building it.
         tags: The caller's facts; they become the engine's name and a part of its facts.
         progress: Called from the threads that build.
 
@@ -105,7 +105,7 @@ def build_engine(
 
 
 def _check_flavour(trt: TensorRt, options: EngineOptions) -> None:
-    """Refuse what TensorRT-RTX would ignore, or fail on without a reason."""
+    """Refuse options that TensorRT-RTX would ignore, or fail on without a reason."""
     refused = {
         "--hardware-compatible": options.hardware_compatible,
         "--version-compatible": options.version_compatible,
@@ -163,7 +163,7 @@ def _configure(
 
 
 def aim_at(trt: TensorRt, config: tensorrt.IBuilderConfig, capability: str | None) -> None:
-    """Let an engine run on the GPU that is here, where the library's default leaves it out.
+    """Let an engine run on the present GPU, which TensorRT-RTX's default may leave out.
 
     TensorRT-RTX builds for Ampere and what came after it unless told otherwise.
 

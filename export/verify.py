@@ -45,7 +45,7 @@ ROUNDING = 8.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
-    """How far one way of computing a model is from the published one on one crop."""
+    """Difference on one crop between a way of computing a model and the published network."""
 
     form: str
     height: int
@@ -54,13 +54,13 @@ class Comparison:
     """Largest absolute difference, pictures in [0, 1]."""
 
     limit: float
-    """The largest that is allowed."""
+    """Largest difference that is allowed."""
 
     reference: Literal["float32", "float64"] = "float32"
-    """What the published network was computed in."""
+    """Number type that the published network was computed in."""
 
     rounding: float | None = None
-    """How far the published network in float32 is from itself in float64; None if not looked at."""
+    """Difference of the published network in float32 from that in float64; None if not measured."""
 
     @property
     def fails(self) -> bool:
@@ -77,9 +77,9 @@ def verify_file(
     """Compare published form, fused form and exported graph on crops of a photograph.
 
     Args:
-        model: What the graph was made from.
+        model: The model that the graph was made from.
         graph: The file.
-        precision: What the graph computes in.
+        precision: Number type that the graph computes in.
         size: Height and width, if the graph takes one size only.
 
     Raises:
@@ -106,10 +106,10 @@ def verify_form(
     that make large values.
 
     Args:
-        model: What the form was made from.
+        model: The model that the form was made from.
         name: Of the form, for people.
         form: Computes it, before the clamp of networks that have one at their end.
-        precision: What it computes in; shorter ones than fp32 have a fixed limit.
+        precision: Number type that it computes in; shorter ones than fp32 have a fixed limit.
         size: Height and width, if the form takes one size only.
 
     Returns:
@@ -158,7 +158,7 @@ class Proof:
         self.exact, self.exact_fused = _runner(exact), _runner(self._exact_fused)
 
     def on(self, crop: Batch) -> Reference:
-        """Return what the published network makes of a crop.
+        """Return the published network's results on a crop.
 
         Raises:
             WeightsError: Values that are not finite.
@@ -189,7 +189,7 @@ class Proof:
                 )
 
     def check_algebra(self, reference: Reference) -> None:
-        """See that the fused network is the published one's function."""
+        """Check that the fused network computes the same function as the published one."""
         difference = _largest_difference(
             self.exact_fused(reference.crop.astype(float)), reference.exact
         )
@@ -206,21 +206,21 @@ class Proof:
 
 @dataclass
 class Reference:
-    """What the published network makes of one crop."""
+    """Results of the published network on one crop."""
 
     proof: Proof
     crop: Batch
     expected: Batch
-    """In float32."""
+    """Output in float32."""
 
     @cached_property
     def exact(self) -> NDArray[np.float64]:
-        """In double precision."""
+        """Output in double precision."""
         return self.proof.exact(self.crop.astype(np.float64))
 
     @cached_property
     def rounding(self) -> float:
-        """Return how far the published network in float32 is from itself in double precision."""
+        """Difference of the published network in float32 from itself in double precision."""
         return _largest_difference(self.expected, self.exact)
 
     def compare(self, name: str, run: Callable[[Batch], Batch], limit: float) -> Comparison:
@@ -232,10 +232,10 @@ class Reference:
     def compare_with_rounding(
         self, found: Comparison, run: Callable[[Batch], Batch], known: float
     ) -> Comparison:
-        """Look again at a form that is farther off than the tolerance.
+        """Compare again a form whose difference is larger than the tolerance.
 
         Args:
-            found: How far it is.
+            found: The comparison with a difference beyond the tolerance.
             run: Computes it.
             known: The published network's rounding on smaller crops. A form within one time less of
                 that needs no double precision here, which takes long on large crops.
@@ -284,7 +284,7 @@ def _cost(model: LoadedModel, crop: Batch) -> float:
 
 
 def _per_pixel(model: LoadedModel) -> float:
-    """Multiply-adds of the published network for each pixel of its input."""
+    """Return the multiply-adds of the published network for each pixel of its input."""
     return model.spec.multiply_adds(model.scale).published * float(model.grid) ** 2
 
 
@@ -295,7 +295,7 @@ def _before_clamp(network: _Net) -> _Net:
 
 
 def without_clamp(graph: bytes) -> bytes:
-    """An exported graph without the clamp at its end, if it has one."""
+    """Return an exported graph without the clamp at its end, if it has one."""
     import onnx
 
     model = onnx.load_model_from_string(graph)
@@ -312,7 +312,7 @@ def without_clamp(graph: bytes) -> bytes:
 
 
 def crops_for(model: LoadedModel) -> tuple[tuple[int, int], ...]:
-    """Those of `CROPS` that take seconds, in sizes that the model takes; at least a small one."""
+    """Return those of `CROPS` that take seconds, in sizes that the model takes; at least one."""
     geometry = model.geometry
     pixels = AFFORDABLE / _per_pixel(model)
     affordable = [crop for crop in CROPS if math.prod(crop) <= pixels]
@@ -325,7 +325,7 @@ def crops_for(model: LoadedModel) -> tuple[tuple[int, int], ...]:
 
 
 def sample_crops(sizes: Sequence[tuple[int, int]] = CROPS) -> Iterator[Batch]:
-    """1 x 3 x h x w crops of a photograph (NASA, public domain) in [0, 1].
+    """Yield 1 x 3 x h x w crops of a photograph (NASA, public domain) in [0, 1].
 
     Sizes beyond the photograph's own are filled by mirroring it.
     """

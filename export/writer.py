@@ -18,10 +18,10 @@ class UnsupportedOperation(Exception):
 
 
 class Writer:
-    """Collects nodes and constants while a traced network is walked.
+    """A collector of nodes and constants while a traced network is walked.
 
     Args:
-        half: Whether the graph computes in float16 between its input and output.
+        half: True if the graph computes in float16 between its input and output.
         opset: Of the file.
     """
 
@@ -30,9 +30,9 @@ class Writer:
         self.nodes: list[NodeProto] = []
         self.constants: dict[str, NDArray[Any]] = {}
         self.whole: set[fx.Node] = set()
-        """Whose values are whole numbers; all others are floats or truth values."""
+        """Nodes whose values are whole numbers; all others are floats or truth values."""
         self.shapes: set[fx.Node] = set()
-        """That stand for the shape of a tensor."""
+        """Nodes that stand for the shape of a tensor."""
 
     def emit(self, kind: str, inputs: Sequence[Any], output: str, **attributes: Any) -> None:
         names = [self._name(value, output) for value in inputs]
@@ -58,22 +58,22 @@ class Writer:
         return self.constant(name, np.array(value, np.float32))
 
     def scalar(self, name: str, value: int) -> str:
-        """A whole number without axes."""
+        """Write a whole number without axes."""
         self.constants[name] = np.array(value, np.int64)
         return name
 
     def operand(self, value: Any, name: str, *, whole: bool) -> Any:
-        """A node as it is; a number as a constant of the type that its partner has."""
+        """Return a node as it is; write a number as a constant of its partner's type."""
         if isinstance(value, fx.Node):
             return value
         return self.integers(name, [value]) if whole else self.number(name, value)
 
     def is_whole(self, *values: Any) -> bool:
-        """Whether any of these is a node of whole numbers."""
+        """Tell whether any of these is a node of whole numbers."""
         return any(isinstance(value, fx.Node) and value in self.whole for value in values)
 
     def follow(self, node: fx.Node, x: fx.Node) -> None:
-        """What is only moved around keeps its type."""
+        """Note that a node has the type of `x`, whose numbers it only moves."""
         if x in self.whole:
             self.whole.add(node)
 

@@ -1,4 +1,4 @@
-"""ONNX graphs of any making behind our convention, and what keeps some from being run."""
+"""Adapt ONNX graphs from other programs to our calling convention, or say why they cannot run."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
 _SINGLE, _HALF = 1, 10  # `TensorProto.FLOAT` and `.FLOAT16`
 KNOWN_DOMAINS = ("", "ai.onnx", "ai.onnx.ml", "com.microsoft")
-"""Of operators that ONNX Runtime brings."""
+"""Domains of the operators that ONNX Runtime brings."""
 
 
 def adapted(file: Path) -> bytes:
-    """Return the graph behind our convention, as an ONNX file.
+    """Adapt a graph to our convention: `input` n x 3 x h x w -> `output`, float32, RGB in [0, 1].
 
     It takes `srcli.input`, n x 3 x h x w, and gives `srcli.output`, both float32 RGB in [0, 1].
     Half precision at the border, channels last and networks for one plane are adapted.

@@ -1,4 +1,4 @@
-"""The library behind the command line, for Python programs."""
+"""The Python API: open a model, and restore arrays, pictures and files."""
 
 from __future__ import annotations
 
@@ -79,7 +79,8 @@ class OpenModel(Closing):
                 float32 is in [0, 1]. N x H x W x C and a list of arrays are several pictures.
 
         Returns:
-            The same type and number of axes; a list for a list. Floats are clipped to [0, 1].
+            An array of the same type and number of axes; a list for a list. Floats are clipped to
+            [0, 1].
 
         Raises:
             UsageError: An array is of another shape or type, or the model was closed.
@@ -259,7 +260,7 @@ def load(
         weights: Your own checkpoint instead of what srcli ships.
         model_file: Another network instead: an ONNX file, or with spandrel a checkpoint.
         backend: `native`, `openvino`, `ort`, `torch`, `trt`, or `auto` for the fastest that works.
-        precision: What the network computes in.
+        precision: Number type that the network computes in.
         tta: Average over the eight flips and turns of a picture.
         threads: CPU threads; None for one on each core.
         tile: Side of a tile of the input; None chooses by `memory`.

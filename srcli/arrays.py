@@ -1,4 +1,4 @@
-"""Arrays as pictures, and pictures as arrays, for Python programs."""
+"""Convert arrays to pictures and back, for Python programs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a file of weights, a graph or an engine is: for `srcli models FILE` and `srcli weights`."""
+"""Identify files of weights, graphs and engines, for `srcli models FILE` and `srcli weights`."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Identity:
 
 
 def describe(file: Path) -> dict[str, object]:
-    """Everything that a file says of itself, by its kind.
+    """Return all facts that a file states about itself, by its kind.
 
     Raises:
         InputError: It is no file, or of a kind that srcli does not know.
@@ -53,14 +53,14 @@ def describe(file: Path) -> dict[str, object]:
 
 
 def _checksums(file: Path) -> dict[str, object]:
-    """Of the file, and if there are others that belong to it, of all together."""
+    """Return the checksum of the file, and of all together if other files belong to it."""
     others = part_names(file)
     facts: dict[str, object] = {"sha256": sha256_of(file)}
     return {**facts, "parts": others, "identity": identity(file)} if others else facts
 
 
 def identify(tensors: Mapping[str, Tensor]) -> list[Identity]:
-    """The models and scales that have exactly these tensors; several where scales look alike."""
+    """Return the models and scales with exactly these tensors; several if scales look alike."""
     return [
         Identity(spec=spec, scale=scale)
         for spec in MODELS
@@ -82,9 +82,9 @@ def convert(
     Args:
         file: As published: `.pth`, `.pt`, `.ckpt` or `.safetensors`.
         target: Ends in `.safetensors`.
-        model: Which model it is, where the tensors do not tell.
-        scale: The same for the scale.
-        replace: Whether an earlier file of that name may be replaced.
+        model: Name of the model; needed if several models have these tensors.
+        scale: Scale of the model; needed if several scales have these tensors.
+        replace: True if an earlier file of that name may be replaced.
 
     Raises:
         WeightsError: The file cannot be read or belongs to no model.
@@ -128,7 +128,7 @@ def convert(
 
 @cache
 def _empty_networks(name: str) -> list[tuple[int, nn.Module]]:
-    """A model at each of its scales, with shapes and without values."""
+    """Return a model's networks at each of its scales, with shapes and without values."""
     import torch
 
     spec = get_model(name)

@@ -1,4 +1,4 @@
-"""Local attribution maps: how much each input pixel does for a window of the output.
+"""Local attribution maps: the contribution of each input pixel to a window of the output.
 
 Source: Gu and Dong, "Interpreting Super-Resolution Networks with Local Attribution Maps",
 CVPR 2021.
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 Progress = Callable[[int, int], None]
 Score = Callable[["Tensor"], "Tensor"]
-"""A picture 3 x h x w -> one number, differentiable."""
+"""A function from a picture, 3 x h x w, to one number; differentiable."""
 
 SHARE = 0.95  # of the contribution that lies in the contribution area
 BLUR_REACH = 4  # standard deviations of a Gaussian that are computed
@@ -53,11 +53,11 @@ class Box:
 
     @property
     def slices(self) -> tuple[slice, slice]:
-        """Its rows and columns."""
+        """Slices of the rows and columns of the box."""
         return slice(self.top, self.bottom), slice(self.left, self.right)
 
     def grown(self, by: int, height: int, width: int) -> Box:
-        """With so many pixels more to each side, as far as the picture reaches."""
+        """Return the box with so many pixels more to each side, cut off at the picture's border."""
         return Box(
             max(0, self.top - by),
             min(height, self.bottom + by),
@@ -66,7 +66,7 @@ class Box:
         )
 
     def within(self, other: Box) -> Box:
-        """The same in the pixels of a box that holds it."""
+        """Return the box in the coordinates of another box that contains it."""
         return Box(
             self.top - other.top,
             self.bottom - other.top,
@@ -77,19 +77,19 @@ class Box:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attribution:
-    """What the input pixels contribute to the edges within a window of the output."""
+    """Contributions of the input pixels to the edges within a window of the output."""
 
     map: NDArray[np.float64]
     """h x w: the contribution of each input pixel, its three colours together. What contributes
     above 0 makes the window's edges stronger, what is below makes them weaker."""
 
     change: float
-    """By how much the edges of the window grow from the blurred picture to the picture. The sum of
-    the map comes near to it, the nearer the more steps: what they differ by was lost on the way."""
+    """Growth of the score of edges from the blurred picture to the picture. The sum of the map
+    approaches it as the number of steps grows; the difference is the error of the integral."""
 
     @property
     def diffusion_index(self) -> float:
-        """How evenly the contributions are spread: see `diffusion_index`."""
+        """Evenness of the contributions, 0 to 100; see the function `diffusion_index`."""
         return diffusion_index(self.map)
 
     @property
@@ -108,7 +108,7 @@ def attribute(
     memory: int,
     progress: Progress = lambda done, total: None,
 ) -> Attribution:
-    """The local attribution map of a model on a picture.
+    """Compute the local attribution map of a model on a picture.
 
     Where the model's receptive field ends, nothing beyond it is computed, for it cannot contribute.
     Models that look at the whole picture are given the whole picture.
@@ -120,7 +120,7 @@ def attribute(
         sigma: Of the blur that the path begins with, in input pixels.
         steps: Points on the path at which the gradient is taken.
         memory: Bytes that the network may keep for one gradient.
-        progress: Told how many steps are done.
+        progress: Called with the number of steps done.
 
     Raises:
         UsageError: The window is not in the output, or the scale is between the model's own.
@@ -163,7 +163,7 @@ def check_window(window: Window, model: LoadedModel, height: int, width: int) ->
 
 
 def seen_by(window: Window, geometry: Geometry, scale: int, height: int, width: int) -> Box:
-    """The part of an input of height x width that the window and its edges can depend on."""
+    """Return the part of a height x width input that the window and its edges can depend on."""
     whole = Box(0, height, 0, width)
     if geometry.tiling == "approximate":
         return whole
@@ -173,7 +173,7 @@ def seen_by(window: Window, geometry: Geometry, scale: int, height: int, width: 
 
 
 def blur_path(picture: Tensor, sigma: float, steps: int) -> Iterator[Tensor]:
-    """The picture, 3 x h x w, blurred by Gaussians of `sigma` down to 0: `steps` + 1 pictures.
+    """Yield `steps` + 1 pictures, 3 x h x w: the picture blurred by Gaussians of `sigma` down to 0.
 
     Borders are repeated. Source: the paper's progressive blurring path.
     """
@@ -186,7 +186,7 @@ def blur_path(picture: Tensor, sigma: float, steps: int) -> Iterator[Tensor]:
 def integrated_gradients(
     score: Score, path: Iterator[Tensor], steps: int, progress: Progress = lambda done, total: None
 ) -> tuple[Tensor, float]:
-    """What each number of a picture adds to a score along a path of pictures.
+    """Integrate the gradient of a score along a path of pictures: each number's contribution.
 
     Each step takes the gradient in its middle: the error falls with the square of their number.
 
@@ -194,7 +194,7 @@ def integrated_gradients(
         score: Of a picture 3 x h x w.
         path: `steps` + 1 pictures.
         steps: Their number, for `progress`.
-        progress: Told how many steps are done.
+        progress: Called with the number of steps done.
 
     Returns:
         3 x h x w in float64, and by how much the score grows from the first picture to the last.
@@ -216,7 +216,7 @@ def integrated_gradients(
 
 
 def edges(output: Tensor, window: Window) -> Tensor:
-    """The magnitudes of the Sobel gradient, summed over a window and the colours: one number.
+    """Sum the magnitudes of the Sobel gradient over a window and the colours: one number.
 
     Args:
         output: n x c x H x W; repeated at its borders.
@@ -241,7 +241,7 @@ def edges(output: Tensor, window: Window) -> Tensor:
 
 
 def diffusion_index(contributions: NDArray[np.floating]) -> float:
-    """(1 - G) * 100, G the Gini coefficient of the contributions' absolute values.
+    """Return (1 - G) * 100, where G is the Gini coefficient of the contributions' magnitudes.
 
     100 where all pixels contribute the same, 100/n where one of n does everything, 0 where none
     contributes. Pixels that contribute nothing count: compare pictures of one size only.
@@ -260,7 +260,7 @@ def diffusion_index(contributions: NDArray[np.floating]) -> float:
 def contribution_area(
     contributions: NDArray[np.floating], share: float = SHARE
 ) -> NDArray[np.bool_]:
-    """The fewest pixels whose absolute values sum to `share` of the whole, h x w."""
+    """Mark the fewest pixels, h x w, whose absolute values sum to `share` of the whole."""
     values = np.abs(contributions).ravel()
     order = np.argsort(-values, kind="stable")
     summed = np.cumsum(values[order])
@@ -271,7 +271,7 @@ def contribution_area(
 
 
 def _score(network: PublishedNetwork, window: Window, geometry: Geometry, memory: int) -> Score:
-    """The edges within the window of what a network makes of a picture."""
+    """Return the function that scores a picture by the edges in the window of its output."""
     from torch.autograd.graph import saved_tensors_hooks
 
     def score(picture: Tensor) -> Tensor:
@@ -282,7 +282,7 @@ def _score(network: PublishedNetwork, window: Window, geometry: Geometry, memory
 
 
 class _Budget:
-    """Counts what autograd keeps of one run, and stops the run when it is too much."""
+    """A limit on the memory that autograd keeps of one run; it stops the run beyond it."""
 
     def __init__(self, limit: int) -> None:
         self.limit, self.kept = limit, 0
@@ -303,7 +303,7 @@ class _Budget:
 
 
 def _padded(batch: Tensor, geometry: Geometry) -> Tensor:
-    """Enlarge to what the network accepts, by repeating the border below and to the right."""
+    """Pad to a size that the network accepts, by repeating the border below and to the right."""
     from torch.nn import functional as F
 
     down, right = (geometry.accepted(side) - side for side in batch.shape[2:])

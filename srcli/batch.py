@@ -1,4 +1,4 @@
-"""Do many jobs: decoding, the network and encoding overlap, and a bad file stops only itself."""
+"""Run many jobs: decoding, network and encoding overlap, and a bad file fails alone."""
 
 from __future__ import annotations
 
@@ -42,13 +42,13 @@ Status = Literal["done", "failed", "skipped"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What became of a job."""
+    """The result of a job."""
 
     job: Job
     status: Status
     error: SrcliError | None = None
     seconds: float = 0.0
-    """In the network."""
+    """Seconds in the network."""
 
     notes: tuple[str, ...] = ()
 
@@ -58,19 +58,19 @@ class Batch:
     """Jobs, and how they are to be done."""
 
     restorer: Callable[[Scale], Restorer]
-    """For a network scale."""
+    """Function that opens a restorer for a scale of the network."""
 
     progress: Callable[[str, int, int], None] = lambda name, done, total: None
-    """Told a picture's name and how many of all pixels are done."""
+    """Function that is called with a picture's name, the pixels done, and all pixels."""
 
     lanes: int = 1
-    """How many pictures may be in the network at once."""
+    """Number of pictures that may be in the network at once."""
 
     size: int = 1
-    """How many pictures of one size go through the network together."""
+    """Number of pictures of one size that go through the network together."""
 
     resume: bool = False
-    """Leave what a batch has made from the same input in the same way."""
+    """Keep outputs that an earlier batch has made from the same input in the same way."""
 
     skip_existing: bool = False
     overwrite: bool = False
@@ -80,17 +80,17 @@ class Batch:
     """Give outputs the time and the permissions of their inputs."""
 
     facts: Mapping[str, Any] = field(default_factory=dict)
-    """What outputs depend on besides input and options: model, weights, version."""
+    """Facts that outputs depend on besides input and options: model, weights, version."""
 
     max_pixels: int | None = images.MAX_PIXELS
     in_memory: int = IN_MEMORY
     """Bytes of output above which a picture is done strip by strip."""
 
     note: Callable[[str], None] = lambda message: None
-    """Told what concerns the whole batch."""
+    """Function that is called with each message about the whole batch."""
 
     event: Callable[[str, Job], None] = lambda kind, job: None
-    """Told when the work on a picture starts."""
+    """Function that is called when the work on a picture starts."""
 
     _journals: dict[Path, Journal] = field(default_factory=dict, init=False)
     _network: threading.Semaphore = field(init=False)
@@ -101,12 +101,12 @@ class Batch:
         self._network = threading.Semaphore(self.lanes)
 
     def run(self, jobs: Sequence[Job]) -> Iterator[Outcome]:
-        """Do the jobs; yields what became of each, in order.
+        """Do the jobs, and yield the result of each, in order.
 
         Each group of pictures is decoded, restored and encoded by one of a few threads, so that
-        these overlap; only so many are in the network at once. Only the errors of single files are
-        contained. Whatever ends the run early, also Ctrl-C, leaves every finished file whole and
-        nothing half written.
+        these overlap; at most `lanes` are in the network at once. Errors of single files become
+        outcomes; all others end the run. However the run ends, also by Ctrl-C, finished files are
+        whole and no half-written file stays.
         """
         self._progress = BatchProgress(self.progress, sum(pixels_of(job) for job in jobs))
         with ExitStack() as stack:
@@ -142,13 +142,13 @@ class Batch:
             self._journals[root] = stack.enter_context(journal)
 
     def _stop(self) -> None:
-        """Let what is under way end soon."""
+        """Let the pictures under way end soon."""
         self._progress.stop()
         for restorer in list(self._open.values()):
             restorer.stop()
 
     def _passes(self, size: Size) -> Passes:
-        """Return what restores by the scales of a size, one after the other."""
+        """Return the restorers for the scales of a size, one after the other."""
         self._open |= {scale: self.restorer(scale) for scale in size.passes}
         return Passes([self._open[scale] for scale in size.passes])
 
@@ -204,7 +204,7 @@ class Batch:
         return True
 
     def _identity(self, job: Job) -> tuple[str, str]:
-        """Checksums of the input, and of everything else that the output depends on."""
+        """Return checksums of the input, and of everything else that the output depends on."""
         if job.to_stdout:
             return "", ""
         try:
@@ -319,14 +319,14 @@ class Batch:
             self._journals[job.root].finish(job.target, prepared.digest, prepared.recipe)
 
     def _failed(self, prepared: _Prepared, error: SrcliError | MemoryError) -> Outcome:
-        """Tell what became of a picture that was begun."""
+        """Return the result of a picture whose work began and failed."""
         job = prepared.job
         if self.resume and isinstance(error, OutputExistsError) and self._is_made(prepared):
             return Outcome(job=job, status="skipped")
         return self._failure(job, error, prepared.digest, prepared.recipe)
 
     def _is_made(self, prepared: _Prepared) -> bool:
-        """Tell whether another process of the batch was faster; then that is recorded here too."""
+        """Tell whether another process has made the output meanwhile; if so, record it here too."""
         target, digest, recipe = prepared.job.target, prepared.digest, prepared.recipe
         journal = self._journals.get(prepared.job.root)
         try:
@@ -365,7 +365,7 @@ class _Prepared:
     digest: str
     recipe: str
     replace: bool
-    """Whether a file of the output's name may be replaced."""
+    """True if a file of the output's name may be replaced."""
 
     @property
     def decoded(self) -> Picture:

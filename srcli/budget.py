@@ -13,7 +13,7 @@ DEVICE_BUDGET = 4 << 30  # on a GPU, which a larger tile keeps no busier
 
 
 def automatic_budget(geometry: Geometry | None = None, lanes: int = 1) -> int:
-    """Bytes that tiles may take when the user does not say: a quarter of what is free.
+    """Return the bytes that tiles may take by default: a quarter of what is free.
 
     At most 512 MiB for each lane, because larger tiles are hardly faster. Where tiles only
     approximate the whole picture they are better, though: then at most 8 GiB.
@@ -47,7 +47,7 @@ def sensible_lanes(
     memory: int | None = None,
     tile: int | None = None,
 ) -> int:
-    """How many pictures should go through the network side by side.
+    """Return the number of pictures that should go through the network side by side.
 
     Each then has its share of the cores, and none of them waits for the others at the end of every
     layer. But each needs memory too: with less than the largest automatic budget, tiles would be so

@@ -1,4 +1,4 @@
-"""Entries of the cache: checked whenever they are read, and made anew where they are not whole.
+"""Entries of the cache, checked at every reading, and made anew if they are damaged.
 
 Beside each entry lies its seal, `<name>.sha256`: a checksum of the entry's name and content. The
 name says model, scale, weights and form, so that neither a flipped bit nor another model's file
@@ -42,13 +42,13 @@ def cache_folder() -> Path:
 
 
 def entry(path: Path, make: Callable[[Path], object], *, label: str, note: Note) -> Path:
-    """A file of the cache: the one that is there, if it is whole, else made now.
+    """Return a file of the cache: the one that is there if it is whole, else one made now.
 
     Args:
         path: Its name in the cache.
         make: Writes it under the name that it is given.
-        label: What it is, for people: `lapar-c x4`.
-        note: Told that it takes a while, and what was wrong with the cache.
+        label: Name of the content, for people: `lapar-c x4`.
+        note: Called with messages: it takes a while; the cache was damaged.
 
     Returns:
         Where it is: `path`, or where the cache cannot be written a place that lasts as long as
@@ -56,7 +56,7 @@ def entry(path: Path, make: Callable[[Path], object], *, label: str, note: Note)
 
     Raises:
         OutputError: It can be written nowhere.
-        SrcliError: Whatever `make` raises.
+        SrcliError: All errors that `make` raises.
     """
     kept = _elsewhere.get(path, path)
     if is_whole(kept):
@@ -100,7 +100,7 @@ def _temporary_folder() -> Path:
 
 
 def is_whole(path: Path) -> bool:
-    """Tell whether an entry is there, and is what was sealed under this name."""
+    """Tell whether an entry is there, with the content that was sealed under this name."""
     try:
         with open_regular(_seal_of(path)) as file:
             sealed = file.read(_LONGEST_SEAL).decode("ascii")
@@ -113,7 +113,7 @@ def is_whole(path: Path) -> bool:
 
 
 def seal(path: Path) -> None:
-    """Say that an entry is what it should be.
+    """Seal an entry: record the checksum that shows later that it is whole.
 
     Raises:
         OutputError: The seal cannot be written.
@@ -132,7 +132,7 @@ def seal(path: Path) -> None:
 
 
 def flawed(folder: Path, most: int) -> Iterator[Path]:
-    """Entries below a folder that are not whole.
+    """Return the entries below a folder that are not whole.
 
     Args:
         folder: The cache.

@@ -74,7 +74,7 @@ def load_weights(network: nn.Module, file: Path) -> None:
 
 
 def fits(network: nn.Module, tensors: Mapping[str, Tensor]) -> bool:
-    """Whether these are the network's tensors: the names and the shapes; values do not matter."""
+    """Tell whether these are the network's tensors, by names and shapes; values do not matter."""
     own = network.state_dict()
     optional = {name for name, p in network.named_parameters() if not p.requires_grad}
     found = _without_prefix(dict(tensors), set(own) - optional)
@@ -102,7 +102,7 @@ def _check_values(file: Path, own: Mapping[str, Tensor], tensors: Mapping[str, T
 
 
 def read_tensors(file: Path) -> dict[str, Tensor]:
-    """All tensors of a checkpoint by name, on the CPU, wrappers removed, floats as float32.
+    """Read all tensors of a checkpoint by name, on the CPU, unwrapped, floats as float32.
 
     Raises:
         WeightsError: The file cannot be read or holds anything but data.
@@ -131,7 +131,7 @@ def read_tensors(file: Path) -> dict[str, Tensor]:
 
 
 def _oddity(value: Tensor) -> str | None:
-    """Why a tensor is not one of plain numbers; None if it is."""
+    """Return why a tensor does not hold plain numbers; None if it does."""
     import torch
 
     if value.is_meta:

@@ -1,4 +1,4 @@
-"""The command line: commands that are loaded when needed, and one place where errors end."""
+"""The command line: commands that are loaded when needed, and the handler of all errors."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ COMMANDS: Mapping[str, str] = {
 
 
 class LazyGroup(click.Group):
-    """A group whose commands are imported when they are asked for."""
+    """A group whose commands are imported when they are used."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -54,7 +54,7 @@ class LazyGroup(click.Group):
         return command
 
     def invoke(self, ctx: click.Context) -> object:
-        """Run a command; click would end in silence where the reader of stdout has gone."""
+        """Run a command; raise if the reader of stdout has gone, where click would stay silent."""
         try:
             return super().invoke(ctx)
         except BrokenPipeError as error:
@@ -62,7 +62,7 @@ class LazyGroup(click.Group):
 
 
 class ReaderGoneError(Exception):
-    """Nobody reads standard output any more (`| head`)."""
+    """Standard output is read no longer (`| head`)."""
 
 
 @click.group(
@@ -97,7 +97,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _fill_missing_streams() -> None:
-    """Open nothing where a shell has closed a stream (`2>&-`).
+    """Replace the streams that a shell has closed (`2>&-`) by the null device.
 
     Otherwise the next file that is opened gets its number, and what a library writes there, such as
     a warning, lands in a picture. Python's own `sys.stderr` stays None, so nothing is written.
@@ -124,7 +124,7 @@ def _leave_at_once(code: int) -> None:
 
 
 def _print_any_name() -> None:
-    """What is no text goes out as the bytes it is; letters that cannot be shown, as codes."""
+    """Let stdout print any name: bytes that are no text as they are, other letters as codes."""
     stream = sys.stdout
     if isinstance(stream, io.TextIOWrapper):
         unicode = stream.encoding.lower() in ("utf-8", "utf8")
@@ -132,7 +132,7 @@ def _print_any_name() -> None:
 
 
 def _terminate(number: int, frame: object) -> None:
-    """A polite kill cleans up as Ctrl-C does; by default it would leave temporary files."""
+    """Clean up at SIGTERM as at Ctrl-C; by default temporary files would stay."""
     sys.exit(128 + number)
 
 

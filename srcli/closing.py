@@ -7,12 +7,12 @@ from typing import Self
 
 
 class Closing:
-    """A base for what has a method `close`: as a context manager it closes itself."""
+    """A base for classes with a method `close`: as a context manager the object closes itself."""
 
     __slots__ = ()
 
     def close(self) -> None:
-        """Free what is held."""
+        """Free the resources that are held."""
         raise NotImplementedError
 
     def __enter__(self) -> Self:

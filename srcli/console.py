@@ -1,4 +1,4 @@
-"""What users see. The only file that imports rich, and only when something is shown."""
+"""Output for users; the only file that imports rich, and only when something is shown."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ EVERY = 10.0  # seconds between lines about progress where there is no terminal
 
 
 class Level(Enum):
-    """How much people are told."""
+    """Levels of messages."""
 
     QUIET = 0
     """Errors only."""
@@ -48,7 +48,7 @@ def begin() -> None:
 
 
 def set_level(level: Level) -> None:
-    """Choose how much people are told from now on."""
+    """Set the level of messages from now on."""
     global _level
     _level = level
 
@@ -67,7 +67,7 @@ def note(message: str) -> None:
 
 
 def detail(message: str) -> None:
-    """Write one line to stderr for people who want to know how things are done."""
+    """Write one line to stderr if the user wants details (`-v`)."""
     if _level is Level.VERBOSE:
         _to_stderr(message)
 
@@ -78,7 +78,7 @@ def error(message: str) -> None:
 
 
 def _to_stderr(message: str, *, always: bool = False) -> None:
-    """Write a line where there is a stderr that is not the place of data.
+    """Write a line to stderr, unless it is closed or data goes there.
 
     `print` would take stdout if stderr was closed (`2>&-`). An error is told `always`: where it
     ends the work there is no data.
@@ -116,7 +116,7 @@ _one_line = threading.Lock()
 
 
 def _write(stream: TextIO, line: str) -> None:
-    """Write a line at once: threads tell of their pictures, and lines must not be mixed."""
+    """Write a line at once, so that lines of several threads are not mixed."""
     encoding = getattr(stream, "encoding", None) or "utf-8"
     with _one_line:
         try:
@@ -128,7 +128,7 @@ def _write(stream: TextIO, line: str) -> None:
 
 
 def report(line: str) -> None:
-    """Write one line about finished work to stdout; work goes on if nobody reads it any more."""
+    """Write one line about finished work to stdout; work goes on if its reader has gone."""
     if _level is not Level.QUIET:
         _result_or_go_on(for_terminal(line))
 
@@ -137,12 +137,12 @@ _lost_output = False
 
 
 def lost_output() -> bool:
-    """Tell whether results could not be written (a full disk), and work went on without."""
+    """Tell whether lines of results were lost (a full disk) while the work went on."""
     return _lost_output
 
 
 def _result_or_go_on(line: str) -> None:
-    """Write a line; where that fails, write none any more. What work has done stays."""
+    """Write a line; after a failure write no more, so that the work itself goes on."""
     global _lost_output
     try:
         result(line)
@@ -155,7 +155,7 @@ def _result_or_go_on(line: str) -> None:
 
 
 def give_up_stdout() -> None:
-    """Send what is written to stdout from now on nowhere: its reader has gone."""
+    """Discard all that is written to stdout from now on: its reader has gone."""
     with suppress(OSError, ValueError):
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, sys.stdout.fileno())
@@ -163,7 +163,7 @@ def give_up_stdout() -> None:
 
 
 def print_json(value: object) -> None:
-    """The whole result as JSON, on stdout."""
+    """Print the whole result to stdout as JSON."""
     check_stdout()
     result(_encodable(value, indent=2))
 
@@ -177,7 +177,7 @@ def check_stdout() -> None:
 
 
 def print_event(value: Mapping[str, object]) -> None:
-    """Write one JSON object as a line to stdout; work goes on if nobody reads it any more."""
+    """Write one JSON object as a line to stdout; work goes on if its reader has gone."""
     _result_or_go_on(_encodable(value, indent=None))
 
 
@@ -191,7 +191,7 @@ def _encodable(value: object, indent: int | None) -> str:
 
 
 def _finite(value: object) -> Any:
-    """JSON has no infinity, which is the PSNR of equal pictures: null."""
+    """Replace infinity, the PSNR of equal pictures, by null: JSON has no infinity."""
     if isinstance(value, float) and not math.isfinite(value):
         return None
     if isinstance(value, dict):
@@ -200,7 +200,7 @@ def _finite(value: object) -> Any:
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, title: str = "") -> None:
-    """A table on stdout: the first column to the left, numbers to the right."""
+    """Print a table to stdout: the first column to the left, numbers to the right."""
     console = _console(stderr=False)
     laid_out = _table(columns, rows, title)
     if console.is_terminal:
@@ -231,7 +231,7 @@ def _is_number(text: str) -> bool:
 
 
 class Bar:
-    """Progress over pieces of work: a bar, or lines now and then where there is no terminal."""
+    """Progress over pieces of work: a bar, or without a terminal a line now and then."""
 
     def __init__(self, progress: Progress | None) -> None:
         self._progress = progress
@@ -241,14 +241,14 @@ class Bar:
         self._began = self._told = time.monotonic()
 
     def start(self, description: str) -> Advance:
-        """Begin a piece of work; returns a function to be called with (done, total)."""
+        """Begin a piece of work; return a function to call with (done, total)."""
         self._began = self._told = time.monotonic()
         if self._progress is not None and self._task is not None:
             self._progress.reset(self._task, description=description, total=1)
         return lambda done, total: self.show(description, done, total)
 
     def show(self, description: str, done: int, total: int) -> None:
-        """Say what is going on and how much of the whole is done."""
+        """Show what is going on and how much of the whole is done."""
         now = time.monotonic()
         if self._progress is not None and self._task is not None:
             self._progress.update(
@@ -271,20 +271,20 @@ def _how_far(done: int, total: int, seconds: float) -> str:
 
 
 def _left(done: int, total: int, seconds: float) -> str:
-    """Return about how long the rest takes, by all that was done so far; empty if nothing was."""
+    """Return an estimate of the time left, by all work so far; empty if nothing was done."""
     if not done or not total:
         return ""
     return str(timedelta(seconds=round(seconds * (total - done) / done)))
 
 
 def shortened(text: str, most: int) -> str:
-    """Return a text of at most so many letters: what numbers it, and the end of a path."""
+    """Shorten a text to so many letters: keep the number at its start and the end of its path."""
     most = max(most, 20)
     return text if len(text) <= most else f"{text[:6]}…{text[7 - most :]}"
 
 
 def shown(text: str) -> str:
-    """Return a text on one line; what could command a terminal stands there as its code."""
+    """Return a text on one line, with characters that control a terminal as codes."""
     return text if text.isprintable() else "".join(map(_shown_letter, text))
 
 
@@ -295,18 +295,18 @@ def _shown_letter(letter: str) -> str:
 
 
 def for_terminal(line: str) -> str:
-    """Return a line of the result as it is, but on a terminal as `shown` has it."""
+    """Return a line of the result: for a terminal as `shown`, else unchanged."""
     return shown(line) if _is_terminal(sys.stdout) else line
 
 
 def _is_terminal(stream: TextIO | None) -> bool:
-    """Also where a shell has closed it (`>&-`)."""
+    """Tell whether a stream is a terminal; a stream that a shell has closed (`>&-`) is none."""
     return stream is not None and stream.isatty()
 
 
 @contextmanager
 def progress() -> Iterator[Bar]:
-    """Show progress on stderr while the block runs; nothing where people want to hear nothing."""
+    """Show progress on stderr while the block runs, unless the user wants no messages."""
     if _level is Level.QUIET or not _is_terminal(sys.stderr):
         yield Bar(None)
         return

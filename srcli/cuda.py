@@ -1,4 +1,4 @@
-"""What NVIDIA's driver says of itself, asked without loading any framework."""
+"""Ask NVIDIA's driver for its version and GPUs, without loading any framework."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Driver:
-    """NVIDIA's driver, as asked without any other library."""
+    """Facts about NVIDIA's driver."""
 
     version: tuple[int, int] | None
-    """The newest CUDA that it runs; None without a driver."""
+    """Newest version of CUDA that the driver runs; None without a driver."""
 
     devices: int = 0
     error: int = 0
-    """CUDA's error code if it does not start."""
+    """CUDA's error code if the driver does not start; else 0."""
 
 
 @functools.cache
 def driver() -> Driver:
-    """What the driver says of itself."""
+    """Return facts about NVIDIA's driver."""
     name = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
     try:
         cuda = ctypes.CDLL(name)

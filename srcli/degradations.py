@@ -32,7 +32,7 @@ GRID = 16  # side of the blocks in which JPEG repeats itself, with halved colour
 
 
 def add_noise(picture: Pixels8, sigma: float, rng: np.random.Generator) -> Pixels8:
-    """White Gaussian noise of standard deviation `sigma` (of 255), rounded and clipped to 8 bits.
+    """Add white Gaussian noise of standard deviation `sigma` (of 255); round and clip to 8 bits.
 
     Papers often keep the noisy picture in floating point, beyond black and white; no file can.
     """
@@ -42,7 +42,7 @@ def add_noise(picture: Pixels8, sigma: float, rng: np.random.Generator) -> Pixel
 
 
 def compress(picture: Pixels8, quality: int, subsampling: Subsampling = "420") -> Pixels8:
-    """Through a JPEG file and back.
+    """Send a picture through a JPEG file and back.
 
     Args:
         picture: H x W x 3 in 8 bits.
@@ -125,7 +125,7 @@ def _reduced_by_pillow(picture: Plane, scale: int, kind: Filter) -> Plane:
 def photographed(
     high: Pixels8, scale: int, rng: np.random.Generator, *, clean: float = CLEAN
 ) -> Pixels8:
-    """Make what a camera and the web would make of a picture, reduced by `scale`.
+    """Reduce a picture by `scale` and damage it as a camera and the web do.
 
     In this order, each only now and then: blur, reduction by one of several filters, noise (grey or
     coloured), compression (JPEG, sometimes twice with blocks at other places, or WebP).
@@ -183,7 +183,7 @@ T = TypeVar("T")
 
 
 def _drawn(choices: Sequence[tuple[T, float]], rng: np.random.Generator) -> T:
-    """Draw one of several, each as often as its share says."""
+    """Draw one of several, each with the probability of its share."""
     at = rng.random() * sum(share for _, share in choices)
     for choice, share in choices:
         at -= share

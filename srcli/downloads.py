@@ -1,4 +1,4 @@
-"""Published checkpoints: from where their authors put them into the cache, once and whole."""
+"""Download published checkpoints from their authors' pages into the cache, once and whole."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from srcli.spec import ModelSpec, Publication
 from srcli.store import fetched_path, sha256_of
 
 Progress = Callable[[int, int], None]
-"""Called with the number of bytes that are here and their total."""
+"""A function that is called with the number of bytes received and their total."""
 
 SCHEMES = ("http", "https")
 TIMEOUT = 30.0  # seconds that a server may say nothing
@@ -45,7 +45,7 @@ class _TransferError(Exception):
 
 
 def publication(spec: ModelSpec, scale: int) -> Publication:
-    """Where the weights of a model and scale can be fetched.
+    """Return the place where the weights of a model and scale can be downloaded.
 
     Raises:
         UsageError: Nowhere, or only by hand; the message says how to go on.
@@ -78,7 +78,7 @@ def fetch(spec: ModelSpec, scale: int, progress: Progress = lambda done, total: 
     Args:
         spec: The model.
         scale: Of enlargement.
-        progress: Told how far the download is.
+        progress: Called with the bytes received and their total.
 
     Returns:
         The file; `find_weights` knows it from now on.
@@ -113,7 +113,7 @@ def fetch(spec: ModelSpec, scale: int, progress: Progress = lambda done, total: 
 
 
 def download(published: Publication, target: Path, progress: Progress) -> None:
-    """Download one file; under its name it is whole and has the published checksum, if any.
+    """Download one file; it gets its name once it is whole and has the published checksum, if any.
 
     What an earlier attempt left in `target.part` is continued, if the server can do that and the
     checksum can show that the parts belong together.
@@ -153,7 +153,7 @@ def _is(file: Path, sha256: str | None) -> bool:
 
 
 def _transfer(published: Publication, partial: Path, progress: Progress) -> bool:
-    """Get all bytes, in several attempts if need be; whether some are of an earlier one."""
+    """Get all bytes, in several attempts if necessary; tell whether an earlier one had begun."""
     for pause in (*PAUSES, None):
         try:
             return _attempt(published, partial, progress)
@@ -169,7 +169,7 @@ def _transfer(published: Publication, partial: Path, progress: Progress) -> bool
 
 
 def _attempt(published: Publication, partial: Path, progress: Progress) -> bool:
-    """Ask once for what is missing, and append it; whether something was there before."""
+    """Ask once for the missing bytes and append them; tell whether some were there before."""
     start = partial.stat().st_size if partial.exists() else 0
     largest = published.size or LARGEST
     pace = _Pace()
@@ -195,7 +195,7 @@ def _attempt(published: Publication, partial: Path, progress: Progress) -> bool:
 
 
 class _Pace:
-    """Whether what comes comes fast enough: a server that drips would hold everybody for ever."""
+    """A check that bytes come fast enough; a very slow server would otherwise block for ever."""
 
     def __init__(self) -> None:
         self._begun = self._since = time.monotonic()
@@ -214,7 +214,7 @@ class _Pace:
 
 
 def _answered(published: Publication, partial: Path, start: int) -> http.client.HTTPResponse:
-    """`_ask`, for a limited time: each of a server's lines may take as long as a timeout."""
+    """Call `_ask` for a limited time: each of a server's lines may take as long as a timeout."""
     answer: Future[http.client.HTTPResponse] = Future()
 
     def ask() -> None:
@@ -262,7 +262,7 @@ def _ask(published: Publication, partial: Path, start: int) -> http.client.HTTPR
 
 
 class _Redirects(HTTPRedirectHandler):
-    """Follows to the same scheme, and from http to https; never to files or in the clear."""
+    """A handler that follows redirects to the same scheme or from http to https, to no other."""
 
     def redirect_request(
         self,
@@ -292,7 +292,7 @@ def _refused(published: Publication, code: int) -> WeightsError:
 
 
 def _first_byte(answer: http.client.HTTPResponse) -> int:
-    """Where in the file the answer begins: 0 for a server that does not know ranges."""
+    """Return the offset in the file of the answer's first byte; 0 if the server knows no ranges."""
     if answer.status != http.client.PARTIAL_CONTENT:
         return 0
     found = re.match(r"bytes (\d+)-", answer.headers.get("Content-Range", ""))
@@ -300,7 +300,7 @@ def _first_byte(answer: http.client.HTTPResponse) -> int:
 
 
 def _total(answer: http.client.HTTPResponse, start: int) -> int:
-    """Bytes of the whole file; 0 if the server does not say."""
+    """Return the bytes of the whole file; 0 if the server does not say."""
     length = answer.headers.get("Content-Length", "")
     if not (length.isascii() and length.isdecimal()):
         return 0

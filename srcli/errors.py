@@ -83,7 +83,7 @@ class VerificationError(SrcliError):
 
 
 class UsageError(SrcliError):
-    """The request makes no sense, or there is nothing safe to do."""
+    """The request contradicts itself, or nothing can be done safely."""
 
     exit_code = 2
 
@@ -125,6 +125,6 @@ class MemoryExhaustedError(SrcliError):
 
 
 def first_line(error: object) -> str:
-    """The first line of an exception's text that says something, for use in a sentence."""
+    """Return the first useful line of an exception's text, for use in a sentence."""
     lines = [line.strip(" .") for line in str(error).splitlines()]
     return next((line for line in lines if line), type(error).__name__)

@@ -17,16 +17,16 @@ from srcli.resample import reduce, resize
 
 Pixels8 = NDArray[np.uint8]
 Enlarge = Callable[[Pixels8], NDArray[np.floating]]
-"""From an h x w x 3 picture in 8 bits to s*h x s*w x 3 in [0, 1], not clamped."""
+"""A function from h x w x 3 in 8 bits to s*h x s*w x 3 in [0, 1], not clamped."""
 
 
 Damage = Callable[[Pixels8, int], Pixels8]
-"""What is done to an original before it is restored; the number is the picture's."""
+"""A function that damages an original before it is restored; the number is the picture's."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Conditions:
-    """What has happened to pictures before they are enlarged, in this order; None: nothing."""
+    """Damage to pictures before they are enlarged, in this order; None for no such damage."""
 
     blur: float | None = None
     """Standard deviation of a Gaussian on the large picture, in its pixels."""
@@ -47,7 +47,7 @@ class Conditions:
         Args:
             high: The large picture, H x W x 3.
             low: The small one as it was made of that, without blur.
-            scale: What it was reduced by.
+            scale: Factor of the reduction.
             number: Of the picture, which seeds the noise.
         """
         if self.blur is not None:
@@ -59,21 +59,21 @@ class Conditions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Score:
-    """How close a restored picture is to its original."""
+    """Closeness of a restored picture to its original."""
 
     name: str
     psnr: float
-    """On Y, in dB; infinite if both are equal."""
+    """PSNR of Y, in dB; infinite if both are equal."""
     ssim: float
-    """On Y, 0 to 1."""
+    """SSIM of Y, at most 1."""
     psnr_rgb: float
-    """On all planes alike, in dB."""
+    """PSNR of red, green and blue together, in dB."""
     psnr_b: float
-    """On Y with JPEG's blocking effect, in dB."""
+    """PSNR-B of Y, with JPEG's blocking effect, in dB."""
 
 
 def dataset_files(folder: Path) -> list[Path]:
-    """The originals of a test set: the pictures in its folder `HR`, or in the folder itself.
+    """Return the originals of a test set: the pictures in its folder `HR`, or in the folder itself.
 
     Raises:
         InputError: There is no such folder, or no pictures in it.
@@ -135,12 +135,12 @@ def evaluate(
 
 
 def noisy(sigma: float) -> Damage:
-    """White Gaussian noise, the same for the same picture's number."""
+    """Return a damage that adds white Gaussian noise, seeded by the picture's number."""
     return lambda high, number: add_noise(high, sigma, np.random.default_rng(number))
 
 
 def compressed(quality: int) -> Damage:
-    """A JPEG file of this quality, with halved colour planes."""
+    """Return a damage by a JPEG file of this quality, with halved colour planes."""
     return lambda high, number: compress(high, quality)
 
 
@@ -150,7 +150,7 @@ def _damaged(file: Path, number: int, damage: Damage) -> tuple[Pixels8, Pixels8]
 
 
 def bicubic(scale: int) -> Enlarge:
-    """Plain bicubic enlargement (a = -0.5, as MATLAB's): what every model has to beat."""
+    """Return plain bicubic enlargement (a = -0.5, as MATLAB's), the baseline of all models."""
 
     def enlarge(low: Pixels8) -> NDArray[np.floating]:
         height, width = low.shape[:2]

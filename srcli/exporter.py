@@ -1,4 +1,4 @@
-"""The door to `srcli.export`: what is made of a model once, and kept.
+"""The only module that imports `srcli.export`: graphs, native weights and engines of models.
 
 `srcli.export` builds on this package, which must not import it in turn; so it is imported here, by
 name, when something has to be made, and nowhere else.
@@ -22,7 +22,7 @@ def write_graph(model: Model, target: Path, precision: GraphPrecision, form: Gra
     Args:
         model: With its weights.
         target: Appears whole or not at all.
-        precision: What the graph computes in.
+        precision: Number type that the graph computes in.
         form: All of it, up to its taps, or by parts.
 
     Raises:
@@ -51,7 +51,7 @@ def cached_engine(graph: Path, precision: GraphPrecision, shape: tuple[int, ...]
 
     Args:
         graph: Verified, in this precision.
-        precision: What it computes in.
+        precision: Number type that the engine computes in.
         shape: NCHW that it will run at, where that is known: the engine is fastest there.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all."""
+"""Write files that appear whole or not at all."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ NOT_REGULAR = 0  # the number of an error that the system has none for
 
 
 def temporary_name(suffix: str) -> str:
-    """A hidden name that nothing else has, and that says which process is writing it."""
+    """Return a hidden, unique name that states which process is writing the file."""
     return f".srcli-{_MACHINE}-{os.getpid()}-{secrets.token_hex(8)}{suffix}"
 
 
@@ -51,11 +51,11 @@ def _listed(folder: Path) -> list[Path]:
 
 
 def open_regular(path: Path, *, follow: bool = True) -> io.BufferedReader:
-    """Open a file for reading, at once: what is no regular file is refused, never waited for.
+    """Open a regular file for reading; refuse all others at once, without waiting for a pipe.
 
     Args:
         path: The file.
-        follow: Whether it may be a link.
+        follow: True if it may be a link.
 
     Raises:
         OSError: It cannot be opened; with `NOT_REGULAR` as its number where it is a folder, a pipe,
@@ -123,15 +123,15 @@ def _is_alive(process: int) -> bool:
 
 @contextmanager
 def atomic_path(target: Path, *, replace: bool = True) -> Iterator[Path]:
-    """Give a new, empty file beside `target` that becomes `target` if the block succeeds.
+    """Create an empty file beside `target` that becomes `target` if the block succeeds.
 
-    Whatever happens inside, nothing half written is left under either name. The temporary name
-    ends as the target's does: libraries choose the format by it.
+    If the block fails, no half-written file stays under either name. The temporary name has the
+    suffix of the target, because libraries choose the format by it.
 
     Args:
         target: The name that the file gets. A file that is replaced hands on its permissions and,
             where the system allows it, its owner.
-        replace: Whether a file of that name may be replaced, also one that appears meanwhile.
+        replace: True if a file of that name may be replaced, also one that appears meanwhile.
 
     Raises:
         OutputExistsError: There is such a file, and it may not be replaced.
@@ -172,7 +172,7 @@ def _created(target: Path) -> Path:
 
 
 def check_place(target: Path) -> None:
-    """Look whether a file of this name can be made, without making it.
+    """Check that a file of this name can be made, without making it.
 
     Raises:
         OSError: A part of the name is too long for the disk, lies in a file, or may not be written
@@ -244,7 +244,7 @@ def _take_over(target: Path, partial: Path) -> None:
 
 
 def _give_name(partial: Path, target: Path) -> None:
-    """Rename without replacing: two programs that want one name cannot both have it.
+    """Rename without replacing, so that of two programs only one gets the name.
 
     Raises:
         FileExistsError: There is a file of that name.

@@ -101,12 +101,12 @@ class Found:
     source: Path
     folder: Path | None = None
     error: SrcliError | None = None
-    """Why it cannot be looked into."""
+    """Reason why the input cannot be read; None if nothing is known against it."""
 
 
 @dataclass(frozen=True, slots=True)
 class LeftOut:
-    """Something in a folder that is no input, and why."""
+    """A file in a folder that is no input, with the reason."""
 
     path: Path
     reason: str
@@ -126,7 +126,7 @@ def find(inputs: Sequence[str], *, recursive: bool, output: str | None) -> Findi
     Args:
         inputs: Files, folders, patterns, or `-` for standard input.
         recursive: Look into the folders of a folder too.
-        output: Where outputs go. What lies in that folder is no input.
+        output: Place of the outputs. What lies in that folder is no input.
 
     Raises:
         UsageError: An input has no name, or standard input is named twice.
@@ -173,7 +173,7 @@ LINKED_FOLDER = "a link to a folder, which is not followed"
 
 
 def _search(folder: Path, found: Findings, *, recursive: bool, own: Path | None) -> None:
-    """Find the files of a folder that are called like pictures.
+    """Find the files of a folder that have names of pictures.
 
     Leaves hidden files alone: half-written outputs are hidden.
     """
@@ -197,7 +197,7 @@ def _search(folder: Path, found: Findings, *, recursive: bool, own: Path | None)
 
 
 def _enters(path: Path, found: Findings, recursive: bool, skipped: Path | None) -> bool:
-    """Tell whether to look into a folder; what is passed by is noted."""
+    """Tell whether to look into a folder; note it as left out if not."""
     if skipped is not None and Path(os.path.realpath(path)) == skipped:
         return False
     if os.path.islink(path):
@@ -210,7 +210,7 @@ def _enters(path: Path, found: Findings, recursive: bool, skipped: Path | None) 
 
 
 def _sort_out(path: Path, folder: Path, inside: str, found: Findings) -> None:
-    """Take a file of a folder as an input, or note why not."""
+    """Take a file of a folder as an input, or note why it is left out."""
     if not looks_readable(path):
         if path.suffix.lower() in OTHER_PICTURES:
             found.left_out.append(LeftOut(path, UNREAD))
@@ -228,7 +228,7 @@ def _leads_inside(link: Path, inside: str) -> bool:
 
 
 def _matching(pattern: str) -> list[str]:
-    """Expand a pattern. Brackets in the name of a folder that exists are only letters."""
+    """Expand a pattern; brackets in the name of an existing folder are no pattern."""
     head, rest = "", pattern
     while (cut := re.match(r"[^/\\]*[/\\]+" if os.name == "nt" else r"[^/]*/+", rest)) and (
         not cut[0].strip("/\\") or os.path.isdir(head + cut[0])
@@ -256,18 +256,18 @@ def read_standard_input() -> bytes:
 
 
 def as_path(text: str) -> Path:
-    """Return what the user names; only `-` itself is standard input."""
+    """Return the path that the user names; only `-` itself is standard input."""
     return Path(text) if text == STDIO else as_file(text)
 
 
 def as_file(name: str) -> Path:
-    """Return a file's path, in full if it would otherwise be called like standard input."""
+    """Return a file's path, made absolute if it would otherwise be `-`, standard input."""
     path = Path(name)
     return path.absolute() if str(path) == STDIO else path
 
 
 def told(left_out: Iterable[LeftOut]) -> Iterator[str]:
-    """Say what was left out, a line for each reason: how many, and the first names."""
+    """Return what was left out, a line for each reason: how many, and the first names."""
     by_reason: dict[str, list[str]] = {}
     for entry in left_out:
         by_reason.setdefault(entry.reason, []).append(str(entry.path))

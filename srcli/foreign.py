@@ -1,9 +1,7 @@
-"""Networks that are not ours: any ONNX file that takes and gives pictures, and whatever checkpoint
-spandrel knows.
+"""Networks of others: ONNX files from pictures to pictures, and checkpoints that spandrel loads.
 
-Nothing is known of them but what the file says, so it is looked at: the layout and the scale from
-a run on a small picture, how far a pixel reaches from a run with that pixel changed. Their tiles
-are approximate for that reason.
+Only the file is known, so facts are measured: layout and scale by a run on a small picture, the
+receptive field by a run with one pixel changed. Their tiles are approximate for that reason.
 """
 
 from __future__ import annotations
@@ -54,20 +52,20 @@ class ForeignModel:
     geometry: Geometry
     weights: Weights
     note: Note = lambda message: None
-    """Told what takes long."""
+    """Function that is called with a message before long work."""
 
     @property
     def grid(self) -> int:
-        """What the network's output is enlarged by."""
+        """Factor by which the network enlarges."""
         return self.scale
 
     @property
     def label(self) -> str:
-        """For people: `theirs x4`."""
+        """Name and scale of the network, for people: `theirs x4`."""
         return f"{self.spec.name} x{self.scale}"
 
     def published(self) -> nn.Module:
-        """The network as spandrel loads it, on the CPU.
+        """Return the network as spandrel loads it, on the CPU.
 
         Raises:
             BackendError: It is an ONNX file, which PyTorch does not run.
@@ -81,11 +79,11 @@ class ForeignModel:
         return network.eval().requires_grad_(False)
 
     def network(self) -> nn.Module:
-        """The same: how it could be fused is not known."""
+        """Return the network as loaded: how to fuse it is not known."""
         return self.published()
 
     def graph(self, precision: GraphPrecision = "fp32") -> Path:
-        """The ONNX file in the cache, behind our convention; made on first use.
+        """Return the ONNX file in the cache, in our convention; it is made on first use.
 
         Raises:
             BackendError: Another precision than fp32.
@@ -107,7 +105,7 @@ class ForeignModel:
                 _export(self, partial)
 
     def cpu_graph(self, precision: GraphPrecision = "fp32") -> Path:
-        """The graph: there is no form of it for CPUs."""
+        """Return the graph: there is no special form of it for CPUs."""
         return self.graph(precision)
 
     def engine(
@@ -117,10 +115,10 @@ class ForeignModel:
         return exporter.cached_engine(self.graph(precision), precision, shape)
 
     def tap_graph(self, precision: GraphPrecision = "fp32") -> None:
-        """Return None: nothing is known of what is inside."""
+        """Return None: it is not known whether the network has such taps."""
 
     def native_weights(self) -> None:
-        """Return None: nothing is known of what is inside."""
+        """Return None: the backend `native` runs our own networks only."""
 
 
 def load_foreign(
@@ -130,8 +128,8 @@ def load_foreign(
 
     Args:
         file: `.onnx`, or a checkpoint that spandrel knows.
-        scale: What it enlarges by, to be checked; None to find out.
-        note: Told what takes long.
+        scale: Its scale, to be checked; None to find out.
+        note: Called with a message before long work.
 
     Raises:
         WeightsError: The file cannot be read, or takes and gives something else than pictures.
@@ -197,7 +195,7 @@ def _from_checkpoint(file: Path, note: Note) -> ForeignModel:
 
 
 def _accepted(side: int, minimum: int, multiple: int) -> int:
-    """The smallest side of at least `side` pixels that a network accepts."""
+    """Return the smallest side of at least `side` pixels that a network accepts."""
     return -(-max(side, minimum) // multiple) * multiple
 
 
@@ -240,7 +238,7 @@ def _digest(file: Path) -> str:
 
 
 def _described(file: Path) -> Any:
-    """What spandrel makes of a checkpoint."""
+    """Load a checkpoint by spandrel."""
     if kind_of(file) == "onnx":
         raise WeightsError(f"{file}: is an ONNX network", "Rename it so that it ends in .onnx.")
     if importlib.util.find_spec("spandrel") is None:
@@ -270,13 +268,13 @@ def _described(file: Path) -> Any:
 
 
 def _fixed_size(session: OnnxRuntimeSession) -> tuple[int, int] | None:
-    """Height and width, if the graph takes only one size."""
+    """Return height and width if the graph takes only one size; else None."""
     limits = session.min_shape, session.max_shape
     return None if limits[0] is None or limits[1] is None else (limits[1][2], limits[1][3])
 
 
 def _export(model: ForeignModel, target: Path) -> None:
-    """Write what spandrel loaded as ONNX, and see that it computes the same."""
+    """Write the network that spandrel loaded as ONNX, and check that it computes the same."""
     import warnings
 
     import torch

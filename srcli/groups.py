@@ -1,4 +1,4 @@
-"""Which pictures of a batch go together, and how far they are."""
+"""Group pictures of a batch that go through the network together, and add up their progress."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ IN_MEMORY = 256 << 20  # bytes of output above which a picture is done strip by 
 
 
 def grouped(jobs: Iterable[Job], size: int, in_memory: int = IN_MEMORY) -> Iterator[list[Job]]:
-    """Neighbours that can be one batch of pictures, at most `size` of them."""
+    """Yield groups of neighbouring jobs that can be one batch, at most `size` in each."""
     group: list[Job] = []
     for job in jobs:
         if group and (len(group) == size or not _fit_together(group[-1], job, in_memory)):
@@ -27,7 +27,7 @@ def grouped(jobs: Iterable[Job], size: int, in_memory: int = IN_MEMORY) -> Itera
 
 
 def _fit_together(first: Job, second: Job, in_memory: int) -> bool:
-    """Whether two pictures agree in size, channels and bits; known from their headers."""
+    """Tell whether two pictures agree in size, channels and bits, by their headers."""
     kinds = [
         job.header and (job.header.width, job.header.height, job.header.channels, job.header.bits)
         for job in (first, second)
@@ -56,7 +56,7 @@ def is_large(job: Job, in_memory: int) -> bool:
 
 
 class BatchProgress:
-    """Adds up what threads report of their pictures."""
+    """Progress of a batch, added up from what threads report of their pictures."""
 
     def __init__(self, tell: Callable[[str, int, int], None], total: int) -> None:
         self._tell, self._total = tell, max(1, total)
@@ -65,11 +65,11 @@ class BatchProgress:
         self._stopped = False
 
     def stop(self) -> None:
-        """Let whoever reports next, of a tile, go no further."""
+        """Stop each thread at its next report of a tile."""
         self._stopped = True
 
     def of(self, *jobs: Job) -> Progress:
-        """For pictures that go through the network together."""
+        """Return the progress function for pictures that go through the network together."""
 
         def advance(done: int, total: int) -> None:
             for job in jobs:
@@ -86,7 +86,7 @@ class BatchProgress:
 
 
 class Patient(ThreadPoolExecutor):
-    """Waits for what is being done when the block is left; when it is left by an exception, not."""
+    """An executor that waits for its work at the end of the block, but not after an exception."""
 
     def __exit__(
         self,

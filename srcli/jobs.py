@@ -1,4 +1,4 @@
-"""Settle which pictures are to be done and what each becomes, before any work."""
+"""Plan a batch before any work: its pictures, and the output of each."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Job:
 
     options: SaveOptions = field(default_factory=SaveOptions)
     content: bytes | None = None
-    """What standard input held."""
+    """Content of standard input, if that is the input."""
 
     page: int | None = None
     """The frame or page of a file that has several, counted from 1."""
@@ -58,28 +58,28 @@ class Job:
     size: Size | None = None
     notes: tuple[str, ...] = ()
     error: SrcliError | None = None
-    """Why the picture cannot be done, where that is known before work."""
+    """Reason why the picture cannot be done, if that is known before work."""
 
     @property
     def exists(self) -> bool:
-        """Whether the output's name is taken already, be it by a link that leads nowhere."""
+        """True if the output's name is taken already, even by a link that leads nowhere."""
         has_name = not self.to_stdout and self.target != self.source
         return has_name and os.path.lexists(self.target)
 
     @property
     def to_stdout(self) -> bool:
-        """Whether the output goes to standard output."""
+        """True if the output goes to standard output."""
         return str(self.target) == STDIO
 
     @property
     def name(self) -> str:
-        """The input, for people."""
+        """Name of the input, for people."""
         return STDIN_NAME if self.content is not None else str(self.source)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """Jobs, and what is no job although it lies where they were looked for."""
+    """Jobs, and the files that were left out."""
 
     jobs: tuple[Job, ...]
     left_out: tuple[LeftOut, ...] = ()
@@ -96,35 +96,35 @@ class Plan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wishes:
-    """What the user wants of all outputs."""
+    """The user's options for all outputs."""
 
     output: str | None
     """A file, a folder (it exists, or ends in a slash), `-`, a template, or None for beside the
     input."""
 
     suffix: str
-    """What names get: `_x4`."""
+    """End of output names, before the suffix of the format: `_x4`."""
 
     size: SizeRequest
     scales: tuple[int, ...]
-    """Those that the network has; for one of any scale, the largest at least."""
+    """Scales of the network; for a network of any scale, at least the largest."""
 
     grid: Grid | None = None
-    """Set if the network takes any scale."""
+    """Grid of scales if the network takes any scale; else None."""
 
     options: SaveOptions
     recursive: bool = False
     page: int | None = None
     max_pixels: int = MAX_PIXELS
     facts: Mapping[str, str] = field(default_factory=dict)
-    """What `{model}`, `{scale}` and `{task}` stand for in a template."""
+    """Values of `{model}`, `{scale}` and `{task}` in a template."""
 
     own_outputs: bool = False
     """Leave out inputs that are outputs of other inputs: `*.png` finds those of an earlier run."""
 
 
 def plan_jobs(inputs: Sequence[str], wishes: Wishes) -> Plan:
-    """Pair each input with its output, and look at each as far as its header.
+    """Pair each input with its output, and read each input's header.
 
     Args:
         inputs: Files, folders, patterns, or `-`.
@@ -182,7 +182,7 @@ def _full(path: Path) -> Path:
 
 
 def _without_own_outputs(jobs: Sequence[Job]) -> tuple[list[Job], list[LeftOut]]:
-    """Leave out inputs that another input becomes."""
+    """Leave out inputs that are outputs of other inputs."""
     becoming = {_real(job.target): job for job in jobs if not job.to_stdout and not job.error}
     kept, left_out = [], []
     for job in jobs:
@@ -195,7 +195,7 @@ def _without_own_outputs(jobs: Sequence[Job]) -> tuple[list[Job], list[LeftOut]]
 
 
 def _real(path: Path) -> str:
-    """Return where a path leads, by all its names; what leads nowhere stays as it is."""
+    """Resolve links in a path; a path that leads nowhere stays as it is."""
     return os.path.realpath(path)
 
 

@@ -1,9 +1,9 @@
-"""Record what has been done in an output folder, so that an interrupted batch can go on.
+"""Record the outputs of a folder, so that an interrupted batch can go on.
 
 The journal of a folder is a hidden folder in it, with one file for each process that works there at
 the same time. A file has one JSON object a line: an output is announced before it gets its name,
-and recorded after. So after a crash every file under a final name is either recorded, announced by
-a batch, or somebody else's; the last kind is never replaced. Names in the journal are only looked
+and recorded after. So after a crash every file under a final name is recorded, or announced by a
+batch, or not ours; a file that is not ours is never replaced. Names in the journal are only looked
 up, never opened.
 """
 
@@ -41,11 +41,11 @@ class Journal:
 
     Args:
         root: The output folder, absolute.
-        is_whole: Whether an output that is not as it was made can still be used: then somebody has
-            worked on it, and it is not made again.
+        is_whole: Tells whether an output that is not as it was made can still be used: then
+            somebody has worked on it, and it is not made again.
         private: Keep the journal in srcli's cache. A single picture leaves no trace beside it.
         needed: Refuse what is no journal; else the batch goes on without one.
-        note: Told once if the journal cannot be written; the batch then goes on without it.
+        note: Called once if the journal cannot be written; the batch then goes on without it.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class Journal:
 
     @property
     def folder(self) -> Path:
-        """Where this journal's files lie."""
+        """Folder of this journal's files."""
         return self._folders[0]
 
     def __enter__(self) -> Self:
@@ -105,7 +105,7 @@ class Journal:
             self._release()
 
     def _release(self) -> None:
-        """Let others have the file, and remove the folder if nothing was made."""
+        """Release the file for other processes, and remove the folder if nothing was made."""
         if self._lock is not None:
             with suppress(OSError):  # first: whoever locks it after the release must find it gone
                 Path(self._lock.lock_file).unlink(missing_ok=True)
@@ -116,11 +116,10 @@ class Journal:
                 self.root.rmdir()
 
     def is_done(self, target: Path, input_sha256: str, recipe: str) -> bool:
-        """Tell whether the output is there, whole, and what would be made again.
+        """Tell whether the output is there, whole, and made from the same input and recipe.
 
         Raises:
-            OutputExistsError: There is a file that no journal knows, or that somebody has changed
-                since.
+            OutputExistsError: There is a file that no journal knows, or that was changed since.
         """
         if not os.path.lexists(target):
             return False
@@ -175,7 +174,7 @@ class Journal:
         return any(record.output_sha256 is not None for record in self._records(file))
 
     def announce(self, target: Path, input_sha256: str, recipe: str) -> None:
-        """Say that an output is about to get its name."""
+        """Record that an output is about to get its name."""
         self._append(target, Record(input_sha256=input_sha256, recipe=recipe))
 
     def finish(self, target: Path, input_sha256: str, recipe: str) -> None:

@@ -1,4 +1,4 @@
-"""Milliseconds that models take on this machine, measured once and kept in the cache."""
+"""Latencies of models on this machine, measured once and kept in the cache."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from srcli.spec import ModelSpec
 from srcli.store import Weights
 
 WIDTH, HEIGHT = 1280, 720
-"""Of the output that is measured, in pixels."""
+"""Size of the output that is measured, in pixels."""
 
 RUNS = 5
 _LONGEST = 5.0  # seconds for one model, unless a single run takes longer
@@ -28,7 +28,7 @@ _LONGEST = 5.0  # seconds for one model, unless a single run takes longer
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Latency:
-    """What one output of 1280 x 720 took."""
+    """Latency of one output of 1280 x 720 pixels."""
 
     milliseconds: float
     """Median over the runs, from array to array."""
@@ -39,7 +39,7 @@ class Latency:
 
 
 def kept() -> dict[str, Latency]:
-    """Return what was measured on this machine before, by the checksum of the weights.
+    """Return the latencies kept from earlier runs on this machine, by the weights' checksum.
 
     What is damaged, or of another machine, is as if it had never been measured.
     """
@@ -60,7 +60,7 @@ def _entries(table: dict[str, dict[str, Any]]) -> Iterator[tuple[str, Latency]]:
 
 
 def keep(found: dict[str, Latency]) -> None:
-    """Add what was measured to what is kept.
+    """Add latencies to those that are kept.
 
     Raises:
         OutputError: The cache cannot be written.
@@ -75,7 +75,7 @@ def keep(found: dict[str, Latency]) -> None:
 
 
 def measure(weights: Weights) -> Latency:
-    """Run a model a few times, by srcli's own compiled code where that can be, else as `auto` does.
+    """Measure a model by a few runs, in the backend `native` if that runs it, else in `auto`.
 
     Args:
         weights: Of a model in the registry.
@@ -119,7 +119,7 @@ def _path() -> Path:
 
 
 def _machine() -> str:
-    """Some letters that tell this machine from others that share the cache."""
+    """Return a short key that distinguishes this machine from others that share the cache."""
     facts = (platform.machine(), _processor(), str(usable_cores()))
     return hashlib.sha256("\n".join(facts).encode("utf-8", "replace")).hexdigest()[:12]
 

@@ -1,4 +1,4 @@
-"""From a model's name to something that a backend can open."""
+"""Load models: from a name to an object that a backend can open."""
 
 from __future__ import annotations
 
@@ -51,10 +51,10 @@ class LoadedModel:
     scale: Scale
     weights: Weights
     note: Note = lambda message: None
-    """Told what takes long."""
+    """Function that is called with a message before long work."""
 
     prune_below: float | None = None
-    """Branches of less learned weight are taken out; None leaves the network as it is."""
+    """Learned weight below which branches are taken out; None leaves the network as it is."""
 
     @property
     def geometry(self) -> Geometry:
@@ -62,23 +62,23 @@ class LoadedModel:
 
     @property
     def grid(self) -> Scale:
-        """What the network's output is really enlarged by; see `ModelSpec.grid`."""
+        """Factor by which the network really enlarges; see `ModelSpec.grid`."""
         return self.spec.grid(self.scale)
 
     @property
     def label(self) -> str:
-        """For people: `lapar-c x4`, `lapar-c x2 (photo)`."""
+        """Name and scale of the model, for people: `lapar-c x4`, `lapar-c x2 (photo)`."""
         kind = "" if self.weights.kind == "clean" else f" ({self.weights.kind})"
         return f"{self.spec.name} x{float(self.scale):g}{kind}"
 
     def published(self) -> PublishedNetwork:
-        """The network in its paper's form, with its weights, on the CPU."""
+        """Return the network in its paper's form, with its weights, on the CPU."""
         network = self._filled()
         self._prune(network)
         return network
 
     def removed(self) -> list[str]:
-        """What `prune_below` takes out, for people."""
+        """Return lines, for people, about the branches that `prune_below` takes out."""
         return [
             f"{self.label}: without the {branch.kernel}x{branch.kernel} branch of weight "
             f"{branch.weight:.3g}"
@@ -96,21 +96,21 @@ class LoadedModel:
         return [] if self.prune_below is None else network.prune_branches(self.prune_below)
 
     def network(self) -> Network:
-        """The cheaper network of the same function."""
+        """Return the fused network, which computes the same function in fewer operations."""
         return self.published().fuse()
 
     def graph(self, precision: GraphPrecision = "fp32") -> Path:
-        """The verified ONNX file in the cache; exported on first use, which takes seconds."""
+        """Return the verified ONNX file in the cache; exported on first use, in seconds."""
         return self._exported(precision)
 
     def cpu_graph(self, precision: GraphPrecision = "fp32") -> Path:
-        """The same as CPUs compute it best: a densely connected model by parts."""
+        """Return the ONNX file in the form that is fastest on CPUs: dense models by parts."""
         return self._exported(precision, "parts") if self.spec.dense else self.graph(precision)
 
     def tap_graph(self, precision: GraphPrecision = "fp32") -> Path | None:
-        """The same up to the 13 taps of symmetric filters; None for models that have no such.
+        """Return the ONNX file that ends at the 13 taps of symmetric filters; None without these.
 
-        Nor is there one in fp16, which no CPU backend computes in.
+        In fp16 it is None too, as no CPU backend computes in it.
         """
         if self.spec.distinct_taps is None or precision == "fp16":
             return None
@@ -119,7 +119,7 @@ class LoadedModel:
         return self._exported(precision, "taps")
 
     def native_weights(self) -> Path | None:
-        """The verified file that `srcli.backends.native` reads; None for what it does not run."""
+        """Return the verified weights for the backend `native`; None if it cannot run the model."""
         if not self.spec.compiled:
             return None
         path = native_path(self.weights)
@@ -130,11 +130,11 @@ class LoadedModel:
     def engine(
         self, precision: GraphPrecision = "fp32", shape: tuple[int, ...] | None = None
     ) -> Path:
-        """The TensorRT engine in the cache, fastest at `shape`; built on first use: minutes."""
+        """Return the TensorRT engine that is fastest at `shape`; built on first use, in minutes."""
         return exporter.cached_engine(self.graph(precision), precision, shape)
 
     def _is_symmetric(self, path: Path) -> bool:
-        """Whether the filters are; those of a dictionary of the user's own need not be.
+        """Tell whether the filters are symmetric; those of a user's own dictionary may not be.
 
         A file `path` in the cache was only made if they are.
         """
@@ -176,7 +176,7 @@ def load(
         kind: Which weights for upscaling: for clean pictures, or for photographs with JPEG
             compression and noise.
         weights: The user's own checkpoint; None takes what is shipped, else what was fetched.
-        note: Told what takes long.
+        note: Called with a message before long work.
         prune_below: Take out branches of less learned weight, for models that have such branches.
 
     Raises:
@@ -202,13 +202,13 @@ def load(
 
 
 def _pruned(weights: Weights, threshold: float) -> Weights:
-    """The same file under another checksum: caches must not take the one for the other."""
+    """Give the file another checksum, so that caches keep pruned and whole models apart."""
     name = f"{weights.sha256} without branches below {threshold!r}"
     return replace(weights, sha256=hashlib.sha256(name.encode()).hexdigest())
 
 
 def _no_weights(spec: ModelSpec, scale: Scale, task: Task, kind: InputKind) -> WeightsError:
-    """Why there are none, and the ways to some: its authors', the user's own, another model's."""
+    """Return the error for missing weights, which names all ways to get some."""
     purpose = f"to {task} by {float(scale):g}" if scale > 1 else f"to {task}"
     problem = f"srcli ships no weights for {spec.name} {purpose}"
     ways = []
@@ -233,7 +233,7 @@ def _no_weights(spec: ModelSpec, scale: Scale, task: Task, kind: InputKind) -> W
 
 
 def _best(scale: Scale, task: Task, kind: InputKind) -> str | None:
-    """The shipped model that does the same work with the best scores; None if there is none."""
+    """Return the shipped model that does the same work with the best scores; None without one."""
     able = [
         weights
         for weights in shipped_weights()

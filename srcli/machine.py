@@ -1,7 +1,7 @@
-"""What of this machine the process may use, also where a container gives it only a part.
+"""Cores and memory that this process may use, also in a container that limits them.
 
 Runtimes and `os` count the whole machine's cores and memory: in a container of two cores on a
-machine of 64 they start 64 threads, and beyond its memory a process is killed, not told.
+machine of 64 they start 64 threads, and beyond its memory a process is killed without an error.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ NO_LIMIT = 1 << 60  # what version 1 of control groups says instead of "none", a
 
 
 def usable_cores() -> int:
-    """Cores that this process may keep busy."""
+    """Return the number of cores that this process may keep busy."""
     if hasattr(os, "sched_getaffinity"):
         cores = len(os.sched_getaffinity(0))
     else:
@@ -26,19 +26,19 @@ def usable_cores() -> int:
 
 
 def free_memory() -> int | None:
-    """Bytes that could be had without pushing anything out; None where this is not known."""
+    """Return the bytes of memory that are available; None if this is not known."""
     return min([*_available(), *_left()], default=None)
 
 
 def _available() -> Iterator[int]:
-    """Of the machine."""
+    """Return the available bytes of the whole machine."""
     for line in _text(PROC / "meminfo").splitlines():
         if line.startswith("MemAvailable"):
             yield int(line.split()[1]) << 10
 
 
 def _quotas() -> Iterator[float]:
-    """Cores that each control group around this process may keep busy, where limited."""
+    """Yield the limits of cores of the control groups around this process."""
     for group in _groups(""):
         quota, _, period = _text(group / "cpu.max").strip().partition(" ")
         if quota.isdecimal() and period.isdecimal():
@@ -51,7 +51,7 @@ def _quotas() -> Iterator[float]:
 
 
 def _left() -> Iterator[int]:
-    """Bytes up to the limit of each control group around this process, where limited.
+    """Yield the bytes up to the limit of each control group around this process, if limited.
 
     Pages of files that were read count as used, but give way.
     """
@@ -69,7 +69,7 @@ def _left() -> Iterator[int]:
 
 
 def _groups(controller: str) -> Iterator[Path]:
-    """Folders of the control groups around this process, the innermost first.
+    """Yield the folders of the control groups around this process, the innermost first.
 
     Args:
         controller: Of version 1; "" for version 2, which has all in one tree.

@@ -1,4 +1,4 @@
-"""PSNR and SSIM as the super-resolution papers measure them: one definition for the whole house.
+"""PSNR and SSIM as the super-resolution papers measure them: the one definition in srcli.
 
 Pictures are H x W x C arrays, RGB or grey, in [0, 255]. The papers round the network's output to
 8 bits, take the luma of BT.601, and leave out a border as wide as the scale; the rounding is
@@ -19,7 +19,7 @@ SSIM_SIDE, SSIM_SIGMA = 11, 1.5
 
 
 def luma(picture: NDArray[np.generic]) -> NDArray[np.float64]:
-    """Y of BT.601 as MATLAB's `rgb2ycbcr` gives it, H x W in [16, 235], not rounded.
+    """Return Y of BT.601 by MATLAB's `rgb2ycbcr`, H x W in [16, 235], not rounded.
 
     Args:
         picture: H x W x 3 in [0, 255]; H x W x 1 and H x W are taken as R = G = B.
@@ -31,18 +31,18 @@ def luma(picture: NDArray[np.generic]) -> NDArray[np.float64]:
 
 
 def crop_border(picture: Array, border: int) -> Array:
-    """Leave out `border` pixels on each of the four sides."""
+    """Crop `border` pixels on each of the four sides."""
     return picture[border:-border, border:-border] if border else picture
 
 
 def psnr(first: Array, second: Array, *, peak: float = 255.0) -> float:
-    """Peak signal-to-noise ratio in dB; infinite where both are equal."""
+    """Return the peak signal-to-noise ratio in dB; infinite if both are equal."""
     error = float(np.mean((first.astype(np.float64) - second.astype(np.float64)) ** 2))
     return math.inf if error == 0 else 10.0 * math.log10(peak**2 / error)
 
 
 def psnr_b(original: Array, restored: Array, *, block: int = 8, peak: float = 255.0) -> float:
-    """PSNR with blocking effect, in dB: steps at the borders of JPEG's blocks count as error too.
+    """Return PSNR with blocking effect, in dB: steps at borders of JPEG's blocks count as error.
 
     Source: Yim and Bovik, "Quality assessment of deblocked images", IEEE TIP 2011, equations 4-10.
 
@@ -58,7 +58,7 @@ def psnr_b(original: Array, restored: Array, *, block: int = 8, peak: float = 25
 
 
 def _blocking_effect(plane: NDArray[np.float64], block: int) -> float:
-    """By how much steps between blocks exceed steps within them, weighed by the block's size."""
+    """Return the excess of steps between blocks over steps within, weighed by the block's size."""
     at, within = np.zeros(2), np.zeros(2)  # sums of squared steps, and how many
     for axis in (0, 1):
         steps = np.diff(plane, axis=axis) ** 2
@@ -75,7 +75,7 @@ def _blocking_effect(plane: NDArray[np.float64], block: int) -> float:
 
 
 def ssim(first: Array, second: Array, *, peak: float = 255.0) -> float:
-    """Mean structural similarity of two H x W planes over all whole 11 x 11 windows.
+    """Return the mean structural similarity of two H x W planes over all whole 11 x 11 windows.
 
     Raises:
         ValueError: A side is shorter than the window.
@@ -98,7 +98,7 @@ def ssim(first: Array, second: Array, *, peak: float = 255.0) -> float:
 
 
 def _window_mean(plane: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Gaussian-weighted mean of every whole window, as two passes of one dimension."""
+    """Return the Gaussian-weighted mean of every whole window, in two passes of one dimension."""
     offsets = np.arange(SSIM_SIDE) - SSIM_SIDE // 2
     window = np.exp(-0.5 * (offsets / SSIM_SIGMA) ** 2)
     window /= window.sum()

@@ -1,4 +1,4 @@
-"""Tell what downloads leave in the place of a file: a web page, or a pointer of git-lfs."""
+"""Recognise what failed downloads leave in place of a file: a web page or a git-lfs pointer."""
 
 from __future__ import annotations
 
@@ -16,5 +16,5 @@ def is_page(head: bytes) -> bool:
 
 
 def beginning(head: bytes) -> bytes:
-    """Return the first letters of a text, in lower case, without what may stand before them."""
+    """Return the first letters of a text, in lower case, without blanks or marks before them."""
     return head.removeprefix(_BYTE_ORDER_MARK).lstrip()[:200].lower()

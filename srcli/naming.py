@@ -19,26 +19,26 @@ _FIELD = re.compile(r"\{\{|\}\}|\{([^{}]*)\}")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Naming:
-    """How outputs are named."""
+    """Rules for the names of outputs."""
 
     output: str | None
     """A file, a folder (it exists, or ends in a slash), `-`, a template, or None for beside the
     input."""
 
     suffix: str
-    """What names get: `_x4`."""
+    """End of output names, before the suffix of the format: `_x4`."""
 
     format: str | None = None
     """The name of a format; None keeps that of the input."""
 
     facts: Mapping[str, str] | None = None
-    """What `{model}`, `{scale}` and `{task}` stand for."""
+    """Values of `{model}`, `{scale}` and `{task}`."""
 
     folders: int = 1
-    """How many inputs were named by the user."""
+    """Number of inputs that the user named."""
 
     alone: bool = True
-    """Whether there is one picture."""
+    """True if there is one picture only."""
 
     def target(self, found: Found) -> tuple[Path, Path]:
         """Return the folder that outputs of this input's kind lie in or below, and the output.
@@ -103,7 +103,7 @@ class Naming:
         )
 
     def _tree_root(self, folder: Path) -> Path:
-        """Return where a folder's outputs begin: `IN_x4` beside it, or in what -o says."""
+        """Return the root of a folder's outputs: `IN_x4` beside it, or in the folder of -o."""
         if self.output is None:
             named = folder if folder.name not in ("", "..") else folder.resolve()
             return named.with_name(f"{named.name}{self.suffix}")
@@ -122,7 +122,7 @@ class Naming:
 
 
 def usual_suffix(task: Task, label: str) -> str:
-    """Return what names get where the user does not say: `_x4`, `_denoised`, `_deblocked`."""
+    """Return the default end of output names: `_x4`, `_denoised`, `_deblocked`."""
     return {"denoise": "_denoised", "deblock": "_deblocked"}.get(task, f"_{label}")
 
 
@@ -132,7 +132,7 @@ def is_template(output: str) -> bool:
 
 
 def without_template(output: str) -> str:
-    """Return a name without fields as it is meant: doubled braces are single ones."""
+    """Return a name without fields, with doubled braces made single."""
     return output if os.path.lexists(output) else _filled(output, {})
 
 
@@ -142,7 +142,7 @@ def is_folder(output: str) -> bool:
 
 
 def check_forgotten_option(inputs: Sequence[str], output: str | None) -> None:
-    """Ask back where the last input seems to be meant as the output: `in.png out.png`.
+    """Raise if the last input seems to be meant as the output: `in.png out.png`.
 
     Raises:
         UsageError: It is called like a picture and is not there, and all others are there.
@@ -171,7 +171,7 @@ def _filled(template: str, values: Mapping[str, str]) -> str:
 
 
 def _check_suffix(output: str, wanted: str | None) -> None:
-    """Raise `UsageError` if the name says no format, or another one than is wanted."""
+    """Raise `UsageError` if the name states no format, or another one than is wanted."""
     fmt = format_of(wanted or output)
     if wanted is not None and has_picture_suffix(output) and format_of(output) is not fmt:
         raise UsageError(

@@ -1,4 +1,4 @@
-"""Open a model so that it restores pictures: the one place where the parts are put together."""
+"""Open a model for restoring pictures: the only place where session and restorer are joined."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Note = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunOptions:
-    """How a model is run.
+    """Options for running a model.
 
     Raises:
         UsageError: A number makes no sense.
@@ -28,7 +28,7 @@ class RunOptions:
     """`native`, `openvino`, `ort`, `torch`, `trt`, or `auto` for the fastest that works."""
 
     precision: Precision = "fp32"
-    """What the network computes in."""
+    """Number type that the network computes in."""
 
     tta: bool = False
     """Average over the eight flips and turns of a picture."""
@@ -63,10 +63,10 @@ def open_restorer(
 
     Args:
         model: With its weights.
-        options: How to run it.
-        scale: What its output is enlarged by.
-        pictures: How many are ahead: several go through the network side by side.
-        note: Told when a tile had to be made smaller, for example.
+        options: Options for running it.
+        scale: Factor by which the model enlarges.
+        pictures: Number of pictures ahead: several go through the network side by side.
+        note: Called with messages, for example that a tile had to be made smaller.
 
     Raises:
         BackendError: The backend does not exist, cannot be used here, or not for this model.
@@ -102,11 +102,11 @@ def restorer_of(
 
     Args:
         session: An open model.
-        geometry: What sizes the network takes, and how much memory.
-        scale: What its output is enlarged by.
+        geometry: Sizes that the network takes, its receptive field and its need of memory.
+        scale: Factor by which the network enlarges.
         options: Tiles and memory are taken from here.
-        backend: What runs it, for people.
-        note: Told when a tile had to be made smaller, for example.
+        backend: Name of the backend, for people.
+        note: Called with messages, for example that a tile had to be made smaller.
     """
     return Restorer(
         session=session,

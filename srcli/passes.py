@@ -73,7 +73,7 @@ class Passes:
 
 
 def _rows_from(parts: Iterator[Part]) -> Rows:
-    """Give what comes in parts in rows as they are asked for."""
+    """Return rows as they are asked for, from parts of any height."""
     known = 0
     whole: list[Part] = []
 

@@ -1,4 +1,4 @@
-"""Pictures in, pictures out, whatever runs the network.
+"""Restore pictures of any size through a session of any backend.
 
 A picture is restored strip by strip, a strip tile by tile. The same code serves a picture in memory
 and one that is read, restored and written a few rows at a time; nothing but the rounding of last
@@ -39,28 +39,28 @@ from srcli.work import Progress, RawPart, Work, ignore_progress
 
 @dataclass(slots=True, kw_only=True)
 class Restorer(Closing):
-    """Restores pictures of any size through one session, in tiles that fit in memory."""
+    """A restorer of pictures of any size through one session, in tiles that fit in memory."""
 
     session: Session
     geometry: Geometry
     scale: Scale
-    """What the session's output is enlarged by."""
+    """Factor by which the session enlarges."""
 
     backend: str = ""
-    """What runs it, for people."""
+    """Name of the backend, for people."""
 
     tile: int | None = None
     """Side of a tile in input pixels, without its halo; None chooses by `memory`."""
 
     memory: int | None = None
-    """Bytes that one tile may take; None chooses by what is free, on a GPU of its memory."""
+    """Bytes that one tile may take; None chooses by the free memory, of the GPU or of the host."""
 
     lanes: int = 1
-    """How many calls of the session may be under way at once, from here or from other threads. The
+    """Number of calls of the session that may be under way at once, from any thread. The
     tiles of a picture share them, and so does the memory."""
 
     note: Callable[[str], None] = lambda message: None
-    """Told when a tile had to be made smaller, and once where tiles only approximate."""
+    """Function that is called if a tile had to be made smaller, and once if tiles approximate."""
 
     _stopped: bool = field(default=False, init=False)
     _pool: ThreadPoolExecutor = field(init=False, repr=False)
@@ -107,7 +107,7 @@ class Restorer(Closing):
 
         Args:
             picture: In any size.
-            progress: Told how far it is.
+            progress: Called with the input pixels done and their total.
             size: Height and width to resample the result to; None for the network's own.
         """
         return self.restore_all([picture], progress, size)[0]
@@ -123,7 +123,7 @@ class Restorer(Closing):
 
         Args:
             pictures: In any size.
-            progress: Told how far it is.
+            progress: Called with the input pixels done and their total.
             size: Height and width to resample the results to; None for the network's own.
             bits: Per channel of the results; None keeps the pictures'.
         """
@@ -159,8 +159,8 @@ class Restorer(Closing):
             rows: Gives the picture's rows.
             height: Of the picture, in input pixels.
             width: Of the picture, in input pixels.
-            has_alpha: Whether `rows` will give alpha.
-            progress: Told how far it is.
+            has_alpha: True if `rows` gives alpha.
+            progress: Called with the input pixels done and their total.
             size: Height and width to resample the result to; None for the network's own.
             bits: Per channel of the result; None keeps those of the rows.
 
@@ -180,7 +180,7 @@ class Restorer(Closing):
         size: tuple[int, int] | None,
         bits: int | None,
     ) -> Iterator[list[Part]]:
-        """For each strip from top to bottom, the output of every source."""
+        """Yield, for each strip from top to bottom, the output of every source."""
         s = self.scale
         own_size = (enlarged(height, s), enlarged(width, s))
         finishers = [Finisher(own_size, size or own_size, bits) for _ in sources]
@@ -205,7 +205,7 @@ class Restorer(Closing):
                 del finished
 
     def _frame(self, height: int, width: int) -> int:
-        """Return how wide a frame the network is given; less where it takes no larger picture."""
+        """Return the width of the frame for the network; less if it takes no larger picture."""
         frame = self.geometry.frame
         multiple = self.geometry.multiple_of
         limits = self.session.limits
@@ -246,7 +246,7 @@ class Restorer(Closing):
             yield unlayered(restored[:, :, inner], stored, inner, s)
 
     def _share(self, part: float) -> int:
-        """Return bytes of what one lane may take, less what decoding and rounding do."""
+        """Return a part of one lane's bytes, after those for decoding and rounding."""
         memory = self.memory or LARGEST_BUDGET
         return int(max(memory - FIXED // self.lanes, memory // 3) * part)
 
@@ -275,7 +275,7 @@ class Restorer(Closing):
 
     @property
     def kernel(self) -> Batch | None:
-        """Of blind networks: the blur kernels, n x 1 x K x K, of what was restored last."""
+        """Blur kernels, n x 1 x K x K, of the pictures restored last, by a blind network."""
         return self._tiles.kernel
 
     @property
@@ -289,7 +289,7 @@ class Restorer(Closing):
         self.session.close()
 
     def stop(self) -> None:
-        """Let whatever is being restored end soon, by `StoppedError`."""
+        """End what is being restored soon, by `StoppedError`."""
         self._stopped = True
         self.session.cancel()
         self.session.stop()
@@ -305,7 +305,7 @@ class Restorer(Closing):
 
 
 class _Inside:
-    """Takes the frame away from rows of output.
+    """A cutter that takes the frame away from rows of output.
 
     Args:
         frame: Its width, in output pixels.
@@ -326,7 +326,7 @@ class _Inside:
 
 
 def _shifted(progress: Progress, span: Span, height: int, width: int) -> Progress:
-    """Progress within a strip as progress within the picture."""
+    """Turn progress within a strip into progress within the picture."""
 
     def advance(done: int, total: int) -> None:
         rows = span.first + (span.last - span.first) * done / total

@@ -1,7 +1,7 @@
 """Turn pictures into planes that a network takes, and its result into pictures.
 
 Colour goes through the network as three planes; alpha, where it varies, as a grey picture beside
-it. Results are resampled if need be, and rounded once.
+it. Results are resampled if necessary, and rounded once.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ ALPHA_REACH = 2
 
 
 def layers(part: Part, *, always: bool = False) -> list[Plane]:
-    """Return what goes through the network: the colour, and alpha as a grey picture.
+    """Return the pictures for the network: the colour, and alpha as a grey picture.
 
     Alpha that does not vary is left out, unless `always` asks for it.
 
@@ -56,7 +56,7 @@ def layers(part: Part, *, always: bool = False) -> list[Plane]:
 
 
 def planes(parts: Sequence[Plane]) -> Batch:
-    """H x W x C arrays, C = 1 or 3, as one batch n x 3 x H x W; grey ones with equal planes."""
+    """Stack H x W x C arrays, C = 1 or 3, to n x 3 x H x W; grey ones get equal planes."""
     height, width = parts[0].shape[:2]
     return np.stack(
         [np.broadcast_to(part, (height, width, 3)).transpose(2, 0, 1) for part in parts]
@@ -72,7 +72,7 @@ def unlayered(
     columns: slice = slice(None),
     always: bool = False,
 ) -> list[tuple[Plane, Plane | None, int]]:
-    """The reverse of `layers` and `planes`, on the output; `rows` of it have been cut out.
+    """Reverse `layers` and `planes` on the output, of which `rows` have been cut out.
 
     Returns:
         Colour (H x W x C) and alpha (H x W x 1) in [0, 1], and bits per channel.
@@ -97,10 +97,10 @@ def _picture(planes: Plane, *, grey: bool) -> Plane:
 
 
 def _held(plane: Plane | None, alpha: Pixels, part: tuple[slice, slice], scale: Scale) -> Plane:
-    """Enlarged alpha, held between the least and the greatest alpha nearby.
+    """Clamp enlarged alpha between the least and the greatest alpha nearby.
 
-    So what is opaque stays opaque and what is transparent stays transparent, whatever the network
-    makes of the edge between them.
+    So opaque parts stay opaque and transparent parts stay transparent, also if the network
+    overshoots at the edge between them.
     """
     least = _repeated(_extreme(alpha, np.minimum), scale)[part]
     if plane is None:
@@ -109,7 +109,7 @@ def _held(plane: Plane | None, alpha: Pixels, part: tuple[slice, slice], scale: 
 
 
 def _extreme(plane: Pixels, choose: np.ufunc) -> Pixels:
-    """Least or greatest value within ALPHA_REACH of each pixel."""
+    """Return the least or greatest value within ALPHA_REACH of each pixel."""
     for axis in (0, 1):
         width = [(ALPHA_REACH, ALPHA_REACH) if a == axis else (0, 0) for a in (0, 1)]
         padded = np.pad(plane, width, mode="edge")
@@ -120,7 +120,7 @@ def _extreme(plane: Pixels, choose: np.ufunc) -> Pixels:
 
 
 def _repeated(plane: Pixels, scale: Scale) -> Plane:
-    """Every output pixel as the input pixel that its centre lies in."""
+    """Enlarge by repetition: each output pixel is the input pixel that its centre lies in."""
     rows, columns = (
         np.minimum(
             (2 * np.arange(enlarged(side, scale)) + 1) * scale.denominator // (2 * scale.numerator),
@@ -133,7 +133,7 @@ def _repeated(plane: Pixels, scale: Scale) -> Plane:
 
 
 class Finisher:
-    """Takes the float rows of one output, resamples them if need be, and quantises them once."""
+    """A last step for the float rows of one output: resampling if necessary, and quantising."""
 
     def __init__(
         self, size: tuple[int, int], wanted: tuple[int, int], bits: int | None = None
@@ -152,7 +152,7 @@ class Finisher:
 
 
 def _quantised(plane: Plane, bits: int) -> Pixels:
-    """Float in [0, 1] to 8 or 16 bits, a few rows at a time."""
+    """Convert floats in [0, 1] to 8 or 16 bits, a few rows at a time."""
     if bits == FLOAT:
         clipped: Pixels = np.clip(plane, 0, 1).astype(np.float32)
         return clipped
@@ -165,7 +165,7 @@ def _quantised(plane: Plane, bits: int) -> Pixels:
 
 
 def with_pixels(picture: Picture, parts: Sequence[Part]) -> Picture:
-    """The picture with other pixels, given from top to bottom."""
+    """Return the picture with other pixels, given from top to bottom."""
     alphas = [alpha for _, alpha in parts if alpha is not None]
     return replace(
         picture,

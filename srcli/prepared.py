@@ -1,4 +1,4 @@
-"""What is made once from a model's weights, proven, and kept in the cache."""
+"""Files that are made once from a model's weights, verified, and kept in the cache."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ def prepared(path: Path, make: Callable[[Path], object], *, label: str, note: No
     Args:
         path: Its name in the cache.
         make: Writes it under the name that it is given.
-        label: What it is, for people: `lapar-c x4`.
-        note: Told that it takes a while, and what was wrong with the cache.
+        label: Name of the content, for people: `lapar-c x4`.
+        note: Called with messages: it takes a while; the cache was damaged.
 
     Raises:
-        VerificationError: What was made did not prove itself, now or earlier in this process.
+        VerificationError: The new file failed its check, now or earlier in this process.
         MissingPartError: It has to be made, and a package for that is missing.
     """
     if path in _refused:
@@ -38,7 +38,7 @@ def prepared(path: Path, make: Callable[[Path], object], *, label: str, note: No
 
 @contextmanager
 def needs_packages(label: str) -> Iterator[None]:
-    """Surround what is done once for each model, and takes packages that running does not.
+    """Name the missing package if work that is done once for a model fails for want of one.
 
     Raises:
         MissingPartError: One of these packages is missing.

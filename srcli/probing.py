@@ -1,4 +1,4 @@
-"""What can be found out of a network by running it on small pictures: scale and reach."""
+"""Find out a network's scale and receptive field by running it on small pictures."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ FELT = 1e-4  # of the range: what a changed pixel must do to another to count
 
 
 def limited(session: OnnxRuntimeSession, file: Path) -> Run:
-    """The session for a limited time: a graph of somebody else's may hold a loop without end."""
+    """Lend a session for a limited time: another's graph may hold an endless loop."""
 
     def run(batch: Batch) -> Batch:
         answer: Future[Batch] = Future()
@@ -54,7 +54,7 @@ def limited(session: OnnxRuntimeSession, file: Path) -> Run:
 
 
 def scale_of(run: Run, file: Path, fixed: tuple[int, int] | None) -> int:
-    """Return what a network enlarges every kind and size of picture by that it takes."""
+    """Return the scale by which a network enlarges every picture that it takes."""
     first, *others = _probes(fixed)
     scale = _enlargement(run, file, first)
     for picture in others:
@@ -71,7 +71,7 @@ def scale_of(run: Run, file: Path, fixed: tuple[int, int] | None) -> int:
 
 
 def _probes(fixed: tuple[int, int] | None) -> Iterator[Batch]:
-    """Small pictures: grey, noise, black, white, and stripes; not all of one size."""
+    """Return small pictures: grey, noise, black, white, and stripes; not all of one size."""
     random = np.random.default_rng(0)
     for height, width in [fixed] if fixed else [(64, 64), (96, 64), (48, 80)]:
         shape = (1, 3, height, width)
@@ -113,7 +113,7 @@ def _enlargement(run: Run, file: Path, picture: Batch) -> int:
 
 
 def reach(run: Run, scale: int, fixed: tuple[int, int] | None, *, step: int = 1) -> int:
-    """How many input pixels away a changed pixel is felt, and half as much again."""
+    """Return the receptive field, in input pixels: 1.5 times the effect of a changed pixel."""
     side = -(-PROBED // step) * step
     height, width = fixed or (side, side)
     picture = np.random.default_rng(0).random((1, 3, height, width), np.float32)

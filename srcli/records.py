@@ -16,7 +16,7 @@ from srcli.files import NO_LINKS, NOT_REGULAR, open_regular
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
-    """What an output was made from."""
+    """A record of an output: what it was made from."""
 
     input_sha256: str
     recipe: str
@@ -26,7 +26,7 @@ class Record:
     """None while the output is announced but not finished."""
 
     error: str | None = None
-    """Why the output was not made."""
+    """Reason why the output was not made; None if it was."""
 
     def fits(self, input_sha256: str, recipe: str) -> bool:
         """Tell whether the same input and recipe would make the same output again."""
@@ -39,14 +39,14 @@ class Followed:
 
     file: Path
     records: dict[str, Record] = field(default_factory=dict)
-    """The last one of each output."""
+    """Last record of each output."""
 
     _inode: int = -1
     _known: int = 0
-    """How many bytes have been read: whole lines only."""
+    """Number of bytes read so far: whole lines only."""
 
     def refresh(self) -> None:
-        """Read what was appended; all of it, where the file was written anew.
+        """Read what was appended; read all if the file was written anew.
 
         Raises:
             OutputError: It is no regular file, or cannot be read.
@@ -65,7 +65,7 @@ class Followed:
 
 
 def open_to_append(file: Path) -> int:
-    """Open a journal's file to append to it; what a crash cut short gets an end of line."""
+    """Open a journal's file to append to it; end a line that a crash cut short."""
     flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0) | NO_LINKS
     descriptor = os.open(file, flags, 0o666)
     try:
@@ -91,7 +91,7 @@ def line_of(name: str, record: Record) -> bytes:
 
 
 def read_records(file: Path) -> dict[str, Record]:
-    """Read all records; the last one of an output counts. Leaves out what a crash cut short.
+    """Read all records, the last one of each output; leave out a line that a crash cut short.
 
     Raises:
         OutputError: It is no regular file, or cannot be read.
@@ -102,7 +102,7 @@ def read_records(file: Path) -> dict[str, Record]:
 
 
 def _readable(file: Path) -> BinaryIO:
-    """Open a journal's file to read it. Neither follows a link nor waits for a pipe."""
+    """Open a journal's file to read it, without following a link or waiting for a pipe."""
     try:
         return open_regular(file, follow=False)
     except FileNotFoundError:

@@ -20,12 +20,12 @@ DEFAULT_SCALE = 4
 
 
 def model_names() -> tuple[str, ...]:
-    """The names of all models, in the order of the registry."""
+    """Return the names of all models, in the order of the registry."""
     return tuple(spec.name for spec in MODELS)
 
 
 def get_model(name: str) -> ModelSpec:
-    """The model of this name; case and underscores do not matter.
+    """Return the model of this name; case and underscores do not matter.
 
     Raises:
         UnknownModelError: There is none; the message proposes the nearest name.

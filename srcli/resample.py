@@ -30,7 +30,7 @@ def resize(picture: NDArray[np.floating], height: int, width: int) -> NDArray[np
 
 
 def reduce(picture: NDArray[np.uint8], scale: int) -> NDArray[np.uint8]:
-    """The low-resolution picture of an 8-bit one, as those of the usual test sets were made.
+    """Reduce an 8-bit picture as the low-resolution pictures of the usual test sets were made.
 
     Sides that are no multiple of the scale are cut to one first.
     """
@@ -52,7 +52,7 @@ def _resize_axis(picture: NDArray[np.floating], axis: int, size: int) -> NDArray
 
 
 def contributions(source: int, size: int) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
-    """Which source samples make each of `size` output samples, and their weights.
+    """Return the source samples of each of `size` output samples, and their weights.
 
     Returns:
         Two arrays of shape (size, taps): indices into the source, and weights of sum 1.
@@ -83,7 +83,7 @@ def _reflected(positions: NDArray[np.intp], size: int) -> NDArray[np.intp]:
 
 
 class RowResampler:
-    """Resamples a picture whose rows arrive from top to bottom; gives what `resize` gives.
+    """A resampler of a picture whose rows arrive from top to bottom; it gives what `resize` gives.
 
     Args:
         height: Of the source.
@@ -104,7 +104,7 @@ class RowResampler:
         self._done = 0  # rows of the result given so far
 
     def feed(self, rows: NDArray[np.floating]) -> NDArray[np.floating]:
-        """Take further rows (k x W x C) and give the rows that are ready (j x W' x C)."""
+        """Take further rows (k x W x C) and return the rows that are ready (j x W' x C)."""
         wide = resize(rows, rows.shape[0], self._to_width)
         kept = wide if self._kept is None else np.concatenate([self._kept, wide])
         stop = self._start + len(kept)

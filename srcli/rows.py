@@ -1,4 +1,4 @@
-"""Give rows of a picture from top to bottom."""
+"""Read rows of a picture from top to bottom."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from srcli.images import Picture
 from srcli.planes import Part
 
 Rows = Callable[[int, int], Part]
-"""Gives rows [top, bottom) of a picture; asked from top to bottom, without overlap."""
+"""A function that returns rows [top, bottom); calls go from top to bottom, without overlap."""
 
 
 def rows_of(picture: Picture) -> Rows:
-    """Give the rows of a picture in memory."""
+    """Return a function that gives the rows of a picture in memory."""
     color, alpha = picture.color, picture.alpha
     return lambda top, bottom: (color[top:bottom], None if alpha is None else alpha[top:bottom])
 
@@ -28,7 +28,7 @@ class Sliding:
         self._part: Part | None = None
 
     def __call__(self, start: int, stop: int) -> Part:
-        """Give rows [start, stop); neither may be less than the last time."""
+        """Return rows [start, stop); neither may be less than in the last call."""
         if self._part is None or stop > self._stop:
             fresh = self._rows(self._stop, stop)
             self._part = fresh if self._part is None else _joined(self._part, fresh)
@@ -61,7 +61,7 @@ class Framed:
         self._known = 0
 
     def __call__(self, top: int, bottom: int) -> Part:
-        """Give rows [top, bottom), counted from the top of the frame."""
+        """Return rows [top, bottom), counted from the top of the frame."""
         wanted = self._index[top:bottom]
         self._known = max(self._known, int(wanted.max()) + 1)
         first = int(self._least[top])

@@ -1,7 +1,7 @@
-"""Imports of other runtimes, which would tell their makers of it.
+"""Import other runtimes without their telemetry.
 
 ONNX Runtime keeps a number of this machine in the user's cache and sends events, OpenVINO asks a
-measuring service. srcli tells nobody what runs where. What a user has set stays as it is.
+measuring service. srcli sends no such reports. Settings of the user stay as they are.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from types import ModuleType
 
 
 def onnxruntime() -> ModuleType:
-    """The package, without telemetry; where it was imported before, as it is."""
+    """Import ONNX Runtime without telemetry; if it was imported before, leave it as it is."""
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     import onnxruntime
 
@@ -27,7 +27,7 @@ def onnxruntime() -> ModuleType:
 
 
 def openvino() -> ModuleType:
-    """The package, without telemetry; where it was imported before, as it is."""
+    """Import OpenVINO without telemetry; if it was imported before, leave it as it is."""
     if "openvino" not in sys.modules:
         # Its converter does without this package where it is not installed.
         sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # None is documented
@@ -41,7 +41,7 @@ def preload_cuda(ort: ModuleType) -> None:
     """Load the libraries of CUDA that other packages bring for ONNX Runtime.
 
     It looks for them beside itself only, and they may be installed elsewhere, with PyTorch. Which
-    ones are missing is printed to nobody: a session that needs them fails and is told.
+    ones are missing is not printed: a session that needs them fails with a message.
 
     Args:
         ort: The package.

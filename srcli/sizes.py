@@ -1,4 +1,4 @@
-"""How large the output shall be, and what the network does of that."""
+"""Sizes of outputs, and the passes of the network that reach them."""
 
 from __future__ import annotations
 
@@ -36,23 +36,23 @@ def parse_factor(text: str) -> Fraction:
 
 
 Grid = Callable[[Fraction], Fraction]
-"""For a factor of enlargement, the least one that a network really makes and is no less."""
+"""A function from a factor to the least factor that a network can make and that is no less."""
 
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """What becomes of a picture of a certain size."""
+    """The size of an output, and the passes of the network that lead to it."""
 
     passes: tuple[int | Fraction, ...]
-    """The scales that the network is asked for, one after the other; whole unless it takes any."""
+    """Scales of the passes, one after the other; whole unless the network takes any."""
 
     width: int
     height: int
-    """The output; where it is not the network's, the result is resampled once."""
+    """Width and height of the output; if the passes end at another, it is resampled once."""
 
     @property
     def network_scale(self) -> int | Fraction:
-        """What all passes enlarge by."""
+        """Factor by which all passes together enlarge."""
         return math.prod(self.passes)
 
     def notes(self, name: str, width: int, height: int) -> list[str]:
@@ -92,10 +92,10 @@ class SizeRequest:
     ) -> Size:
         """Return the output size for an input, and the network scales that reach it.
 
-        One pass of the smallest scale that is not smaller than what is wanted, so that the
-        network's result is resampled downwards. Where the largest is too small, as few passes as
-        reach it. A network of any scale (it has a `grid`) takes a factor as it is; for a size, the
-        nearest factor of its grid above.
+        It is one pass of the smallest scale that reaches the size, so that the network's result is
+        resampled downwards. If the largest scale is too small, it is as few passes as reach it. A
+        network of any scale (it has a `grid`) takes a factor directly; for a size it takes the
+        next larger factor of its grid.
         """
         wanted = self._size(width, height)
         factor = max(Fraction(wanted[0], width), Fraction(wanted[1], height))
@@ -126,7 +126,7 @@ class SizeRequest:
 
     @property
     def label(self) -> str:
-        """For file names: `x4`, `x2.5`, `1920w`, `1080h`, `1920x1080`."""
+        """Text for file names: `x4`, `x2.5`, `1920w`, `1080h`, `1920x1080`."""
         if self.scale is not None:
             return f"x{float(self.scale):g}"
         box = self.fit or (self.width, self.height)

@@ -1,7 +1,7 @@
-"""Tell what a file of weights really is, from what is in it: names say little.
+"""Recognise the kind of a file of weights by its content, not by its name.
 
-A download often brings something else than was meant: a web page, a pointer, an archive. Each kind
-that is met gets a message of its own, before any library tries to read it.
+A download often brings another thing than the file: a web page, a pointer, an archive. Each known
+kind gets its own message, before any library tries to read the file.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _OTHERS = {
 
 
 def kind_of(file: Path) -> Kind:
-    """Which library reads a file of weights or a network.
+    """Return the kind of a file of weights or of a network, by the library that reads it.
 
     Raises:
         WeightsError: It is missing, cannot be read, or is a thing that holds no weights; the
@@ -115,7 +115,7 @@ def _refuse_archives(file: Path, head: bytes) -> None:
 
 
 def _check_zip(file: Path, size: int) -> None:
-    """Read a ZIP's directory only: what PyTorch writes is not compressed, so nothing can swell.
+    """Check a ZIP's directory: PyTorch writes no compressed entries, so none may be larger.
 
     Raises:
         WeightsError: It is damaged, a program, an archive, or holds more than its size.
@@ -168,6 +168,6 @@ def _is_onnx(file: Path, head: bytes) -> bool:
 
 
 def _shown(text: bytes) -> str:
-    """Text out of a file, for a terminal: one line, nothing that moves the cursor."""
+    """Return text from a file, for a terminal: one line, nothing that moves the cursor."""
     decoded = " ".join(text.decode("utf-8", "replace").split())
     return "".join(sign if sign.isprintable() else "?" for sign in decoded)

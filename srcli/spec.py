@@ -14,26 +14,27 @@ Task = Literal["upscale", "denoise", "deblock"]
 TASKS: tuple[Task, ...] = get_args(Task)
 
 InputKind = Literal["clean", "photo"]
-"""Which inputs weights for upscaling were trained on: reduced pictures as they are, or pictures
+"""Inputs that weights for upscaling were trained on: reduced pictures as they are, or pictures
 with noise and JPEG compression, as cameras and the web make them."""
 INPUT_KINDS: tuple[InputKind, ...] = get_args(InputKind)
 
 Purpose = Task | Literal["photo"]
-"""What weights are for: a task on clean pictures, or `photo`, which is upscaling of photographs."""
+"""Purpose of weights: a task on clean pictures, or `photo`, which is upscaling of photographs."""
 
 GraphPrecision = Literal["fp32", "fp16", "int8"]
-"""What an exported graph computes in."""
+"""Number type that an exported graph computes in."""
 
 GraphForm = Literal["whole", "taps", "parts"]
-"""Whether a graph ends where filters are applied (`srcli.export.taps`), or convolves by parts what
-others put together (`srcli.export.parts`); both for CPUs."""
+"""Form of an exported graph. For CPUs there are `taps`, which ends where filters are applied
+(`srcli.export.taps`), and `parts`, which replaces a convolution of concatenated channels by a sum
+(`srcli.export.parts`)."""
 
 Scale = int | Fraction
 """A factor of enlargement; whole ones are always `int`."""
 
 
 FRAME = 4
-"""Pixels around a picture after which the zeros that networks pad with can no longer be seen.
+"""Width of a frame, in pixels, beyond which the zeros that networks pad with have no effect.
 
 On flat pictures of nine colours, with 4, all weights that ship are off by 3 of 255 at most.
 """
@@ -41,10 +42,10 @@ On flat pictures of nine colours, with 4, all weights that ship are off by 3 of 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Geometry:
-    """How a network's output depends on the shape and extent of its input."""
+    """Facts about the sizes that a network takes, its receptive field, its memory and its tiles."""
 
     margin: int
-    """Receptive field: how many input pixels to each side can change an output pixel."""
+    """Receptive field: number of input pixels to each side that can change an output pixel."""
 
     minimum: int = 1
     """Smallest side the network accepts; smaller pictures are padded and the result cropped."""
@@ -56,16 +57,16 @@ class Geometry:
     """Sides must be a multiple of this; others are padded and the result cropped."""
 
     floats_per_pixel: int = 64
-    """Numbers alive at the worst moment for each output pixel: what a tile costs in memory."""
+    """Floats alive at the peak for each output pixel: what a tile costs in memory."""
 
     tiling: Literal["exact", "approximate"] = "exact"
-    """Whether tiles with a halo of `margin` give what the whole picture gives."""
+    """`exact` if tiles with a halo of `margin` give the same result as the whole picture."""
 
     dynamic: bool = True
-    """Whether one exported graph serves every height and width."""
+    """True if one exported graph serves every height and width."""
 
     def accepted(self, side: int) -> int:
-        """The smallest side of at least `side` pixels that the network accepts."""
+        """Return the smallest side of at least `side` pixels that the network accepts."""
         return -(-max(self.minimum, side) // self.multiple_of) * self.multiple_of
 
 
@@ -74,10 +75,10 @@ class MultiplyAdds:
     """Multiply-adds for each output pixel."""
 
     published: float
-    """Of the published network, counted as its paper counts."""
+    """Multiply-adds of the published network, counted as its paper counts."""
 
     fused: float
-    """Of the fused network, everything counted."""
+    """Multiply-adds of the fused network, everything counted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,34 +92,34 @@ class Scores:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Publication:
-    """Where a model's authors publish trained weights."""
+    """A place where a model's authors publish trained weights."""
 
     page: str
-    """For people: what to open in a browser."""
+    """Address of the page for people, to open in a browser."""
 
     file: str | None = None
-    """What the checkpoint is called there, if known; with folders."""
+    """Name of the checkpoint there, with folders; None if it is not known."""
 
     address: str | None = None
-    """Of the checkpoint itself, http or https; None where no program can fetch it."""
+    """Address of the checkpoint itself, http or https; None if no program can fetch it."""
 
     sha256: str | None = None
-    """Of the checkpoint, in hexadecimal; None where it is not known: then whatever comes is only
-    checked for being the model's tensors."""
+    """Checksum of the checkpoint, in hexadecimal. None if it is not known: then only names and
+    shapes of the tensors are checked."""
 
     size: int | None = None
-    """Of the checkpoint in bytes, if known."""
+    """Size of the checkpoint in bytes; None if it is not known."""
 
     licence: str | None = None
-    """As stated beside the weights; None if none is."""
+    """Licence as stated beside the weights; None if none is."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EightBits:
-    """Which convolutions of the fused network bear 8 bits, and what that costs."""
+    """The convolutions of the fused network that may run in 8 bits, and the error of that."""
 
     layers: tuple[str, ...]
-    """What their names begin with."""
+    """Beginnings of the names of these convolutions."""
 
     tolerance: float
     """Largest difference from float32, pictures in [0, 1]."""
@@ -131,8 +132,8 @@ class AnyScale:
     largest: int
 
     grid: Callable[[Fraction], Fraction]
-    """What the network's output really is enlarged by for a factor: the same or a little more. The
-    rest is one resampling."""
+    """Function from a factor to the one that the network makes: the same or a little more. One
+    resampling does the rest."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,10 +141,10 @@ class ModelSpec:
     """Everything that is known about a model before any weights are loaded."""
 
     name: str
-    """As users type it: lower case, words joined by hyphens."""
+    """Name as users type it: lower case, words joined by hyphens."""
 
     title: str
-    """As its paper writes it."""
+    """Name as the paper writes it."""
 
     scales: tuple[int, ...]
     """Factors of enlargement; 1 restores at the same size."""
@@ -156,7 +157,7 @@ class ModelSpec:
     """The published network for a scale, untrained. The module has a method `fuse()`."""
 
     geometry: Callable[[Any], Geometry]
-    """By scale."""
+    """Sizes, receptive field and memory, by scale."""
 
     parameters: Callable[[Any], int]
     """Number of trained parameters by scale."""
@@ -167,32 +168,32 @@ class ModelSpec:
     paper: str
 
     good_for: Mapping[Purpose, str] = field(default_factory=dict)
-    """Which pictures, or which wish, the model suits: a few words for a table, by purpose.
+    """Pictures or wishes that the model suits: a few words for a table, by purpose.
 
     At most 26 letters each, so that the list of models fits into 80 columns.
     """
 
     prunable: bool = False
-    """Whether the network has a method `prune_branches(threshold)`."""
+    """True if the network has a method `prune_branches(threshold)`."""
 
     blind: bool = False
-    """Whether the network estimates the picture's blur: it has `estimate_kernel` and `restore`."""
+    """True if the network estimates the picture's blur: it has `estimate_kernel` and `restore`."""
 
     compiled: bool = False
-    """Whether the `native` backend runs it."""
+    """True if the backend `native` runs the model."""
 
     dense: bool = False
-    """Whether most convolutions read what all before them made, put together, as in DenseNet."""
+    """True if most convolutions read the outputs of all before them, as in DenseNet."""
 
     distinct_taps: int | None = None
-    """Of each pixel's filter, where the fused network ends by filtering its picture with filters
-    that it computed, each equal to its own half-turn."""
+    """Taps of each pixel's filter, if the fused network ends by filtering its picture with
+    filters that it computed, each equal to its own half-turn; else None."""
 
     tolerance: float = 1e-5
     """Largest difference, in [0, 1], between two ways of computing the model in float32."""
 
     half_tolerance: float | None = 1 / 255
-    """The same in float16; None where float16 ruins the result."""
+    """Largest difference in float16; None if float16 ruins the result."""
 
     eight_bits: EightBits | None = None
     """Set if the model may be computed with 8-bit convolutions."""
@@ -207,16 +208,16 @@ class ModelSpec:
     """The authors' own weights by scale of enlargement, where they publish them."""
 
     def grid(self, scale: Scale) -> Scale:
-        """What the network's output is enlarged by: `scale`, or for fractions a little more."""
+        """Return the factor that the network makes: `scale`, or for fractions a little more."""
         return whole(self.any_scale.grid(Fraction(scale))) if self.any_scale else scale
 
     def takes(self, scale: Scale, task: Task = "upscale") -> bool:
-        """Whether the model has this scale for the task."""
+        """Tell whether the model has this scale for the task."""
         fits = self.any_scale is not None and task == "upscale"
         return scale in self.scales_for(task) or (fits and 1 <= scale <= self.largest_scale(task))
 
     def largest_scale(self, task: Task) -> int:
-        """The most that the model can enlarge by; 0 if it does not do the task."""
+        """Return the largest scale of the model; 0 if it does not do the task."""
         if self.any_scale is not None and task == "upscale":
             return self.any_scale.largest
         return max(self.scales_for(task), default=0)
@@ -228,11 +229,11 @@ class ModelSpec:
 
     @property
     def scale_grid(self) -> Callable[[Fraction], Fraction] | None:
-        """What turns a factor into one that the network makes; None if it takes whole ones only."""
+        """Function from a factor to the one that the network makes; None without fractions."""
         return None if self.any_scale is None else self.any_scale.grid
 
     def tolerance_for(self, precision: str) -> float:
-        """Largest difference allowed in `fp32` or a shorter type."""
+        """Return the largest difference allowed in `fp32` or a shorter type."""
         if precision == "int8":
             return self.eight_bits.tolerance if self.eight_bits else 0.0
         half = self.half_tolerance or 0.0
@@ -240,25 +241,25 @@ class ModelSpec:
         return {"fp32": self.tolerance, "fp16": half, "bf16": 4 * half}[precision]
 
     def tasks(self) -> tuple[Task, ...]:
-        """What the model is for."""
+        """Tasks that the model does."""
         upscales: tuple[Task, ...] = ("upscale",) if max(self.scales) > 1 else ()
         return upscales + (("denoise", "deblock") if 1 in self.scales else ())
 
     def scales_for(self, task: Task) -> tuple[int, ...]:
-        """The factors that serve a task."""
+        """Return the scales for a task."""
         return tuple(scale for scale in self.scales if (scale > 1) == (task == "upscale"))
 
 
 def purpose_of(task: Task, kind: InputKind = "clean") -> Purpose:
-    """Return what weights for a task and a kind of input are for."""
+    """Return the purpose of weights for a task and a kind of input."""
     return "photo" if (task, kind) == ("upscale", "photo") else task
 
 
 def whole(scale: Scale) -> Scale:
-    """The same number, as `int` where it is whole."""
+    """Return a scale as `int` if it is whole."""
     return int(scale) if scale.denominator == 1 else scale
 
 
 def number(scale: Scale) -> int | float:
-    """The same for JSON and for people."""
+    """Return a scale as `int` or `float`, for JSON and for people."""
     return scale if isinstance(scale, int) else float(scale)

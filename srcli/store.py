@@ -1,4 +1,4 @@
-"""Where weights and exported graphs lie, and how they are named and checked."""
+"""Places, names and checksums of weights and exported graphs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ENGINES = (".engine", ".plan")
 """Suffixes of TensorRT engines."""
 
 GRAPH_FORMAT = 3
-"""Raised whenever the exporter makes another graph from the same weights: old files are left."""
+"""Version of exported graphs, raised if the exporter makes others: old files are then unused."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,15 +39,15 @@ class Weights:
     """Provenance of our own: data, steps, hours, hardware, date."""
 
     scores: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
-    """Measured by us: test set -> {psnr, ssim}."""
+    """Scores that we measured: test set -> {psnr, ssim}."""
 
     any_scale: bool = False
-    """Whether the same file serves all scales of its model."""
+    """True if the same file serves all scales of its model."""
 
 
 @cache
 def shipped_weights() -> tuple[Weights, ...]:
-    """The weights that come with srcli, as `manifest.toml` lists them."""
+    """Return the weights that ship with srcli, as `manifest.toml` lists them."""
     folder = files("srcli.weights")
     table = tomllib.loads(folder.joinpath("manifest.toml").read_text("utf-8"))
     return tuple(
@@ -58,7 +58,7 @@ def shipped_weights() -> tuple[Weights, ...]:
 
 
 def _of_row(path: Path, row: dict[str, Any]) -> Iterator[Weights]:
-    """Give the weights of one file: one for each scale, where it serves several."""
+    """Yield the weights of one file: one for each scale that it serves."""
     scale, scores = row.pop("scale"), row.pop("scores", {})
     weights = Weights(
         model=row.pop("model"),
@@ -81,7 +81,7 @@ def _of_row(path: Path, row: dict[str, Any]) -> Iterator[Weights]:
 
 
 def flaw(weights: Weights) -> str | None:
-    """What is wrong with a file of the manifest, to be put behind its name; None if it is whole."""
+    """Return what is wrong with a file of the manifest, to follow its name; None if it is whole."""
     try:
         whole = sha256_of(weights.path) == weights.sha256
     except OSError as error:
@@ -92,7 +92,7 @@ def flaw(weights: Weights) -> str | None:
 def find_weights(
     spec: ModelSpec, scale: Scale, task: Task, kind: InputKind = "clean"
 ) -> Weights | None:
-    """The weights for a model, scale, task and kind of input, if any: shipped, else fetched."""
+    """Return the weights for a model, scale, task and kind: shipped, else fetched, else None."""
     wanted = (spec.name, task, kind)
     able = [w for w in shipped_weights() if (w.model, w.task, w.kind) == wanted]
     shipped = next((w for w in able if w.scale == scale), None)
@@ -112,7 +112,7 @@ def fetched_weights(spec: ModelSpec, scale: Scale) -> Weights | None:
 
 
 def fetched_path(spec: ModelSpec, scale: Scale) -> Path | None:
-    """Where fetched weights are or will be; None if nothing can be fetched.
+    """Return the path of fetched weights, present or not; None if nothing can be fetched.
 
     The name holds the published checksum, or one of the address: a new publication is another file.
     """
@@ -125,7 +125,7 @@ def fetched_path(spec: ModelSpec, scale: Scale) -> Path | None:
 
 
 def weights_from_file(spec: ModelSpec, scale: Scale, task: Task, file: Path) -> Weights:
-    """A user's own checkpoint.
+    """Return a user's own checkpoint as weights of a model.
 
     Raises:
         WeightsError: The file cannot be read.
@@ -140,13 +140,13 @@ def weights_from_file(spec: ModelSpec, scale: Scale, task: Task, file: Path) -> 
 
 
 def sha256_of(file: Path) -> str:
-    """Checksum of a file, in hexadecimal."""
+    """Return the SHA-256 of a file, in hexadecimal."""
     with open_regular(file) as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def identity(file: Path) -> str:
-    """A checksum of all that a file of weights, a graph or an engine consists of, in hexadecimal.
+    """Return a checksum, in hexadecimal, of all files that weights, a graph or an engine need.
 
     Large ONNX networks keep their weights in files of their own, engines their facts: these count
     too. A file without such parts has its own SHA-256.
@@ -164,7 +164,7 @@ def identity(file: Path) -> str:
 
 
 def part_names(file: Path) -> list[str]:
-    """Names, relative to its folder, of the other files that a file needs to be whole."""
+    """Return the names, relative to its folder, of the other files that a file needs."""
     suffix = file.suffix.lower()
     if suffix == ".onnx":
         return _external_data(file)
@@ -192,7 +192,7 @@ def _external_data(file: Path) -> list[str]:
 
 
 def _tensors(message: Any) -> Iterator[Any]:
-    """All tensors within a protobuf message of ONNX, wherever they are."""
+    """Yield all tensors within a protobuf message of ONNX, wherever they are."""
     for field_, value in message.ListFields():
         if field_.message_type is None:
             continue
@@ -222,12 +222,12 @@ def _part_digest(file: Path, name: str) -> str:
 
 
 def native_path(weights: Weights) -> Path:
-    """Where these weights are or will be as `srcli.backends.native` reads them."""
+    """Return the path, present or not, of these weights in the form for `srcli.backends.native`."""
     return graph_path(weights, "native").with_suffix(".safetensors")
 
 
 def graph_path(weights: Weights, precision: str = "fp32") -> Path:
-    """Where the exported graph of these weights is or will be."""
+    """Return the path, present or not, of the exported graph of these weights."""
     scale = str(weights.scale).replace("/", "_")
     kind = f"{weights.sha256[:16]}-{precision}-g{GRAPH_FORMAT}"
     name = f"{weights.model}-x{scale}-{kind}.onnx"

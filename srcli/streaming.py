@@ -23,24 +23,24 @@ from srcli.tiling import Span, enlarged, spans
 from srcli.work import NETWORK_SHARE, ROWS_SHARE, RawPart, Work, check_finite
 
 AlphaRows = tuple[Pixels | None, slice]
-"""Rows of alpha with those around them that `unlayered` looks at, and where they are among them."""
+"""Rows of alpha with neighbours that `unlayered` needs, and where the rows begin and end there."""
 
 SMALL = 1.1  # how much more than the limit is not worth a note
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Streaming:
-    """Feeds pictures to a session that takes them a few rows at a time."""
+    """A feeder of pictures to a session that takes them a few rows at a time."""
 
     session: StreamingSession
     scale: Scale
     tile: int | None
     lanes: int
     share: Callable[[float], int]
-    """Bytes of a part of what one lane may take."""
+    """Function from a fraction to the bytes of that part of one lane's memory."""
 
     submit: Callable[[Callable[[Batch], Batch], Batch], Future[Batch]]
-    """Calls a function in the pool whose threads all calls share."""
+    """Function that calls another in the pool whose threads all calls share."""
 
     note: Callable[[str], None]
     _told: set[str] = field(default_factory=set)
@@ -102,7 +102,7 @@ class Streaming:
             del result
 
     def _window_sides(self, work: Work) -> tuple[int, int]:
-        """Choose rows and columns of windows, with their halos, by what memory there is."""
+        """Choose rows and columns of windows, with their halos, by the memory."""
         margin, period = self.session.exact_margin, self.session.period
         height, width, count = work.height, work.width, work.layers
         bytes_of_row = sum(_bytes_of_row(source(0, 1), self.scale) for source in work.sources)
@@ -189,7 +189,7 @@ class _Above:
             self._rows = alpha if known is None else np.concatenate([known, alpha])
 
     def around(self, top: int, bottom: int) -> AlphaRows:
-        """Give rows [top, bottom) with those around them; those above are let go of."""
+        """Return rows [top, bottom) with those around them, and drop those above."""
         alpha, place = _alpha_rows(self._rows, top - self._top, bottom - self._top)
         if self._rows is not None:
             gone = max(0, top - self._top - ALPHA_REACH)
@@ -204,7 +204,7 @@ def _from_stream(
     scale: Scale,
     columns: slice = slice(None),
 ) -> list[RawPart]:
-    """Put colour and alpha of each picture together again; `columns` of the output were cut out."""
+    """Join colour and alpha of each picture again; `columns` of the output were cut out."""
     parts = []
     outputs = iter(restored)
     for (color, _), (alpha, place) in zip(stored, around, strict=True):
@@ -221,7 +221,7 @@ def _columns(part: Part, left: int, right: int) -> Part:
 
 
 def _alpha_rows(alpha: Pixels | None, top: int, bottom: int) -> AlphaRows:
-    """Return rows of alpha with what `unlayered` looks at around them, and where they are."""
+    """Return rows of alpha with the neighbours that `unlayered` needs, and where they are."""
     if alpha is None:
         return None, slice(0, bottom - top)
     first = max(0, top - ALPHA_REACH)
@@ -229,14 +229,14 @@ def _alpha_rows(alpha: Pixels | None, top: int, bottom: int) -> AlphaRows:
 
 
 def _bytes_of_row(part: Part, scale: Scale) -> int:
-    """Return what a row of a picture takes: as it is, and its output as floats."""
+    """Return the bytes of a row of a picture: as it is, and of its output as floats."""
     color, alpha = part
     values = color[0].size + (0 if alpha is None else alpha[0].size)
     return int(values * (color.itemsize + 4 * scale**2))
 
 
 class _Canvas:
-    """Rows of output that windows are put into."""
+    """A canvas of output rows that windows are put into."""
 
     def __init__(self, part: Part, down: Span, width: int, scale: Scale) -> None:
         color, alpha = part
@@ -247,7 +247,7 @@ class _Canvas:
         self._bits = 8 * color.itemsize
 
     def put(self, part: RawPart, top: int, columns: slice) -> None:
-        """Put rows in their place."""
+        """Write rows to their place in the canvas."""
         color, alpha, _ = part
         place = slice(top, top + color.shape[0]), columns
         self._color[place] = color
@@ -256,5 +256,5 @@ class _Canvas:
 
     @property
     def part(self) -> RawPart:
-        """What was put together."""
+        """The rows that were put together: colour, alpha and bits."""
         return self._color, self._alpha, self._bits

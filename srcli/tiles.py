@@ -19,26 +19,26 @@ from srcli.work import NETWORK_SHARE, ROWS_SHARE, Progress, check_finite, ignore
 
 @dataclass(slots=True, kw_only=True)
 class Tiles:
-    """Cuts batches into tiles, and puts what the network makes of them together again."""
+    """A runner that cuts batches into tiles and joins the results of the network."""
 
     session: Session
     geometry: Geometry
     scale: Scale
     tile: int | None
     on_device: int | None
-    """Bytes that one tile may take on a device with memory of its own; None where that is the
-    host's, or the user has chosen."""
+    """Bytes that one tile may take on a device with memory of its own; None on the host, or if
+    the user has chosen."""
 
     share: Callable[[float], int]
-    """Bytes of a part of what one lane may take."""
+    """Function from a fraction to the bytes of that part of one lane's memory."""
 
     check: Callable[[], None]
-    """Raises if nobody waits for the result any more."""
+    """Function that raises if the result is no longer wanted."""
 
     pool: ThreadPoolExecutor
     note: Callable[[str], None]
     kernel: Batch | None = None
-    """Of blind networks: the blur kernels, n x 1 x K x K, of what was restored last."""
+    """Blur kernels, n x 1 x K x K, of the pictures restored last, by a blind network."""
 
     _fitting: tuple[int, int] | None = None
     """Height and width of a window that should fit, once a larger one did not."""
@@ -47,7 +47,7 @@ class Tiles:
     _guard: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     def estimate_kernel(self, batch: Batch) -> Batch | None:
-        """The blur kernels of n pictures, n x 1 x K x K; None if the network is not blind.
+        """Return the blur kernels of n pictures, n x 1 x K x K; None if the network is not blind.
 
         Where a picture takes more memory than there is for a tile, its middle stands for it.
 
@@ -77,7 +77,7 @@ class Tiles:
 
         Args:
             batch: In any size.
-            progress: Told how far it is.
+            progress: Called with the number of tiles done and of all.
             kernel: Blur kernels for blind networks, n x 1 x K x K; None estimates them.
 
         Raises:
@@ -138,7 +138,7 @@ class Tiles:
         return restored
 
     def _check_shape(self, batch: Batch, restored: Batch) -> None:
-        """Compare what came with what was asked for: a network may be x2 for one size only.
+        """Raise if the output has another shape than wanted: a network may be x2 for one size only.
 
         Raises:
             SrcliError: They differ.
@@ -161,7 +161,7 @@ class Tiles:
         return session.restore(pictures, kernel[part])
 
     def _padded(self, batch: Batch) -> Batch:
-        """Enlarge to what the network accepts, by repeating the border below and to the right."""
+        """Pad to a size that the network accepts: repeat the border below and to the right."""
         limits = self.session.limits
         smallest = limits[0][2:] if limits else (1, 1)
         missing = [
@@ -173,7 +173,7 @@ class Tiles:
         return np.pad(batch, ((0, 0), (0, 0), (0, missing[0]), (0, missing[1])), mode="edge")
 
     def window(self, height: int, width: int, count: int) -> tuple[int, int]:
-        """The largest (height, width) to be given to the network at once."""
+        """Return the largest (height, width) to give to the network at once."""
         wanted = self._affordable(height, width, count)
         limits = self.session.limits
         if limits is None:
@@ -185,7 +185,7 @@ class Tiles:
         return rows, columns
 
     def _affordable(self, height: int, width: int, count: int) -> tuple[int, int]:
-        """The same, as far as memory and the user decide."""
+        """Return the largest (height, width) that the memory and the user's options allow."""
         if self._fitting is not None:
             return self._fitting
         if self.tile is not None:
@@ -198,7 +198,7 @@ class Tiles:
         return choose_window(height, width, margin=self.geometry.margin, pixels=pixels)
 
     def strip_rows(self, width: int, count: int) -> int:
-        """How many input rows may be in work at once: their float output is held three times."""
+        """Return the number of input rows in work at once, by the memory of three float outputs."""
         bytes_per_row = 4 * 3 * width * self.scale**2 * count
         on_host = ROWS_SHARE if self.on_device is None else NETWORK_SHARE + ROWS_SHARE
         return self.share(on_host) // (3 * bytes_per_row)
@@ -237,7 +237,7 @@ class Tiles:
 
 
 def _middle(batch: Batch, window: tuple[int, int]) -> Batch:
-    """The part of at most `window` in the middle of n x 3 x h x w."""
+    """Return the part of at most `window` in the middle of n x 3 x h x w."""
     top, left = (
         max(0, (side - most) // 2) for side, most in zip(batch.shape[2:], window, strict=True)
     )

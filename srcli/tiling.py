@@ -1,8 +1,8 @@
-"""Cut a picture into tiles so that the tiles' results, put together, are the picture's result.
+"""Cut a picture into tiles whose joined results equal the result of the whole picture.
 
 Every output pixel of a network depends on the input within a margin, its receptive field. So a
 window is run for each tile: the tile and a halo of that margin. Windows are all of one size
-(engines and CUDA graphs like that): at the far border they are moved inwards, not padded. At the
+(engines and CUDA graphs need that): at the far border they are moved inwards, not padded. At the
 picture's own border a window ends where the picture ends, and the network meets the same border
 that it meets on the whole picture.
 """
@@ -15,7 +15,7 @@ from fractions import Fraction
 
 
 def enlarged(length: int, scale: int | Fraction) -> int:
-    """How many output pixels `length` input pixels make, halves rounded up."""
+    """Return the number of output pixels for `length` input pixels, halves rounded up."""
     return math.floor(length * scale + Fraction(1, 2))
 
 
@@ -24,25 +24,25 @@ class Span:
     """One tile along one axis, in input pixels."""
 
     start: int
-    """Where the window begins."""
+    """First pixel of the window."""
     stop: int
-    """Where the window ends."""
+    """End of the window, exclusive."""
     first: int
-    """Where the tile begins: window minus halo."""
+    """First pixel of the tile: the window without its halo."""
     last: int
-    """Where the tile ends."""
+    """End of the tile, exclusive."""
 
     def inner(self, scale: int | Fraction) -> slice:
-        """The tile within the window's output."""
+        """Return the slice of the tile within the window's output."""
         first, last = self.first - self.start, self.last - self.start
         return slice(enlarged(first, scale), enlarged(last, scale))
 
     def outer(self, scale: int | Fraction) -> slice:
-        """The tile within the picture's output."""
+        """Return the slice of the tile within the picture's output."""
         return slice(enlarged(self.first, scale), enlarged(self.last, scale))
 
     def magnified(self, multiple: int, length: int) -> Span:
-        """The same in pixels, where this counts cells of `multiple`; the last may be cut off."""
+        """Return the span in pixels if this one counts cells of `multiple`, cut off at `length`."""
         edges = (self.start, self.stop, self.first, self.last)
         return Span(*(min(edge * multiple, length) for edge in edges))
 
@@ -85,7 +85,7 @@ def spans(length: int, window: int, margin: int, multiple: int = 1) -> list[Span
 def plan(
     height: int, width: int, window: tuple[int, int], margin: int, multiple: int = 1
 ) -> list[Tile]:
-    """The tiles of a picture, row by row.
+    """Return the tiles of a picture, row by row.
 
     Args:
         height: Of the picture, in input pixels.
@@ -100,7 +100,7 @@ def plan(
 
 
 def choose_window(height: int, width: int, *, margin: int, pixels: int) -> tuple[int, int]:
-    """The window (height, width) of at most `pixels` input pixels that wastes least on halos.
+    """Choose the window (height, width) of at most `pixels` input pixels with the least halo.
 
     Of windows that compute equally much, those that cut the picture across fewest are preferred:
     rows are contiguous in memory. Where even the smallest sensible tile (as large as its halo)
@@ -125,12 +125,12 @@ def choose_window(height: int, width: int, *, margin: int, pixels: int) -> tuple
 
 
 def _window_side(length: int, count: int, margin: int) -> int:
-    """The smallest window with which `count` tiles cover `length` pixels."""
+    """Return the smallest window with which `count` tiles cover `length` pixels."""
     return length if count == 1 else math.ceil((length - 2 * margin) / count) + 2 * margin
 
 
 def halved(window: tuple[int, int], margin: int) -> tuple[int, int] | None:
-    """A window with half as much inside its halos along the longer side; None if there is none."""
+    """Halve what a window has inside its halos along the longer side; None if it is too small."""
     height, width = window
     longer = max(height, width)
     inside = (longer - 2 * margin) // 2

@@ -1,4 +1,4 @@
-"""How a latency is measured and summed up: one definition for every figure that srcli prints."""
+"""Measure and summarise latencies: one definition for every figure that srcli prints."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 Step = Callable[[], object]
-"""One run of what is measured."""
+"""A function that does one run of what is measured."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Summary:
-    """Of samples in milliseconds."""
+    """A summary of samples, in milliseconds."""
 
     runs: int
     median: float
@@ -32,7 +32,7 @@ class Summary:
 
 
 def summarise(samples: Sequence[float]) -> Summary:
-    """Sum up at least one sample."""
+    """Summarise samples, at least one."""
     return Summary(
         runs=len(samples),
         median=statistics.median(samples),
@@ -45,7 +45,7 @@ def summarise(samples: Sequence[float]) -> Summary:
 
 
 def percentile(samples: Sequence[float], share: float) -> float:
-    """Between the samples next to `share` percent, linearly, as numpy does by default."""
+    """Return a percentile, interpolated linearly between samples as numpy does by default."""
     ordered = sorted(samples)
     place = (len(ordered) - 1) * share / 100
     below = int(place)
@@ -54,14 +54,14 @@ def percentile(samples: Sequence[float], share: float) -> float:
 
 
 def clock(step: Step) -> float:
-    """Wall-clock milliseconds of one run that returns when its work is done."""
+    """Return the wall-clock milliseconds of one run that returns when its work is done."""
     started = time.perf_counter()
     step()
     return 1e3 * (time.perf_counter() - started)
 
 
 def for_a_while(sample: Callable[[], float], seconds: float, most: int = 1000) -> list[float]:
-    """Samples taken until `seconds` are over: at least one, at most `most`."""
+    """Take samples until `seconds` are over: at least one, at most `most`."""
     end = time.perf_counter() + seconds
     samples = [sample()]
     while time.perf_counter() < end and len(samples) < most:
@@ -72,7 +72,7 @@ def for_a_while(sample: Callable[[], float], seconds: float, most: int = 1000) -
 def ratio_interval(
     first: Sequence[float], second: Sequence[float], *, confidence: float = 0.95, draws: int = 2000
 ) -> tuple[float, float, float]:
-    """median(second) / median(first), and its bootstrap confidence interval.
+    """Return median(second) / median(first), and its bootstrap confidence interval.
 
     Percentile method; the same samples give the same interval.
 

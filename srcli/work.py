@@ -1,4 +1,4 @@
-"""What goes through a network: pictures of one size, and how far that is."""
+"""Pictures of one size on their way through a network, and their progress."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ RawPart = tuple[Plane, Plane | None, int]
 NETWORK_SHARE, ROWS_SHARE = 0.45, 0.15  # of --memory; the rest is for what reads and writes
 
 Progress = Callable[[int, int], None]
-"""Called with the number of input pixels done and their total."""
+"""A function that is called with the number of input pixels done and their total."""
 
 
 def ignore_progress(done: int, total: int) -> None:
-    """For callers that do not care."""
+    """Ignore progress, for callers that do not show it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,12 +42,12 @@ class Work:
 
     @property
     def context(self) -> int:
-        """Rows around others that colour is drawn from, where it is transparent."""
+        """Rows above and below a strip that transparent pixels may take their colour from."""
         return BLEED if self.has_alpha else 0
 
 
 def check_finite(restored: Batch) -> None:
-    """Raise `SrcliError` if there is anything that is no number."""
+    """Raise `SrcliError` if a value is infinite or not a number."""
     if not np.isfinite(restored).all():
         raise SrcliError(
             "the network gave values that are not finite. Try --precision fp32, or another "

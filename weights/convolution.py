@@ -22,7 +22,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from srcli.backends.native_compiled import compiled, obstacle
-from srcli.backends.native_network import TILE, Array, Rectangle
+from srcli.backends.native_network import TILE, Rectangle
 from srcli.backends.native_weights import ALIGNMENT, Array, aligned, evaluation, filled
 
 Portion = list[tuple[int, int, int]]

@@ -1,4 +1,4 @@
-"""The ways to run a model. Each backend is one small file behind the protocol in `base.py`."""
+"""Backends, the ways to run a model: each is one small file behind the protocol in `base.py`."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ BACKENDS: tuple[Backend, ...] = (
 
 
 def backend_names() -> tuple[str, ...]:
-    """The names of all backends."""
+    """Return the names of all backends."""
     return tuple(backend.name for backend in BACKENDS)
 
 
 def get_backend(name: str, spec: ModelSpec | None = None, precision: Precision = "fp32") -> Backend:
-    """The backend of this name; `auto` is the fastest that works here.
+    """Return the backend of this name; `auto` is the fastest that works here.
 
     Args:
         name: Of the backend, or `auto`.
-        spec: What it is to run; None for any model.
-        precision: What it is to compute in.
+        spec: The model to run; None for any.
+        precision: Number type to compute in.
 
     Raises:
         BackendError: It does not exist, cannot be used on this machine, or not for this model.
@@ -87,7 +87,7 @@ def _unproven(error: Exception) -> str | None:
 def _able(
     name: str, spec: ModelSpec | None, precision: Precision, obstacles: list[Obstacle]
 ) -> Iterator[Backend]:
-    """The backends of this name that can be used; `obstacles` gets why others cannot."""
+    """Return the backends of this name that can be used; add to `obstacles` why others cannot."""
     if spec is not None and precision in ("fp16", "bf16") and spec.half_tolerance is None:
         problem = f"{spec.name}: half precision ruins what this network computes"
         obstacles.append(Obstacle(problem, "Leave out --precision."))
@@ -114,7 +114,7 @@ def _no_backend(name: str, obstacles: list[Obstacle]) -> BackendError:
 
 
 def by_preference() -> tuple[Backend, ...]:
-    """All backends, those first that `auto` prefers on this machine.
+    """Return all backends, those first that `auto` prefers on this machine.
 
     A GPU is used through PyTorch, which is ready at once; a TensorRT engine takes minutes to build,
     so it must be asked for.

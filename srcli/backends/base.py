@@ -1,4 +1,4 @@
-"""What a backend is: something that opens a model and runs batches of pictures through it."""
+"""The protocols of backends, which open models, and of sessions, which run batches of pictures."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ class Session:
     """
 
     lanes: int = 1
-    """How many calls may be under way at once, from several threads."""
+    """Number of calls that may be under way at once, from several threads."""
 
     memory_share: float = 1.0
-    """How much of a geometry's `floats_per_pixel` it needs: those are of the backend that needs
-    most."""
+    """Share of the geometry's `floats_per_pixel` that this session needs; those are stated for the
+    backend that needs most."""
 
     min_shape: Shape | None = None
     """Smallest batch, NCHW, of a session that was built for a range of shapes."""
@@ -50,13 +50,13 @@ class Session:
     """Largest batch, NCHW, of a session that was built for a range of shapes."""
 
     is_blind: bool = False
-    """Whether the network estimates the picture's blur; then it is a `BlindSession`."""
+    """True if the network estimates the picture's blur; the session is then a `BlindSession`."""
 
     waits: bool = False
-    """Whether a staged run waits until a GPU is done."""
+    """True if a staged run returns only when the GPU is done."""
 
     cuda_stream: Any = None
-    """PyTorch's CUDA stream that it computes on, where that is one of its own."""
+    """The `torch.cuda.Stream` that the session computes on, if it has one of its own."""
 
     def __call__(self, batch: Batch) -> Batch:
         """Restore n x 3 x h x w RGB in [0, 1] to n x 3 x s*h x s*w, not clamped.
@@ -68,12 +68,12 @@ class Session:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """Where and how it computes, for people and results: `device`, `precision` and others."""
+        """Return facts about the computation, for people and reports: `device`, `precision`..."""
         return {}
 
     @property
     def device_memory(self) -> int | None:
-        """Bytes that are free on the GPU; None where it computes in the host's memory."""
+        """Free memory of the GPU, in bytes; None if the session computes in the host's memory."""
         return None
 
     def stage(self, batch: Batch) -> Callable[[], object] | None:
@@ -87,7 +87,7 @@ class Session:
     def cancel(self) -> None:
         """End the calls that are under way in other threads, where that can be done.
 
-        They raise `BackendError`. A network of somebody else's may compute for ever.
+        They raise `BackendError`. A foreign network may compute for ever.
         """
 
     def stop(self) -> None:
@@ -98,13 +98,13 @@ class Session:
 
     @property
     def limits(self) -> tuple[Shape, Shape] | None:
-        """Smallest and largest batch, NCHW; None if it takes any."""
+        """Smallest and largest batch, NCHW; None if the session takes any shape."""
         low, high = self.min_shape, self.max_shape
         return None if low is None or high is None else (low, high)
 
 
 class BlindSession(Session):
-    """A session of a network that estimates a picture's blur, and restores with that.
+    """A session of a network that estimates a picture's blur kernel and restores with it.
 
     Called as any session it does both.
     """
@@ -122,10 +122,10 @@ class RowStream(Protocol):
     """A picture on its way through a network, from top to bottom."""
 
     step: int
-    """The most rows that `feed` takes at a time."""
+    """Largest number of rows that `feed` takes at a time."""
 
     def feed(self, rows: Batch) -> Batch:
-        """Take in the next rows, 3 x n x w in [0, 1], and give out what is finished.
+        """Take in the next rows, 3 x n x w in [0, 1], and return the output rows that are finished.
 
         Returns:
             3 x m x s*w, not clamped; m may be 0. All that is left comes with the last row.
@@ -134,20 +134,20 @@ class RowStream(Protocol):
 
 
 class StreamingSession(Session):
-    """A session that takes a picture a few rows at a time, and gives the same digits."""
+    """A session that takes a picture a few rows at a time and computes the same digits."""
 
     @property
     def exact_margin(self) -> int:
-        """How far from a cut pixels may differ in their last digits, in input pixels."""
+        """Distance from a cut, in input pixels, within which the last digits may differ."""
         raise NotImplementedError
 
     @property
     def period(self) -> int:
-        """What windows begin at multiples of for their digits to be those of the whole picture."""
+        """Step, in input pixels, at which windows may begin without a change of any digit."""
         raise NotImplementedError
 
     def stream(self, height: int, width: int, *, memory: int, tile: int | None) -> RowStream:
-        """Begin a picture.
+        """Open a stream for one picture.
 
         Args:
             height: In input pixels.
@@ -158,22 +158,22 @@ class StreamingSession(Session):
         raise NotImplementedError
 
     def stream_needs(self, height: int, width: int, *, memory: int, tile: int | None) -> int:
-        """Return the bytes that `stream` would take with the same arguments."""
+        """Return the bytes of memory that `stream` would take with the same arguments."""
         raise NotImplementedError
 
 
 def as_blind(session: Session) -> BlindSession | None:
-    """Return the session, if it gives out its kernel."""
+    """Return the session if its network estimates the blur kernel; None otherwise."""
     return session if isinstance(session, BlindSession) and session.is_blind else None
 
 
 def closed() -> BackendError:
-    """For a call of a session that was closed."""
+    """Return the error for a call of a session that was closed."""
     return BackendError("this model has been closed. Open it again.")
 
 
 def recent(kept: OrderedDict[Key, Value], key: Key, most: int, make: Callable[[], Value]) -> Value:
-    """What is kept under a key, or made now; what was not asked for longest makes room for it."""
+    """Return the cached value of a key; make it if absent, and evict the least recently used."""
     if key not in kept:
         while len(kept) >= most:
             kept.popitem(last=False)
@@ -187,74 +187,75 @@ class Model(Protocol):
 
     @property
     def spec(self) -> ModelSpec:
-        """Its entry in the registry, or one like it."""
+        """The model's entry in the registry, or for a foreign model a similar one."""
         ...
 
     @property
     def geometry(self) -> Geometry:
-        """What sizes it takes, and how much memory."""
+        """Sizes that the network takes, its receptive field and its need of memory."""
         ...
 
     @property
     def note(self) -> Callable[[str], None]:
-        """Told what the user should know."""
+        """Function that is called with each message for the user."""
         ...
 
     def published(self) -> nn.Module:
-        """The network in its paper's form, on the CPU, in float32."""
+        """Return the network in its paper's form, on the CPU, in float32."""
         ...
 
     def network(self) -> nn.Module:
-        """The fused network on the CPU, in float32."""
+        """Return the fused network on the CPU, in float32."""
         ...
 
     def graph(self, precision: GraphPrecision = "fp32") -> Path:
-        """The verified ONNX file that computes in this precision; made on first use."""
+        """Return the verified ONNX file that computes in this precision; made on first use."""
         ...
 
     def cpu_graph(self, precision: GraphPrecision = "fp32") -> Path:
-        """The same as CPUs compute it best."""
+        """Return the verified ONNX file in the form that is fastest on CPUs; made on first use."""
         ...
 
     def tap_graph(self, precision: GraphPrecision = "fp32") -> Path | None:
-        """The same up to the taps of LAPAR's filters, for backends that apply them themselves.
+        """Return the ONNX file that ends at the taps of LAPAR's filters; None for other models.
 
-        None where there is none. Its outputs are named in `srcli.backends.cpu_filters`.
+        It is for backends that apply the filters themselves. Its outputs are named in
+        `srcli.backends.cpu_filters`.
         """
         ...
 
     def native_weights(self) -> Path | None:
-        """The verified file that `srcli.backends.native` reads; None for what it does not run."""
+        """Return the verified weights for the backend `native`; None if it cannot run the model."""
         ...
 
     def engine(
         self, precision: GraphPrecision = "fp32", shape: tuple[int, ...] | None = None
     ) -> Path:
-        """The TensorRT engine of the graph, fastest at this shape, NCHW; built on first use."""
+        """Return the TensorRT engine that is fastest at this shape, NCHW; built on first use."""
         ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionOptions:
-    """How to run a model."""
+    """Options for running a model."""
 
     threads: int | None = None
-    """CPU threads, of all lanes together; None for one on each core that may be used."""
+    """CPU threads, for all lanes together; None for one on each core that may be used."""
 
     lanes: int = 1
-    """How many calls are to be under way at once; see `Session.lanes`."""
+    """Number of calls that are to be under way at once; see `Session.lanes`."""
 
     precision: Precision = "fp32"
 
     shape: tuple[int, int, int, int] | None = None
-    """Of the batches to come, NCHW, where it is known: an engine is built to be fastest there."""
+    """Shape of the batches to come, NCHW, if known: an engine is built to be fastest at it."""
 
     cuda_graph: bool = True
-    """On CUDA: replay a network's launches as one graph. Off only to measure what that gains."""
+    """On CUDA, replay a network's launches as one graph; False only to measure the gain."""
 
     @property
     def thread_limit(self) -> int | None:
-        """Threads that a runtime must be told of; None if its own choice is right.
+        """Number of threads to set in a runtime; None if its own choice is right.
 
         Left alone they start one for each core of the machine, also where the process may use only
         some of them.
@@ -271,11 +272,11 @@ class Backend(Protocol):
     name: str
 
     def unavailable(self) -> Obstacle | None:
-        """Why this backend cannot be used here, and the remedy; None if it can."""
+        """Return why this backend cannot be used here, and the remedy; None if it can."""
         ...
 
     def declines(self, spec: ModelSpec, precision: Precision) -> Obstacle | None:
-        """Why this model cannot be run in this precision, as far as is known without opening it."""
+        """Return why this model cannot run in this precision; None if opening it may be tried."""
         ...
 
     def open(self, model: Model, options: SessionOptions) -> Session:
@@ -288,21 +289,21 @@ class Backend(Protocol):
 
 
 class RunsEveryModel:
-    """For backends that know nothing of models beforehand."""
+    """A base class of backends that try every model: `declines` always returns None."""
 
     def declines(self, spec: ModelSpec, precision: Precision) -> Obstacle | None:
-        """See `Backend`."""
+        """Return None: every model is tried."""
         return None
 
 
 def says_out_of_memory(error: Exception, *signs: str) -> bool:
-    """Whether a runtime's error means that memory ran out: by its type, or by words in its text."""
+    """Tell whether a runtime's error means that memory ran out, by its type or by its text."""
     text = str(error).lower()
     return isinstance(error, MemoryError) or any(sign in text for sign in signs)
 
 
 class StoppedError(Exception):
-    """The run has ended; nobody waits for this picture."""
+    """The run was stopped; the result of this picture is no longer wanted."""
 
 
 class OutOfMemory(Exception):

@@ -15,7 +15,7 @@ from torch import Tensor
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tuning:
-    """How a layer is cut into programs of a GPU; changes speed, not results."""
+    """Sizes by which a layer is cut into programs of a GPU; they change speed, not results."""
 
     step: int = 1
     """Rows of input pixels in a block."""
@@ -35,7 +35,7 @@ class Tuning:
     warps: int = 4
 
     stages: int = 3
-    """Pieces that are loaded ahead, and one."""
+    """Pieces in flight: the one in use and those that are loaded ahead."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,13 +60,13 @@ class Blocked:
     """Maps that are read one after the other, as if concatenated."""
 
     scale: int
-    """What a pixel shuffle after the convolution enlarges by; 1 for none."""
+    """Factor of the pixel shuffle after the convolution; 1 for none."""
 
     rows: int
-    """Of input that one program reads of a block's window."""
+    """Rows of input that one program reads of a block's window."""
 
     pieces: int
-    """In a row of a window."""
+    """Pieces in a row of a window."""
 
     margin: int
     """Pixels by which a window reaches beyond its block."""
@@ -78,7 +78,7 @@ class Blocked:
 
     @property
     def columns(self) -> int:
-        """Numbers that a program makes of a block, those that stand for nothing included."""
+        """Numbers that a program computes of a block, unused ones included."""
         return self.weights.shape[2]
 
     @property
@@ -103,7 +103,7 @@ def block(
     Args:
         weight: s*s*Cout x planes*C x k x k, in the order that `pixel_shuffle` expects.
         bias: s*s*Cout numbers; None for zeros.
-        tuning: How it is cut.
+        tuning: Sizes by which the layer is cut.
         dtype: Of the arranged weights.
         scale: s.
         planes: Into which the input's channels are divided.
@@ -157,7 +157,7 @@ def block(
 def _window(
     weight: Tensor, tuning: Tuning, scale: int, planes: int, inputs: int, outputs: int
 ) -> Tensor:
-    """Weights of a whole block: planes x rows x columns x C x high x wide x Cout."""
+    """Return a whole block's weights: planes x rows x columns x C x high x wide x Cout."""
     side, channels = weight.shape[-1], weight.shape[1] // planes
     kernel = weight.view(-1, scale, scale, planes, channels, side, side)
     kernel = kernel.permute(3, 5, 6, 4, 1, 2, 0)  # planes k k C sy sx Cout

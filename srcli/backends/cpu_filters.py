@@ -1,4 +1,4 @@
-"""What applies LAPAR's filters on a CPU in one pass over memory, where it was built.
+"""LAPAR's filters on a CPU, in one pass over memory, by code that is compiled with srcli.
 
 As nodes of a graph they take a fourth of the time of the whole network (LAPAR-C x4 in OpenVINO; in
 8 bits, over a third), because each of the 24 neighbours becomes a picture in memory. So backends
@@ -36,7 +36,7 @@ TAPS, PICTURE = "filter.taps", "filter.picture"
 
 
 def unavailable() -> Obstacle | None:
-    """Why the compiled code cannot be used, and the remedy; None if it can."""
+    """Return why the compiled code cannot be used, and the remedy; None if it can."""
     try:
         importlib.import_module(COMPILED)
     except ImportError:
@@ -45,7 +45,7 @@ def unavailable() -> Obstacle | None:
 
 
 def shortest_graph(model: Model, precision: GraphPrecision) -> Path:
-    """The graph for CPUs: up to the taps if the rest is done here, else the whole."""
+    """Return the graph for CPUs: up to the taps if the filters are applied here, else the whole."""
     parted = None if unavailable() else model.tap_graph(precision)
     return model.cpu_graph(precision) if parted is None else parted
 
@@ -57,7 +57,7 @@ class CpuFilters:
 
     Args:
         threads: Of each lane.
-        lanes: How many calls may be under way at once.
+        lanes: Number of calls that may be under way at once.
     """
 
     def __init__(self, threads: int, lanes: int = 1) -> None:
@@ -66,12 +66,12 @@ class CpuFilters:
 
     @classmethod
     def on_all_cores(cls, options: SessionOptions) -> CpuFilters:
-        """On as many threads as a session may use, its lanes sharing them."""
+        """Return filters on as many threads as the session may use, shared by its lanes."""
         threads = options.threads or usable_cores()
         return cls(max(1, threads // options.lanes), options.lanes)
 
     def __call__(self, picture: Batch, taps: Batch) -> Batch:
-        """n x c x H x W and n x 13 x H x W to n x c x H x W, float32, in any memory layout.
+        """Filter n x c x H x W with taps n x 13 x H x W, both float32, in any memory layout.
 
         The taps are row by row the first half of each kernel, and its centre; borders are
         reflected. The same as `apply_filters` in `srcli.models.lapar.network`, up to rounding.
@@ -81,7 +81,7 @@ class CpuFilters:
         return filtered
 
     def gradient(self, picture: Batch, change: Batch, taps: Batch) -> None:
-        """Put a loss's gradient by the taps into `taps`, given that by the filtered picture."""
+        """Write a loss's gradient by the taps into `taps`; `change` is that by the result."""
         self._run(self._compiled.gradient, picture, taps, change)
 
     def _run(
@@ -99,6 +99,6 @@ class CpuFilters:
             pass
 
     def close(self) -> None:
-        """End its threads."""
+        """End the threads of the filters."""
         if self._pool is not None:
             self._pool.shutdown()

@@ -46,7 +46,7 @@ class TorchBackend(RunsEveryModel):
         return TorchSession(model.network(), options, tolerance)
 
     def open_published(self, model: Model, options: SessionOptions) -> TorchSession:
-        """As the paper writes it: slower, and right whatever the fused form is."""
+        """Open the network in its paper's form: slower, and independent of the fused form."""
         session = TorchSession(model.published(), options)
         session.memory_share = PUBLISHED
         return session
@@ -57,8 +57,8 @@ class TorchSession(BlindSession):
 
     Args:
         network: On the CPU, in float32.
-        options: How to run it.
-        tolerance: What a faster form of it may differ by.
+        options: Options for running it.
+        tolerance: Largest difference allowed to a faster form of it.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class TorchSession(BlindSession):
 
     @property
     def facts(self) -> dict[str, object]:
-        """Where and in what precision this session really computes."""
+        """Return the device and precision that this session really computes with, and others."""
         return dict(self._facts)
 
     def __call__(self, batch: Batch) -> Batch:
@@ -99,15 +99,15 @@ class TorchSession(BlindSession):
 
     @property
     def device_memory(self) -> int | None:
-        """Bytes that are free on the GPU; None on the CPU."""
+        """Free memory of the GPU, in bytes; None on the CPU."""
         return self._opened().device_memory
 
     def estimate_kernel(self, batch: Batch) -> Batch:
-        """Blur kernels, n x 1 x K x K, of n pictures; of blind networks only."""
+        """Return the blur kernels of n pictures, n x 1 x K x K; for blind networks only."""
         return self._ask("estimate_kernel", batch)
 
     def restore(self, batch: Batch, kernel: Batch) -> Batch:
-        """Restore with known blur kernels; of blind networks only."""
+        """Restore with known blur kernels; for blind networks only."""
         return self._ask("restore", batch, kernel)
 
     def _ask(self, method: str, *batches: Batch) -> Batch:
@@ -135,7 +135,7 @@ class TorchSession(BlindSession):
         self._run = None
 
     def free(self) -> None:
-        """Give back memory that can be done without."""
+        """Free memory that is only kept for speed."""
         self._opened().free()
 
     def _opened(self) -> CudaNetwork | _OnProcessor:
@@ -187,7 +187,7 @@ class _OnProcessor:
 
 
 class _memory_errors:  # noqa: N801  reads as a statement: `with _memory_errors(...)`
-    """Turns PyTorch's ways of saying "out of memory" into `OutOfMemory`."""
+    """A context that turns PyTorch's errors about memory into `OutOfMemory`."""
 
     def __init__(self, session: TorchSession) -> None:
         self._session = session

@@ -1,4 +1,4 @@
-"""Self-ensemble: the mean of what a network makes of a picture's eight flips and turns."""
+"""Self-ensemble: the mean of a network's outputs for a picture's eight flips and turns."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class SelfEnsemble(Session):
     resolution", CVPR 2016, section 3.6.
 
     Args:
-        session: What to run; it is closed with this one.
+        session: The session to run; it is closed with this one.
 
     Raises:
         UsageError: The network estimates the picture's blur, which would be turned with it; or it
@@ -62,12 +62,12 @@ class SelfEnsemble(Session):
 
     @property
     def facts(self) -> dict[str, Any]:
-        """What the session says of itself."""
+        """Return the inner session's facts, and `tta`."""
         return {**self._session.facts, "tta": True}
 
     @property
     def device_memory(self) -> int | None:
-        """What the session says of itself."""
+        """The inner session's free memory of the GPU, in bytes; None on the CPU."""
         return self._session.device_memory
 
     def stop(self) -> None:
@@ -79,6 +79,6 @@ class SelfEnsemble(Session):
 
 
 def _square(low: Shape, high: Shape) -> tuple[Shape, Shape]:
-    """Limits that hold for a turned picture too."""
+    """Return limits that hold for turned pictures too."""
     least, most = max(low[2:]), min(high[2:])
     return (*low[:2], least, least), (*high[:2], most, most)

@@ -1,4 +1,4 @@
-"""What applies LAPAR's filters in PyTorch: one kernel where it works, its operations elsewhere."""
+"""LAPAR's filters in PyTorch: by one kernel if that works, else by PyTorch's operations."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ SAMPLE = (2, 3, 5, 270)  # more than one of the kernel's blocks, and no multiple
 def use_kernel(network: nn.Module, device: torch.device, dtype: torch.dtype) -> str | None:
     """Let a LAPAR on a GPU apply its filters in one kernel, if that computes the same here.
 
-    Whatever goes wrong (no Triton, no compiler, a GPU that it does not know, another result)
-    leaves the network as it was.
+    If anything fails (no Triton, no compiler, an unknown GPU, another result), the network stays
+    as it was.
 
     Args:
         network: Applies filters if it has the attribute `assemble`, which is then replaced.
-        device: Where it runs.
-        dtype: What it computes in.
+        device: Device that the network is on.
+        dtype: Number type that the network computes in.
 
     Returns:
         What applies the filters, and why if it is not the kernel; None for other networks.
@@ -55,7 +55,7 @@ def sum_in_float32(network: nn.Module) -> None:
 
 
 def use_compiled(network: nn.Module, threads: int) -> str | None:
-    """The same for a LAPAR on the CPU, in float32, with what was compiled when srcli was built."""
+    """Let a LAPAR on the CPU, in float32, apply its filters by the compiled code of srcli."""
     import torch
 
     def compiled() -> Filters:
@@ -93,7 +93,7 @@ def _use(
 def _difference(
     kernel: Filters, plain: Filters, count: int, device: torch.device, dtype: torch.dtype
 ) -> float:
-    """The largest, in units of the type's precision, on pictures as networks lay them out."""
+    """Return the largest difference, in units of the type's precision, on a network's layouts."""
     import torch
 
     generator = torch.Generator(device).manual_seed(0)

@@ -59,7 +59,7 @@ class OpenVinoBackend:
         return None
 
     def declines(self, spec: ModelSpec, precision: Precision) -> Obstacle | None:
-        """See `Backend`."""
+        """Return why this processor cannot compute in this precision; None if it can."""
         if precision not in _CAPABILITIES or _CAPABILITIES[precision] in _capabilities():
             return None
         return Obstacle(f"this processor does not compute in {precision}", "Leave out --precision.")
@@ -74,7 +74,7 @@ class OpenVinoBackend:
 
 @cache
 def _capabilities() -> frozenset[str]:
-    """What OpenVINO says this processor can."""
+    """Return the capabilities of this processor, by OpenVINO's names."""
     return frozenset(runtimes.openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
 
 
@@ -132,7 +132,7 @@ class OpenVinoSession(Session):
 
     @property
     def facts(self) -> dict[str, object]:
-        """What really computes."""
+        """Return the device, the precision, and what runs small pictures and filters."""
         return {
             "device": "cpu",
             "precision": self._precision,
@@ -167,7 +167,7 @@ class OpenVinoSession(Session):
         self._model = self._core = None
 
     def _forget(self) -> None:
-        """Give back the memory of all that was compiled."""
+        """Free the memory of all compiled models."""
         with self._guard:
             self._compiled.clear()
             self._small = None
@@ -180,7 +180,7 @@ class OpenVinoSession(Session):
 
     @contextmanager
     def _request(self, shape: Shape) -> Iterator[InferRequest]:
-        """What runs batches of this shape, for one call at a time."""
+        """Lend an inference request for batches of this shape; one call has it at a time."""
 
         core, whole = self._core, self._model
         if core is None or whole is None:

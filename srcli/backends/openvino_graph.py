@@ -47,7 +47,7 @@ def gather_pixels(model: Model) -> int:
 
 
 def last_channels(model: Model) -> Model:
-    """The model with its first output as n x H x W x c, which is how it lies in memory anyway."""
+    """Return the model with its first output as n x H x W x c, the order it has in memory."""
     from openvino import Layout
     from openvino.preprocess import PrePostProcessor
 
@@ -58,14 +58,14 @@ def last_channels(model: Model) -> Model:
 
 
 def _side_by_side(values: NDArray[np.generic], pixels: int) -> NDArray[np.generic]:
-    """Rows (channel, pixel) in the order (pixel, channel)."""
+    """Reorder rows from (channel, pixel) to (pixel, channel)."""
     channels, *rest = values.shape
     grid = values.reshape(channels // pixels, pixels, *rest)
     return np.ascontiguousarray(grid.swapaxes(0, 1).reshape(values.shape))
 
 
 def _made_by(shuffle: Node) -> list[Node] | None:
-    """Constants with a row for each channel of the convolution that a shuffle rearranges.
+    """Return the constants with a row for each channel of the convolution before a shuffle.
 
     None if there is no such convolution, or if anything else depends on the order of its channels.
     """
@@ -89,7 +89,7 @@ def _made_by(shuffle: Node) -> list[Node] | None:
 
 
 def _constants(roots: list[Node]) -> list[Node] | None:
-    """All constants of several numbers that some nodes are computed from, and nothing else is."""
+    """Return the constants of several numbers that only these nodes are computed from."""
     found, waiting = [], list(roots)
     while waiting:
         node = waiting.pop()
@@ -106,7 +106,7 @@ def _constants(roots: list[Node]) -> list[Node] | None:
 
 
 def _is_alone(node: Node) -> bool:
-    """Whether one node reads a node, whose operands but the first are single numbers."""
+    """Tell whether one node reads this node, and its operands but the first are single numbers."""
     others = (_input(node, index) for index in range(1, node.get_input_size()))
     return _users(node) == 1 and all(_is_single(other) for other in others)
 
@@ -121,7 +121,7 @@ def _input(node: Node, index: int = 0) -> Node:
 
 
 def _users(node: Node) -> int:
-    """How many nodes read what a node computes; the shape alone may be read by others too."""
+    """Count the nodes that read a node's values; those that read only its shape do not count."""
     readers = (target.get_node() for target in node.output(0).get_target_inputs())
     return sum(reader.get_type_name() != "ShapeOf" for reader in readers)
 

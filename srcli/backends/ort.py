@@ -66,7 +66,7 @@ class OnnxRuntimeSession(Session):
     Args:
         graph: An ONNX file, or its content. It has one picture-like input and output, or ends at
             the taps of filters (see `cpu_filters`), which are then applied here.
-        options: How to run it.
+        options: Options for running it.
         cuda: On the GPU; that it really runs there is checked, because ONNX Runtime goes on
             silently on the CPU when a library of CUDA's is missing.
     """
@@ -74,7 +74,7 @@ class OnnxRuntimeSession(Session):
     memory_share = 1.0
 
     waits = True
-    """What `stage` returns is done when it returns, on CUDA too."""
+    """A staged run returns only when it is done, on CUDA too."""
 
     def __init__(self, graph: Path | bytes, options: SessionOptions, *, cuda: bool = False) -> None:
         ort = runtimes.onnxruntime()
@@ -114,7 +114,7 @@ class OnnxRuntimeSession(Session):
 
     @property
     def facts(self) -> dict[str, object]:
-        """What really computes."""
+        """Return the device, ONNX Runtime's provider, and what applies LAPAR's filters."""
         device = "cuda" if self._provider == _CUDA else "cpu"
         filters = None if self._filters is None else "compiled"
         return {"device": device, "provider": self._provider, "filters": filters}
@@ -162,7 +162,7 @@ class OnnxRuntimeSession(Session):
 
 
 def _limits(shape: Sequence[Any]) -> tuple[Shape, Shape] | tuple[None, None]:
-    """Smallest and largest batch of a graph for one size of pictures; None where any size fits."""
+    """Return the smallest and largest batch of a graph of fixed size; None if it takes any."""
     batch, planes, *sides = shape
     if not all(isinstance(side, int) for side in sides):
         return None, None

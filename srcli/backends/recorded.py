@@ -35,7 +35,7 @@ SAMPLE = (2, 3, 21, 37)  # of more than one program, and a multiple of nothing
 CUDNN, TRITON = "cuDNN", "Triton"
 
 Form = Callable[[Tensor], Tensor]
-"""n x 3 x h x w on the device, float32, dense -> n x 3 x H x W, the same."""
+"""A function from n x 3 x h x w to n x 3 x H x W, both float32, dense, on the device."""
 
 
 @dataclass(slots=True)
@@ -52,9 +52,9 @@ class CudaNetwork:
 
     Args:
         network: On the CPU, in float32: n x 3 x h x w in [0, 1] -> n x 3 x H x W.
-        dtype: What it computes in.
-        tolerance: What another form of it may differ by.
-        record: Whether to record and replay. A network that cannot be recorded (because the CPU
+        dtype: Number type that the network computes in.
+        tolerance: Largest difference allowed to another form of it.
+        record: True to record and replay. A network that cannot be recorded (because the CPU
             has to look at a result in between) is run kernel by kernel.
     """
 
@@ -110,7 +110,7 @@ class CudaNetwork:
 
     @property
     def device_memory(self) -> int:
-        """Bytes that are free on the device."""
+        """Free memory of the device, in bytes."""
         return int(torch.cuda.mem_get_info(self._device)[0])
 
     def moved(self, batch: Batch) -> Tensor:
@@ -119,7 +119,7 @@ class CudaNetwork:
         return x.to(self._device, self._dtype, memory_format=torch.channels_last)
 
     def free(self) -> None:
-        """Give back the memory of recorded shapes."""
+        """Free the memory of recorded shapes."""
         self._recorded.clear()
         self._pool = None
         torch.cuda.empty_cache()
@@ -141,7 +141,7 @@ class CudaNetwork:
         return _pinned(batch).to(self._device, non_blocking=True)
 
     def _once(self, batch: Batch) -> Tensor:
-        """Run a shape that may never come again."""
+        """Run a batch without recording, as its shape may not come again."""
         torch.backends.cudnn.benchmark = False
         if self._chosen is None and hasattr(self._exact, "assemble"):
             # Rounded to half precision, a filter near one loses more than all else does. Kernels
@@ -285,7 +285,7 @@ def _placed(network: nn.Module, device: torch.device, dtype: torch.dtype) -> nn.
 
 
 def _pinned(batch: Batch) -> Tensor:
-    """Copy a batch to pages that the device reads by itself."""
+    """Copy a batch to pinned memory, which the device reads directly."""
     pinned = torch.empty(batch.shape, dtype=torch.float32, pin_memory=True)
     return pinned.copy_(torch.from_numpy(batch))
 

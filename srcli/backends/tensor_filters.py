@@ -13,7 +13,7 @@ from srcli.errors import BackendError
 
 
 def for_tensors(threads: int) -> Callable[[Tensor, Tensor, int], Tensor]:
-    """`srcli.models.lapar.network.apply_filters` in float32 on the CPU, for symmetric filters.
+    """Return a compiled `srcli.models.lapar.network.apply_filters`: float32, CPU, symmetric.
 
     Gradients go to the taps; the picture must not need any. Shorter types are made longer first.
 

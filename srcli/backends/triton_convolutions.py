@@ -1,7 +1,7 @@
 """Convolutions of small networks on a GPU, as products of matrices that fill its tensor cores.
 
-A layer of 16 channels is too narrow for them, and a library's convolution reads its input 9 or 25
-times and adds bias, rectifier and skip connection in passes of their own. Here one program makes
+A layer of 16 channels is too narrow for tensor cores, and a library's convolution reads its input
+9 or 25 times and adds bias, ReLU and skip connection in separate passes. Here one program makes
 a block of neighbouring pixels at once: their windows overlap, so less is read, and the matrix is
 wider (its zeros cost less than narrowness does). Everything that follows a convolution happens
 before its result is written.
@@ -9,8 +9,8 @@ before its result is written.
 Feature maps are channels-last and dense: [planes, pictures, height, width, channels], where planes
 are maps side by side, as a concatenation reads them. Sums are in float32.
 
-Importing this needs Triton, which comes with PyTorch's CUDA builds for Linux. Kernels bear no type
-annotations but `tl.constexpr`, because Triton compiles them too.
+Importing this needs Triton, which comes with PyTorch's CUDA builds for Linux. Kernels have no type
+annotations but `tl.constexpr`, because Triton compiles annotations too.
 """
 
 # mypy: disable-error-code="no-untyped-def, misc, untyped-decorator"
@@ -30,7 +30,7 @@ _NEVER = tl.constexpr(-(1 << 24))  # a row above every picture
 
 @triton.jit
 def places(groups_high, groups_wide, pictures, ROWS_STEP: tl.constexpr, BLOCK: tl.constexpr):
-    """Picture, row and column of each group of this program; a row above all for none."""
+    """Return picture, row and column of each group of this program; a negative row for none."""
     group = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     across = group % groups_wide
     down = group // groups_wide
@@ -122,7 +122,7 @@ def _convolve(
     BLOCK: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """One layer, for BLOCK groups of STEP x GROUP input pixels each; see `convolve`.
+    """Compute one layer, for BLOCK groups of STEP x GROUP input pixels each; see `convolve`.
 
     A group becomes SCALE*STEP rows of SCALE*GROUP pixels, PART of the rows in one program.
     """
@@ -208,9 +208,9 @@ def convolve(
         out: n x s*h x s*w x Cout, dense; or n x Cout x s*h x s*w if `planar`.
         residual: Is added, multiplied by `factor`; as `out`.
         factor: Of the residual.
-        relu: Whether a rectifier comes last.
+        relu: True if a ReLU comes last.
         second: Another layer with its own source, whose result is added to the sums.
-        planar: Whether channels come first in `out`.
+        planar: True if channels come first in `out`.
 
     Returns:
         `out`.

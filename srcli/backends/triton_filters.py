@@ -1,10 +1,10 @@
-"""LAPAR's last step as one CUDA kernel: each pixel's own filter, without a picture in between.
+"""LAPAR's last step as one CUDA kernel: each pixel's own filter, without intermediate pictures.
 
 PyTorch writes and reads a picture for each of 13 (or 25) taps. Here every number of the taps is
 read once and every pixel of the result written once; the neighbours come from the cache.
 
-Importing this needs Triton, which comes with PyTorch's CUDA builds for Linux. Kernels bear no type
-annotations but `tl.constexpr`, because Triton compiles them too.
+Importing this needs Triton, which comes with PyTorch's CUDA builds for Linux. Kernels have no type
+annotations but `tl.constexpr`, because Triton compiles annotations too.
 """
 
 # mypy: disable-error-code="no-untyped-def, misc, untyped-decorator"
@@ -20,14 +20,14 @@ BLOCK = 256  # pixels of a row that one program makes
 
 @triton.jit
 def _reflected(index, last):
-    """Indices beyond a border as their mirror image; the border itself is not repeated."""
+    """Mirror indices that lie beyond a border; the border itself is not repeated."""
     index = tl.abs(index)
     return tl.minimum(index, 2 * last - index)
 
 
 @triton.jit
 def _neighbours(picture, y, x, inside, height, width, stride_c, stride_y, stride_x, tap):
-    """Red, green and blue at place `tap`, row by row, of each pixel's 5x5 window; in float32."""
+    """Load red, green, blue of neighbour `tap` (row by row) in each pixel's 5x5 window; float32."""
     top = _reflected(y + (tap // 5 - 2), height - 1)
     # Lanes beyond the row's end have no neighbours; let them read what exists.
     left = tl.where(inside, _reflected(x + (tap % 5 - 2), width - 1), 0)
@@ -64,7 +64,7 @@ def _assemble(
     COUNT: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """BLOCK pixels of one row of one picture, three planes at once; sums are in float32."""
+    """Filter BLOCK pixels of one row of one picture, three planes at once; sums are in float32."""
     row = tl.program_id(0)
     x = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     inside = x < width

@@ -34,7 +34,7 @@ class _Unit:
 
 
 class _Block:
-    """`FusedBlock`: units in a row, whose outputs lie side by side for the reduction."""
+    """A `FusedBlock`: units in a row, whose outputs lie side by side for the reduction."""
 
     def __init__(self, block_: FusedBlock, dtype: torch.dtype) -> None:
         units = block_.units()
@@ -64,7 +64,7 @@ class _Block:
 
 
 class TritonLapar(nn.Module):
-    """The same function as `FusedLapar`: n x 3 x h x w RGB in [0, 1] -> n x 3 x H x W, float32.
+    """A `FusedLapar` in Triton: n x 3 x h x w RGB in [0, 1] -> n x 3 x H x W, float32.
 
     Feature maps are in `dtype`; sums, taps and the picture in float32.
 
@@ -115,7 +115,7 @@ class TritonLapar(nn.Module):
         return apply_filters(bordered[:, :, 2:-2, SIDES:-SIDES], taps, self._count)
 
     def layers(self) -> Iterator[Blocked]:
-        """Give all layers in the order of their use."""
+        """Return all layers in the order of their use."""
         yield self._head
         for block_ in self._body:
             yield from block_.layers()
@@ -125,7 +125,7 @@ class TritonLapar(nn.Module):
 
 
 class TritonAwsrn(nn.Module):
-    """The same function as `FusedAwsrn`; see `TritonLapar`."""
+    """A `FusedAwsrn` in Triton, with the arguments and the types of `TritonLapar`."""
 
     def __init__(self, fused: FusedAwsrn, dtype: torch.dtype) -> None:
         super().__init__()
@@ -156,7 +156,7 @@ class TritonAwsrn(nn.Module):
         return convolve(self._tail, features, out, second=(self._skip, centred), planar=True)
 
     def layers(self) -> Iterator[Blocked]:
-        """Give all layers in the order of their use."""
+        """Return all layers in the order of their use."""
         yield self._head
         for block_ in self._body:
             yield from block_.layers()

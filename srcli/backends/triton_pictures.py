@@ -1,7 +1,7 @@
-"""What a LAPAR does with pictures on a GPU: in at the front, and its filters at the end.
+"""Kernels for the pictures of a LAPAR on a GPU: its input, its bicubic part and its filters.
 
-Importing this needs Triton. Kernels bear no type annotations but `tl.constexpr`, because Triton
-compiles them too.
+Importing this needs Triton. Kernels have no type annotations but `tl.constexpr`, because Triton
+compiles annotations too.
 """
 
 # mypy: disable-error-code="no-untyped-def, misc, untyped-decorator"
@@ -66,7 +66,7 @@ def _filter(
     BLOCK: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """LAPAR's last convolution and its filters; see `filter_pixels`."""
+    """Compute LAPAR's last convolution and apply its filters; see `filter_pixels`."""
     picture, top, across = places(groups_high, groups_wide, pictures, STEP, BLOCK)
     sums = tl.zeros([BLOCK, N], tl.float32)
     sums = products(
@@ -234,7 +234,7 @@ def _enlarge(
     SIDES: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """One row of one plane of the output, all phases of BLOCK input pixels."""
+    """Compute one row of one plane of the output, all phases of BLOCK input pixels."""
     line = tl.program_id(0)
     x = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     inside = x < width

@@ -67,7 +67,7 @@ class TensorRtBackend(RunsEveryModel):
 
 @dataclass(slots=True)
 class _Prepared:
-    """What one input shape needs. All addresses stay, as a captured graph demands."""
+    """Context and buffers for one input shape; addresses stay, as a captured graph demands."""
 
     context: tensorrt.IExecutionContext
     input: torch.Tensor
@@ -135,7 +135,7 @@ class TensorRtSession(Session):
 
     @property
     def facts(self) -> dict[str, Any]:
-        """Where and in what precision the engine computes."""
+        """Return the device and the precision of the engine, and the version of TensorRT."""
         return {
             "device": self.info.gpu or _DEVICE,
             "precision": self.info.precision,
@@ -144,7 +144,7 @@ class TensorRtSession(Session):
 
     @property
     def device_memory(self) -> int:
-        """Bytes that are free on the GPU."""
+        """Free memory of the GPU, in bytes."""
         import torch
 
         return int(torch.cuda.mem_get_info()[0])
@@ -170,7 +170,7 @@ class TensorRtSession(Session):
             vars(self).pop(name, None)
 
     def _prepare(self, shape: Shape) -> _Prepared:
-        """What `shape` needs."""
+        """Return the context and buffers for a shape, from the cache or made now."""
         return recent(self._prepared, shape, MAX_PREPARED, lambda: self._allocate(shape))
 
     def _allocate(self, shape: Shape) -> _Prepared:

@@ -30,7 +30,7 @@ class TensorRt(Protocol):
     Builder: type[tensorrt.Builder]
     BuilderFlag: type[tensorrt.BuilderFlag]
     ComputeCapability: Any
-    """Of TensorRT-RTX only, like the next two."""
+    """Only in TensorRT-RTX, like the next two."""
 
     CudaGraphStrategy: Any
     DynamicShapesKernelSpecializationStrategy: Any
@@ -48,7 +48,7 @@ class TensorRt(Protocol):
 
 
 def load_tensorrt() -> TensorRt:
-    """TensorRT 10 or newer, or TensorRT-RTX if that is what is installed.
+    """Import TensorRT 10 or newer, or TensorRT-RTX if that is what is installed.
 
     Raises:
         BackendError: Neither can be imported; the message names the package to install.
@@ -81,13 +81,13 @@ def times(shape: Sequence[int]) -> str:
 
 
 def flavour_of(trt: TensorRt) -> Flavour:
-    """Which of the two libraries a module belongs to; their engines are not interchangeable."""
+    """Name the library that a module belongs to; the engines of the two are not interchangeable."""
     name: str = cast("Any", trt).__name__
     return "tensorrt_rtx" if name.startswith("tensorrt_rtx") else "tensorrt"
 
 
 def collecting_logger(trt: TensorRt) -> tuple[tensorrt.ILogger, list[str]]:
-    """A logger that prints nothing, and the warnings and errors that it has been given so far."""
+    """Return a logger that prints nothing, and the list of warnings and errors that it fills."""
     messages: list[str] = []
     serious = (trt.ILogger.INTERNAL_ERROR, trt.ILogger.ERROR, trt.ILogger.WARNING)
     base: Any = trt.ILogger
@@ -104,11 +104,11 @@ def collecting_logger(trt: TensorRt) -> tuple[tensorrt.ILogger, list[str]]:
 
 
 def open_runtime(trt: TensorRt, *, host_code: bool) -> tuple[tensorrt.Runtime, list[str]]:
-    """A runtime, which has to outlive its engines, and the messages it has logged so far.
+    """Return a runtime, which has to outlive its engines, and the list of messages that it fills.
 
     Args:
         trt: TensorRT.
-        host_code: Whether loading an engine may execute code that it carries. A
+        host_code: True if loading an engine may execute code that it carries. A
             version-compatible one carries a runtime.
 
     Raises:
@@ -124,7 +124,7 @@ def open_runtime(trt: TensorRt, *, host_code: bool) -> tuple[tensorrt.Runtime, l
 
 
 def cannot_start(trt: TensorRt, messages: list[str]) -> BackendError:
-    """For a builder or runtime that cannot be had; the messages are the logger's."""
+    """Return the error for a builder or runtime that does not start, with the logger's messages."""
     return BackendError(
         f"TensorRT {trt.__version__} cannot start ({last(messages)})",
         "It needs an NVIDIA GPU and its driver.",
@@ -132,7 +132,7 @@ def cannot_start(trt: TensorRt, messages: list[str]) -> BackendError:
 
 
 def last(messages: list[str]) -> str:
-    """The latest of a logger's messages, for the end of one of ours."""
+    """Return the latest of a logger's messages, to be put at the end of an error."""
     return "; ".join(messages[-3:]) or "it gave no reason"
 
 
@@ -144,7 +144,7 @@ class Gpu(NamedTuple):
 
 
 def current_gpu() -> Gpu | None:
-    """What an engine built or run now is for; None without a usable GPU."""
+    """Return the GPU that engines are built for and run on now; None without a usable GPU."""
     if not driver().devices:  # without loading PyTorch, which takes seconds
         return None
     import torch
@@ -157,22 +157,22 @@ def current_gpu() -> Gpu | None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineInfo:
-    """What an engine is and what it was made from: the content of its sidecar file."""
+    """Facts about an engine and its origin: the content of its sidecar file."""
 
     flavour: str
     version: str
-    """Of TensorRT."""
+    """Version of TensorRT."""
 
     gpu: str | None
     compute_capability: str | None
-    """Of the GPU that built it; None if there was none (TensorRT-RTX needs none)."""
+    """Compute capability of the GPU that built it; None without one (TensorRT-RTX needs none)."""
 
     precision: str
     profile: Mapping[str, Shape]
     """`min`, `opt` and `max` input shape, NCHW."""
 
     network_types: Mapping[str, int]
-    """Layers of the parsed, strongly typed network: "CONVOLUTION HALF" -> how many."""
+    """Layers of the parsed, strongly typed network, counted by kind, as "CONVOLUTION HALF"."""
 
     engine_types: Mapping[str, int] | str
     """Data types that the engine's own inspector reports for its layers' outputs, or why not."""
@@ -183,7 +183,7 @@ class EngineInfo:
     """The caller's facts: model, scale, sha256 of the weights."""
 
     options: Mapping[str, object] = field(default_factory=dict)
-    """What `EngineOptions.facts` says."""
+    """The options of the build, from `EngineOptions.facts`."""
 
     messages: tuple[str, ...] = ()
     """TensorRT's warnings."""
@@ -193,14 +193,18 @@ class EngineInfo:
 
     @classmethod
     def from_json(cls, text: str) -> EngineInfo:
-        """Raises ValueError, TypeError or AttributeError if this is no such text."""
+        """Read the content of a sidecar file.
+
+        Raises:
+            ValueError, TypeError, AttributeError: The text is not the content of a sidecar file.
+        """
         facts = json.loads(text)
         facts["profile"] = {name: tuple(shape) for name, shape in facts["profile"].items()}
         facts["messages"] = tuple(facts["messages"])
         return cls(**facts)
 
     def stale(self, trt: TensorRt, gpu: Gpu | None) -> str | None:
-        """Why this engine cannot be trusted with this TensorRT and GPU; None if it can."""
+        """Return why this engine cannot be used with this TensorRT and GPU; None if it can."""
         here = f"{flavour_of(trt)} {trt.__version__}"
         if f"{self.flavour} {self.version}" != here and not self._runs_on_version(trt):
             return f"it was built by {self.flavour} {self.version}, this is {here}"
@@ -219,12 +223,12 @@ class EngineInfo:
 
 
 def sidecar_path(engine: Path) -> Path:
-    """Where the facts about an engine file lie."""
+    """Return the path of the sidecar file, which holds the facts about an engine file."""
     return engine.with_name(f"{engine.name}.json")
 
 
 def read_engine(path: Path) -> tuple[bytes, EngineInfo]:
-    """An engine file and its facts.
+    """Read an engine file and its facts.
 
     Raises:
         BackendError: One of the two files is missing or damaged, or they do not belong together.

@@ -1,4 +1,4 @@
-"""How layers are cut into programs of a GPU: as measured where they were, else by rule.
+"""Sizes by which layers are cut into programs of a GPU: measured ones, else by a rule.
 
 `tunings.json` holds what `benchmarks/tune_convolutions.py` found fastest, by the names that `key`
 makes.
@@ -16,7 +16,7 @@ import torch
 from srcli.backends.blocked import Tuning
 
 Role = Literal["head", "body", "reduction", "up", "high", "filter", "tail"]
-"""Where a layer is used. `high`: at the resolution of the result."""
+"""Place of a layer in its network. `high`: at the resolution of the result."""
 
 FILE = "tunings.json"
 WIDE = 64  # channels from which a layer fills tensor cores by itself
@@ -26,10 +26,10 @@ COLUMNS = 64  # numbers that a program should make of a block of pixels, about
 def tuning_for(
     role: Role, inputs: int, outputs: int, side: int, scale: int, dtype: torch.dtype
 ) -> Tuning:
-    """Choose how a layer is cut.
+    """Return the sizes by which a layer is cut.
 
     Args:
-        role: Where it is used.
+        role: Place of the layer in its network.
         inputs: Channels of one plane of its source.
         outputs: Channels of its result, after the pixel shuffle if there is one.
         side: Of its kernel.
@@ -41,7 +41,7 @@ def tuning_for(
 
 
 def key(role: Role, inputs: int, outputs: int, side: int, scale: int, dtype: torch.dtype) -> str:
-    """Name a layer in the file: `high 16-16 5x5 x1 2 bytes`."""
+    """Return the name of a layer in the file: `high 16-16 5x5 x1 2 bytes`."""
     return f"{role} {inputs}-{outputs} {side}x{side} x{scale} {dtype.itemsize} bytes"
 
 

@@ -1,4 +1,4 @@
-"""Measure what a device does at best, to compare networks with."""
+"""Measure the greatest speeds of a device, to compare networks with."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def ceilings() -> dict[str, float]:
 
 
 def _copy_rate(device: torch.device) -> float:
-    """Bytes read and written per second."""
+    """Return bytes read and written per second."""
     size = COPIED if device.type == "cuda" else COPIED_BY_CPU
     source = torch.empty(size, dtype=torch.uint8, device=device).random_()
     target = torch.empty_like(source)
@@ -37,14 +37,14 @@ def _copy_rate(device: torch.device) -> float:
 
 
 def _matrix_rate(device: torch.device, dtype: torch.dtype) -> float:
-    """Multiply-adds per second, of random numbers: equal ones save power, and run faster."""
+    """Return multiply-adds per second, of random numbers: equal ones save power and run faster."""
     side = SIDE if device.type == "cuda" else SIDE_ON_CPU
     left, right = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
     return float(side**3 / _least(lambda: left @ right, device))
 
 
 def _least(step: Step, device: torch.device) -> float:
-    """Seconds of the fastest of several runs: a ceiling, not a habit."""
+    """Return the seconds of the fastest of several runs: a ceiling, not a typical time."""
     time = between_events if device.type == "cuda" else clock
     time(step)
     return min(for_a_while(lambda: time(step), SECONDS)) / 1e3

@@ -1,4 +1,4 @@
-"""Two benchmarks: what became faster, what slower, and whether that is more than chance."""
+"""Compare two benchmarks: which rows became faster or slower by more than chance."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ HARDWARE = ("cpu", "cores", "gpus")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Change:
-    """The second measurement of a row over the first."""
+    """A change of a row's latency: the second measurement over the first."""
 
     label: str
     before: float
@@ -44,16 +44,16 @@ class Change:
     high: float
 
     def regressed(self, tolerance: float) -> bool:
-        """Whether it is slower by more than `tolerance`, chance aside."""
+        """Tell whether the row is slower by more than `tolerance`, chance aside."""
         return self.low > 1 + tolerance
 
     def improved(self, tolerance: float) -> bool:
-        """Whether it is faster by more than `tolerance`, chance aside."""
+        """Tell whether the row is faster by more than `tolerance`, chance aside."""
         return self.high < 1 - tolerance
 
 
 def read_report(file: Path) -> dict[str, Any]:
-    """A file written by `srcli bench --json`.
+    """Read a file written by `srcli bench --json`.
 
     Raises:
         InputError: It is none.
@@ -73,7 +73,7 @@ def read_report(file: Path) -> dict[str, Any]:
 def compare(
     first: Mapping[str, Any], second: Mapping[str, Any], *, anyway: bool = False
 ) -> list[Change]:
-    """The rows that both have.
+    """Compare the rows that both reports have.
 
     Args:
         first: As read by `read_report`.
@@ -125,7 +125,7 @@ def _check_manner(before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
 
 
 def _allocator(row: Mapping[str, Any]) -> str:
-    """Files of before there was a choice hold what is now the default of malloc."""
+    """Return the allocator of a report; old files without one used malloc's default."""
     return str(row.get("facts", {}).get("allocator", "default"))
 
 

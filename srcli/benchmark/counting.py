@@ -28,10 +28,10 @@ _VIEWS = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What one run of a network amounts to."""
+    """Work of one run of a network: operations and bytes."""
 
     multiply_adds: int
-    """In convolutions and matrix products, which is what papers count."""
+    """Multiply-adds in convolutions and matrix products, which is what papers count."""
 
     elementwise: int
     """Numbers produced by all other operations."""
@@ -83,13 +83,13 @@ class _Counter(TorchDispatchMode):
         return out
 
     def finish(self, output: Tensor) -> None:
-        """Count what makes the network's output of layers that no other layer reads."""
+        """Count, as one more layer, the operations after the last layers that make the output."""
         left = [self._unread[layer] for layer in self._stems(output)]
         if sum(left) != 4 * output.numel():  # otherwise the last layer has written it
             self.layers += sum(left) + 4 * output.numel()
 
     def _layer(self, read: Sequence[Tensor], numbers: int, stems: frozenset[int]) -> frozenset[int]:
-        """Count a layer that writes so many numbers; return what its output stems from."""
+        """Count a layer that writes so many numbers; return it as the origin of its output."""
         self.layers += 4 * (numbers + sum(tensor.numel() for tensor in read))
         for layer in stems:
             self._unread[layer] = 0
@@ -119,7 +119,7 @@ class _Counter(TorchDispatchMode):
 
 
 def count(network: nn.Module, shape: tuple[int, int, int, int]) -> Work:
-    """The work of one run on a batch of this shape, NCHW. The network is moved to `meta`."""
+    """Count the work of one run on a batch of this shape, NCHW; the network is moved to `meta`."""
     network = network.to("meta")
     with torch.no_grad(), _Counter() as counter:
         counter.finish(network(torch.empty(shape, device="meta")))

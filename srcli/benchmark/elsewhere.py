@@ -1,4 +1,4 @@
-"""Latencies that others have published: to be printed beside ours, and never taken for ours."""
+"""Latencies that others have published, printed beside ours and marked as theirs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Figure:
 
     what: str
     width: int
-    """Of the output, in pixels."""
+    """Width of the output, in pixels."""
 
     height: int
     scale: int
@@ -56,7 +56,7 @@ PRODUCTS = (
 
 
 def figures(results: Sequence[Result]) -> list[Figure]:
-    """Return what others have published that stands beside these rows; the paper's own first.
+    """Return the published figures that belong beside these rows; the paper's own first.
 
     Only beside rows that were measured on a GPU, one picture at a time, at an output of 1280x720.
     """
@@ -72,7 +72,7 @@ def cells(figure: Figure) -> list[str]:
 
 
 def as_dicts(results: Sequence[Result]) -> list[dict[str, object]]:
-    """Return the same for JSON."""
+    """Return the figures for JSON."""
     return [asdict(figure) for figure in figures(results)]
 
 

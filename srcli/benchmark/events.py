@@ -1,4 +1,4 @@
-"""Time what runs on a GPU by its own events. Nothing here imports PyTorch before it is used."""
+"""Time runs on a GPU by its own events; PyTorch is imported when it is used."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def between_events(step: Step, runs: int = 1) -> float:
 
     Args:
         step: Launches one run, and may return before it is done.
-        runs: How many are launched in a row.
+        runs: Number of runs launched in a row.
 
     Returns:
         Milliseconds of a run, as the mean of all.

@@ -1,4 +1,4 @@
-"""What a latency was measured on, and in what state that was."""
+"""Facts about the machine that a latency was measured on, and its state."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _QUERY = (
 
 
 def hardware() -> dict[str, object]:
-    """Facts that stay while a benchmark runs."""
+    """Return the facts that stay the same while a benchmark runs."""
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "cpu": _cpu_name(),
@@ -42,13 +42,13 @@ def hardware() -> dict[str, object]:
 
 
 def state() -> dict[str, object]:
-    """Facts that change: taken before and after."""
+    """Return the facts that change; they are taken before and after."""
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
     return {"load_average": load, "gpus": gpus()}
 
 
 def gpus() -> list[dict[str, str]]:
-    """What `nvidia-smi` says of each GPU; nothing where there is none."""
+    """Return what `nvidia-smi` says of each GPU; empty without a GPU."""
     tool = shutil.which("nvidia-smi")
     if tool is None or not driver().devices:
         return []

@@ -1,4 +1,4 @@
-"""How much memory this process takes, which only Linux tells, and what malloc does with it."""
+"""Memory of this process, which only Linux states, and settings of malloc."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ TRIM_THRESHOLD, MMAP_MAX = -1, -4  # numbers of options in glibc's malloc.h
 
 
 def forget_peak() -> None:
-    """Let `peak_bytes` count from here on."""
+    """Reset the peak that `peak_bytes` returns."""
     with suppress(OSError):
         (PROCESS / "clear_refs").write_text(FORGET_PEAK)
 
 
 def peak_bytes() -> int | None:
-    """The most that was resident since `forget_peak`; None where the system does not tell."""
+    """Return the peak of resident bytes since `forget_peak`; None if the system does not tell."""
     return _status("VmHWM")
 
 
 def resident_bytes() -> int | None:
-    """What is resident now; None where the system does not tell."""
+    """Return the bytes that are resident now; None if the system does not tell."""
     return _status("VmRSS")
 
 
@@ -36,14 +36,14 @@ def _status(entry: str) -> int | None:
 
 
 def keep_freed_memory() -> bool:
-    """Let malloc keep what is freed instead of giving it back to the system; glibc only.
+    """Let malloc keep freed memory in place of giving it back to the system; glibc only.
 
     A network that is run operation by operation frees gigabytes in every run. What is given back
     must be provided and zeroed again page by page, which takes as long as the network or several
-    times as long, and on a virtual machine whatever its host makes of it.
+    times as long; on a virtual machine it depends on the host.
 
     Returns:
-        Whether it does.
+        True if malloc keeps it.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt
@@ -54,6 +54,6 @@ def keep_freed_memory() -> bool:
 
 
 def trim() -> None:
-    """Let malloc give back what is free; glibc only."""
+    """Let malloc give free memory back to the system; glibc only."""
     with suppress(OSError, AttributeError, TypeError):
         ctypes.CDLL(None).malloc_trim(0)

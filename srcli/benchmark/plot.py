@@ -1,4 +1,4 @@
-"""Latency against quality, and latency against size, as pictures."""
+"""Draw latency against quality, and latency against size."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def plot(results: Sequence[Result], file: Path, *, replace: bool = False) -> str
 
 
 def growth(sizes: Sequence[float], times: Sequence[float]) -> float:
-    """The exponent p of time ~ size**p: 1 is linear in pixels. Least squares on logarithms."""
+    """Fit the exponent p of time ~ size**p, by least squares on logarithms; 1 is linear."""
     xs, ys = [math.log(size) for size in sizes], [math.log(time) for time in times]
     middle, mean = sum(xs) / len(xs), sum(ys) / len(ys)
     spread = sum((x - middle) ** 2 for x in xs)
@@ -145,7 +145,7 @@ def _by_size(axes: Axes, results: Sequence[Result]) -> str:
 
 
 def _psnr(model: str, scale: int) -> tuple[float | None, bool]:
-    """On Set5, in dB, and whether we measured it with weights that ship."""
+    """Return PSNR on Set5, in dB, and True if we measured it with weights that ship."""
     spec = get_model(model)
     weights = find_weights(spec, scale, "upscale")
     if weights is not None and "Set5" in weights.scores:
@@ -155,7 +155,7 @@ def _psnr(model: str, scale: int) -> tuple[float | None, bool]:
 
 
 def _plain_numbers(axis: Axis) -> None:
-    """100 and 1000 instead of powers of ten, and numbers between them where there is room."""
+    """Label axes by 100 and 1000 in place of powers of ten, and numbers between if they fit."""
     from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
 
     axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
@@ -164,7 +164,7 @@ def _plain_numbers(axis: Axis) -> None:
 
 
 def _style() -> Any:
-    """One ink that reads on light and on dark pages, on a transparent ground."""
+    """Set one colour of ink that reads on light and dark pages, on a transparent ground."""
     inked = ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color")
     return {
         **dict.fromkeys(inked, INK),

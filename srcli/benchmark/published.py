@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Published:
-    """A model in its published form, in whichever shape a backend asks for."""
+    """A model in its published form, for any backend."""
 
     def __init__(self, model: LoadedModel, folder: Path) -> None:
         self._model, self._folder = model, folder
@@ -29,7 +29,7 @@ class Published:
         return self._model.geometry
 
     def note(self, message: str) -> None:
-        """Nobody is told anything in a benchmark."""
+        """Ignore a message for the user: a benchmark prints none."""
 
     def published(self) -> nn.Module:
         return self._model.published()
@@ -38,7 +38,7 @@ class Published:
         return self._model.published()
 
     def graph(self, precision: GraphPrecision = "fp32") -> Path:
-        """As anybody would export it."""
+        """Return the graph that PyTorch's own exporter writes."""
         import torch
 
         if precision != "fp32":
@@ -57,17 +57,17 @@ class Published:
         return file
 
     def cpu_graph(self, precision: GraphPrecision = "fp32") -> Path:
-        """No other, whatever it runs on."""
+        """Return the graph: the published form has no other for CPUs."""
         return self.graph(precision)
 
     def tap_graph(self, precision: GraphPrecision = "fp32") -> None:
-        """The published form has no such taps."""
+        """Return None: the published form has no graph that ends at taps."""
 
     def engine(
         self, precision: GraphPrecision = "fp32", shape: tuple[int, ...] | None = None
     ) -> Path:
-        """Of the graph as anybody would export it."""
+        """Return the TensorRT engine of that graph."""
         return exporter.cached_engine(self.graph(precision), precision, shape)
 
     def native_weights(self) -> None:
-        """Nor is it run there."""
+        """Return None: the backend `native` runs fused networks only."""

@@ -1,4 +1,4 @@
-"""A benchmark as a table, CSV, Markdown or JSON."""
+"""Write a benchmark as a table, CSV, Markdown or JSON."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _NAMES = (
 
 
 def as_dict(results: Sequence[Result], facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Everything, samples included."""
+    """Return all figures for JSON, samples included."""
     return {
         "hardware": dict(facts),
         "definitions": {"speedup": SPEEDUP, "roofline": ROOFLINE, "burst_ms": BURST},
@@ -49,7 +49,7 @@ def as_dict(results: Sequence[Result], facts: Mapping[str, Any]) -> dict[str, An
 
 
 def columns(*, paper: bool, roof: bool, burst: bool = False) -> list[str]:
-    """Headings of `cells`."""
+    """Return the headings of `cells`."""
     shown = list(COLUMNS)
     if burst:
         shown.insert(shown.index("p90"), "burst ms")
@@ -59,7 +59,7 @@ def columns(*, paper: bool, roof: bool, burst: bool = False) -> list[str]:
 
 
 def cells(result: Result, *, paper: bool, roof: bool, burst: bool = False) -> list[str]:
-    """One row of the table."""
+    """Return one row of the table."""
     row, summary = result.row, result.summary
     width, height = row.output
     backend = (
@@ -107,7 +107,7 @@ def _quartiles(result: Result) -> str:
 
 
 def paper_latency(result: Result) -> str:
-    """The paper's own milliseconds, where it measured this."""
+    """Return the paper's own milliseconds, if it measured this."""
     row = result.row
     if row.graph != "published" or row.output != elsewhere.OUTPUT or row.batch != 1:
         return ""
@@ -116,7 +116,7 @@ def paper_latency(result: Result) -> str:
 
 
 def to_csv(results: Sequence[Result]) -> str:
-    """One line for each row, numbers unrounded."""
+    """Return CSV: one line for each row, numbers unrounded."""
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow([*_NAMES, *_NUMBERS, "verdict"])
@@ -127,13 +127,13 @@ def to_csv(results: Sequence[Result]) -> str:
 
 
 def to_markdown(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table for a README."""
+    """Return a Markdown table for a README."""
     lines = [headings, ["---"] * len(headings), *rows]
     return "".join("| " + " | ".join(line) + " |\n" for line in lines)
 
 
 def conditions(facts: Mapping[str, Any]) -> list[str]:
-    """What the figures were measured on, for people."""
+    """Return lines, for people, about the machine that was measured and its state."""
     gpus = facts["before"]["gpus"]
     where = ", ".join(gpu["name"] for gpu in gpus) or facts["cpu"]
     lines = [
@@ -161,7 +161,7 @@ def conditions(facts: Mapping[str, Any]) -> list[str]:
 
 
 def notes(results: Sequence[Result]) -> list[str]:
-    """How rows were timed that ran on a GPU, for people; nothing where none did."""
+    """Return lines, for people, on how runs on a GPU were timed; empty if there were none."""
     said = []
     waiting = {
         result.row.backend

@@ -1,4 +1,4 @@
-"""What is measured: one row of the table, before and after."""
+"""Rows of a benchmark: the work to measure, and the results."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Scope = Literal["network", "host", "file"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One thing to be measured. Two rows are comparable if they differ in nothing but one field."""
+    """Work to be measured; two rows are comparable if they differ in one field only."""
 
     model: str
     scale: int
@@ -22,7 +22,7 @@ class Row:
     backend: str
     precision: str = "fp32"
     height: int
-    """Of the input; the output is `scale` times as high."""
+    """Height of the input; the output is `scale` times as high."""
 
     width: int
     batch: int = 1
@@ -31,10 +31,10 @@ class Row:
     `file`: from a PNG on disk to a PNG on disk."""
 
     cuda_graph: bool = True
-    """On CUDA: launched as one graph instead of kernel by kernel."""
+    """On CUDA, launch the network as one graph instead of kernel by kernel."""
 
     cold: bool = False
-    """On CUDA: with the L2 cache flushed before every run."""
+    """On CUDA, flush the L2 cache before every run."""
 
     @property
     def output(self) -> tuple[int, int]:
@@ -43,12 +43,12 @@ class Row:
 
     @property
     def subject(self) -> tuple[str, int, int, int, int]:
-        """What is computed, however it is done."""
+        """The computation that is measured: model, scale, height, width and batch."""
         return self.model, self.scale, self.height, self.width, self.batch
 
     @property
     def megapixels(self) -> float:
-        """Of output in one run."""
+        """Megapixels of output in one run."""
         width, height = self.output
         return self.batch * width * height / 1e6
 
@@ -72,13 +72,13 @@ class Result:
 
     tolerance: float = 0.0
     failure: str = ""
-    """Why there are no samples."""
+    """The reason why there are no samples; empty if there are."""
 
     facts: dict[str, Any] = field(default_factory=dict)
-    """What the backend says of itself: device, provider, precision in use, peak of memory."""
+    """Facts from the backend: device, provider, precision in use, peak of memory."""
 
     multiply_adds: float = 0.0
-    """Counted, in one run."""
+    """Multiply-adds in one run, counted."""
 
     roofline: dict[str, Any] = field(default_factory=dict)
     speedups: list[float] = field(default_factory=list)
@@ -86,7 +86,7 @@ class Result:
     of rounds in which the machine was quiet, unless it is `disturbed`."""
 
     disturbed: bool = False
-    """Whether other work kept the CPU busy in all rounds but two or less, so that `speedups` holds
+    """True if other work kept the CPU busy in all rounds but two or less, so that `speedups` holds
     all of them and another run may differ."""
 
     others: list[float | None] = field(default_factory=list)
@@ -97,19 +97,19 @@ class Result:
 
     @property
     def speedup(self) -> float | None:
-        """Median over rounds."""
+        """Median speedup over rounds."""
         return percentile(self.speedups, 50) if self.speedups else None
 
     @property
     def speedup_quartiles(self) -> tuple[float, float] | None:
-        """Between them lie the middle half of the rounds."""
+        """Quartiles of the speedup: the middle half of the rounds lies between them."""
         if not self.speedups:
             return None
         return percentile(self.speedups, 25), percentile(self.speedups, 75)
 
     @property
     def burst(self) -> float | None:
-        """Median over rounds."""
+        """Median of `bursts` over rounds, in milliseconds."""
         return percentile(self.bursts, 50) if self.bursts else None
 
     @property
@@ -128,7 +128,7 @@ class Result:
         return "ok" if self.error is not None and self.error <= self.tolerance else "wrong"
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON. Times are milliseconds."""
+        """Return the result for JSON; times are milliseconds."""
         row, summary = self.row, self.summary
         width, height = row.output
         measured: dict[str, Any] = {}
@@ -171,7 +171,7 @@ class Result:
 
 
 def input_size(output: tuple[int, int], scale: int) -> tuple[int, int]:
-    """Width and height of the input that gives this output.
+    """Return width and height of the input that gives this output.
 
     Raises:
         UsageError: There is none; the message proposes the nearest output.

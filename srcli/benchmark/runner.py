@@ -39,7 +39,7 @@ Tell = Callable[[str, int, int], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measurement:
-    """All rows, and what the device can do at best."""
+    """Results of all rows, and the measured ceilings of the device."""
 
     results: list[Result]
     ceilings: dict[str, float]
@@ -48,7 +48,7 @@ class Measurement:
 
 
 class WorkerFailed(Exception):
-    """What a worker said, or that it died."""
+    """A worker reported an error, or its process ended."""
 
 
 def measure(
@@ -62,7 +62,7 @@ def measure(
     tell: Tell = lambda text, done, total: None,
     finished: Callable[[Result], None] = lambda result: None,
 ) -> Measurement:
-    """Judge and time rows.
+    """Check the results of rows, and time them.
 
     Args:
         rows: In the order of the table; they are measured in turn, round by round.
@@ -74,8 +74,8 @@ def measure(
         longest: Leave out rows of which one run takes more seconds than this, or would at the
             pace of the largest one before.
         habits: Of the workers.
-        tell: Told what goes on, and how much of it is done.
-        finished: Told each result when it is known.
+        tell: Called with a text on the work, the parts done and their total.
+        finished: Called with each result when it is known.
 
     Returns:
         A result for every row; rows that could not be run say why. If it is interrupted, with what
@@ -119,7 +119,7 @@ def measure(
 
 
 def describe(row: Row) -> str:
-    """For people."""
+    """Describe a row for people."""
     width, height = row.output
     what = f"{row.model} x{row.scale} {row.graph}"
     extra = f", {row.batch} at once" if row.batch > 1 else ""
@@ -134,7 +134,7 @@ def _by_subject(results: Sequence[Result]) -> list[list[Result]]:
 
 
 Truths = Mapping[tuple[Any, ...], "tuple[Truth, dict[str, Work]] | str"]
-"""By subject; a text says why there is none."""
+"""The reference results, by subject; a text in their place says why there is none."""
 
 
 def _foresee(
@@ -162,7 +162,7 @@ def _foresee(
 
 
 def _alike(first: Row, second: Row) -> bool:
-    """Whether two rows differ in nothing but size and batch."""
+    """Tell whether two rows differ in nothing but size and batch."""
     size = {"height": 0, "width": 0, "batch": 0}
     return replace(first, **size) == replace(second, **size)  # type: ignore[arg-type]  # all three are int
 
@@ -248,7 +248,7 @@ def _take_turns(
 
 
 def _sample(result: Result, workers: _Workers, seconds: float) -> Taken | None:
-    """What the worker measured in one turn; None if it failed, which the result then says."""
+    """Let a worker measure a row for one turn; if it fails, note that and return None."""
     try:
         taken = workers.of(result.row).ask("sample", result.row, seconds)
     except WorkerFailed as error:
@@ -258,7 +258,7 @@ def _sample(result: Result, workers: _Workers, seconds: float) -> Taken | None:
 
 
 def _compare(results: Sequence[Result]) -> None:
-    """Speed against the published network in float32 PyTorch, round by round."""
+    """Compare the speed with the published network in float32 PyTorch, round by round."""
     for result in results:
         base = next((r for r in results if _is_base(r.row) and _same(r.row, result.row)), None)
         if base is None or not base.rounds or not result.rounds:
@@ -292,7 +292,7 @@ def _same(first: Row, second: Row) -> bool:
 
 
 def _roof(results: Sequence[Result], truths: Truths, ceilings: Mapping[str, float]) -> None:
-    """What the device's measured ceilings allow each row, and which of them binds.
+    """Compute the latency that the device's ceilings allow each row, and which of them binds.
 
     Memory: each layer's input read and output written once. What a network moves that is run
     operation by operation is told besides.
@@ -324,7 +324,7 @@ def _roof(results: Sequence[Result], truths: Truths, ceilings: Mapping[str, floa
 
 
 class Worker:
-    """A process that serves requests. Closed, it is gone."""
+    """A process that serves requests until it is closed."""
 
     def __init__(self, habits: Habits) -> None:
         context = multiprocessing.get_context("spawn")
@@ -374,7 +374,7 @@ class Worker:
 
 
 class _Workers:
-    """One process for each backend, started when it is first needed."""
+    """The processes of all backends, each started when it is first needed."""
 
     def __init__(self, habits: Habits) -> None:
         self._habits = habits
@@ -387,7 +387,7 @@ class _Workers:
         return self._processes[row.backend]
 
     def clear(self) -> None:
-        """Close all rows; a process that cannot do that is replaced when it is next needed."""
+        """Close all rows; a process that fails to is replaced when it is next needed."""
         for backend, worker in list(self._processes.items()):
             try:
                 worker.ask("clear")

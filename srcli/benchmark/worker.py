@@ -1,4 +1,4 @@
-"""The process that measures the rows of one backend, and the one that says what is right."""
+"""The process that measures the rows of one backend, and the one that computes references."""
 
 from __future__ import annotations
 
@@ -48,26 +48,26 @@ MOST_IN_BURST = 100
 HOST_RUNS = 3  # in each turn, timed by the host's clock
 
 FileRoute = Callable[[Session, Geometry, Scale, Sequence[NDArray[np.uint8]], Path], Step]
-"""Writes pictures (H x W x 3) into a folder, and returns what restores them from file to file."""
+"""A function that writes pictures (H x W x 3) and returns a run from file to file."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Habits:
-    """How a worker goes about it, whatever the row."""
+    """Settings of a worker that hold for all rows."""
 
     keep_memory: bool = True
-    """Whether memory that a run frees stays with the process for the next run."""
+    """True if memory that a run frees stays with the process for the next run."""
 
     files: FileRoute | None = None
-    """For rows of scope `file`. This package knows nothing of files of pictures."""
+    """Function for rows of scope `file`; this package itself reads and writes no pictures."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Truth:
-    """What the published float32 network makes of a picture."""
+    """A reference result: a picture, and what the published float32 network makes of it."""
 
     weights: Path | None
-    """None for those that ship; otherwise drawn at random, which times as well."""
+    """None for the weights that ship; else a file of random ones, which take the same time."""
 
     picture: Path
     restored: Path
@@ -75,7 +75,7 @@ class Truth:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Taken:
-    """What was measured of a row in one turn."""
+    """Measurements of a row in one turn."""
 
     samples: list[float]
     """Milliseconds by the row's clock."""
@@ -128,7 +128,7 @@ class Worker:
         self._folder = tempfile.TemporaryDirectory(prefix="srcli-bench-")
 
     def prepare(self, row: Row, folder: Path) -> tuple[Truth, dict[str, Work]]:
-        """The truth for what `row` computes, and the work in both graphs at its size."""
+        """Compute the reference result for a row, and count the work of both graphs at its size."""
         import torch
 
         from srcli.benchmark.counting import count
@@ -159,7 +159,7 @@ class Worker:
         return truth, work
 
     def open(self, row: Row, truth: Truth, threads: int | None) -> dict[str, Any]:
-        """Open a row's session, judge and warm it.
+        """Open a row's session, check its result and warm it up.
 
         Returns:
             `error`, `tolerance`, and the session's facts.
@@ -193,7 +193,7 @@ class Worker:
         }
 
     def _step(self, session: Session, row: Row, geometry: Geometry) -> Step:
-        """What a run of the row does; on CUDA it may return before it is done."""
+        """Return a function that runs the row once; on CUDA it may return before it is done."""
         batch = smooth_noise(row.batch, row.height, row.width)
         if row.scope == "network" and (staged := session.stage(batch)) is not None:
             return staged
@@ -206,7 +206,7 @@ class Worker:
         return self._habits.files(session, geometry, row.scale, list(pictures), folder)
 
     def sample(self, row: Row, seconds: float) -> Taken:
-        """Run a row for a while."""
+        """Run a row repeatedly for some time."""
         opened = self._open[row]
         faults, others, started = page_faults(), cpu_of_others(), time.perf_counter()
         samples = for_a_while(opened.sample, seconds)
@@ -226,7 +226,7 @@ class Worker:
         )
 
     def clear(self) -> None:
-        """Close all sessions and give back their memory: other rows follow."""
+        """Close all sessions and free their memory: other rows follow."""
         for opened in self._open.values():
             opened.session.close()
         self._open.clear()
@@ -237,19 +237,19 @@ class Worker:
         trim()
 
     def end(self) -> None:
-        """Close all sessions and leave nothing behind."""
+        """Close all sessions and remove all files."""
         self.clear()
         self._folder.cleanup()
 
     def ceilings(self) -> dict[str, float]:
-        """What the device can do at best: bytes copied per second, multiply-adds per second."""
+        """Measure the device's ceilings: bytes copied per second, multiply-adds per second."""
         from srcli.benchmark.ceilings import ceilings
 
         return ceilings()
 
 
 class _Open:
-    """A session, staged for its row, and how a run of it is timed."""
+    """A session, staged for its row, with the clock that times its runs."""
 
     def __init__(self, session: Session, row: Row, step: Step) -> None:
         self.session, self._step = session, step
@@ -268,13 +268,13 @@ class _Open:
         return self._between_events(1) if self.by_events else clock(self._step)
 
     def burst(self, single: float) -> float | None:
-        """Milliseconds of a run among many, each of which takes about `single` alone."""
+        """Return milliseconds of a run among many, each of which takes about `single` alone."""
         if not self.by_events or self._flush is not None:
             return None
         return self._between_events(max(3, min(MOST_IN_BURST, int(BURST / max(single, 1e-3)))))
 
     def host_times(self) -> list[float]:
-        """Milliseconds from the launch of a run to its end, on CUDA."""
+        """Return milliseconds from the launch of a run to its end, on CUDA."""
         if not self.by_events:
             return []
         return [clock(self._to_the_end) for _ in range(HOST_RUNS)]
@@ -290,7 +290,7 @@ class _Open:
         return self.session.cuda_stream or torch.cuda.current_stream()
 
     def _between_events(self, runs: int) -> float:
-        """Milliseconds of a run, of so many in a row."""
+        """Return milliseconds of a run, of so many in a row."""
         import torch
 
         with torch.cuda.stream(self._stream):
@@ -301,7 +301,7 @@ class _Open:
 
 
 def page_faults() -> int | None:
-    """Pages that the system has provided to this process so far, without reading a disk."""
+    """Return the pages that the system has provided to this process, without reading a disk."""
     try:
         import resource
     except ImportError:  # Windows
@@ -310,7 +310,7 @@ def page_faults() -> int | None:
 
 
 def cpu_of_others() -> float | None:
-    """CPU seconds that all other processes have had so far; None where this is not known."""
+    """Return the CPU seconds that all other processes have had; None if this is not known."""
     try:
         words = Path("/proc/stat").read_text().split(maxsplit=9)
         tick = os.sysconf("SC_CLK_TCK")
@@ -322,7 +322,7 @@ def cpu_of_others() -> float | None:
 
 
 def smooth_noise(batch: int, height: int, width: int) -> Batch:
-    """Pictures n x 3 x h x w in [0, 1] with detail of all sizes, the same on every machine."""
+    """Return pictures n x 3 x h x w in [0, 1], detailed at all sizes, the same on every machine."""
     rng = np.random.default_rng(0)
     picture = np.full((height, width, 3), 0.5)
     cell, share = 64, 0.25
@@ -337,7 +337,7 @@ def smooth_noise(batch: int, height: int, width: int) -> Batch:
 
 
 def _judged_size(row: Row) -> tuple[int, int]:
-    """Height and width of the input that correctness is judged on."""
+    """Return height and width of the input that correctness is judged on."""
     shrink = (JUDGED_PIXELS / (row.height * row.width * row.scale**2)) ** 0.5
     if shrink >= 1:
         return row.height, row.width
@@ -354,7 +354,7 @@ def _model(row: Row, truth: Truth) -> LoadedModel:
 
 
 def _model_or_random(name: str, scale: int, folder: Path) -> tuple[LoadedModel, Path | None]:
-    """A model with the weights that ship; where none do, with weights drawn at random."""
+    """Return a model with the weights that ship; if none do, with random weights."""
     task: Any = "upscale" if scale > 1 else "denoise"
     try:
         return load(name, scale, task=task), None
@@ -381,7 +381,7 @@ def _reset_peak() -> None:
 
 
 def _peak(on_cuda: bool) -> dict[str, Any]:
-    """Largest memory since `_reset_peak`, in MiB."""
+    """Return the peak of memory since `_reset_peak`, in MiB."""
     found: dict[str, Any] = {}
     if (resident := peak_bytes()) is not None:
         found["process_peak_mib"] = resident >> 20

@@ -27,7 +27,7 @@ PALER = 0.5  # how near to white the greyed input is
 
 
 def square(text: str) -> tuple[int, int, int]:
-    """`40,60,16` as column, row and size."""
+    """Read `40,60,16` as column, row and size."""
     numbers = text.split(",")
     if len(numbers) != 3 or not all(number.isdecimal() for number in numbers):
         raise click.BadParameter(f"{text!r} is no window. Write X,Y,SIZE, for example 40,60,16.")
@@ -54,7 +54,7 @@ def square(text: str) -> tuple[int, int, int]:
     type=options.Range(min=0.1, max=32),
     default=SIGMA,
     show_default=True,
-    help="Of the blur that the path begins with, in input pixels.",
+    help="Blur that the path begins with: its deviation, in input pixels.",
 )
 @click.option(
     "--steps",
@@ -69,7 +69,7 @@ def square(text: str) -> tuple[int, int, int]:
     default="4G",
     show_default=True,
     metavar="SIZE",
-    help="What the network may keep for one gradient.",
+    help="Memory that the network may keep for one gradient.",
 )
 @click.option(
     "-o", "--output", type=options.FILE, default="attribution.png",
@@ -137,7 +137,7 @@ def attribute(
 
 
 def _picture(file: Path) -> NDArray[np.float32]:
-    """Colour without alpha, h x w x 3 in [0, 1]."""
+    """Read a picture's colour without alpha, h x w x 3 in [0, 1]."""
     import numpy as np
 
     from srcli.images import read, to_float
@@ -178,7 +178,7 @@ def _draw(
     *,
     replace: bool,
 ) -> None:
-    """The map on the input and the contribution area, side by side."""
+    """Draw the map on the input and the contribution area, side by side."""
     import numpy as np
     from PIL import Image
 
@@ -204,7 +204,7 @@ def _draw(
 
 
 def _pale(picture: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Grey and nearer to white, h x w x 3 in 0..255."""
+    """Return the picture in pale grey, h x w x 3 in 0..255."""
     import numpy as np
 
     grey = picture.mean(axis=2, keepdims=True, dtype=np.float64)
@@ -223,7 +223,7 @@ def _mixed(
 
 
 def _outline(panel: NDArray[np.uint8], window: Window, factor: float) -> None:
-    """A frame around the window, drawn into a panel where an output pixel is `factor` wide."""
+    """Draw a frame around the window, in a panel where an output pixel is `factor` wide."""
     top, left = round(window.y * factor), round(window.x * factor)
     bottom, right = (round((start + window.size) * factor) for start in (window.y, window.x))
     rows = slice(max(0, top - LINE), bottom + LINE)

@@ -27,9 +27,9 @@ LONGEST = 10.0  # seconds of one run, in a sweep
 
 @click.group("bench", cls=SectionedGroup, invoke_without_command=True)
 @section(
-    "What is measured",
-    click.option("--size", metavar="WxH", help="Of the output.  [default: 1280x720]"),
-    click.option("--input-size", metavar="WxH", help="Of the input, instead of --size."),
+    "Rows to measure",
+    click.option("--size", metavar="WxH", help="Size of the output.  [default: 1280x720]"),
+    click.option("--input-size", metavar="WxH", help="Size of the input, instead of --size."),
     click.option(
         "-m",
         "--model",
@@ -98,7 +98,7 @@ LONGEST = 10.0  # seconds of one run, in a sweep
         metavar="S",
         default=45.0,
         show_default=True,
-        help="To measure, warm; at least three rounds are done.",
+        help="Time to measure in, warm; at least three rounds are done.",
     ),
     click.option(
         "--allocator",
@@ -291,7 +291,7 @@ def restore_files(
     pictures: Sequence[NDArray[np.uint8]],
     folder: Path,
 ) -> Callable[[], object]:
-    """The way of `srcli upscale` from PNG to PNG, one step after the other.
+    """Return a run that restores PNG to PNG as `srcli upscale` does, one step after the other.
 
     Args:
         session: An open network.

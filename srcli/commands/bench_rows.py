@@ -1,4 +1,4 @@
-"""Choose what `srcli bench` measures, from what was asked for."""
+"""Choose the rows that `srcli bench` measures, by its options."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def kinds(
     *,
     sweep: bool,
 ) -> Iterator[dict[str, Any]]:
-    """Graph, backend and precision of each row of a model."""
+    """Return graph, backend and precision of each row of a model."""
     from srcli.backends import by_preference, get_backend
     from srcli.cuda import driver
 

@@ -1,4 +1,4 @@
-"""All that is known about one model, for people."""
+"""Print all facts about one model, for people."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def _costs(spec: ModelSpec) -> None:
 
 
 def _sight(geometry: Geometry) -> str:
-    """Return how far away an input pixel can be and still matter."""
+    """Return the receptive field, for people."""
     if geometry.tiling == "approximate":
         return f"all, tiles {geometry.margin} px"
     return f"{geometry.margin} px"

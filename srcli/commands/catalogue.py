@@ -1,4 +1,4 @@
-"""The list of models: what one would use first, in as many columns as there is room for."""
+"""The list of models, the most useful first, in as many columns as fit."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ MEASURES: Mapping[Task, tuple[str, str, str]] = {
 }
 
 HEADINGS = ("model", "good for", "task", "scales", "weights", "MB", "ms", "PSNR")
-"""All columns: of several scales, each figure."""
+"""Headings of all columns, with one figure for each scale."""
 
 LAYOUTS: tuple[tuple[str, ...], ...] = (
     HEADINGS,
@@ -53,7 +53,7 @@ class Entry:
     task: Task
     kind: InputKind
     latencies: Mapping[str, Latency]
-    """By the checksum of the weights."""
+    """Measured latencies, by the checksum of the weights."""
 
     @property
     def purpose(self) -> Purpose:
@@ -65,7 +65,7 @@ class Entry:
 
     @cached_property
     def scales(self) -> tuple[int, ...]:
-        """Of photographs only those with weights: nobody else has such."""
+        """Scales of the model; for photographs only those with weights that ship."""
         scales = self.spec.scales_for(self.task)
         if self.kind == "clean":
             return scales
@@ -73,7 +73,7 @@ class Entry:
 
     @cached_property
     def weights(self) -> dict[int, Weights]:
-        """Those that are here, by scale."""
+        """Weights that are on this machine, by scale."""
         found = {s: find_weights(self.spec, s, self.task, self.kind) for s in self.scales}
         return {scale: weights for scale, weights in found.items() if weights is not None}
 
@@ -88,12 +88,12 @@ class Entry:
 
     @property
     def best_way(self) -> str:
-        """How weights of at least one scale can be had."""
+        """The easiest way to get weights of at least one scale: one of `WAYS`."""
         return min((self.way(scale) for scale in self.scales), key=WAYS.index)
 
     @property
     def ways(self) -> str:
-        """The same for people, with the scales if it is only some of them."""
+        """The easiest way to get weights, for people; with the scales if it is not all of them."""
         best = self.best_way
         some = [scale for scale in self.scales if self.way(scale) == best]
         if len(some) == len(self.scales):
@@ -107,13 +107,13 @@ class Entry:
         return USUAL if USUAL in usable else max(usable)
 
     def milliseconds(self, scale: int) -> float | None:
-        """Measured on this machine, for 1280 x 720 pixels of output."""
+        """Return the latency measured on this machine, for 1280 x 720 pixels of output."""
         weights = self.weights.get(scale)
         latency = self.latencies.get(weights.sha256) if weights else None
         return latency.milliseconds if latency else None
 
     def psnr(self, scale: int) -> tuple[float | None, bool]:
-        """In dB on the task's test set, and whether it is the paper's figure, not measured."""
+        """Return PSNR in dB on the task's test set, and True if it is the paper's, not measured."""
         name, figure, _ = MEASURES[self.task]
         scores = self.weights[scale].scores if scale in self.weights else {}
         if name in scores:
@@ -122,13 +122,13 @@ class Entry:
         return (paper.set5, True) if paper else (None, False)
 
     def bytes(self, scale: int) -> int:
-        """Of the file of weights; where it is not here, as published, or by its parameters."""
+        """Return the bytes of the file of weights; if it is not here, as published or estimated."""
         published = self.spec.weights.get(scale) if self.purpose == "upscale" else None
         guess = published.size if published and published.size else None
         return self.file_size(scale) or guess or BYTES * self.spec.parameters(scale)
 
     def file_size(self, scale: int) -> int | None:
-        """Bytes of the file of weights; None where it is not here, or cannot be looked at."""
+        """Return the bytes of the file of weights; None if it is not here or cannot be read."""
         weights = self.weights.get(scale)
         try:
             return weights.path.stat().st_size if weights else None
@@ -164,7 +164,7 @@ class Entry:
 
 
 def entries(latencies: Mapping[str, Latency]) -> list[Entry]:
-    """All models and purposes, in the order in which one would try them.
+    """Return all models and purposes, in the order in which one would try them.
 
     First those whose weights are here, then those that can be had; of these the default model, then
     the best by PSNR.
@@ -196,7 +196,7 @@ def _rank(entry: Entry) -> tuple[int, int, int, bool, bool, float]:
 
 
 def terminal_width() -> int:
-    """Columns that there are for results: many where stdout is no terminal."""
+    """Return the columns of text for results: many if stdout is no terminal."""
     if sys.stdout is None or not sys.stdout.isatty():
         return UNLIMITED
     if os.environ.get("TERM", "").lower() in ("dumb", "unknown"):
@@ -207,7 +207,7 @@ def terminal_width() -> int:
 def fitting(
     layouts: Sequence[Sequence[str]], rows: Mapping[str, Sequence[str]], width: int
 ) -> Sequence[str]:
-    """The first layout that fits into a width, else the last.
+    """Return the first layout that fits into a width, else the last.
 
     Args:
         layouts: Lists of names of columns, the widest first.
@@ -224,10 +224,10 @@ def fitting(
 
 
 def table(listed: Sequence[Entry], width: int) -> tuple[Sequence[str], list[tuple[str, ...]]]:
-    """Headings and rows of the list of models.
+    """Return headings and rows of the list of models.
 
     Args:
-        listed: What is shown.
+        listed: Entries to show.
         width: Letters in a line.
     """
     names = dict.fromkeys(name for layout in LAYOUTS for name in layout)

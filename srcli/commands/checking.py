@@ -1,4 +1,4 @@
-"""`--check`: is the result independent of tiles and backend, on this very picture?"""
+"""`--check`: compare tiles with the whole picture, and backends with each other."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def _differences(
 
 
 def _middle(job: Job) -> NDArray[np.float32]:
-    """The middle of the picture as 1 x 3 x h x w in [0, 1]."""
+    """Return the middle of the picture as 1 x 3 x h x w in [0, 1]."""
     import numpy as np
 
     from srcli.images import read, to_float

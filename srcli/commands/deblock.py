@@ -14,7 +14,7 @@ from srcli.commands.sections import SectionedCommand
 def deblock(request: Request) -> int:
     """Remove the blocks and rings of JPEG compression.
 
-    Give the JPEG itself; a copy in another format serves as well.
+    Give the JPEG file itself, or a copy in another format.
 
     \b
     Example:

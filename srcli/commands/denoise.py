@@ -14,7 +14,7 @@ from srcli.commands.sections import SectionedCommand
 def denoise(request: Request) -> int:
     """Remove noise from pictures.
 
-    The network finds out by itself how strong the noise is.
+    The strength of the noise need not be given: the network estimates it.
 
     \b
     Example:

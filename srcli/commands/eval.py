@@ -37,7 +37,7 @@ COLUMNS: dict[Task, tuple[str, ...]] = {
 @click.command("eval", cls=SectionedCommand)
 @click.argument("datasets", nargs=-1, required=True, type=options.PLACE, metavar="DATASET...")
 @section(
-    "What is undone",
+    "Damage to undo",
     click.option("-s", "--scale", type=int, metavar="N", help="Enlargement."),
     click.option(
         "--sigma",
@@ -67,14 +67,14 @@ COLUMNS: dict[Task, tuple[str, ...]] = {
     options.memory,
 )
 @section(
-    "Conditions of what is enlarged",
+    "Damage before enlargement",
     click.option(
         "--blur",
         "blurs",
         multiple=True,
         type=options.Range(0.05, 20),
         metavar="SIGMA",
-        help="Blurred before it was reduced, by this deviation in pixels of the large picture. May "
+        help="Blur the picture before it is reduced, by this deviation in its own pixels. May "
         "be repeated.",
     ),
     click.option(
@@ -83,7 +83,7 @@ COLUMNS: dict[Task, tuple[str, ...]] = {
         multiple=True,
         type=options.Range(0, 255),
         metavar="SIGMA",
-        help="With noise of this deviation, of 255. May be repeated.",
+        help="Add noise of this deviation, of 255. May be repeated.",
     ),
     click.option(
         "--jpeg",
@@ -91,7 +91,7 @@ COLUMNS: dict[Task, tuple[str, ...]] = {
         multiple=True,
         type=click.IntRange(1, 100),
         metavar="Q",
-        help="From a JPEG file of this quality. May be repeated.",
+        help="Compress the picture as a JPEG file of this quality. May be repeated.",
     ),
 )
 @section(
@@ -203,7 +203,7 @@ def _levels(
     noises: tuple[float, ...],
     jpegs: tuple[int, ...],
 ) -> Iterator[tuple[str, Damage | None, Conditions | None]]:
-    """Yield what is measured on each data set: a name, and what is done to the pictures."""
+    """Yield the measurements on each data set: a name, and the damage done to the pictures."""
     from srcli.evaluation import Conditions, compressed, noisy
 
     for sigma in sigmas:
@@ -231,7 +231,7 @@ def _enlarger(
     tile: int | None,
     memory: int | None,
 ) -> tuple[Enlarge, dict[str, Any], Any]:
-    """What enlarges, what is known of it, and how to close it."""
+    """Return the function that enlarges, facts about it, and the function that closes it."""
     from srcli import console
     from srcli.evaluation import bicubic
 

@@ -24,7 +24,7 @@ RISING, FALLING = (178, 24, 43), (33, 102, 172)  # colours of 1 and -1; 0 is whi
 
 
 def position(text: str) -> tuple[int, int]:
-    """`40,60` as column and row."""
+    """Read `40,60` as column and row."""
     column, comma, row = text.partition(",")
     if not comma or not column.isdecimal() or not row.isdecimal():
         raise click.BadParameter(f"{text!r} is no position. Write X,Y, for example 40,60.")
@@ -94,7 +94,7 @@ def filters(
 
 
 def assembled(model: LoadedModel, file: Path, at: tuple[int, int]) -> NDArray[np.float32]:
-    """The filters of the output pixels that one input pixel becomes, scale**2 x 5 x 5.
+    """Return the filters of the output pixels of one input pixel, scale**2 x 5 x 5.
 
     Raises:
         InputError: The picture cannot be read.
@@ -147,7 +147,7 @@ def _draw(taps: NDArray[np.float32], columns: int, target: Path, *, replace: boo
 
 
 def _colored(values: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """-1 to 1 as colours. Square roots, so that small taps can be told from none."""
+    """Colour values of -1 to 1 by their square roots, so that small taps differ from none."""
     import numpy as np
 
     strength = np.sqrt(np.abs(values))[..., None]

@@ -1,4 +1,4 @@
-"""The blur kernel that a blind network sees, as a picture and as numbers."""
+"""Write the blur kernel that a blind network estimates, as a picture and as numbers."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SHOWN = 420  # least side of the picture, in pixels
 
 
 def check_kernel_file(file: Path, spec: ModelSpec, jobs: Sequence[Job], *, overwrite: bool) -> None:
-    """Refuse, before any work, what cannot be saved.
+    """Refuse, before any work, a file that the kernel cannot be saved in.
 
     Raises:
         UsageError: The model sees no kernel, there are several inputs, or the file is no PNG.
@@ -56,7 +56,7 @@ def save_kernel(kernel: NDArray[np.float32], file: Path, *, replace: bool = Fals
 
 
 def kernel_picture(kernel: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """K x K numbers as grey squares: 0 or what is less is black, the greatest is white."""
+    """Draw K x K numbers as grey squares: 0 and less is black, the greatest is white."""
     import numpy as np
 
     least = min(0.0, float(kernel.min()))

@@ -148,7 +148,7 @@ def _rows(spec: ModelSpec) -> list[tuple[str, ...]]:
 
 
 def costs(spec: ModelSpec, scale: int) -> tuple[str, str, str]:
-    """Parameters, and multiply-adds at 1280x720 output: published and fused."""
+    """Return parameters, and multiply-adds at 1280x720 output: published and fused."""
     operations = spec.multiply_adds(scale)
     return (
         f"{spec.parameters(scale) / 1e3:.0f} k",
@@ -220,14 +220,14 @@ def _weights(spec: ModelSpec, scale: int, task: Task) -> Weights | None:
 
 
 def measured(spec: ModelSpec, scale: int, task: Task) -> dict[str, float]:
-    """PSNR-Y of our weights by test set; nothing where the task is another than upscaling."""
+    """Return PSNR-Y of our weights by test set; empty if the task is not upscaling."""
     weights = _weights(spec, scale, task)
     scores = weights.scores if weights and weights.task == "upscale" else {}
     return {name: score["psnr"] for name, score in scores.items()}
 
 
 def scores_of(scores: Scores | None) -> dict[str, float]:
-    """A paper's scores by test set."""
+    """Return a paper's scores by test set."""
     return (
         {}
         if scores is None
@@ -236,5 +236,5 @@ def scores_of(scores: Scores | None) -> dict[str, float]:
 
 
 def cell(scores: Mapping[str, float], name: str) -> str:
-    """One of them for a table."""
+    """Return one score for a table."""
     return f"{scores[name]:.2f}" if name in scores else "–"

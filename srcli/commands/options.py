@@ -23,7 +23,7 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 def apply(*options: Callable[[Any], Any]) -> Callable[[Command], Command]:
-    """Several options as one decorator, shown in the order given."""
+    """Join several options into one decorator; help shows them in this order."""
 
     def decorate(command: Command) -> Command:
         for option in reversed(options):
@@ -34,7 +34,7 @@ def apply(*options: Callable[[Any], Any]) -> Callable[[Command], Command]:
 
 
 class Range(click.FloatRange):
-    """As click's, without `nan`, which is within every range."""
+    """A click range that refuses `nan`, which click's own takes."""
 
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
@@ -46,7 +46,7 @@ class Range(click.FloatRange):
 
 
 class PathName(click.Path):
-    """A path. No text at all, which `click.Path` would take for the folder here, is none."""
+    """A path that is not empty; `click.Path` would take an empty one for the current folder."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         if value == "":
@@ -81,7 +81,7 @@ def _values() -> Iterator[None]:
 
 FILE = PathName(path_type=Path, dir_okay=False)
 PLACE = PathName(path_type=Path)
-"""A file or a folder."""
+"""A click type for the name of a file or a folder."""
 
 
 def check_free(output: Path, overwrite: bool, other: str = "-o") -> None:
@@ -139,7 +139,7 @@ input_kind = click.option(
     type=click.Choice(INPUT_KINDS),
     default="clean",
     show_default=True,
-    help="Which weights: clean for pictures as they were reduced, photo for those with JPEG "
+    help="Kind of weights: clean for pictures as they were reduced, photo for those with JPEG "
     "compression and noise.",
 )
 
@@ -156,8 +156,8 @@ backend = click.option(
     show_default=True,
     metavar="NAME",
     shell_complete=complete_backends,
-    help="What runs the network: native (LAPAR and AWSRN on a CPU), openvino, ort, torch, trt, or "
-    "auto for the fastest that works.",
+    help="Engine that runs the network: native (LAPAR and AWSRN on a CPU), openvino, ort, torch, "
+    "trt, or auto for the fastest that works.",
 )
 
 threads = click.option(
@@ -172,7 +172,7 @@ precision = click.option(
     type=click.Choice(("fp32", "fp16", "bf16", "int8")),
     default="fp32",
     show_default=True,
-    help="What the network computes in; the short types need hardware that has them. int8 is for "
+    help="Number type of the network; fp16, bf16 and int8 need hardware that has them. int8 is for "
     "LAPAR on a CPU: faster in openvino and ort, but native is faster still in fp32.",
 )
 
@@ -233,7 +233,7 @@ verbose = click.option(
 
 
 def memory_size(text: str) -> int:
-    """`512M` or `2G` as bytes; a bare number counts mebibytes."""
+    """Read `512M` or `2G` as bytes; a bare number counts mebibytes."""
     units = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
     number, unit = (text[:-1], text[-1].upper()) if text[-1:].upper() in units else (text, "M")
     try:
@@ -275,7 +275,7 @@ memory = click.option(
 
 
 def _choose_gpu(ctx: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
-    """Let CUDA see one GPU only, or none. Nothing that asks for one is loaded yet."""
+    """Let CUDA see one GPU only, or none; no library that looks for one is loaded yet."""
     if value is None:
         return None
     hidden = value.lower() in ("cpu", "-1")

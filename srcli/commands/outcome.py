@@ -1,4 +1,4 @@
-"""Tell what became of pictures: lines for people, JSON and events for programs."""
+"""Report the results of a batch: lines for people, JSON and events for programs."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ LONGEST_COMMAND = 2000  # letters
 
 
 class Teller:
-    """Tells about one batch, as it goes on.
+    """A reporter of one batch, as it goes on.
 
     Args:
         as_events: Print a JSON object a line.
@@ -54,7 +54,7 @@ class Teller:
             console.print_event({"event": kind, "input": job.name, "output": _output(job)})
 
     def finished(self, outcome: Outcome) -> None:
-        """Tell what became of a picture."""
+        """Report the result of a picture."""
         job = outcome.job
         self._notes(outcome.notes)
         if outcome.error is not None:
@@ -77,7 +77,7 @@ class Teller:
                 console.note(f"note: {note}")
 
     def summary(self, outcomes: Sequence[Outcome], plan: Plan) -> int:
-        """Tell how many became what; returns the exit code."""
+        """Report the number of pictures by result; return the exit code."""
         for kind, count in self._alike.items():
             if count > MOST_ALIKE:
                 console.note(f"note: of {count - MOST_ALIKE} more: {kind}")
@@ -171,7 +171,7 @@ def described(job: Job) -> dict[str, object]:
 
 
 def as_dict(outcome: Outcome) -> dict[str, object]:
-    """Return what became of a job for JSON."""
+    """Return the result of a job for JSON."""
     return {
         **described(outcome.job),
         "status": outcome.status,

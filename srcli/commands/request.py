@@ -1,4 +1,4 @@
-"""The options of `upscale`, `denoise` and `deblock`, and what they say together."""
+"""The options of `upscale`, `denoise` and `deblock`, checked together."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Request:
     """The model as -n names it."""
 
     model_was_named: bool = False
-    """Whether -m was given."""
+    """True if -m was given."""
 
     model_file: Path | None
     weights: Path | None
@@ -92,17 +92,17 @@ class Request:
 
     @property
     def for_programs(self) -> bool:
-        """Whether standard output is for programs."""
+        """True if standard output is for programs."""
         return self.as_json or self.events is not None
 
     def session_options(self, lanes: int = 1) -> SessionOptions:
-        """Return how to run the network, so many calls at once."""
+        """Return the options of a session that takes so many calls at once."""
         from srcli.backends.base import SessionOptions
 
         return SessionOptions(threads=self.threads, precision=self.precision, lanes=lanes)
 
     def run_options(self) -> RunOptions:
-        """Return how the network is run."""
+        """Return the options for running the network."""
         from srcli.opening import RunOptions
 
         return RunOptions(
@@ -115,7 +115,7 @@ class Request:
         )
 
     def save_options(self) -> SaveOptions:
-        """Return how outputs are written."""
+        """Return the options for writing outputs."""
         from srcli.images import SaveOptions
 
         return SaveOptions(
@@ -129,7 +129,7 @@ class Request:
 
 
 def settled(request: Request) -> Request:
-    """Resolve what stands for something else, and refuse what contradicts itself.
+    """Resolve aliases among options, and refuse options that contradict each other.
 
     Raises:
         UsageError: There is no input, or options exclude each other.
@@ -189,7 +189,7 @@ def _checked(request: Request, *, by_model: bool) -> Request:
 
 @cache
 def foreign(file: Path) -> ForeignModel:
-    """Open a network that is not ours, which means running it."""
+    """Open a network that is not ours, and run it to find out its scale."""
     from srcli.foreign import load_foreign
 
     return load_foreign(file, note=console.note)
@@ -220,7 +220,7 @@ _options = options.apply(
     click.argument("inputs", nargs=-1, metavar="INPUT..."),
     section(
         "Inputs and outputs",
-        click.option("-i", "named", multiple=True, metavar="INPUT", help="An input, as INPUT."),
+        click.option("-i", "named", multiple=True, metavar="INPUT", help="An input, like INPUT."),
         click.option(
             "-o",
             "--output",
@@ -231,7 +231,11 @@ _options = options.apply(
             "beside the input).  "
             "[default: beside the input]",
         ),
-        click.option("--suffix", metavar="TEXT", help="What names get.  [default: _x4 and so on]"),
+        click.option(
+            "--suffix",
+            metavar="TEXT",
+            help="End of the names of outputs.  [default: _x4 and so on]",
+        ),
         click.option("-r", "--recursive", is_flag=True, help="Look into folders of folders too."),
         click.option(
             "--page",
@@ -306,9 +310,9 @@ _options = options.apply(
             "--quality",
             type=click.IntRange(1, 100),
             metavar="N",
-            help="Of JPEG, WebP and AVIF.  [default: 95]",
+            help="Quality of JPEG, WebP and AVIF files.  [default: 95]",
         ),
-        click.option("--lossless", is_flag=True, help="For WebP and AVIF."),
+        click.option("--lossless", is_flag=True, help="Write WebP or AVIF without loss."),
         click.option(
             "--subsampling",
             type=click.Choice(("keep", "444", "420")),
@@ -320,13 +324,15 @@ _options = options.apply(
             "--background",
             type=color,
             metavar="COLOR",
-            help="What transparent pictures lie on in formats that have no transparency.",
+            help="Colour behind transparent pictures, in formats that have no transparency.",
         ),
         click.option(
             "--strip", is_flag=True, help="Leave out profiles, EXIF and all other metadata."
         ),
         click.option(
-            "--preserve", is_flag=True, help="Give outputs their input's time and permissions."
+            "--preserve",
+            is_flag=True,
+            help="Give outputs the time and the permissions of their inputs.",
         ),
     ),
     section(

@@ -1,4 +1,4 @@
-"""What `upscale`, `denoise` and `deblock` have in common."""
+"""The work of `upscale`, `denoise` and `deblock`."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def _check_kernel(request: Request, plan: Plan) -> None:
 
 
 def _side_by_side(jobs: Sequence[Job], request: Request) -> int:
-    """How many pictures could be in the network at once: those that are likely to be done."""
+    """Return how many pictures could be in the network at once, of those likely to be done."""
     from srcli.groups import grouped
 
     keep = request.skip_existing or request.resume
@@ -193,7 +193,7 @@ class _Runner:
 
     @property
     def lanes(self) -> int:
-        """How many pictures may be in the network at once."""
+        """Number of pictures that may be in the network at once."""
         return min((restorer.lanes for restorer in self._open.values()), default=1)
 
     @property
@@ -203,7 +203,7 @@ class _Runner:
 
     @property
     def kernel(self) -> Batch | None:
-        """The blur that a blind network saw in the picture that was restored last."""
+        """The blur kernel that a blind network estimated in the picture that was restored last."""
         return next((r.kernel for r in self._open.values() if r.kernel is not None), None)
 
     def __enter__(self) -> _Runner:

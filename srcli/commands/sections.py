@@ -1,4 +1,4 @@
-"""Help that is shown in sections, at the width of the terminal."""
+"""Show help in sections, at the width of the terminal."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def _parameters(command: Any) -> list[click.Parameter]:
 
 
 class Sectioned(click.Command):
-    """What commands and groups whose options stand under titles have in common."""
+    """A base class of commands and groups whose options stand under titles."""
 
     def __init__(self, *arguments: Any, **settings: Any) -> None:
         settings.setdefault("context_settings", {}).setdefault("max_content_width", help_width())
@@ -79,5 +79,5 @@ class SectionedGroup(Sectioned, click.Group):
 
 
 def help_width() -> int:
-    """Return how wide help may be: as the terminal, within what is easy to read."""
+    """Return the width of help: that of the terminal, within what is easy to read."""
     return max(NARROWEST, min(WIDEST, shutil.get_terminal_size().columns - 2))

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
         metavar="PIXELS",
         help="Height of the output, in pixels.",
     ),
-    click.option("--fit", type=options.size, metavar="WxH", help="As large as fits into a box."),
+    click.option("--fit", type=options.size, metavar="WxH", help="Box to fit the output into."),
 )
 @restoring_options
 @section("Model", options.input_kind, options.prune_branches, options.save_kernel)
@@ -52,10 +52,10 @@ def upscale(
 ) -> int:
     """Enlarge pictures.
 
-    An INPUT is a file, a folder, a pattern, or - for standard input. Any factor will do: the
-    network enlarges by the next larger one that it has, in several passes if need be, and the
-    result is reduced by one antialiased bicubic resampling. Models of any scale (ASDN) run at the
-    wanted factor itself; of their output at most a tenth is resampled away.
+    An INPUT is a file, a folder, a pattern, or - for standard input. Any factor is possible: the
+    network enlarges by the next larger one that it has, in several passes if necessary, and one
+    antialiased bicubic resampling reduces the result. Models of any scale (ASDN) run at the
+    wanted factor itself, or at one that is at most a tenth larger.
 
     \b
     Examples:

@@ -28,7 +28,7 @@ def weights() -> None:
 @options.as_json
 @click.pass_context
 def verify(context: click.Context, as_json: bool) -> None:
-    """Check that the weights that came with srcli are whole.
+    """Check that the weights that ship with srcli are whole.
 
     Each file is compared with its checksum in the manifest; exits with 1 if one differs or is
     missing.
@@ -55,9 +55,9 @@ def verify(context: click.Context, as_json: bool) -> None:
     "-m",
     "--model",
     shell_complete=options.complete_models,
-    help="Which model it is, where the tensors do not tell.",
+    help="Model of the checkpoint, if several models have these tensors.",
 )
-@click.option("-s", "--scale", type=int, help="The same for the scale.")
+@click.option("-s", "--scale", type=int, help="Scale of the checkpoint, likewise.")
 @click.option(
     "-o",
     "--output",
@@ -71,7 +71,7 @@ def convert(
 ) -> None:
     """Write a published checkpoint as safetensors.
 
-    Which model and scale it is, is found by its tensors. The header of the new file names the
+    Its tensors show which model and scale it is. The header of the new file names the
     checkpoint and its checksum. A checkpoint that holds anything but tensors is refused.
 
     \b
@@ -105,7 +105,7 @@ def fetch(name: str, scale: int, yes: bool) -> None:
     (SRCLI_CACHE); every command finds them there by itself. srcli does not own them: their licence
     is shown first. A download that was interrupted goes on where it stopped.
 
-    Some authors publish in places where only a browser gets the file; then this says where.
+    Some authors publish where only a browser gets the file; the command then names the page.
 
     \b
     Example:

@@ -1,7 +1,7 @@
-"""What is installed here and what of it works, for `srcli doctor`.
+"""Checks of the installation and the machine, for `srcli doctor`.
 
-Whatever loads a compiled library is tried in a process of its own (`probes`): a broken one can end
-that process, hang it or write to its stdout, and the rest has to be looked at all the same.
+Every check that loads a compiled library runs in a process of its own (`probes`): a broken library
+can end the process, hang it or write to its stdout, and the other checks must still run.
 """
 
 from __future__ import annotations

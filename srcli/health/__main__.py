@@ -1,4 +1,4 @@
-"""The process of one probe: `python -m srcli.health NAME`."""
+"""Run one probe in this process: `python -m srcli.health NAME`."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""What srcli's own backends can do here: TensorRT, and what `auto` chooses."""
+"""Checks of srcli's own backends: TensorRT, the compiled part, and the choice of `auto`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _INSTALL = "On a machine with one, run `pip install 'srcli[tensorrt]'`."
 
 
 def tensorrt() -> Iterator[Finding]:
-    """Whether TensorRT loads; without a GPU it is nothing that is missed."""
+    """Check whether TensorRT loads; without a GPU it may be missing."""
     from srcli.backends.trt_engine import load_tensorrt, open_runtime
 
     names = ("tensorrt", "tensorrt_rtx", "tensorrt_rtx_bindings")
@@ -42,7 +42,7 @@ def _missing(found: str, remedy: str) -> Finding:
 
 
 def compiled_part() -> Iterator[Finding]:
-    """What was compiled when srcli was built; all works without it, LAPAR and AWSRN more slowly."""
+    """Check the compiled part of srcli; without it LAPAR and AWSRN work, but more slowly."""
     from srcli.backends import cpu_filters
     from srcli.backends.native import NativeBackend
     from srcli.backends.native_compiled import vectors
@@ -68,7 +68,7 @@ def compiled_part() -> Iterator[Finding]:
 
 
 def backend() -> Iterator[Finding]:
-    """The backend that `auto` takes, and those that would work too."""
+    """Name the backend that `auto` takes, and the others that work."""
     from srcli.backends import by_preference, get_backend
 
     try:

@@ -1,4 +1,4 @@
-"""What a check has found, and the words for it."""
+"""Findings of checks, and helpers for their texts."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ REINSTALL = "Reinstall srcli: `pip install --force-reinstall srcli`."
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """One thing that was looked at."""
+    """A finding of a check about one subject."""
 
     subject: str
     status: Status
@@ -23,15 +23,15 @@ class Finding:
 
     found: str
     remedy: str = ""
-    """The one thing to do about it, if there is any."""
+    """The thing to do about it; empty if there is none."""
 
 
 Check = Callable[[], Iterator[Finding]]
-"""Its name is the subject of the finding if it fails itself."""
+"""A function that yields findings; if it fails, its name is the subject of the finding."""
 
 
 def guarded(check: Check) -> Iterator[Finding]:
-    """A check that ends with a problem instead of an exception."""
+    """Return a check that ends with a problem instead of an exception."""
     try:
         yield from check()
     except Exception as error:
@@ -41,15 +41,15 @@ def guarded(check: Check) -> Iterator[Finding]:
 
 
 def told(subject: str, status: Status, error: SrcliError) -> Finding:
-    """A finding from an error of our own."""
+    """Return a finding from an error of our own."""
     return Finding(subject=subject, status=status, found=error.problem, remedy=error.remedy)
 
 
 def count(number: int, what: str) -> str:
-    """`1 file`, `2 files`."""
+    """Return a number with its noun: `1 file`, `2 files`."""
     return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def megabytes(size: int) -> str:
-    """A number of bytes: `3.0 MiB`; from 1 GiB on, `1.5 GiB`."""
+    """Return a number of bytes as text: `3.0 MiB`; from 1 GiB on, `1.5 GiB`."""
     return f"{size / 2**20:,.1f} MiB" if size < 1 << 30 else f"{size / 2**30:,.1f} GiB"

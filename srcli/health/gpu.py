@@ -1,4 +1,4 @@
-"""NVIDIA's driver, and PyTorch on it."""
+"""Checks of NVIDIA's driver and of PyTorch on the GPU."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _NO_DEVICE = 100  # CUDA_ERROR_NO_DEVICE
 
 
 def gpu() -> Iterator[Finding]:
-    """The driver; where it has a GPU, also whether PyTorch computes on it."""
+    """Check the driver and, if it has a GPU, whether PyTorch computes on it."""
     found = driver()
     yield driver_finding(found)
     if not found.devices and found.error in (0, _NO_DEVICE):
@@ -29,7 +29,7 @@ def gpu() -> Iterator[Finding]:
 
 
 def driver_finding(found: Driver) -> Finding:
-    """Whether the driver is there, starts and sees a GPU."""
+    """Check whether the driver is there, starts and sees a GPU."""
     if found.version is None:
         return Finding(
             subject="NVIDIA driver",
@@ -58,7 +58,7 @@ def driver_finding(found: Driver) -> Finding:
 
 
 def cuda_finding() -> Finding:
-    """What computing on CUDA lacks on a machine without a GPU, and how to get it."""
+    """Name what is missing for CUDA on a machine without a GPU, and how to get it."""
     built = _cuda_of_torch()
     missing = "an NVIDIA GPU with its driver"
     remedy = "On a machine with one, install its driver"
@@ -70,7 +70,7 @@ def cuda_finding() -> Finding:
 
 
 def _cuda_of_torch() -> str | None:
-    """The CUDA that PyTorch was built for, without importing it; None without any."""
+    """Return the version of CUDA that PyTorch was built for, without importing it; or None."""
     spec = importlib.util.find_spec("torch")
     if spec is None or spec.origin is None:
         return None
@@ -83,7 +83,7 @@ def _cuda_of_torch() -> str | None:
 
 
 def torch_finding(found: Driver) -> Finding:
-    """Whether PyTorch computes on the first GPU of this driver."""
+    """Check whether PyTorch computes on the first GPU of this driver."""
     import torch
 
     built = torch.version.cuda
@@ -118,7 +118,7 @@ def torch_finding(found: Driver) -> Finding:
 
 
 def _cuda_refusal(torch: ModuleType) -> str | None:
-    """Why PyTorch does not compute on the GPU; None if it does."""
+    """Return why PyTorch does not compute on the GPU; None if it does."""
     if not torch.cuda.is_available():
         return "it finds none"
     try:

@@ -26,14 +26,14 @@ RUNTIMES = (
 
 
 def python() -> Iterator[Finding]:
-    """srcli itself, and what it runs on."""
+    """Name the versions of srcli and of Python."""
     system = f"{platform.system()} {platform.machine()}"
     yield Finding(subject="srcli", status="ok", found=__version__)
     yield Finding(subject="python", status="ok", found=f"{platform.python_version()} on {system}")
 
 
 def machine() -> Iterator[Finding]:
-    """The cores and the memory that are srcli's to use."""
+    """Name the cores and the memory that srcli may use."""
     cores, all_cores, free = usable_cores(), os.cpu_count() or 1, free_memory()
     found = count(cores, "core") if cores == all_cores else f"{cores} of {all_cores} cores"
     memory = "" if free is None else f", {megabytes(free)} of memory free"
@@ -41,7 +41,7 @@ def machine() -> Iterator[Finding]:
 
 
 def packages() -> Iterator[Finding]:
-    """Every package that srcli requires, except ONNX Runtime."""
+    """Check every package that srcli requires, except ONNX Runtime."""
     for name in (*PACKAGES, *LIGHT_PACKAGES):
         version = version_of(name)
         if version is None:
@@ -56,7 +56,7 @@ def packages() -> Iterator[Finding]:
 
 
 def runtimes() -> Iterator[Finding]:
-    """Exactly one package may bring ONNX Runtime."""
+    """Check that exactly one package brings ONNX Runtime."""
     installed = installed_runtimes()
     found = " and ".join(f"{name} {version}" for name, version in installed.items())
     if len(installed) == 1:
@@ -73,7 +73,7 @@ def runtimes() -> Iterator[Finding]:
 
 
 def codecs() -> Iterator[Finding]:
-    """Yield what reads kinds of pictures that libvips does not; nothing that has to be there."""
+    """Name the optional packages that read pictures which libvips does not read."""
     versions = {name: version_of(name) for name in CODECS}
     missing = [name for name, version in versions.items() if version is None]
     if not missing:
@@ -91,7 +91,7 @@ def codecs() -> Iterator[Finding]:
 
 
 def version_of(package: str) -> str | None:
-    """The installed version of a distribution, without importing it; None if there is none."""
+    """Return the installed version of a distribution, without importing it; None without one."""
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
@@ -99,19 +99,19 @@ def version_of(package: str) -> str | None:
 
 
 def installed_runtimes() -> dict[str, str]:
-    """The packages installed that bring a module `onnxruntime`, with their versions."""
+    """Return the installed packages that bring a module `onnxruntime`, with their versions."""
     versions = {name: version_of(name) for name in RUNTIMES}
     return {name: version for name, version in versions.items() if version is not None}
 
 
 def wanted_runtime() -> str:
-    """The onnxruntime package that srcli asks for on this machine."""
+    """Return the onnxruntime package that srcli asks for on this machine."""
     gpu = (platform.system(), platform.machine()) in (("Linux", "x86_64"), ("Windows", "AMD64"))
     return "onnxruntime-gpu" if gpu else "onnxruntime"
 
 
 def runtime_repair(installed: Mapping[str, str]) -> str:
-    """How to get from these packages to the one that is wanted, whole."""
+    """Return the command that replaces these packages by the one that is wanted."""
     install = f"pip install {wanted_runtime()}"
     # Uninstalling only one of two takes away files that the other needs.
     removal = f"pip uninstall -y {' '.join(installed)} && " if installed else ""

@@ -1,4 +1,4 @@
-"""ONNX Runtime, and which of its providers really compute here."""
+"""Checks of ONNX Runtime and of the providers that it really computes with."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _FATAL_ONLY = 4  # ONNX Runtime's severity
 
 
 def providers() -> Iterator[Finding]:
-    """Every provider that this ONNX Runtime was built with, and whether it computes."""
+    """Check every provider that this ONNX Runtime was built with."""
     try:
         ort = runtimes.onnxruntime()
     except Exception as error:  # a damaged package may raise anything
@@ -59,14 +59,14 @@ def _broken_runtime(why: str) -> Finding:
 
 
 def _repair() -> str:
-    """Return how to get the right package, whole; looked up only where something is wrong."""
+    """Return the command that installs the right package; computed only if something is wrong."""
     from srcli.health.installed import installed_runtimes, runtime_repair
 
     return runtime_repair(installed_runtimes())
 
 
 def _preload(ort: ModuleType) -> None:
-    """Load what other packages bring for the providers: CUDA's libraries, TensorRT."""
+    """Load libraries of other packages that the providers need: CUDA, TensorRT."""
     # Whatever goes wrong here, the provider itself will say what it misses.
     runtimes.preload_cuda(ort)
     with suppress(Exception):
@@ -74,7 +74,7 @@ def _preload(ort: ModuleType) -> None:
 
 
 def provider_finding(ort: ModuleType, name: str, device: bool) -> Finding:
-    """Whether a provider computes, on a machine with a GPU (`device`) or without."""
+    """Check whether a provider computes, on a machine with a GPU (`device`) or without."""
     reason = provider_refusal(ort, name)
     short = name.removesuffix("ExecutionProvider")
     subject = f"onnxruntime {short}"
@@ -89,7 +89,7 @@ def provider_finding(ort: ModuleType, name: str, device: bool) -> Finding:
 
 
 def provider_refusal(ort: ModuleType, name: str) -> str | None:
-    """Why this provider of ONNX Runtime does not run a graph by itself; None if it does.
+    """Return why this provider of ONNX Runtime does not run a graph by itself; None if it does.
 
     That ONNX Runtime lists a provider only means that it was built with it, and a session that
     asks for one may quietly be given the CPU's.
@@ -125,7 +125,7 @@ def _compute(session: Any) -> None:
 
 
 def _missing_library(ort: ModuleType, provider: str) -> str | None:
-    """Which shared library a provider on Linux lacks: ONNX Runtime only says that it falls back."""
+    """Name the library that a provider lacks on Linux; ONNX Runtime only says it falls back."""
     short = provider.removesuffix("ExecutionProvider").lower()
     library = Path(str(ort.__file__)).with_name("capi") / f"libonnxruntime_providers_{short}.so"
     try:

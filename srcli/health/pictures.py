@@ -1,4 +1,4 @@
-"""libvips, and the formats that it writes and reads here."""
+"""Checks of libvips, and of the formats that it writes and reads here."""
 
 from __future__ import annotations
 

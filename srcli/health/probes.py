@@ -53,7 +53,7 @@ def probe(name: str) -> list[Finding]:
 
 
 def answer(name: str) -> None:
-    """In the probe's process: write each finding as a line of JSON, as soon as it is there."""
+    """Write each finding as a line of JSON, as soon as it is there; for the probe's process."""
     with os.fdopen(os.dup(1), "w", encoding="utf-8") as answers:
         os.dup2(2, 1)  # libraries write to stdout as they like
         for check in PROBES[name]:
@@ -63,7 +63,7 @@ def answer(name: str) -> None:
 
 
 def _end(code: int) -> str | None:
-    """How a process failed, in words; None if it did not."""
+    """Say how a process failed, in words; None if it did not."""
     if code == 0:
         return None
     if code < 0:

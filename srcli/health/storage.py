@@ -1,4 +1,4 @@
-"""The files of srcli: its cache, and the weights that it ships."""
+"""Checks of the files of srcli: its cache, and the weights that it ships."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _LITTLE_SPACE = 1 << 30  # bytes; a TensorRT engine and its timing cache take a 
 
 
 def cache() -> Iterator[Finding]:
-    """The cache's place and size, and whether more fits into it."""
+    """Check the cache: its folder, its size, and whether it can be written."""
     from srcli.cache import cache_folder, flawed
 
     folder = cache_folder()
@@ -51,7 +51,7 @@ def cache() -> Iterator[Finding]:
 
 
 def weights() -> Iterator[Finding]:
-    """Whether the shipped weights are those that the manifest describes."""
+    """Check that the shipped weights are those that the manifest describes."""
     from srcli.store import flaw, shipped_weights
 
     shipped = shipped_weights()
@@ -64,7 +64,7 @@ def weights() -> Iterator[Finding]:
 
 
 def _content(folder: Path) -> tuple[int, int]:
-    """Number of files below a folder, and their bytes."""
+    """Return the number of files below a folder, and their bytes."""
     sizes = []
     for place, _, names in os.walk(folder):
         for name in names:
@@ -76,12 +76,12 @@ def _content(folder: Path) -> tuple[int, int]:
 
 
 def _nearest(folder: Path) -> Path:
-    """The folder itself, or the nearest one above that exists."""
+    """Return the folder itself, or the nearest one above that exists."""
     return next(place for place in (folder, *folder.absolute().parents) if place.exists())
 
 
 def _refusal(folder: Path) -> str | None:
-    """Why nothing can be written in a folder, made if need be; None if it can."""
+    """Return why a folder, made if necessary, cannot be written in; None if it can."""
     try:
         with tempfile.TemporaryFile(dir=_nearest(folder)):
             return None

@@ -1,4 +1,4 @@
-"""What an AVIF or HEIC file says of itself before any library believes it.
+"""Read the boxes of an AVIF or HEIC file, before a library decodes it.
 
 Source: ISO/IEC 23008-12 (HEIF); AV1 Image File Format; AV1 bitstream specification 5.5.
 """
@@ -24,7 +24,7 @@ _USUAL_TRANSFERS = (1, 2, 6, 13, 14, 15)  # those that everybody shows as sRGB
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
-    """How the pixels are stored."""
+    """Facts about the storage of the pixels, read from the boxes of the file."""
 
     moves: bool  # a sequence of pictures
     monochrome: bool
@@ -38,7 +38,7 @@ class Facts:
 
 
 def facts(file: BinaryIO) -> Facts:
-    """Read them from the boxes before the pixel data."""
+    """Read the facts from the boxes before the pixel data."""
     head = _head(file)
     flags = [config[2] for config in head.split(b"av1C")[1:] if len(config) > 2]
     deep, twelve = (any(flag & bit for flag in flags) for bit in (0x40, 0x20))
@@ -63,7 +63,7 @@ def facts(file: BinaryIO) -> Facts:
 
 
 def _turned(head: bytes) -> int:
-    """From the quarters to turn anticlockwise (irot), then the axis of a mirror (imir)."""
+    """Return EXIF's orientation for quarter turns anticlockwise (irot), then a mirror (imir)."""
     quarters, axes = (
         [box[0] for box in head.split(name)[1:] if box] for name in (b"irot", b"imir")
     )
@@ -75,7 +75,7 @@ def _turned(head: bytes) -> int:
 
 
 def repaired(image: Image, found: Facts) -> Image:
-    """The decoder's picture, with what it leaves undone: the range of grey, dividing by alpha."""
+    """Do what the decoder leaves undone: expand the range of grey, divide by alpha."""
     if found.premultiplied and image.bands in (2, 4):
         image = colors.named(colors.without_premultiplying(image))
     if not found.monochrome or found.full_range is not False:
@@ -87,7 +87,7 @@ def repaired(image: Image, found: Facts) -> Image:
 
 
 def put_exif(file: BinaryIO, exif: bytes) -> None:
-    """Let the EXIF item of a written file be these bytes, which libexif would have rebuilt.
+    """Replace the EXIF item of a written file by these bytes, which libexif would have rebuilt.
 
     They go to the end of the file, and the item's location is changed. Does nothing where the file
     is laid out otherwise than libheif does.
@@ -108,7 +108,7 @@ def put_exif(file: BinaryIO, exif: bytes) -> None:
 
 
 def _append(file: BinaryIO, location: int, data: bytes) -> None:
-    """Put data into a box of its own at the end, and where it is at `location`.
+    """Append data in a box of its own, and write its place at `location`.
 
     There lie the base of offsets, the number of extents, and the one extent's offset and size.
     """
@@ -120,7 +120,7 @@ def _append(file: BinaryIO, location: int, data: bytes) -> None:
 
 
 def size(file: BinaryIO) -> tuple[int, int] | None:
-    """Width and height of the largest picture described before the pixel data."""
+    """Return width and height of the largest picture described before the pixel data."""
     boxes = _head(file).split(b"ispe")[1:]
     sizes = [
         (int.from_bytes(box[4:8], "big"), int.from_bytes(box[8:12], "big"))
@@ -131,7 +131,7 @@ def size(file: BinaryIO) -> tuple[int, int] | None:
 
 
 def color_chunk(file: BinaryIO) -> tuple[bytes, bytes] | None:
-    """What PNG calls cICP, if colours are stated by code points and are not about sRGB's."""
+    """Return PNG's cICP chunk if code points state colours that differ from sRGB; else None."""
     codes = _head(file).partition(b"colrnclx")[2][:4]
     if len(codes) < 4:
         return None
@@ -142,7 +142,7 @@ def color_chunk(file: BinaryIO) -> tuple[bytes, bytes] | None:
 
 
 def moves(file: BinaryIO) -> bool:
-    """Whether it is a sequence of pictures."""
+    """Tell whether the file is a sequence of pictures."""
     file.seek(8)
     return file.read(4) == b"avis"
 

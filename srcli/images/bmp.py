@@ -1,4 +1,4 @@
-"""BMP through Pillow, since libvips' usual builds have none."""
+"""Read and write BMP by Pillow, since libvips' usual builds cannot."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _EMBEDDED = {4: b"\xff\xd8\xff", 5: b"\x89PNG"}  # the start of the file, by com
 
 
 def size(file: BinaryIO) -> tuple[int, int] | None:
-    """Width and height as the header has them; None when there is none."""
+    """Return width and height from the header; None without a header."""
     file.seek(0)
     head = file.read(_HEADER)
     if len(head) < _HEADER:
@@ -31,7 +31,7 @@ def size(file: BinaryIO) -> tuple[int, int] | None:
 
 
 def embedded(file: BinaryIO) -> bytes | None:
-    """The PNG or JPEG file that a BMP file holds instead of pixels of its own."""
+    """Return the PNG or JPEG file that a BMP file holds in place of pixels; None for others."""
     file.seek(0)
     head = file.read(34)
     start, info, compression = (int.from_bytes(head[i : i + 4], "little") for i in (10, 14, 30))
@@ -45,7 +45,7 @@ def embedded(file: BinaryIO) -> bytes | None:
 def decode(
     name: str, file: BinaryIO, pixels: bool = True
 ) -> tuple[Pixels, tuple[float, float] | None]:
-    """Pixels as H x W x 1, 3 or 4 uint8, and dots per inch.
+    """Return the pixels, H x W x 1, 3 or 4 uint8, and the dots per inch.
 
     With `pixels=False` only the header is read, and the array is an empty view of that shape.
 
@@ -80,7 +80,7 @@ def decode(
 
 
 def _without_empty_alpha(pixels: Pixels) -> Pixels:
-    """Many programs leave alpha at 0 everywhere and mean an opaque picture; so do browsers."""
+    """Drop an alpha of 0 everywhere: many programs write it and mean an opaque picture."""
     return pixels if pixels[..., 3].any() else np.ascontiguousarray(pixels[..., :3])
 
 
@@ -91,7 +91,7 @@ def _is_packed(file: BinaryIO) -> bool:
 
 
 def encode(pixels: Pixels, dpi: tuple[float, float] | None) -> bytes:
-    """H x W x 1 or 3 uint8 to the bytes of a BMP file."""
+    """Encode H x W x 1 or 3 uint8 as the bytes of a BMP file."""
     from PIL import Image
 
     image = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)

@@ -1,4 +1,4 @@
-"""What libvips does not decode, through tifffile, imagecodecs and pillow-heif, where installed."""
+"""Decoders for files that libvips cannot read: tifffile, imagecodecs and pillow-heif."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def available(*modules: str) -> bool:
 
 
 def missing(name: str, what: str, *packages: str) -> MissingPartError:
-    """The error for a file that needs packages which are not installed."""
+    """Return the error for a file that needs packages which are not installed."""
     return MissingPartError(
         f"{name}: is {what}, which needs {' and '.join(packages or ('imagecodecs',))} to be "
         f"read: {INSTALL}",
@@ -35,13 +35,13 @@ def missing(name: str, what: str, *packages: str) -> MissingPartError:
 
 
 def tiff_samples(name: str, source: Path | bytes, index: int, size: int) -> Samples:
-    """The samples of one directory of a TIFF file as stored: H x W x samples.
+    """Return the samples of one directory of a TIFF file as stored: H x W x samples.
 
     Args:
         size: bytes that they should take, as the directory has it.
 
     Raises:
-        InputError: they are damaged, or stored as nobody here can read.
+        InputError: they are damaged, or stored in a way that no decoder here reads.
         MissingPartError: a package is not installed.
     """
 
@@ -72,7 +72,7 @@ def tiff_samples(name: str, source: Path | bytes, index: int, size: int) -> Samp
 
 
 def jpeg_samples(name: str, content: bytes) -> Samples:
-    """The samples of a JPEG file, H x W x channels, uint8 or uint16, not scaled.
+    """Return the samples of a JPEG file, H x W x channels, uint8 or uint16, not scaled.
 
     Raises:
         InputError, MissingPartError: as `tiff_samples`.
@@ -110,7 +110,7 @@ def _line(error: BaseException) -> str:
 
 
 def scaled(samples: Samples, bits: int) -> Pixels:
-    """Unsigned integers of `bits` bits as 8 or 16 bits of full range."""
+    """Scale unsigned integers of `bits` bits to the full range of 8 or 16 bits."""
     kind = np.uint8 if bits <= 8 else np.uint16
     top, full = 2**bits - 1, np.iinfo(kind).max
     if top == full:
@@ -121,7 +121,7 @@ def scaled(samples: Samples, bits: int) -> Pixels:
 
 
 def of_float(name: str, samples: Samples) -> Pixels:
-    """Floating-point samples in [0, 1] as 16 bits.
+    """Convert floating-point samples in [0, 1] to 16 bits.
 
     Raises:
         InputError: some are outside, or are not numbers.

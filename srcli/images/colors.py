@@ -1,4 +1,4 @@
-"""From what samples mean in a file to grey or RGB: conversions on libvips' lazy pictures."""
+"""Convert the colours of a file to grey or RGB, on libvips' lazy pictures."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ USUAL_REFERENCE = [0, 255, 128, 255, 128, 255]  # black and white of Y, Cb, Cr: 
 
 
 def plane(image: Image, wide: bool) -> Image:
-    """The picture as whole numbers of 8 or 16 bits; rounded, and held in range."""
+    """Convert the picture to 8 or 16 bits: rounded, and clamped to the range."""
     return image.rint().cast("ushort" if wide else "uchar")
 
 
 def named(image: Image) -> Image:
-    """The picture with libvips told whether it is grey or RGB."""
+    """Return the picture, marked for libvips as grey or RGB."""
     wide = image.format == "ushort"
     grey = image.bands < 3
     name = ("grey16" if wide else "b-w") if grey else ("rgb16" if wide else "srgb")
@@ -32,7 +32,7 @@ def named(image: Image) -> Image:
 
 
 def selected(image: Image, bands: list[int]) -> Image:
-    """Some of the bands, in this order."""
+    """Return some of the bands, in this order."""
     if bands == list(range(image.bands)):
         return image
     first, *others = (image.extract_band(band) for band in bands)
@@ -40,7 +40,7 @@ def selected(image: Image, bands: list[int]) -> Image:
 
 
 def with_others(converted: Image, image: Image, colors: int) -> Image:
-    """The converted colour with the bands of `image` that come after its colour."""
+    """Join the converted colour with the bands of `image` that come after its colour."""
     if image.bands == colors:
         return converted
     rest = image.extract_band(colors, n=image.bands - colors)
@@ -50,7 +50,7 @@ def with_others(converted: Image, image: Image, colors: int) -> Image:
 def from_ycbcr(
     image: Image, coefficients: tuple[float, float, float], reference: tuple[float, ...]
 ) -> Image:
-    """Y, Cb, Cr to RGB, as TIFF 6.0 section 21 has it.
+    """Convert Y, Cb, Cr to RGB by TIFF 6.0, section 21.
 
     Args:
         image: 3 bands or more, the first three Y, Cb and Cr; 8 or 16 bits.
@@ -81,13 +81,13 @@ def from_ycbcr(
 
 
 def from_inks(image: Image) -> Image:
-    """CMYK to sRGB, through the embedded profile where there is one; more bands stay."""
+    """Convert CMYK to sRGB, by the embedded profile if there is one; more bands stay."""
     depth = 16 if image.format == "ushort" else 8
     return image.icc_transform("srgb", embedded=True, input_profile="cmyk", depth=depth)
 
 
 def from_lab(image: Image, signed: bool) -> Image:
-    """CIE L*a*b* (D50) to sRGB.
+    """Convert CIE L*a*b* (D50) to sRGB.
 
     Args:
         image: 3 bands or more of 8 or 16 bits, as stored.
@@ -115,7 +115,7 @@ def _axis(band: Image, wide: bool, signed: bool) -> Image:
 
 
 def full_range(image: Image, bits: int) -> Image:
-    """Return what is stored in the range of television (16 to 235 of 255) spread to all levels."""
+    """Expand the range of television (16 to 235 of 255) to all levels."""
     wide = image.format == "ushort"
     unit = _top(wide) / (2**bits - 1) * 2 ** (bits - 8)
     black, white = 16 * unit, 235 * unit
@@ -124,12 +124,12 @@ def full_range(image: Image, bits: int) -> Image:
 
 
 def without_premultiplying(image: Image) -> Image:
-    """Colour divided by alpha, the last band."""
+    """Divide colour by alpha, the last band."""
     return plane(image.unpremultiply(), image.format == "ushort")
 
 
 def of_array(pixels: NDArray[np.generic]) -> Image:
-    """A libvips image of H x W x bands."""
+    """Return a libvips image of H x W x bands."""
     formats = {"uint8": "uchar", "uint16": "ushort", "float32": "float"}
     pixels = np.ascontiguousarray(pixels)
     height, width, bands = pixels.shape

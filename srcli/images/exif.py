@@ -1,7 +1,7 @@
-"""EXIF data: what it says of the pixels, brought up to date byte by byte.
+"""Bring EXIF data up to date for the picture to write, byte by byte.
 
-The data is changed in place instead of being rebuilt: maker notes hold offsets that nobody but
-their maker knows, and unknown tags stay as they are.
+The data is changed in place instead of being rebuilt: maker notes hold offsets that only their
+maker knows, and unknown tags stay as they are.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ _INCHES = {2: 1.0, 3: 2.54}  # dots per inch for one dot per unit, by Resolution
 
 
 def checked(exif: bytes | None) -> bytes | None:
-    """The TIFF structure without what precedes it, or None when it is damaged or absent."""
+    """Return the TIFF structure without what precedes it; None if it is damaged or absent."""
     data = (exif or b"").removeprefix(PREFIX)
     try:
         layout = layout_of(reader_of(data))
@@ -61,7 +61,7 @@ def checked(exif: bytes | None) -> bytes | None:
 
 
 def orientation_of(exif: bytes | None) -> int | None:
-    """1..8; None when nothing sensible is said."""
+    """Return the orientation, 1..8; None if the data states no valid one."""
     if exif is None:
         return None
     layout = layout_of(reader_of(exif))
@@ -69,7 +69,7 @@ def orientation_of(exif: bytes | None) -> int | None:
 
 
 def resolution_of(exif: bytes | None) -> tuple[float, float] | None:
-    """Dots per inch, horizontal and vertical."""
+    """Return dots per inch, horizontal and vertical."""
     if exif is None:
         return None
     layout = layout_of(reader_of(exif))
@@ -77,7 +77,7 @@ def resolution_of(exif: bytes | None) -> tuple[float, float] | None:
 
 
 def updated(exif: bytes, change: Change, converted: bool = False) -> bytes:
-    """EXIF data that is true of the picture to write.
+    """Return EXIF data that is true of the picture to write.
 
     Orientation becomes 1, sizes and places are scaled and turned, the thumbnail goes, and so does
     what describes how the samples were stored. Nothing else moves.
@@ -134,7 +134,7 @@ def _moved(data: bytearray, layout: Layout, field: Field, change: Change) -> boo
 
 
 def _swap_axes(data: bytearray, layout: Layout, fields: list[Field], change: Change) -> None:
-    """Resolutions along x and y: exchanged in a turned picture; on the sensor, scaled as well."""
+    """Exchange resolutions along x and y for a turned picture; scale those of the sensor."""
     found = {field.tag: field for field in fields if field.kind == 5 and field.size == 8}
     for tags, factors in (
         ((_X_RESOLUTION, _Y_RESOLUTION), (1.0, 1.0)),
@@ -152,7 +152,7 @@ def _swap_axes(data: bytearray, layout: Layout, fields: list[Field], change: Cha
 
 
 def _times(ratio: bytes, factor: float, order: Order) -> bytes:
-    """A ratio of two integers of 4 bytes, multiplied."""
+    """Multiply a ratio of two integers of 4 bytes."""
     above, below = (int.from_bytes(ratio[at : at + 4], order) for at in (0, 4))
     above = round(above * factor)
     while above >= 2**32:
@@ -210,7 +210,7 @@ def _blanked(data: bytearray, spans: list[tuple[int, int]]) -> bytes:
 
 
 def with_resolution(exif: bytes | None, dpi: tuple[float, float]) -> bytes:
-    """EXIF data that also gives the resolution, for formats with no other place for it."""
+    """Add the resolution to EXIF data, for formats with no other place for it."""
     if resolution_of(exif) is not None:
         return exif or b""
     x, y = (round(value * 1000).to_bytes(4, "little") + _THOUSAND for value in dpi)

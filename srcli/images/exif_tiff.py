@@ -1,7 +1,7 @@
-"""EXIF data into TIFF files and out of them.
+"""Write EXIF data into TIFF files, and read it from them.
 
-In both, offsets count from the start of the file, and maker notes hold offsets that nobody but
-their maker knows: they must stay where they are, or go.
+In both, offsets count from the start of the file, and maker notes hold offsets that only their
+maker knows: they must stay at their place, or be removed.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ _OF_INTEREST = frozenset((
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TiffFacts:
-    """What a TIFF file's directories say beside its pixels."""
+    """Metadata in a TIFF file's directories."""
 
     orientation: int | None
     dpi: tuple[float, float] | None
@@ -209,12 +209,12 @@ def _moved_by(offsets: Value, start: int) -> Value:
 
 
 def _picked(first: Directory) -> dict[int, Value]:
-    """The values of a first directory that say something of the picture."""
+    """Return the values of a first directory that say something of the picture."""
     return {tag: first.values[tag] for tag in _DESCRIPTIVE if tag in first.values}
 
 
 def _description(first: Directory, layout: Layout, order: Order) -> tuple[Directory, list[str]]:
-    """The part of a first directory that says something of the picture, to be written in `order`.
+    """Return the tags of a first directory that describe the picture, to be written in `order`.
 
     Returns:
         It, and in words what is left out.
@@ -235,7 +235,7 @@ def _description(first: Directory, layout: Layout, order: Order) -> tuple[Direct
 
 
 def _blob(described: Directory, order: Order, note_at: int | None) -> tuple[bytes | None, bool]:
-    """EXIF data of its own, and whether maker notes had to be left out.
+    """Return EXIF data as bytes, and whether maker notes had to be left out.
 
     Args:
         note_at: where the maker notes lay; they must stay there unless they are self-contained.

@@ -1,4 +1,4 @@
-"""The file formats, one record each, and how a format is told from bytes or from a name."""
+"""The file formats, one record each; recognise a format by its bytes or by a name."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MAX_PIXELS = 500_000_000  # of an input, unless the user allows more
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Format:
-    """What one file format can hold, as the libraries in use write it."""
+    """Abilities of one file format, as the libraries in use write it."""
 
     name: str
     suffixes: tuple[str, ...]  # the first one names new files
@@ -108,17 +108,17 @@ _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx")
 
 
 def names() -> str:
-    """The formats as a phrase for messages."""
+    """Return the formats as a phrase for messages."""
     return "PNG, TIFF, JPEG, WebP, AVIF and BMP"
 
 
 def writes_as(format: str) -> str:
-    """The format that a picture of this format is written in unless told otherwise."""
+    """Return the format that a picture of this format is written in by default."""
     return format if format in FORMATS else "png"
 
 
 def named_for_writing(name: PurePath) -> PurePath:
-    """The name with a suffix that says what is written under it: PNG where it says nothing."""
+    """Return the name with the suffix of the format to write: PNG if it names none."""
     suffix = name.suffix.lower()
     if suffix in SUFFIXES:
         return name
@@ -128,7 +128,7 @@ def named_for_writing(name: PurePath) -> PurePath:
 
 
 def sniff(head: bytes) -> Format | None:
-    """The format that a file starting with `head` claims to be, or None for any other."""
+    """Return the format that a file starting with `head` claims to be; None for any other."""
     if head.startswith(b"\x89PNG\r\n\x1a\n"):
         return FORMATS["png"]
     if head.startswith(b"\xff\xd8\xff"):
@@ -175,13 +175,13 @@ def refusal(name: str, head: bytes) -> InputError:
 
 
 def _brands(head: bytes) -> list[bytes]:
-    """Major and compatible brands of an ISO media file, as far as `head` reaches."""
+    """Return major and compatible brands of an ISO media file, as far as `head` reaches."""
     end = min(int.from_bytes(head[:4], "big"), len(head))
     return [head[8:12], *(head[at : at + 4] for at in range(16, end - 3, 4))]
 
 
 def format_of(name: str | os.PathLike[str]) -> Format:
-    """The format that a name asks for: "png", ".png", "jpg", "x.png" or a path.
+    """Return the format that a name asks for: "png", ".png", "jpg", "x.png" or a path.
 
     Raises:
         UsageError: no format has this name or suffix.
@@ -203,9 +203,9 @@ def has_picture_suffix(name: str | os.PathLike[str]) -> bool:
 
 
 def looks_readable(name: str | os.PathLike[str]) -> bool:
-    """Tell whether a name looks like that of a picture that is read, whatever it is written as.
+    """Tell whether a name looks like that of a picture that can be read, for listing folders.
 
-    For listing folders.
+    The format need not be one that can be written.
     """
     suffix = PurePath(name).suffix.lower()
     return suffix in SUFFIXES or suffix in _INSTEAD

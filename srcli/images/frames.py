@@ -1,4 +1,4 @@
-"""One frame of a PNG or AVIF file that moves, through Pillow, which puts frames together."""
+"""Decode one frame of an animated PNG or AVIF file by Pillow, which composes frames."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ _T = TypeVar("_T")
 
 
 def gif_size(file: BinaryIO) -> tuple[int, int] | None:
-    """Width and height of a GIF file's canvas."""
+    """Return width and height of a GIF file's canvas."""
     file.seek(6)
     head = file.read(4)
     return int.from_bytes(head[:2], "little"), int.from_bytes(head[2:], "little")
 
 
 def of_png(name: str, source: Path | bytes, page: int, decode: bool) -> Pixels:
-    """A frame of an animated PNG, H x W x 1 to 4, 8 bits; empty if it is not to be decoded.
+    """Return a frame of an animated PNG, H x W x 1 to 4, 8 bits; empty if not to be decoded.
 
     Raises:
         InputError: it is damaged.
@@ -37,12 +37,12 @@ def of_png(name: str, source: Path | bytes, page: int, decode: bool) -> Pixels:
 
 
 def of_avif(name: str, source: Path | bytes, page: int, decode: bool) -> Pixels:
-    """A frame of an AVIF sequence, as `of_png`."""
+    """Return a frame of an AVIF sequence, H x W x 1 to 4, 8 bits; empty if not to be decoded."""
     return _guarded(name, lambda: _frame(_avif(source), page, decode))
 
 
 def count_of_avif(name: str, source: Path | bytes) -> int:
-    """How many frames an AVIF sequence has."""
+    """Return the number of frames of an AVIF sequence."""
 
     def count() -> int:
         with _avif(source) as image:

@@ -1,4 +1,4 @@
-"""How the picture to write lies over the picture as it was stored."""
+"""The change of size and orientation from the picture as stored to the picture to write."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ TURNS = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Change:
-    """From the picture as stored to the one to write, which is upright.
+    """A change from the picture as stored to the picture to write, which is upright.
 
     Attributes:
-        stored: width and height as stored; None where nobody knows, and nothing is scaled.
+        stored: width and height as stored; None if they are not known: then nothing is scaled.
         orientation: EXIF's 1..8, of the stored one.
         width, height: of the picture to write, in pixels.
     """
@@ -45,13 +45,13 @@ class Change:
 
     @property
     def factors(self) -> tuple[float, float]:
-        """How much wider and higher than the stored one, turned."""
+        """Factors by which the picture is wider and higher than the stored one, turned upright."""
         if self.upright is None:
             return 1.0, 1.0
         return self.width / self.upright[0], self.height / self.upright[1]
 
     def point(self, x: float, y: float, extent: tuple[float, float]) -> tuple[float, float]:
-        """A place in the stored picture, in one of the same extent turned; not scaled.
+        """Turn a place in the stored picture upright; it is not scaled.
 
         Args:
             extent: width and height of the stored picture in the unit of x and y: (1, 1) for
@@ -64,11 +64,11 @@ class Change:
         return width - x if flip_columns else x, height - y if flip_rows else y
 
     def sides(self, width: float, height: float) -> tuple[float, float]:
-        """The sides of a rectangle, turned; not scaled."""
+        """Turn the sides of a rectangle upright; they are not scaled."""
         return (height, width) if self.transposed else (width, height)
 
     def subject(self, numbers: list[int]) -> list[int] | None:
-        """EXIF's subject area in the picture to write; None where that is not known.
+        """Return EXIF's subject area in the picture to write; None if it is not known.
 
         Args:
             numbers: x and y in stored pixels, and a diameter, or a width and a height, or nothing.

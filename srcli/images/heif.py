@@ -1,4 +1,4 @@
-"""HEIC through pillow-heif, where that is installed."""
+"""Read HEIC files by pillow-heif, if it is installed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from srcli.images.picture import Metadata, Pixels
 
 
 def divided(pixels: Pixels) -> Pixels:
-    """Colour divided by alpha, the last channel: H x W x 4, of the same type."""
+    """Divide colour by alpha, the last channel: H x W x 4, of the same type."""
     top = np.iinfo(pixels.dtype).max
     alpha = pixels[..., 3:].astype(np.float64)
     color = np.rint(pixels[..., :3] * np.divide(top, alpha, where=alpha > 0, out=alpha * 0))
@@ -51,12 +51,12 @@ class Container:
             raise self._damaged(error) from error
 
     def size(self, page: int) -> tuple[int, int]:
-        """Width and height of a picture, upright."""
+        """Return width and height of a picture, upright."""
         width, height = self._file[page].size
         return int(width), int(height)
 
     def empty(self, page: int) -> Pixels:
-        """An array of the picture's shape and type without its pixels."""
+        """Return an array of the picture's shape and type without its pixels."""
         width, height = self.size(page)
         mode = self._file[page].mode
         channels = {"L": 1, "LA": 2, "RGB": 3, "RGBA": 4, "RGBa": 4}[mode.partition(";")[0]]
@@ -64,7 +64,7 @@ class Container:
         return np.broadcast_to(kind, (height, width, channels))
 
     def pixels(self, page: int) -> Pixels:
-        """H x W x 1 to 4, 8 or 16 bits, upright.
+        """Decode the pixels, H x W x 1 to 4, 8 or 16 bits, upright.
 
         Raises:
             InputError: the picture is damaged.

@@ -1,4 +1,4 @@
-"""The segments of a JPEG file that say something beside the pixels: found and written.
+"""Find and write the segments of a JPEG file that hold metadata.
 
 Source: JPEG File Interchange Format 1.02; EXIF 2.32; ICC.1:2022 annex B; XMP part 3; CIPA DC-007.
 """
@@ -47,7 +47,7 @@ _POINTER = (
 
 @dataclass(slots=True)
 class Facts:
-    """What the segments say."""
+    """Metadata and facts from the segments of a JPEG file."""
 
     dpi: tuple[float, float] | None = None
     aspect: tuple[float, float] | None = None  # density without a unit, if not square
@@ -66,7 +66,7 @@ class Facts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Survey:
-    """How the pixels are stored, and whether the file has to be mended to be read."""
+    """The storage of the pixels, and the repairs that a file needs to be read."""
 
     size: tuple[int, int]
     bits: int
@@ -87,7 +87,7 @@ class _Segment:
 
 
 def facts(file: BinaryIO) -> Facts:
-    """Collect them from the segments before the pixel data."""
+    """Collect the facts from the segments before the pixel data."""
     found = Facts()
     icc: dict[int, bytes] = {}
     for segment in _segments(file):
@@ -196,7 +196,7 @@ def _surveyed(frame: _Segment | None) -> Survey:
 
 
 def _mended(segment: _Segment, frame: _Segment | None) -> tuple[bytes, str] | None:
-    """A segment as it should be, with its length, and what was odd; None where nothing is."""
+    """Return a repaired segment with its length, and what was odd; None if nothing was."""
     data = segment.data
     size = (len(data) + 2).to_bytes(2, "big")
     if segment.marker == _SOS and frame is not None and frame.marker in (0xC0, 0xC1):
@@ -224,7 +224,7 @@ def _lacks_end(file: BinaryIO, start: int, frame: _Segment, scan: _Segment) -> b
 
 
 def pictures(file: BinaryIO) -> list[tuple[int, int]]:
-    """Offset and size of each picture in a multi-picture file; of the first, (0, 0)."""
+    """Return offset and size of each picture in a multi-picture file; (0, 0) for the first."""
     found = [(0, 0)]
     for segment in _segments(file):
         if segment.marker == 0xE2 and segment.data[:4] == b"MPF\0":
@@ -240,7 +240,7 @@ def pictures(file: BinaryIO) -> list[tuple[int, int]]:
 
 
 def _index(data: bytes) -> list[tuple[int, int]]:
-    """Size and offset of each entry of a multi-picture index."""
+    """Return size and offset of each entry of a multi-picture index."""
     try:
         layout = layout_of(reader_of(data))
         value = directory(layout, layout.first()).values.get(0xB002)
@@ -258,7 +258,7 @@ def _index(data: bytes) -> list[tuple[int, int]]:
 
 
 def segments_for(metadata: Metadata) -> bytes:
-    """The segments to put after the start-of-image marker."""
+    """Return the segments to put after the start-of-image marker."""
     parts = [_segment(0xE0, _jfif(metadata))]
     if metadata.exif is not None:
         parts.append(_segment(0xE1, exif.PREFIX + metadata.exif))
@@ -277,7 +277,7 @@ def segments_for(metadata: Metadata) -> bytes:
 
 
 def _xmp_segments(xmp: bytes) -> list[bytes]:
-    """One segment, or what does not fit in one as extended XMP (XMP part 3, 1.1.3.1)."""
+    """Return one segment, or several of extended XMP (XMP part 3, 1.1.3.1) if it is too long."""
     if len(xmp) <= MAX_SEGMENT - len(XMP_PREFIX):
         return [_segment(0xE1, XMP_PREFIX + xmp)]
     guid = hashlib.md5(xmp, usedforsecurity=False).hexdigest().upper().encode()
@@ -291,7 +291,7 @@ def _xmp_segments(xmp: bytes) -> list[bytes]:
 
 
 def fitting(metadata: Metadata) -> Metadata:
-    """The metadata without what does not fit into JPEG segments."""
+    """Leave out metadata that does not fit into JPEG segments."""
 
     def limited(data: bytes | None, limit: int) -> bytes | None:
         return data if data is not None and len(data) <= limit else None
@@ -307,12 +307,12 @@ def fitting(metadata: Metadata) -> Metadata:
 
 
 def spliced(head: bytes, segments: bytes) -> bytes:
-    """The start of a JPEG file with `segments` in it."""
+    """Insert `segments` into the start of a JPEG file."""
     return head[:HEAD_SIZE] + segments + head[HEAD_SIZE:]
 
 
 def _segments(file: BinaryIO, scan: bool = False) -> Iterator[_Segment]:
-    """The segments before the first scan, up to the end; with the scan's own if that is wanted.
+    """Yield the segments before the first scan, and the scan's own if that is wanted.
 
     Bytes that belong to nothing are skipped, as decoders do.
     """
@@ -346,7 +346,7 @@ def _next_marker(file: BinaryIO) -> tuple[int | None, int]:
 
 
 def _subsampling(components: bytes) -> str | None:
-    """From the three components of a frame header, 3 bytes each: how much finer luma is."""
+    """Return the chroma subsampling, from the 3 components of a frame header, 3 bytes each."""
     luma, *chroma = (divmod(factors, 16) for factors in components[1::3])
     if chroma[0] != chroma[1] or 0 in chroma[0]:
         return None
@@ -367,7 +367,7 @@ def _jfif(metadata: Metadata) -> bytes:
 
 
 def _small_ratio(aspect: tuple[float, float]) -> tuple[int, int]:
-    """Two integers of 16 bits in the same ratio."""
+    """Return two integers of 16 bits in the same ratio."""
     if all(value == round(value) and 0 < value < 2**16 for value in aspect):
         return round(aspect[0]), round(aspect[1])
     ratio = Fraction(aspect[0] / aspect[1]).limit_denominator(10_000)

@@ -1,4 +1,4 @@
-"""Metadata: gathered from a file of any format, brought up to date for the picture to write.
+"""Gather metadata from a file of any format, and bring it up to date for the picture to write.
 
 XMP and Photoshop resources repeat what EXIF says of the pixels, so they are corrected as well.
 """
@@ -26,7 +26,7 @@ _XMP, _PHOTOSHOP, _IPTC, _C2PA = 700, 34377, 33723, 52545  # tags of TIFF
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gathered:
-    """What a file says beside its pixels."""
+    """Metadata of a file, and what else is known of it beside the pixels."""
 
     metadata: Metadata
     orientation: int  # 1..8, as stored
@@ -83,7 +83,7 @@ def gather_tiff(name: str, book: Book, storage: Storage) -> Gathered:
 
 
 def current(metadata: Metadata, format: str, width: int, height: int, channels: int) -> Metadata:
-    """The metadata for an upright picture of this size, as far as the format holds it."""
+    """Return the metadata for an upright picture of this size, as far as the format holds it."""
     change = change_of(metadata, width, height)
     data, dpi = metadata.exif, metadata.dpi
     dpi = dpi if dpi is not None and all(_LEAST < value < _MOST for value in dpi) else None
@@ -109,7 +109,7 @@ def current(metadata: Metadata, format: str, width: int, height: int, channels: 
 def losses(
     metadata: Metadata, format: str, width: int, height: int, channels: int, bits: int
 ) -> tuple[list[str], list[str]]:
-    """In words, what is lost: what no output could have, and what this format cannot take over."""
+    """Describe lost metadata: what no output could have, and what this format cannot hold."""
     change = change_of(metadata, width, height)
     gone = [] if metadata.xmp is None else [*_current_xmp(metadata, change, format).lost]
     gone += [] if metadata.iptc is None else resources.current(metadata.iptc, change)[1]
@@ -141,14 +141,14 @@ def _current_xmp(metadata: Metadata, change: Change, format: str) -> xmp.Brought
 
 
 def change_of(metadata: Metadata, width: int, height: int) -> Change:
-    """Return how an upright picture of this size lies over the one that the metadata came with."""
+    """Return the change from the picture that the metadata came with to one of this size."""
     return Change(
         stored=metadata.size, orientation=metadata.orientation, width=width, height=height
     )
 
 
 def profile_fits(icc: bytes | None, format: str, channels: int) -> bool:
-    """Whether a colour profile describes what the format stores for this many channels."""
+    """Tell whether a colour profile suits what the format stores for this many channels."""
     fmt = FORMATS[format]
     space = b"GRAY" if channels == 1 and fmt.grey else b"RGB "
     return icc is not None and icc[16:20] == space and format != "bmp"
@@ -205,7 +205,7 @@ def _jpeg(name: str, file: BinaryIO, image: Image | None, metadata: Metadata) ->
 
 
 def _more_xmp(found: jpeg.Facts) -> bytes | None:
-    """The XMP with what other segments hold of it, if that is whole."""
+    """Return the XMP with its parts in other segments, if these are whole."""
     wanted = None if found.xmp is None else xmp.extended(found.xmp)
     rest = None if wanted is None else found.extended.get(wanted.encode())
     if rest is None or found.xmp is None:
@@ -266,7 +266,7 @@ def _gif(name: str, file: BinaryIO, image: Image | None, metadata: Metadata) -> 
 
 
 def _orientation(metadata: Metadata) -> int:
-    """EXIF's word, or else that of XMP."""
+    """Return the orientation by EXIF, or else by XMP."""
     stated = exif.orientation_of(exif.checked(metadata.exif))
     return stated or xmp.orientation_of(metadata.xmp) or 1
 
@@ -276,17 +276,17 @@ def _left_out(name: str, lost: Sequence[str]) -> tuple[str, ...]:
 
 
 def _turned(pair: tuple[float, float] | None, change: Change) -> tuple[float, float] | None:
-    """A value for x and one for y, in a picture that was perhaps turned."""
+    """Return the values for x and y, exchanged if the picture was turned by a quarter."""
     return (pair[1], pair[0]) if pair is not None and change.transposed else pair
 
 
 def _fitting(background: bytes | None, channels: int) -> bytes | None:
-    """A PNG's background, where it has as many channels as what is written."""
+    """Return a PNG's background if it has as many channels as the picture to write."""
     return background if background is not None and len(background) == 2 * channels else None
 
 
 def _small(aspect: tuple[float, float] | None) -> tuple[float, float] | None:
-    """The same ratio in numbers that every format can hold; None where it is absurd."""
+    """Return the ratio in numbers that every format can hold; None if it is absurd."""
     if aspect is None or not _FLATTEST < aspect[0] / aspect[1] < 1 / _FLATTEST:
         return None
     factor = min(1.0, _LARGEST_SIDE / max(aspect))

@@ -1,4 +1,4 @@
-"""How each format of file becomes a picture: one function for each."""
+"""Openers of files: one function for each format."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def _jpeg(request: Request, file: BinaryIO) -> Found:
 
 
 def _rare_jpeg(request: Request, survey: jpeg.Survey, gathered: Gathered) -> Found:
-    """Through another decoder: more than 8 bits, or without loss."""
+    """Open a JPEG of more than 8 bits, or without loss, by another decoder than libvips."""
     if survey.unread:
         raise InputError(
             f"{request.name}: is {survey.kind}, which is not read here",

@@ -1,4 +1,4 @@
-"""What may be opened at all: told by its first bytes, checked, and handed to its format."""
+"""Open a file: recognise its format by its first bytes, check it, call the format's opener."""
 
 from __future__ import annotations
 
@@ -105,14 +105,14 @@ def _head(path: Path) -> bytes:
 
 
 def _stated_size(request: Request, fmt: Format, file: BinaryIO) -> tuple[int, int] | None:
-    """Width and height where a header can state absurd ones, before any library believes it."""
+    """Return the stated width and height, to be checked before any library believes them."""
     readers = {"avif": avif.size, "heic": avif.size, "bmp": bmp.size, "gif": frames.gif_size}
     reader = readers.get(fmt.name)
     return reader(file) if reader else None
 
 
 def _as_grey_or_rgb(label: str, image: Image) -> Image:
-    """The picture, if it has 1 to 4 bands of uchar or ushort."""
+    """Return the picture as grey or RGB, if it has 1 to 4 bands of uchar or ushort."""
     known = image.interpretation in ("b-w", "grey16", "srgb", "rgb16", "rgb")
     if known and image.format in ("uchar", "ushort") and image.bands <= 4:
         return image

@@ -1,6 +1,6 @@
-"""An XMP packet as a tree whose parts know where they lie in the bytes, so that it can be edited.
+"""An XMP packet as a tree whose parts know their place in the bytes, so that it can be edited.
 
-Whatever is not edited stays byte by byte.
+All parts that are not edited stay the same, byte by byte.
 
 Source: XMP specification part 1 (ISO 16684-1).
 """
@@ -23,11 +23,11 @@ USUAL = {
     "dc": "http://purl.org/dc/elements/1.1/",
 }  # fmt: skip
 Name = tuple[str, str]
-"""Namespace and local name."""
+"""A name in XML: namespace and local name."""
 
 
 class DamagedPacketError(ValueError):
-    """It is not XML, or not the harmless kind."""
+    """The packet is no XML, or XML that could do harm."""
 
 
 @dataclass(slots=True)
@@ -56,7 +56,7 @@ class Node:
     scope: dict[str, str] = field(default_factory=dict)
 
     def walk(self) -> Iterator[Node]:
-        """This one and all below, in the order of the text."""
+        """Yield this node and all below it, in the order of the text."""
         waiting = [self]
         while waiting:
             node = waiting.pop()
@@ -64,7 +64,7 @@ class Node:
             waiting += reversed(node.children)
 
     def property(self, name: Name) -> tuple[str, tuple[int, int]] | None:
-        """A simple value below this node, as attribute or element, and where it lies."""
+        """Return a simple value below this node, an attribute or an element, and its place."""
         for attribute in self.attributes:
             if attribute.name == name:
                 return attribute.value, attribute.value_at
@@ -78,7 +78,7 @@ class Packet:
     """A packet, and the edits to make in it."""
 
     def __init__(self, data: bytes) -> None:
-        """Parse it.
+        """Parse a packet.
 
         Raises:
             DamagedPacketError: it is no XML, or it declares entities.
@@ -88,26 +88,26 @@ class Packet:
         self._edits: list[tuple[int, int, bytes]] = []
 
     def text(self, node: Node, name: Name) -> str | None:
-        """A simple value below a node."""
+        """Return a simple value below a node."""
         found = node.property(name)
         return None if found is None else self.data[slice(*found[1])].decode().strip()
 
     def set(self, node: Node, name: Name, value: str) -> None:
-        """Give a simple value below a node another text, where there is one."""
+        """Replace the text of a simple value below a node, if there is one."""
         found = node.property(name)
         if found is not None:
             self.replace(*found[1], value.encode())
 
     def replace(self, start: int, end: int, text: bytes) -> None:
-        """Put text in the place of some of the packet."""
+        """Replace a part of the packet by a text."""
         self._edits.append((start, end, text))
 
     def remove(self, part: Node | Attribute) -> None:
-        """Take out an element with all that it holds, or an attribute."""
+        """Remove an element with all that it holds, or an attribute."""
         self.replace(part.start, part.end, b"")
 
     def edited(self) -> bytes:
-        """The packet with all edits; of two that overlap, the one that covers more counts."""
+        """Return the packet with all edits; of two that overlap, the larger one counts."""
         made, at = [], 0
         for start, end, text in sorted(self._edits, key=lambda edit: (edit[0], -edit[1])):
             if start >= at:
@@ -147,7 +147,7 @@ class _Parser:
             raise DamagedPacketError(str(error)) from error
 
     def root(self) -> Node:
-        """The outermost element."""
+        """Return the outermost element."""
         if self._root is None:
             raise DamagedPacketError("it holds nothing")
         return self._root

@@ -1,4 +1,4 @@
-"""What a picture is in memory, and what is known of one before and around its pixels."""
+"""Records for pictures in memory, their headers, their metadata and options for saving."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Subsampling: TypeAlias = Literal["keep", "444", "420"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Metadata:
-    """What travels beside the pixels. Byte strings are as found in the source file."""
+    """Metadata of a picture. Byte strings are as found in the source file."""
 
     format: str | None = None  # name of the source's format
     icc: bytes | None = None  # colour profile; None means sRGB
@@ -65,7 +65,7 @@ class Picture:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Header:
-    """What is known of a file before its pixels are decoded; sizes are after turning upright."""
+    """Facts about a file, known before its pixels are decoded; sizes are of the upright picture."""
 
     format: str
     width: int
@@ -83,7 +83,7 @@ class Header:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SaveOptions:
-    """How a picture is written.
+    """Options for writing a picture.
 
     Attributes:
         format: a name of `FORMATS`; None takes it from the target's suffix.

@@ -9,9 +9,9 @@ from srcli.images.picture import Pixels
 
 
 def to_float(pixels: Pixels) -> NDArray[np.float32]:
-    """uint8 or uint16 of any shape to float32 in [0, 1]; exact enough to come back unchanged.
+    """Convert uint8 or uint16 of any shape to float32 in [0, 1]; `from_float` reverses it exactly.
 
-    What is float32 already stays as it is.
+    An array of float32 is returned unchanged.
     """
     if pixels.dtype == np.float32:
         return pixels.astype(np.float32, copy=False)
@@ -19,7 +19,7 @@ def to_float(pixels: Pixels) -> NDArray[np.float32]:
 
 
 def from_float(values: NDArray[np.floating], bits: int) -> Pixels:
-    """Float in [0, 1] of any shape to uint8 or uint16, clamped, rounded to nearest (ties to even).
+    """Convert floats in [0, 1] to uint8 or uint16, clamped, rounded to nearest (ties to even).
 
     Raises:
         ValueError: a value is not a number, or `bits` is neither 8 nor 16.
@@ -34,7 +34,7 @@ def from_float(values: NDArray[np.floating], bits: int) -> Pixels:
 
 
 def to_8_bits(pixels: Pixels) -> NDArray[np.uint8]:
-    """uint16 to uint8, rounded to nearest: 65535 is 255, so one step is 257."""
+    """Convert uint16 to uint8, rounded to nearest: 65535 is 255, so one step is 257."""
     if pixels.dtype == np.uint8:
         return pixels.astype(np.uint8, copy=False)
     return ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)
@@ -91,7 +91,7 @@ def bleed(color: Pixels, alpha: Pixels, radius: int) -> Pixels:
 
 
 def _touched(known: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Which pixels have a known one among themselves and their 8 neighbours; without the border."""
+    """Mark pixels that are known or have a known one among 8 neighbours; without the border."""
     rows = known[:-2] | known[1:-1] | known[2:]
     return rows[:, :-2] | rows[:, 1:-1] | rows[:, 2:]
 
@@ -99,7 +99,7 @@ def _touched(known: NDArray[np.bool_]) -> NDArray[np.bool_]:
 def _means(
     filled: Pixels, known: NDArray[np.bool_], rows: NDArray[np.intp], columns: NDArray[np.intp]
 ) -> Pixels:
-    """Mean colour of the known neighbours of some pixels, n x C; arrays have a border of 1."""
+    """Return the mean colour, n x C, of pixels' known neighbours; arrays have a border of 1."""
     total = np.zeros((rows.size, filled.shape[2]), np.uint32)
     count = np.zeros((rows.size, 1), np.uint32)
     for down in range(3):

@@ -1,4 +1,4 @@
-"""The chunks of a PNG file that say something beside the pixels: found, kept, written.
+"""Find, keep and write the chunks of a PNG file that hold metadata.
 
 They are copied byte by byte where that is right, because the codec knows only some of them.
 
@@ -44,7 +44,7 @@ _INCH = 0.0254  # in meters
 
 @dataclass(slots=True)
 class Facts:
-    """What the chunks say."""
+    """Metadata and facts from the chunks of a PNG file."""
 
     frames: int = 1
     exif: bytes | None = None
@@ -61,7 +61,7 @@ class Facts:
 
 
 def size(file: BinaryIO) -> tuple[int, int]:
-    """Width and height as the header chunk has them."""
+    """Return width and height from the header chunk."""
     file.seek(len(SIGNATURE) + 8)
     width, height = (int.from_bytes(file.read(4), "big") for _ in range(2))
     return width, height
@@ -84,7 +84,7 @@ def check_start(name: str, file: BinaryIO) -> None:
 
 
 def facts(file: BinaryIO) -> Facts:
-    """Collect them from a whole file, as far as it is one."""
+    """Collect the facts from a file, up to the first sign of damage."""
     found = Facts()
     for kind, data in _chunks(file):
         if kind == b"acTL":
@@ -109,7 +109,7 @@ def facts(file: BinaryIO) -> Facts:
 
 
 def _background(file: BinaryIO, data: bytes) -> bytes | None:
-    """A suggested background, where its samples are as those that will be written."""
+    """Return a suggested background if its samples are of the kind that will be written."""
     at = file.tell()
     file.seek(len(SIGNATURE) + 16)
     depth, kind = file.read(2)
@@ -127,7 +127,7 @@ def _density(found: Facts, data: bytes) -> None:
 
 
 def chunks_for(metadata: Metadata) -> bytes:
-    """The chunks to put after the header chunk."""
+    """Return the chunks to put after the header chunk."""
     chunks: list[Chunk] = list(metadata.png_color)
     if metadata.icc is not None:
         chunks.append((b"iCCP", b"icc\0\0" + zlib.compress(metadata.icc)))
@@ -147,13 +147,13 @@ def chunks_for(metadata: Metadata) -> bytes:
 
 
 def _small_ratio(aspect: tuple[float, float]) -> bytes:
-    """Two integers of 4 bytes in about the same ratio."""
+    """Return two integers of 4 bytes in about the same ratio."""
     factor = 1 if all(value == round(value) for value in aspect) else 1000
     return b"".join(max(1, round(value * factor)).to_bytes(4, "big") for value in aspect)
 
 
 def spliced(head: bytes, chunks: bytes) -> bytes:
-    """The start of a PNG file with `chunks` in it; the resolution that libvips makes up goes."""
+    """Insert `chunks` into the start of a PNG file; drop the resolution that libvips makes up."""
     rest = head[HEAD_SIZE:]
     if rest[4:8] == b"pHYs":
         rest = rest[21:]
@@ -161,7 +161,7 @@ def spliced(head: bytes, chunks: bytes) -> bytes:
 
 
 def odd_color(metadata: Metadata) -> bool:
-    """Whether colours are said to differ from sRGB by chunks that no other format has."""
+    """Tell whether colours differ from sRGB by chunks that no other format has."""
     chunks = dict(metadata.png_color)
     if b"cICP" in chunks:  # goes before all others
         return chunks[b"cICP"][:2] not in (b"\1\x0d", b"\1\1", b"\1\6")
@@ -182,7 +182,7 @@ def _numbers(chunk: bytes) -> list[int]:
 
 
 def _chunks(file: BinaryIO) -> Iterator[Chunk]:
-    """Chunks other than pixel data, up to the end or the first sign of damage."""
+    """Yield chunks other than pixel data, up to the end or the first sign of damage."""
     file.seek(len(SIGNATURE))
     kept = 0
     for _ in range(_MAX_CHUNKS):
@@ -203,7 +203,7 @@ def _chunks(file: BinaryIO) -> Iterator[Chunk]:
 def updated_text(
     chunks: tuple[Chunk, ...], width: int, height: int, turned: bool
 ) -> tuple[Chunk, ...]:
-    """Text chunks that are true of the picture to write.
+    """Return text chunks that are true of the picture to write.
 
     ImageMagick copies EXIF tags into text: `exif:PixelXDimension`, `exif:Orientation`.
 
@@ -233,7 +233,7 @@ def _is_critical(kind: bytes) -> bool:
 
 
 def _text(found: Facts, kind: bytes, data: bytes) -> None:
-    """Sort a text chunk: packets go to where they belong, the rest is kept as it is."""
+    """Store a text chunk: metadata packets under their kind, other texts unchanged."""
     keyword = data.partition(b"\0")[0]
     if keyword == _XMP:
         found.xmp = found.xmp or _content(kind, data) or None
@@ -257,7 +257,7 @@ def _text(found: Facts, kind: bytes, data: bytes) -> None:
 
 
 def _content(kind: bytes, data: bytes) -> bytes:
-    """The text of a text chunk; empty when it is damaged."""
+    """Return the text of a text chunk; empty if it is damaged."""
     rest = data.partition(b"\0")[2]
     if kind == b"tEXt":
         return rest
@@ -276,7 +276,7 @@ def _inflated(data: bytes) -> bytes:
 
 
 def _unhexed(text: bytes) -> bytes:
-    """A raw profile: a line with its name, a line with its length, then hexadecimal lines."""
+    """Decode a raw profile: a line with its name, one with its length, then hexadecimal lines."""
     try:
         return binascii.unhexlify(b"".join(text.split()[2:]))
     except binascii.Error:

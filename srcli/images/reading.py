@@ -1,4 +1,4 @@
-"""From a file to pixels."""
+"""Read pictures: from a file to pixels."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def probe_all(
     name: str | None = None,
     page: int | None = None,
 ) -> tuple[Header, Metadata]:
-    """As `probe`, with what the file says beside its pixels, which may be megabytes."""
+    """Read the header, as `probe`, and the metadata, which may be megabytes."""
     with vips.reading(label(source, name)):
         opened = vips.attempt(
             lambda: open_image(source, max_pixels=max_pixels, name=name, decode=False, page=page)
@@ -113,14 +113,14 @@ def label(source: Path | bytes, name: str | None) -> str:
 
 
 def decoded(image: Image) -> Pixels:
-    """All pixels of a libvips image, H x W x bands."""
+    """Return all pixels of a libvips image, H x W x bands."""
     data = vips.interruptible(image, image.write_to_memory)
     pixels: Pixels = np.frombuffer(data, sample_type(image))
     return pixels.reshape(image.height, image.width, image.bands)
 
 
 def split(pixels: Pixels) -> tuple[Pixels, Pixels | None]:
-    """H x W x 1..4 to contiguous colour (H x W x 1 or 3) and alpha (H x W) or None."""
+    """Split H x W x 1..4 into contiguous colour (H x W x 1 or 3) and alpha (H x W) or None."""
     channels = 1 if pixels.shape[2] < 3 else 3
     alpha = pixels[..., channels] if pixels.shape[2] > channels else None
     color = np.ascontiguousarray(pixels[..., :channels])
@@ -128,7 +128,7 @@ def split(pixels: Pixels) -> tuple[Pixels, Pixels | None]:
 
 
 def turned(pixels: Pixels, orientation: int) -> Pixels:
-    """Apply an EXIF orientation to H x W x C; a view."""
+    """Apply an EXIF orientation to H x W x C, as a view."""
     transpose, flip_rows, flip_columns = TURNS[orientation]
     upright = pixels.swapaxes(0, 1) if transpose else pixels
     return upright[:: -1 if flip_rows else 1, :: -1 if flip_columns else 1]

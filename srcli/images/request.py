@@ -1,4 +1,4 @@
-"""What is asked for when a file is opened, what is found, and the checks that all formats share."""
+"""The request to open a file, the result, and the checks that all formats share."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ LARGEST_OF_RARE_JPEG = 2_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """What is to be opened, and how."""
+    """A request to open a picture: its source and options."""
 
     source: Path | bytes
     name: str
@@ -39,7 +39,7 @@ class Request:
     decode: bool  # whether pixels will be asked for
 
     def check_size(self, size: tuple[int, int] | None) -> None:
-        """Raise `InputError` if it is more than may be read."""
+        """Raise `InputError` if a picture of this size is larger than may be read."""
         if size is None:
             return
         width, height = size
@@ -60,7 +60,7 @@ class Request:
             )
 
     def check_page(self, pages: int) -> int:
-        """The wanted page, counted from 0; raises `InputError` if it is none or not said."""
+        """Return the wanted page, from 0; raise `InputError` if it is not named or not there."""
         if self.page is None and pages > 1:
             raise InputError(
                 f"{self.name}: holds {pages} pages or frames, of which one is restored",
@@ -74,7 +74,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Found:
-    """What one format's opener found."""
+    """The result of one format's opener."""
 
     image: Image | Pixels
     """Of libvips, or the array itself, H x W x 1 to 4."""
@@ -85,12 +85,12 @@ class Found:
 
 
 def binary(source: Path | bytes) -> BinaryIO:
-    """The source as an open file."""
+    """Return the source as an open file."""
     return io.BytesIO(source) if isinstance(source, bytes) else source.open("rb")
 
 
 def sample_type(image: Image) -> np.dtype[np.uint8 | np.uint16]:
-    """The array type of a libvips image of uchar or ushort."""
+    """Return the array type of a libvips image of uchar or ushort."""
     return np.dtype(np.uint8) if image.format == "uchar" else np.dtype(np.uint16)
 
 
@@ -116,5 +116,5 @@ def check_content(
 
 
 def lazy(loader: str, source: Path | bytes | Spliced, fail_on: str, **options: object) -> Image:
-    """A libvips image. Only these loaders are ever called, each on its own magic bytes."""
+    """Return a lazy libvips image; each loader is only called on its own magic bytes."""
     return vips.load(loader, source, fail_on=fail_on, **options)

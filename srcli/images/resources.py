@@ -1,4 +1,4 @@
-"""Photoshop image resources: found, and brought up to date for the picture to write.
+"""Find Photoshop image resources, and bring them up to date for the picture to write.
 
 Source: Adobe Photoshop file formats specification (2019), image resources.
 """
@@ -33,7 +33,7 @@ class Resource:
 
 
 def split(data: bytes) -> Iterator[Resource]:
-    """The resources, up to the first sign of damage."""
+    """Return the resources, up to the first sign of damage."""
     at = 0
     while data[at : at + 4] in _SIGNATURES and at + 6 < len(data):
         name_size = data[at + 6] + 1
@@ -47,12 +47,12 @@ def split(data: bytes) -> Iterator[Resource]:
 
 
 def of_iptc(records: bytes) -> bytes:
-    """Bare IPTC records as a resource."""
+    """Return bare IPTC records as a resource."""
     return Resource(_IPTC, b"8BIM\x04\x04\0\0", records).encoded()
 
 
 def joined(resources: bytes | None, records: bytes | None) -> bytes | None:
-    """Resources with IPTC records from elsewhere, where they hold none themselves."""
+    """Add IPTC records from elsewhere to resources that hold none themselves."""
     if records is not None and records[:1] != b"\x1c":
         records = None
     if resources is None:
@@ -62,7 +62,7 @@ def joined(resources: bytes | None, records: bytes | None) -> bytes | None:
 
 
 def current(data: bytes, change: Change) -> tuple[bytes, list[str]]:
-    """The resources for the picture to write, and in words what is left out."""
+    """Return the resources for the picture to write, and in words what is left out."""
     kept, lost = [], []
     for resource in split(data):
         if resource.number in _COPIES:
@@ -88,7 +88,7 @@ def _has_guides(data: bytes) -> bool:
 
 
 def _scaled_guides(data: bytes, change: Change) -> bytes:
-    """Guides lie at 32nds of a pixel: 4 bytes, and 1 that says whether they are horizontal."""
+    """Scale guides, each of 5 bytes: 4 for 32nds of a pixel, 1 that is set if it is horizontal."""
     made = bytearray(data)
     for at in range(16, len(data) - 4, 5):
         horizontal = data[at + 4] == 1

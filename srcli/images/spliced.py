@@ -1,4 +1,4 @@
-"""A file read as if some of it were different, without a copy of the rest."""
+"""Read a file with some parts replaced, without a copy of the rest."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 Piece = bytes | tuple[int, int]
-"""Bytes to give out, or (start, end) of the file."""
+"""A part of the content: bytes, or (start, end) of the file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,15 +20,15 @@ class Spliced:
     pieces: tuple[Piece, ...]
 
     def content(self) -> bytes:
-        """All of it; for what is small or must be in memory anyway."""
+        """Return the whole content, for files that are small or must be in memory anyway."""
         return self.open().read()
 
     def open(self) -> io.BufferedReader:
-        """As an open file; closing it closes the file below."""
+        """Return the content as an open file; closing it closes the file below."""
         return io.BufferedReader(_SplicedFile(self.source, self.pieces), 1 << 16)
 
     def for_libvips(self) -> Any:
-        """As a libvips source."""
+        """Return the content as a libvips source."""
         import pyvips
 
         if isinstance(self.source, bytes):

@@ -1,4 +1,4 @@
-"""Pictures in temporary files: to be had turned, and to be encoded in little memory."""
+"""Pictures in temporary files, to be turned or encoded in little memory."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class RowSpool:
     """
 
     def __init__(self, path: Path, width: int, height: int, bands: int, bits: int) -> None:
-        """Create the file. Errors are those of the operating system."""
+        """Create the file; errors are those of the operating system."""
         self._path = path
         self._file = path.open("xb")
         files.begin(path)
@@ -48,7 +48,7 @@ class RowSpool:
         self._file.write(np.ascontiguousarray(pixels).data)
 
     def image(self) -> Image:
-        """All the rows as a lazy libvips image, once they are written."""
+        """Return all rows as a lazy libvips image, once they are written."""
         self._file.close()
         return vips.load("tiffload_source", self._path, unlimited=True)
 
@@ -61,7 +61,7 @@ class RowSpool:
 
 
 def _tiff_head(width: int, height: int, bands: int, bits: int) -> bytes:
-    """All of a BigTIFF file but its samples, which follow in rows without gaps."""
+    """Return a BigTIFF file without its samples, which follow in rows without gaps."""
     row = width * bands * bits // 8
     rows = max(1, min(height, _STRIP // row))
     sizes = [min(rows, height - top) * row for top in range(0, height, rows)]
@@ -127,7 +127,7 @@ class TurnedSpool:
         self._height = self._width if self._transposed else height
 
     def rows(self, top: int, bottom: int) -> Pixels:
-        """Upright rows top..bottom-1, in any order."""
+        """Return upright rows top..bottom-1; calls may come in any order."""
         if self._flip_rows:
             top, bottom = self._height - bottom, self._height - top
         pixels = self._across(top, bottom) if self._transposed else self._piece(top, bottom)
@@ -150,7 +150,7 @@ class TurnedSpool:
         return np.concatenate(pieces, axis=1)
 
     def _load(self, start: int, shape: tuple[int, int]) -> Pixels:
-        """Pixels from the file; `start` counts pixels."""
+        """Read pixels from the file; `start` counts pixels."""
         size = self._channels * self._kind.itemsize
         self._file.seek(start * size)
         data = self._file.read(shape[0] * shape[1] * size)

@@ -1,4 +1,4 @@
-"""Pictures too large to hold: rows in and rows out, top to bottom, in bounded memory."""
+"""Read and write pictures row by row, from top to bottom, in bounded memory."""
 
 from __future__ import annotations
 
@@ -71,11 +71,11 @@ class StripReader(Closing):
 
     @property
     def streams(self) -> bool:
-        """Whether rows come straight from the file, in little memory."""
+        """True if rows come straight from the file, in little memory."""
         return self.header.streams
 
     def rows(self, top: int, bottom: int) -> tuple[Pixels, Pixels | None]:
-        """Rows top..bottom-1: colour (n x W x C) and alpha (n x W) or None.
+        """Return rows top..bottom-1: colour (n x W x C) and alpha (n x W) or None.
 
         Each call starts where the one before it ended, or further down.
 
@@ -89,18 +89,18 @@ class StripReader(Closing):
             return self._attempt(top, bottom)
 
     def strips(self, height: int) -> Iterator[tuple[int, Pixels, Pixels | None]]:
-        """All rows, `height` at a time: (top, colour, alpha)."""
+        """Yield all rows, `height` at a time: (top, colour, alpha)."""
         for top in range(0, self.header.height, height):
             yield top, *self.rows(top, min(top + height, self.header.height))
 
     def close(self) -> None:
-        """Let go of the file and remove the temporary one."""
+        """Close the file and remove the temporary one."""
         self._image = self._region = None
         if self._spool is not None:
             self._spool.close()
 
     def _attempt(self, top: int, bottom: int) -> tuple[Pixels, Pixels | None]:
-        """The rows; should libvips fail or warn, from a file that is opened anew, alone."""
+        """Read rows; if libvips fails or warns, open the file anew and read alone."""
 
         def again() -> tuple[Pixels, Pixels | None]:
             self.close()
@@ -126,7 +126,7 @@ class StripReader(Closing):
         return self._spool.rows(top, bottom)
 
     def _stored(self, top: int, bottom: int) -> Pixels:
-        """Rows as the file has them, before turning."""
+        """Return rows as the file has them, before turning."""
         image = self._lazy()
         self._region = self._region or vips.library().Region.new(image)
         data = self._region.fetch(0, top, image.width, bottom - top)

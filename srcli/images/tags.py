@@ -34,7 +34,7 @@ _BUDGET, _STEP = 16 << 20, 64
 
 
 class DamagedTagsError(ValueError):
-    """The directory structure leads outside the data, or is none at all."""
+    """The directory structure is no such structure, or leads outside the data."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ class Value:
     data: bytes
 
     def integer(self) -> int | None:
-        """The first item, if the type is an unsigned integer."""
+        """Return the first item if the type is an unsigned integer; else None."""
         size = _UNSIGNED.get(self.kind)
         if size is None or len(self.data) < size:
             return None
@@ -69,7 +69,7 @@ class Directory:
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """Where one entry lies in the data."""
+    """The place of one entry in the data."""
 
     tag: int
     kind: int
@@ -109,11 +109,11 @@ class Layout:
         return data
 
     def first(self) -> int:
-        """Offset of the first directory."""
+        """Return the offset of the first directory."""
         return self.number(8 if self.big else 4, self.offset_size)
 
     def entries(self, at: int) -> tuple[list[Field], int]:
-        """The entries of the directory at `at`, and the offset of the pointer to the next."""
+        """Return the entries of the directory at `at`, and the place of the next one's offset."""
         width = 8 if self.big else 2
         count = self.number(at, width)
         if count > _MAX_ENTRIES:
@@ -189,7 +189,7 @@ def directory(
 
 
 def chain(layout: Layout) -> Iterator[int]:
-    """Offsets of the directories that follow each other from the first; a loop ends it."""
+    """Return offsets of the directories that follow each other from the first, up to a loop."""
     seen: set[int] = set()
     at = layout.first()
     while at and at not in seen and len(seen) < _MAX_ENTRIES:
@@ -233,7 +233,7 @@ def _readable(root: Directory) -> list[int]:
 
 
 def _entry(root: Directory, tag: int, place: int, order: Order, big: bool) -> tuple[Value, bytes]:
-    """An entry's value in `order`, and what has to lie at `place` for it."""
+    """Return an entry's value in `order`, and the bytes that have to lie at `place` for it."""
     offset_size = 8 if big else 4
     if tag in root.children:
         inner = serialized(root.children[tag], place, order, big)

@@ -1,4 +1,4 @@
-"""How a TIFF file stores its samples: read from its directory, before any library decides.
+"""Storage of a TIFF file's samples, read from its directory before any library decides.
 
 Where the directory is odd, or says what libvips would not heed, libvips is given a clean one: the
 same file with another directory at its end.
@@ -106,7 +106,7 @@ class Storage:
 
     @property
     def by_libvips(self) -> bool:
-        """Whether libvips reads these samples, given the right directory."""
+        """True if libvips reads these samples, given the right directory."""
         if self.compression not in _BY_LIBVIPS or self.kind not in (1, 4):
             return False
         few = self.bits in (1, 2, 4) and self.samples == 1 and self.meaning in (0, 1, 3, 4)
@@ -140,7 +140,7 @@ class Book:
         return () if field is None else _numbers(self.layout.value(field))
 
     def blob(self, storage: Storage, tag: int) -> bytes | None:
-        """The bytes of an entry of the picture's directory; None if it has none."""
+        """Return the bytes of an entry of the picture's directory; None if it has none."""
         for field in self.layout.entries(self.offsets[storage.index])[0]:
             if field.tag == tag:
                 fresh = replace(self.layout, budget=_LARGEST_BLOB)
@@ -148,12 +148,12 @@ class Book:
         return None
 
     def rows_of_strip(self, storage: Storage) -> int:
-        """Rows of pixels in each strip but the last."""
+        """Return the rows of pixels in each strip but the last."""
         fields = {f.tag: f for f in self.layout.entries(self.offsets[storage.index])[0]}
         return min(self.number(fields.get(ROWS_PER_STRIP), storage.height), storage.height)
 
     def clean(self, storage: Storage, changes: dict[int, Value]) -> tuple[Piece, ...]:
-        """The file with a directory that holds nothing else than how the samples are stored."""
+        """Return the file with a directory that states only how the samples are stored."""
         layout = self.layout
         fields = {f.tag: f for f in layout.entries(self.offsets[storage.index])[0]}
         kept = {
@@ -169,7 +169,7 @@ class Book:
         return head, (len(head), self.end), bytes(self.end % 2) + own
 
     def repairs(self, storage: Storage) -> dict[int, Value]:
-        """Return what a clean directory says otherwise than the file's."""
+        """Return what a clean directory states differently from the file's."""
         fields = {f.tag: f for f in self.layout.entries(self.offsets[storage.index])[0]}
         changes = {SAMPLES: shorts(storage.samples), PLANAR: shorts(2 if storage.planar else 1)}
         changes[PHOTOMETRIC] = shorts(BLACK_IS_0 if storage.meaning == MASK else storage.meaning)
@@ -184,7 +184,7 @@ class Book:
         return changes
 
     def _sizes(self, storage: Storage, fields: dict[int, Field]) -> list[int] | None:
-        """Bytes of each strip where the file does not say, or says too much; else None.
+        """Return the bytes of each strip if those that the file states need correction; else None.
 
         Raises:
             DamagedTagsError: a strip begins where the file has ended.
@@ -205,7 +205,7 @@ class Book:
         return smaller if beyond or storage.compression == NO_COMPRESSION else None
 
     def _plain_sizes(self, storage: Storage, fields: dict[int, Field], strips: int) -> list[int]:
-        """Bytes of each strip of samples that are not compressed."""
+        """Return the bytes of each strip of samples that are not compressed."""
         rows = self.number(fields.get(ROWS_PER_STRIP), storage.height) or storage.height
         planes = storage.samples if storage.planar else 1
         row = (storage.width * storage.samples // planes * storage.bits + 7) // 8
@@ -215,7 +215,7 @@ class Book:
         return (sizes + [0] * strips)[:strips]
 
     def planes(self, storage: Storage) -> Iterator[tuple[Piece, ...]]:
-        """For each sample's plane, the file as if it held a grey picture of only that one."""
+        """Return, for each sample's plane, the file as if it held a grey picture of only that."""
         fields = {f.tag: f for f in self.layout.entries(self.offsets[storage.index])[0]}
         tags = (TILES, TILE_SIZES) if TILES in fields else (STRIPS, STRIP_SIZES)
         repairs = self.repairs(storage)
@@ -258,12 +258,12 @@ def book(file: BinaryIO) -> Book:
 
 
 def shorts(*numbers: int) -> Value:
-    """A value of 16-bit numbers."""
+    """Return a value of 16-bit numbers."""
     return Value(3, len(numbers), struct.pack(f"<{len(numbers)}H", *numbers))
 
 
 def longs(big: bool, *numbers: int) -> Value:
-    """A value of offsets or sizes."""
+    """Return a value of offsets or sizes."""
     code = "Q" if big else "I"
     fits = [min(number, 2**32 - 1) for number in numbers]
     return Value(16 if big else 4, len(fits), struct.pack(f"<{len(fits)}{code}", *fits))

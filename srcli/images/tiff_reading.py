@@ -1,4 +1,4 @@
-"""From a TIFF file to grey or RGB: by what the file states, through libvips or other codecs."""
+"""Read a TIFF file as grey or RGB, by libvips or other codecs, as the file states its samples."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def _notes(storage: Storage) -> list[str]:
 
 
 def _check(name: str, storage: Storage) -> None:
-    """Refuse by name what is not read."""
+    """Raise an error that names what cannot be read."""
     what = tiff.UNKNOWN_MEANINGS.get(storage.meaning)
     kinds = {2: "signed integers", 5: "complex integers", 6: "complex numbers"}
     if what is None and storage.meaning not in tiff.COLORS:
@@ -142,7 +142,7 @@ def _by_libvips(source: Path | bytes, book: Book, storage: Storage) -> Image:
 def _by_others(
     name: str, source: Path | bytes, book: Book, storage: Storage, decode: bool
 ) -> Image:
-    """The samples as a libvips image of 8 or 16 bits, through another decoder."""
+    """Return the samples as a libvips image of 8 or 16 bits, from another decoder."""
     _installed(name, storage)
     if decode:
         image = colors.of_array(_array(name, source, book, storage))
@@ -158,7 +158,7 @@ def _by_others(
 
 
 def _array(name: str, source: Path | bytes, book: Book, storage: Storage) -> Pixels:
-    """Samples through another decoder than libvips, as 8 or 16 bits."""
+    """Return samples from another decoder than libvips, as 8 or 16 bits."""
     if _blocks(storage):
         return _unpacked(name, source, book, storage)
     size = storage.width * storage.height * storage.samples * -(-storage.bits // 8)
@@ -185,7 +185,7 @@ def _installed(name: str, storage: Storage) -> None:
 
 
 def _unpacked(name: str, source: Path | bytes, book: Book, storage: Storage) -> Pixels:
-    """Blocks of luma with one Cb and one Cr each, as three full planes.
+    """Expand blocks of luma with one Cb and one Cr each to three full planes.
 
     libvips unpacks the strips as if they were rows of a grey picture; each row is one row of
     blocks.
@@ -215,7 +215,7 @@ def _unpacked(name: str, source: Path | bytes, book: Book, storage: Storage) -> 
 
 
 def _old_jpeg(name: str, source: Path | bytes, storage: Storage) -> Image:
-    """A whole JPEG file inside the TIFF file, as old-style JPEG compression should have it."""
+    """Find the whole JPEG file inside the TIFF file, as in old-style JPEG compression."""
     start, size = storage.stream or (0, 0)
     content = Spliced(source, ((start, start + size),)).content() if storage.stream else b""
     if content[:2] != b"\xff\xd8" or b"\xff\xda" not in content:
@@ -230,7 +230,7 @@ def _old_jpeg(name: str, source: Path | bytes, storage: Storage) -> Image:
 
 
 def _chosen(image: Image, storage: Storage) -> Image:
-    """Colour, and alpha if there is one."""
+    """Return colour, and alpha if there is one."""
     colors_ = 3 if storage.meaning == tiff.PALETTE else tiff.COLORS[storage.meaning]
     alphas = [i for i, kind in enumerate(storage.extra) if kind in (1, 2)]
     if image.bands == colors_:

@@ -1,4 +1,4 @@
-"""Many threads beside each other, or one alone."""
+"""A lock that many threads share, or that one thread holds alone."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 
 class Turns:
-    """Lets any number of threads work beside each other, until one needs to be alone.
+    """A lock that any number of threads share until one needs to be alone.
 
     Who waits to be alone goes before those that come later. A thread that is inside already may
     enter `together` again; it must not wait to be alone.
@@ -22,7 +22,7 @@ class Turns:
 
     @contextmanager
     def together(self) -> Iterator[None]:
-        """Be inside beside others."""
+        """Hold the lock together with others."""
         me = threading.get_ident()
         with self._changed:
             if me not in self._inside and me != self._owner:
@@ -39,7 +39,7 @@ class Turns:
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        """Be inside without anybody else."""
+        """Hold the lock alone."""
         with self._changed:
             self._waiting += 1
             try:

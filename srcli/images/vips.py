@@ -1,4 +1,4 @@
-"""The seam to libvips: loaded on first use, silenced, its errors turned into ours."""
+"""The interface to libvips: load it on first use, silence it, turn its errors into ours."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _PATIENCE = 1.0  # seconds that interrupted work gets to end in
 
 @functools.cache
 def library() -> ModuleType:
-    """The pyvips module, imported once; the import takes about 0.1 s."""
+    """Return the module `pyvips`, imported once; the import takes about 0.1 s."""
     ours = "pyvips" not in sys.modules
     # Warnings are of no use to the user, and what is wrong arrives as an error.
     os.environ.setdefault("VIPS_WARNING", "off")
@@ -50,7 +50,7 @@ def library() -> ModuleType:
 
 
 def source_of(source: Path | bytes | Spliced) -> Any:
-    """A libvips source; a file's name is never parsed for options such as `[page=2]`."""
+    """Return a libvips source; a file's name is never parsed for options such as `[page=2]`."""
     if isinstance(source, Spliced):
         return source.for_libvips()
     kind = library().Source
@@ -60,7 +60,7 @@ def source_of(source: Path | bytes | Spliced) -> Any:
 
 
 def load(loader: str, source: Path | bytes | Spliced, **options: object) -> Image:
-    """A lazy libvips image by the loader of this name, read from top to bottom."""
+    """Return a lazy libvips image by the loader of this name, read from top to bottom."""
     made = source_of(source)
     image: Image = getattr(library().Image, loader)(made, access="sequential", **options)
     # As pyvips' own `new_from_source` does: the source must live as long as the image, and as
@@ -70,11 +70,11 @@ def load(loader: str, source: Path | bytes | Spliced, **options: object) -> Imag
 
 
 def attempt(work: Callable[[], _T], *, warnings: bool = True) -> _T:
-    """Run `work`, which may be run again; if libvips fails, once more while nobody else is in it.
+    """Run `work`; if libvips fails, run it once more while no other thread uses libvips.
 
-    libvips has one buffer for what goes wrong in all threads. Only what it holds after nobody else
-    can have written to it is the reason of this failure. It also holds decoders' warnings of the
-    last rows, for which libvips does not fail any more; these count unless `warnings` is false.
+    libvips has one buffer for the errors of all threads. Only in the second run is it certain
+    that its text belongs to this failure. It also holds decoders' warnings of the last rows, for
+    which libvips no longer fails; these count unless `warnings` is false.
 
     Raises:
         pyvips.Error: the second failure, with a text of its own.
@@ -117,7 +117,7 @@ class Watch:
 
 
 def attempt_alone(work: Callable[[], _T]) -> _T:
-    """Run `work` while nobody else is in libvips; warnings of decoders are failures.
+    """Run `work` while no other thread uses libvips; warnings of decoders are failures.
 
     Raises:
         pyvips.Error: with a text of its own.
@@ -133,7 +133,7 @@ def attempt_alone(work: Callable[[], _T]) -> _T:
 
 
 class _Failures:
-    """How often libvips has failed in this process; each clears what others would see."""
+    """A count of libvips' failures in this process; each clears messages that others would see."""
 
     count = 0
 
@@ -185,7 +185,7 @@ def _input_error(name: str, text: str) -> InputError | MemoryExhaustedError:
 
 
 def _first_cause(text: str) -> str:
-    """The first telling line of a libvips error, whose own first line only names the call."""
+    """Return the first useful line of a libvips error, whose own first line only names the call."""
     if "bad seek to" in text:
         return "it ends too early"
     lines = [line.strip() for line in text.splitlines() if line.strip()]
@@ -194,12 +194,12 @@ def _first_cause(text: str) -> str:
 
 
 def shown(name: str | os.PathLike[str]) -> str:
-    """A file's name for messages: on one line, whatever it consists of."""
+    """Return a file's name for messages: on one line, whatever it consists of."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in os.fspath(name))
 
 
 def _reason(error: OSError) -> str:
-    """What an operating system's error means for the user, and what to do."""
+    """Return what an operating system's error means for the user, and what to do."""
     reasons = {
         errno.ENOENT: "there is no such file or folder; check the name",
         errno.EISDIR: "this is a folder; name a file in it",

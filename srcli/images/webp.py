@@ -1,4 +1,4 @@
-"""The chunks of a WebP file beside the pixels: found and written.
+"""Find and write the chunks of a WebP file that hold metadata.
 
 Source: RFC 9649.
 """
@@ -17,7 +17,7 @@ _MAX_CHUNKS = 10_000
 
 
 def is_lossless(file: BinaryIO) -> bool:
-    """Whether the first picture is compressed without loss."""
+    """Tell whether the first picture is compressed without loss."""
     file.seek(12)
     for _ in range(_MAX_CHUNKS):
         head = file.read(8)
@@ -33,7 +33,7 @@ def is_lossless(file: BinaryIO) -> bool:
 def mended(
     name: str, source: Path | bytes, file: BinaryIO
 ) -> tuple[Path | bytes | Spliced, tuple[str, ...]]:
-    """The source with the size in its header that its chunks have, and a note if it had another.
+    """Return the source with its header's size corrected to that of its chunks, and a note.
 
     A file whose last chunk is not whole is left as it is.
     """
@@ -73,7 +73,7 @@ def has_credentials(file: BinaryIO) -> bool:
 def with_metadata(
     data: bytes, metadata: Metadata, width: int, height: int, has_alpha: bool
 ) -> bytes:
-    """A WebP file without metadata, given some."""
+    """Add metadata to a WebP file that has none."""
     present = ((_ICC, metadata.icc), (_EXIF, metadata.exif), (_XMP, metadata.xmp))
     flags = sum(flag for flag, content in present if content is not None)
     if not flags:

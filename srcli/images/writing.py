@@ -1,5 +1,7 @@
-"""From pixels to a file: what a format cannot hold is said before any work, and a file gets its
-name only when it is whole."""
+"""Write pixels to a file, which gets its name only when it is whole.
+
+What a format cannot hold is reported before any work.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +42,7 @@ def check_output(
     channels: int = 3,
     metadata: Metadata | None = None,
 ) -> list[str]:
-    """Say before any work whether a picture can be written.
+    """Check before any work that a picture can be written.
 
     Args:
         width, height: of the output, in pixels.
@@ -107,7 +109,7 @@ def write(
 
 
 def encode(picture: Picture, options: SaveOptions) -> bytes:
-    """The bytes of the file that `write` would write; `options.format` is needed."""
+    """Return the bytes of the file that `write` would write; `options.format` is needed."""
     if options.format is None:
         raise UsageError("standard output has no suffix to tell the format", "give --format")
     fmt = format_of(options.format)
@@ -119,7 +121,7 @@ def encode(picture: Picture, options: SaveOptions) -> bytes:
 
 
 def check_target(target: Path) -> None:
-    """Refuse to put a file in the place of a folder or a device."""
+    """Refuse to replace a folder or a device by a file."""
     try:
         mode = target.stat().st_mode
     except OSError:
@@ -160,7 +162,7 @@ def _check_options(fmt: Format, options: SaveOptions, name: str) -> None:
 
 
 def _prepared(picture: Picture, fmt: Format, options: SaveOptions, name: str) -> Picture:
-    """The picture as the format will hold it."""
+    """Return the picture as the format will hold it."""
     check_output(
         picture.width, picture.height, picture.alpha is not None, picture.bits,
         fmt.name, options, name,
@@ -265,7 +267,7 @@ def _save_tiff(
 def _saver(
     image: Image, fmt: Format, metadata: Metadata, about: Metadata, options: SaveOptions
 ) -> tuple[str, dict[str, Any]]:
-    """Name and arguments of the libvips call that writes this format.
+    """Return name and arguments of the libvips call that writes this format.
 
     `metadata` is the source's, `about` what is to be written of it.
     """
@@ -300,7 +302,7 @@ def _saver(
 
 
 def _kept(about: Metadata) -> int:
-    """libvips' flags; it would make up EXIF data where there is none."""
+    """Return libvips' flags for metadata; it would make up EXIF data where there is none."""
     return _KEEP_XMP_ICC | (_KEEP_EXIF if about.exif is not None else 0)
 
 
@@ -318,7 +320,7 @@ def _as_image(picture: Picture) -> Image:
 
 
 def _tagged(image: Image, metadata: Metadata, fmt: Format) -> Image:
-    """A copy of the image that carries the metadata, for formats where libvips writes it."""
+    """Return a copy of the image with the metadata, for formats where libvips writes it."""
     blob = vips.library().GValue.blob_type
     x, y = metadata.dpi or metadata.aspect or (25.4, 25.4)
     tagged = image.copy(xres=x / 25.4, yres=y / 25.4)

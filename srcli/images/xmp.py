@@ -1,4 +1,4 @@
-"""XMP that is true of the picture to write: scaled, turned, or without what is no longer so."""
+"""Bring XMP up to date for the picture to write: scale it, turn it, drop what is not true now."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ class Brought:
 
 
 def orientation_of(data: bytes | None) -> int | None:
-    """EXIF's 1..8 as the packet states it; None where it does not."""
+    """Return EXIF's orientation, 1..8, from the packet; None if it states none."""
     try:
         packet = Packet(data or b"")
     except DamagedPacketError:
@@ -94,7 +94,7 @@ def orientation_of(data: bytes | None) -> int | None:
 
 
 def is_whole(data: bytes) -> bool:
-    """Tell whether it can be parsed."""
+    """Tell whether the packet can be parsed."""
     try:
         Packet(data)
     except DamagedPacketError:
@@ -103,7 +103,7 @@ def is_whole(data: bytes) -> bool:
 
 
 def extended(data: bytes) -> str | None:
-    """The GUID of more XMP that the packet points to."""
+    """Return the GUID of the extended XMP that the packet points to."""
     try:
         packet = Packet(data)
     except DamagedPacketError:
@@ -113,7 +113,7 @@ def extended(data: bytes) -> str | None:
 
 
 def merged(data: bytes, more: bytes) -> bytes:
-    """One packet of two: the descriptions of the second follow those of the first.
+    """Join two packets: the descriptions of the second follow those of the first.
 
     Raises:
         DamagedPacketError: one of them cannot be parsed.
@@ -131,7 +131,7 @@ def merged(data: bytes, more: bytes) -> bytes:
 
 
 def _alone(packet: Packet, node: Node) -> bytes:
-    """An element with the prefixes that were declared above it."""
+    """Return an element with the prefixes that were declared above it."""
     own = {a.name[1] for a in node.attributes if _is_prefix(packet, a)}
     above = {} if node.parent is None else node.parent.scope
     used = packet.data[node.start : node.end]
@@ -150,7 +150,7 @@ def _is_prefix(packet: Packet, attribute: Attribute) -> bool:
 
 
 def current(data: bytes, change: Change, format: str, converted: bool = False) -> Brought:
-    """The packet for the picture to write; unchanged where it cannot be parsed.
+    """Return the packet for the picture to write; unchanged if it cannot be parsed.
 
     Args:
         format: of the file to write.
@@ -201,7 +201,7 @@ def _remove_what_is_gone(packet: Packet, node: Node, change: Change) -> Iterator
 
 
 def _gone(name: Name, value: str | None) -> str | None:
-    """Return what is lost with a property that describes what is not there; None for all others."""
+    """Return the loss if a property describes something that is gone; None for all others."""
     space, local = name
     if name in _GONE_NAMES:
         return _GONE_NAMES[name]
@@ -226,7 +226,7 @@ def _scale_lengths(packet: Packet, node: Node, change: Change) -> Iterator[str]:
 
 
 def _swap_resolutions(packet: Packet, node: Node, change: Change) -> Iterator[str]:
-    """Resolutions along x and y, as ratios: of the sensor, which scale, and of prints."""
+    """Exchange resolutions along x and y, as ratios; scale those of the sensor."""
     sensor = [(EXIF, f"FocalPlane{axis}Resolution") for axis in "XY"]
     _swap(packet, node, sensor, change, change.factors)
     _swap(packet, node, [(TIFF, f"{axis}Resolution") for axis in "XY"], change, (1.0, 1.0))
@@ -246,7 +246,7 @@ def _swap(
 
 
 def _scale_subject(packet: Packet, node: Node, change: Change) -> Iterator[str]:
-    """A place, circle or rectangle in stored pixels, as a sequence of numbers."""
+    """Scale a place, circle or rectangle in stored pixels, a sequence of numbers."""
     if node.name not in ((EXIF, "SubjectArea"), (EXIF, "SubjectLocation")):
         return
     items = [n for n in node.walk() if n.name == (RDF, "li")]
@@ -261,7 +261,7 @@ def _scale_subject(packet: Packet, node: Node, change: Change) -> Iterator[str]:
 
 
 def _move_regions(packet: Packet, node: Node, change: Change) -> Iterator[str]:
-    """The Metadata Working Group's areas; parts of the whole, or pixels of the stored picture."""
+    """Move the Metadata Working Group's areas, in parts of the whole or in stored pixels."""
     if node.name == (_REGIONS, "AppliedToDimensions"):
         holder = _holder(node, (_DIMENSIONS, "w"))
         for local, value in (("w", change.width), ("h", change.height)):
@@ -273,7 +273,7 @@ def _move_regions(packet: Packet, node: Node, change: Change) -> Iterator[str]:
 
 
 def _holder(node: Node, name: Name) -> Node:
-    """The node that has this property: the element itself, or a description inside it."""
+    """Return the node that has this property: the element itself, or a description inside it."""
     return next((n for n in node.walk() if n.property(name) is not None), node)
 
 
@@ -301,7 +301,7 @@ def _move_area(packet: Packet, area: Node, change: Change) -> None:
 
 
 def _turn_people(packet: Packet, node: Node, change: Change) -> Iterator[str]:
-    """Microsoft's rectangles: left, top, width and height as parts of the whole."""
+    """Turn Microsoft's rectangles: left, top, width and height as parts of the whole."""
     text = packet.text(node, (_PEOPLE, "Rectangle"))
     if text is None or not change.turned:
         return iter(())
@@ -316,7 +316,7 @@ def _turn_people(packet: Packet, node: Node, change: Change) -> Iterator[str]:
 
 
 def _move_boundaries(packet: Packet, node: Node, change: Change) -> Iterator[str]:
-    """IPTC's image regions: shapes by corner and sides, circle or vertices."""
+    """Move IPTC's image regions: shapes by corner and sides, circle or vertices."""
     unit = packet.text(node, (_IPTC_EXT, "rbUnit"))
     if unit is None:
         return
@@ -339,7 +339,7 @@ def _move_boundaries(packet: Packet, node: Node, change: Change) -> Iterator[str
 
 
 def _turn_others(packet: Packet, node: Node, change: Change) -> Iterator[str]:
-    """Regions whose ways of turning nobody has written down."""
+    """Remove ACDSee's regions from a turned picture: how they turn is not documented."""
     if change.turned and node.name[0] == _ACDSEE and node.name[1] == "Regions":
         packet.remove(node)
         yield "regions of the picture (ACDSee)"

@@ -1,4 +1,4 @@
-"""What all networks have in common, published and fused."""
+"""Base classes of all networks, published and fused."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ class Branch(NamedTuple):
     """A branch of a reconstruction that has several side by side."""
 
     kernel: int
-    """Side of its convolution."""
+    """Side of the kernel of its convolution."""
 
     weight: float
-    """Its learned factor."""
+    """Learned factor of the branch."""
 
 
 class Network(nn.Module):
     """Maps pictures to pictures: n x 3 x h x w RGB in [0, 1] -> n x 3 x H x W."""
 
     clamped: bool = False
-    """Whether the output is held to [0, 1]; a comparison that must see more sets it to False."""
+    """True if the output is clamped to [0, 1]; a comparison that must see more sets it to False."""
 
     if TYPE_CHECKING:  # PyTorch types a call as Any
 

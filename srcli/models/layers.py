@@ -10,11 +10,11 @@ from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
 RGB_MEAN = (0.4488, 0.4371, 0.4040)
-"""Of the pictures that LAPAR and AWSRN were trained on by their authors."""
+"""Mean colour of the pictures that the authors trained LAPAR and AWSRN on."""
 
 
 class WeightNormConv2d(nn.Module):
-    """Convolution with `weight = g * v / |v|`, zero padding and the same size out.
+    """Convolution with `weight = g * v / |v|`, zero padding and output of the same size.
 
     The published checkpoints store `weight_g`, `weight_v` and `bias` (the names of
     PyTorch's old `weight_norm` hook), so these are the parameters here.
@@ -63,7 +63,7 @@ def _filter_norm(weight: Tensor) -> Tensor:
 
 
 def same_conv(inputs: int, outputs: int, kernel: int) -> nn.Conv2d:
-    """Convolution with bias, an odd kernel, zero padding and the same size out."""
+    """Return a convolution with bias, an odd kernel, zero padding and output of the same size."""
     return nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2)
 
 
@@ -76,7 +76,7 @@ def pad_kernel(weight: Tensor, side: int) -> Tensor:
 def bicubic_phases(
     scale: int | Fraction, dtype: torch.dtype = torch.float32, a: float = -0.75
 ) -> Tensor:
-    """The filters of bicubic enlargement by p/q (q = 1: a whole factor), (p^2, 1, q+4, q+4).
+    """Return the filters of bicubic enlargement by p/q (q = 1: a whole factor), (p^2, 1, q+4, q+4).
 
     With half-pixel centres, output pixel `p*i + phase` lies at input position
     `q*i + (phase + 0.5) * q/p - 0.5`: for each phase the four cubic taps are fixed and lie between
@@ -96,7 +96,7 @@ def bicubic_phases(
 
 
 def bilinear_phases(scale: int, dtype: torch.dtype = torch.float32) -> Tensor:
-    """The filters of bilinear enlargement by a whole factor, shape (scale^2, 1, 3, 3).
+    """Return the filters of bilinear enlargement by a whole factor, shape (scale^2, 1, 3, 3).
 
     As `bicubic_phases`, but each phase has two taps along an axis, within one pixel of `i`.
     """
@@ -118,7 +118,7 @@ def _cubic(distance: float, a: float) -> float:
 
 
 def gaussian_kernel(side: int, sigma1: float, sigma2: float, angle: float = 0.0) -> Tensor:
-    """Anisotropic Gaussian of unit sum on a `side` x `side` grid, float64.
+    """Return an anisotropic Gaussian of unit sum on a `side` x `side` grid, float64.
 
     Args:
         side: Odd number of samples along each axis.
@@ -138,7 +138,7 @@ def gaussian_kernel(side: int, sigma1: float, sigma2: float, angle: float = 0.0)
 
 @fx.wrap
 def count_up(count: int, like: Tensor) -> Tensor:
-    """0, 1, ... count - 1 as int64, on the device of `like`.
+    """Return 0, 1, ... count - 1 as int64, on the device of `like`.
 
     A function of its own because `torch.arange` cannot be traced where `count` depends on the size
     of the picture; the exporter knows this one.
@@ -148,7 +148,7 @@ def count_up(count: int, like: Tensor) -> Tensor:
 
 @fx.wrap
 def as_numbers(values: Tensor, like: Tensor) -> Tensor:
-    """Whole numbers, or truth values as 1 and 0, in the type of `like`.
+    """Convert whole numbers, or truth values as 1 and 0, to the type of `like`.
 
     A function of its own because a traced tensor does not know its type.
     """
@@ -157,7 +157,7 @@ def as_numbers(values: Tensor, like: Tensor) -> Tensor:
 
 @fx.wrap
 def quotient(values: Tensor, divisor: int) -> Tensor:
-    """Numbers, whole or not, divided as floats.
+    """Divide numbers, whole or not, as floats.
 
     A function of its own for the same reason as `count_up`.
     """

@@ -52,7 +52,7 @@ class LocalFusionBlock(nn.Module):
         return self.res_scale(reduced) + self.x_scale(x)
 
     def fused_skips(self) -> list[float]:
-        """The factor left on each skip connection, units first, then the block: 1 where folded."""
+        """Return the factor left on each skip connection, units, then block: 1 where folded."""
         skips = [float(unit.x_scale.scale.detach()) for unit in self.units()]
         return [1.0 if _foldable(s) else s for s in [*skips, float(self.x_scale.scale.detach())]]
 
@@ -67,7 +67,7 @@ class LocalFusionBlock(nn.Module):
         such a unit too.
 
         Args:
-            gain: What the block's input has been divided by.
+            gain: Factor that the block's input has been divided by.
             skips: Of the `FusedBlock` that they are for; else those of `fused_skips`.
 
         Returns:
@@ -92,7 +92,7 @@ class LocalFusionBlock(nn.Module):
 
 
 class AdaptiveResidualUnit(nn.Module):
-    """`x_scale * x + res_scale * body(x)`, both factors learned."""
+    """A residual unit: `x_scale * x + res_scale * body(x)`, both factors learned."""
 
     def __init__(self, channels: int, width: int) -> None:
         super().__init__()
@@ -115,7 +115,7 @@ class AdaptiveResidualUnit(nn.Module):
 
 
 class FusedBlock(nn.Module):
-    """`LocalFusionBlock` with its scalars folded.
+    """A fused form of `LocalFusionBlock`, with its scalars folded.
 
     Args:
         channels: As for `LocalFusionBlock`.
@@ -134,7 +134,7 @@ class FusedBlock(nn.Module):
         return [unit for unit in self.children() if isinstance(unit, FusedUnit)]
 
     def skips(self) -> list[float]:
-        """As it was made with."""
+        """Return the skip factors that the block was made with."""
         return [*(unit.skip for unit in self.units()), self.skip]
 
     def forward(self, x: Tensor) -> Tensor:
@@ -147,7 +147,7 @@ class FusedBlock(nn.Module):
 
 
 class FusedUnit(nn.Module):
-    """`AdaptiveResidualUnit` with its scalars folded."""
+    """A fused form of `AdaptiveResidualUnit`, with its scalars folded."""
 
     def __init__(self, channels: int, width: int, skip: float) -> None:
         super().__init__()
@@ -160,20 +160,20 @@ class FusedUnit(nn.Module):
 
 
 def named(name: str, weight: Tensor, bias: Tensor) -> dict[str, Tensor]:
-    """The two tensors of a plain convolution under its name."""
+    """Return the two tensors of a plain convolution under its name."""
     return {f"{name}.weight": weight, f"{name}.bias": bias}
 
 
 def plain(
     name: str, convolution: WeightNormConv2d, gain: Tensor | None = None
 ) -> dict[str, Tensor]:
-    """A convolution without its weight norm, for an input that has been divided by `gain`."""
+    """Return a convolution without its weight norm, for an input that was divided by `gain`."""
     weight = convolution.weight if gain is None else convolution.weight * gain
     return named(name, weight, convolution.bias)
 
 
 def first(layers: nn.Sequential) -> WeightNormConv2d:
-    """The convolution that a sequence begins with."""
+    """Return the convolution that a sequence begins with."""
     convolution = layers[0]
     assert isinstance(convolution, WeightNormConv2d)
     return convolution
@@ -184,7 +184,7 @@ def _unit_names(units: int) -> list[str]:
 
 
 def _scaled(x: Tensor, factor: float) -> Tensor:
-    """`x * factor`, and no operation at all where the factor was folded away."""
+    """Return `x * factor`, without any operation where the factor was folded away."""
     return x if factor == 1.0 else x * factor
 
 
@@ -193,5 +193,5 @@ def _foldable(skip: float) -> bool:
 
 
 def _next_gain(gain: Tensor, skip: Tensor, left: float) -> Tensor:
-    """`left`: the factor that stays on the skip connection, 1 where it is folded."""
+    """Return the gain after a skip connection on which the factor `left` stays, 1 if folded."""
     return gain * skip if left == 1.0 else gain

@@ -31,7 +31,7 @@ class Shape:
     """Dense attention blocks."""
 
     channels: int
-    """That each block works with and adds to what is known (F = G in the paper)."""
+    """Channels that each block works with and adds to the features (F = G in the paper)."""
 
     layers: int
     """Densely connected convolutions in a block."""
@@ -43,7 +43,7 @@ class Shape:
 
     @property
     def reach(self) -> int:
-        """How far the feature branch sees to each side, attention aside."""
+        """Receptive field of the feature branch to each side, in pixels, without the attention."""
         return 1 + self.blocks * self.layers
 
 
@@ -62,22 +62,22 @@ class Step:
 
     @property
     def scale(self) -> Fraction:
-        """What the pass enlarges by."""
+        """Factor by which the pass enlarges."""
         return level_scale(self.level)
 
     @property
     def levels(self) -> tuple[int, ...]:
-        """Those that have to be computed."""
+        """Levels that have to be computed."""
         return (self.level, self.level - 1) if self.weight else (self.level,)
 
 
 def level_scale(level: int) -> Fraction:
-    """What a level enlarges by."""
+    """Return the scale of a level, 1 to 2."""
     return 1 + Fraction(level, LEVELS)
 
 
 def steps(scale: int | Fraction) -> list[Step]:
-    """The passes that make a scale: as many doublings as it takes, then what remains.
+    """Return the passes that make a scale: as many doublings as it takes, then the rest.
 
     Source: the paper's recursion of N = ceil(log2 scale) passes; the last one, by
     r = scale / 2^(N-1), lies between the levels i - 1 and i = ceil(10 (r - 1)), with a weight of
@@ -92,7 +92,7 @@ def steps(scale: int | Fraction) -> list[Step]:
 
 
 def grid(scale: int | Fraction) -> Fraction:
-    """What the network really enlarges by: the least scale of a level that is no less."""
+    """Return the scale that the network really makes: the least possible one that is no less."""
     return math.prod((step.scale for step in steps(scale)), start=Fraction(1))
 
 
@@ -126,7 +126,7 @@ def _geometry(shape: Shape, scale: int | Fraction) -> Geometry:
 
 
 def _margin(shape: Shape, step: Step, wanted: int) -> Fraction:
-    """What a pass sees at its input if `wanted` pixels around its output are needed."""
+    """Return the halo that a pass needs at its input for one of `wanted` pixels at its output."""
     upper = (shape.reach + wanted) / step.scale
     if not step.weight:
         return upper + BICUBIC_REACH
@@ -150,7 +150,7 @@ def _geometry_fixed(shape: Shape, scale: int | Fraction) -> Geometry:
 
 
 def _feature_weights(shape: Shape) -> int:
-    """Weights of the feature branch that are applied to every pixel."""
+    """Count the weights of the feature branch that are applied to every pixel."""
     f, n = shape.channels, shape.layers
     known = sum(LOW_LEVEL + k * f for k in range(shape.blocks))
     block = 9 * f * f * n * (n + 1) // 2 + (n + 1) * f * f
@@ -196,12 +196,12 @@ def _multiply_adds(shape: Shape, scale: int | Fraction) -> MultiplyAdds:
 
 
 def _resize_taps(scale: Fraction) -> int:
-    """Of one phase of bicubic enlargement, done as a convolution."""
+    """Count the taps of one phase of bicubic enlargement, done as a convolution."""
     return (scale.denominator + 2 * BICUBIC_REACH) ** 2 if scale != 1 else 0
 
 
 def kernel_side(scale: int) -> int:
-    """Of FSDN's transposed convolution: every output pixel depends on two or three input pixels."""
+    """Return the kernel side of FSDN's transposed convolution, which reads 2 or 3 input pixels."""
     return 2 * scale - scale % 2
 
 

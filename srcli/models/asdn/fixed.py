@@ -29,7 +29,7 @@ from srcli.models.layers import same_conv
 
 
 class Fsdn(PublishedNetwork):
-    """n x 3 x h x w RGB in [0, 1] -> n x 3 x H x W, not clamped.
+    """The paper's network: n x 3 x h x w RGB in [0, 1] -> n x 3 x H x W, not clamped.
 
     Args:
         shape: Of the feature branch.
@@ -54,12 +54,12 @@ class Fsdn(PublishedNetwork):
         return self.image_reconstruction_branch(self.enlarge(features), enlarged)
 
     def fuse(self) -> FusedFsdn:
-        """The cheaper network of the same function; shares no tensors with this one."""
+        """Return the cheaper network of the same function; it shares no tensors with this one."""
         return FusedFsdn(self).eval().requires_grad_(False)
 
 
 class FusedFsdn(Network):
-    """The same function as `Fsdn`, without the enlarged features.
+    """A fused form of `Fsdn`: it computes the same function, without enlarging the features.
 
     The transposed convolution and the 1x1 convolution of the head are linear: together they are
     one transposed convolution to three planes, which in turn is a 3x3 convolution at input
@@ -80,7 +80,7 @@ class FusedFsdn(Network):
 
 
 def _composed(network: Fsdn) -> nn.Conv2d:
-    """The enlarging convolution and the head's first one as one convolution, n K h w -> n 3ss h w.
+    """Compose the enlarging convolution and the head's first one: n K h w -> n 3ss h w.
 
     Output `scale*i + phase` reads input `i + d` through tap `phase + padding - scale*d` of the
     transposed kernel, for d of -1, 0 and 1.

@@ -34,7 +34,7 @@ class Asdn(PublishedNetwork):
 
     Args:
         shape: Of the feature branch.
-        scale: What the picture is to be enlarged by; at least 1.
+        scale: Factor of enlargement; at least 1.
     """
 
     def __init__(self, shape: Shape, scale: int | Fraction) -> None:
@@ -51,7 +51,7 @@ class Asdn(PublishedNetwork):
         return x
 
     def _enlarge(self, x: Tensor, step: Step) -> Tensor:
-        """One pass: n 3 h w -> n 3 H W."""
+        """Run one pass: n 3 h w -> n 3 H W."""
         upper = self._level(x, step.level)  # n 3 H W
         if not step.weight:
             return upper
@@ -69,9 +69,9 @@ class Asdn(PublishedNetwork):
         return branch(features, enlarged)  # n 3 H W
 
     def fuse(self) -> FusedAsdn:
-        """The cheaper network of the same function; shares no tensors with this one.
+        """Return the cheaper network of the same function; it shares no tensors with this one.
 
-        The same for sides that are multiples of the geometry's `multiple_of`.
+        They agree for sides that are multiples of the geometry's `multiple_of`.
         """
         return FusedAsdn(self).eval().requires_grad_(False)
 
@@ -137,7 +137,7 @@ class DenseLayer(nn.Module):
 
 
 class ChannelAttention(nn.Module):
-    """Weighs every channel by what its greatest value in the whole picture says."""
+    """Channel attention: scales channels by weights from their maxima over the picture."""
 
     def __init__(self, shape: Shape) -> None:
         super().__init__()
@@ -155,7 +155,7 @@ class ChannelAttention(nn.Module):
 
 
 class SpatialAttention(nn.Module):
-    """Weighs every pixel of every plane by what all planes say there."""
+    """Spatial attention: scales every pixel of each plane by a weight from all planes there."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -166,7 +166,7 @@ class SpatialAttention(nn.Module):
 
 
 class ReconstructionBranch(nn.Module):
-    """From features to the picture of one level."""
+    """A branch that makes the picture of one level from features."""
 
     def __init__(self, features: int) -> None:
         super().__init__()
@@ -179,7 +179,7 @@ class ReconstructionBranch(nn.Module):
 
 
 class FusedAsdn(Network):
-    """The same function as `Asdn` at its scale, for sides that are multiples of `multiple_of`.
+    """A fused form of `Asdn` at one scale, for sides that are multiples of `multiple_of`.
 
     Holds only the heads in use; a level of no weight is not computed; the residual connections of
     the blocks are part of their convolutions; resizing is a convolution of fixed phases.
@@ -219,7 +219,7 @@ class FusedAsdn(Network):
 
 
 class FusedLevel(nn.Module):
-    """What is a level's own: how it enlarges, and its head."""
+    """The parts of the network that belong to one level: its enlargement and its head."""
 
     def __init__(self, level: int, branch: nn.Module) -> None:
         super().__init__()
@@ -233,7 +233,7 @@ class FusedLevel(nn.Module):
 
 
 class FusedSpatialAttention(nn.Module):
-    """`SpatialAttention` in plain operations."""
+    """A fused form of `SpatialAttention`, in plain operations."""
 
     def __init__(self, attention: SpatialAttention) -> None:
         super().__init__()
@@ -244,7 +244,7 @@ class FusedSpatialAttention(nn.Module):
 
 
 class FusedFeatures(nn.Module):
-    """`FeatureBranch` whose parts are put together where they are read, not where they are made."""
+    """A fused form of `FeatureBranch`, which concatenates features where they are read."""
 
     def __init__(self, branch: FeatureBranch) -> None:
         super().__init__()
@@ -259,7 +259,7 @@ class FusedFeatures(nn.Module):
 
 
 class FusedDenseBlock(nn.Module):
-    """`DenseAttentionBlock` with its residual connection folded."""
+    """A fused form of `DenseAttentionBlock`, with its residual connection folded."""
 
     def __init__(self, block: nn.Module) -> None:
         super().__init__()
@@ -318,7 +318,7 @@ def _copied(module: nn.Module) -> nn.Conv2d:
 
 
 def _with_identity(convolution: nn.Conv2d) -> nn.Conv2d:
-    """A 1x1 convolution that also adds its first input channels to its output."""
+    """Return a 1x1 convolution that also adds its first input channels to its output."""
     outputs = convolution.out_channels
     with torch.no_grad():
         convolution.weight[:, :outputs, 0, 0] += torch.eye(outputs)
@@ -326,7 +326,7 @@ def _with_identity(convolution: nn.Conv2d) -> nn.Conv2d:
 
 
 def _resized(x: Tensor, size: tuple[int, int]) -> Tensor:
-    """Bicubic (a = -0.75, half-pixel centres), in double precision: see LAPAR's enlargement."""
+    """Resize bicubically (a = -0.75, half-pixel centres) in double precision, as LAPAR enlarges."""
     if size == (x.shape[2], x.shape[3]):
         return x
     resized = F.interpolate(x.double(), size=size, mode="bicubic", align_corners=False)

@@ -61,7 +61,7 @@ class Awsrn(PublishedNetwork):
         This changes what the network computes. The strongest branch always stays.
 
         Args:
-            threshold: Branches go whose learned factor is smaller, whatever its sign.
+            threshold: Branches whose learned factor is smaller in magnitude are taken out.
 
         Returns:
             The branches that were taken out.
@@ -69,12 +69,12 @@ class Awsrn(PublishedNetwork):
         return self.tail.prune(threshold)
 
     def fuse(self) -> FusedAwsrn:
-        """The cheaper network of the same function; shares no tensors with this one."""
+        """Return the cheaper network of the same function; it shares no tensors with this one."""
         weights = {name: value.detach() for name, value in self.fused_weights().items()}
         return FusedAwsrn.from_weights(weights, self.scale, self.skips())
 
     def fused_weights(self, form: FusedAwsrn | None = None) -> dict[str, Tensor]:
-        """The weights of `FusedAwsrn` as differentiable functions of the published ones.
+        """Return the weights of `FusedAwsrn` as differentiable functions of the published ones.
 
         Args:
             form: The network that they are for, if there is one already: how it folds is not asked
@@ -100,7 +100,7 @@ class Awsrn(PublishedNetwork):
         )
 
     def skips(self) -> list[list[float]]:
-        """For each block, the factors that remain on its skip connections when it is fused."""
+        """Return the factors that remain on each block's skip connections when it is fused."""
         return [block.fused_skips() for block in self.blocks()]
 
 
@@ -130,7 +130,7 @@ class MultiScaleReconstruction(nn.Module):
         return torch.stack(enlarged).sum(dim=0)
 
     def branches(self) -> list[Branch]:
-        """Those with any weight: a branch that was taken out has none."""
+        """Return the branches with any weight: a branch that was taken out has none."""
         weights = [float(self.branch(kernel)[1].scale.detach()) for kernel in KERNELS]
         return [Branch(*pair) for pair in zip(KERNELS, weights, strict=True) if pair[1]]
 
@@ -145,11 +145,11 @@ class MultiScaleReconstruction(nn.Module):
         return weak
 
     def side(self) -> int:
-        """Of the largest branch that has any weight."""
+        """Return the kernel side of the largest branch that has any weight."""
         return max((branch.kernel for branch in self.branches()), default=KERNELS[0])
 
     def mixed(self, side: int) -> tuple[Tensor, Tensor]:
-        """Kernel of this side, and bias, of the one convolution that does all branches' work.
+        """Return kernel (of this side) and bias of one convolution that equals all branches.
 
         A larger branch has no weight, so it is left out.
         """
@@ -160,7 +160,7 @@ class MultiScaleReconstruction(nn.Module):
 
 
 class FusedAwsrn(Network):
-    """The same function as `Awsrn`.
+    """A fused form of `Awsrn`: it computes the same function in fewer multiply-adds.
 
     Weight normalisation, learned scalars and the published range of 0 to 255 are folded into the
     convolutions; the branches of the reconstruction are one convolution (81 taps for 164); it and
@@ -201,5 +201,5 @@ class FusedAwsrn(Network):
         return F.pixel_shuffle(phases, self.scale)  # n 3 H W
 
     def skips(self) -> list[list[float]]:
-        """As it was made with."""
+        """Return the skip factors that the network was made with."""
         return [block.skips() for block in self.body if isinstance(block, FusedBlock)]

@@ -91,12 +91,12 @@ def _parameters(sides: Sides, scale: int) -> int:
 
 
 def kernel_side(sides: Sequence[int]) -> int:
-    """Side of the convolution of square filters."""
+    """Return the kernel side of the convolution of square filters."""
     return sum(sides) - len(sides) + 1
 
 
 def filter_shapes(sides: Sequence[int]) -> list[tuple[int, int, int, int]]:
-    """Shapes of the predicted filters: from 3 channels through 16 to 3."""
+    """Return the shapes of the predicted filters: from 3 channels through 16 to 3."""
     widths = [3, *[DEBLURRED] * (len(sides) - 1), 3]
     return [
         (outputs, inputs, side, side)

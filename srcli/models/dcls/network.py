@@ -59,7 +59,7 @@ class Dcls(PublishedNetwork):
         return self.restore(x, self.estimate_kernel(x))
 
     def estimate_kernel(self, x: Tensor) -> Tensor:
-        """The blur at input resolution, of sum 1: n x 3 x h x w -> n x 1 x K x K."""
+        """Estimate blur kernels of sum 1 at input resolution: n x 3 x h x w -> n x 1 x K x K."""
         kernel: Tensor = self.Estimator(x)
         return kernel
 
@@ -68,7 +68,7 @@ class Dcls(PublishedNetwork):
         return _clamped(self.Restorer(x, kernel), self.clamped)
 
     def fuse(self) -> FusedDcls:
-        """The cheaper network of the same function; shares no tensors with this one."""
+        """Return the cheaper network of the same function; it shares no tensors with this one."""
         return FusedDcls(self).eval().requires_grad_(False)
 
 
@@ -98,13 +98,13 @@ class Estimator(nn.Module):
         return torch.stack(kernels)  # n 1 K K
 
     def describe(self, x: Tensor) -> Tensor:
-        """What is known of the blur: n x 3 x h x w -> n x 256."""
+        """Return the code of the blur that predicts the filters: n x 3 x h x w -> n x 256."""
         features = self.head(x)  # n 64 h w
         features = features + self.body(features)
         return self.tail(features)
 
     def compose(self, code: Tensor) -> Tensor:
-        """One picture's kernel: filter an impulse with one predicted filter after the other."""
+        """Compose one picture's kernel: filter an impulse by the predicted filters in turn."""
         side = kernel_side(self.sides)
         response = torch.zeros(1, 3, 2 * side - 1, 2 * side - 1, dtype=code.dtype)
         response[:, :, side - 1, side - 1] = 1
@@ -117,7 +117,7 @@ class Estimator(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """`x + conv(activation(conv(x)))`."""
+    """A residual block: `x + conv(activation(conv(x)))`."""
 
     def __init__(self, activation: nn.Module) -> None:
         super().__init__()
@@ -130,7 +130,7 @@ class ResidualBlock(nn.Module):
 
 
 class Restorer(nn.Module):
-    """Deblurs feature maps, and restores from them and from those it started with."""
+    """A network that deblurs feature maps and restores from these and from the blurred ones."""
 
     def __init__(self, kernel_side: int, scale: int) -> None:
         super().__init__()
@@ -229,7 +229,7 @@ class DualPathBlock(nn.Module):
 
 
 class ChannelAttention(nn.Module):
-    """Scales channels by what their means over the picture say; a quarter of them inside."""
+    """Channel attention: scales channels by weights from their means over the picture."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -245,13 +245,13 @@ class ChannelAttention(nn.Module):
 
 
 def normalised_smoothing(raw: Tensor) -> Tensor:
-    """Positive 3x3 filters without their mean, so that they answer to change only."""
+    """Subtract their mean from positive 3x3 filters, so that these respond to change only."""
     positive = torch.exp(raw)
     return positive - torch.mean(positive, (2, 3), keepdim=True)
 
 
 def deconvolve(blurred: Tensor, kernel: Tensor, smoothing: Tensor) -> Tensor:
-    """Constrained least squares on periodic maps: conj(K) Y / (|K|^2 + |P|^2).
+    """Solve constrained least squares on periodic maps: conj(K) Y / (|K|^2 + |P|^2).
 
     Args:
         blurred: n x c x h' x w', Y.
@@ -269,20 +269,20 @@ def deconvolve(blurred: Tensor, kernel: Tensor, smoothing: Tensor) -> Tensor:
 
 
 def transfer(kernel: Tensor, size: Sequence[int]) -> Tensor:
-    """The complex transfer function, on h' x w' frequencies, of a centred kernel."""
+    """Return the complex transfer function, on h' x w' frequencies, of a centred kernel."""
     frequencies: Tensor = torch.fft.fft2(_centred(kernel, size))
     return frequencies
 
 
 def _centred(kernel: Tensor, size: Sequence[int]) -> Tensor:
-    """The kernel in a map of `size`, its centre at the first pixel, the rest wrapped around."""
+    """Put the kernel in a map of `size`: centre at the first pixel, the rest wrapped around."""
     height, width = kernel.shape[-2:]
     padded = F.pad(kernel, [0, size[1] - width, 0, size[0] - height])
     return torch.roll(padded, (-(height // 2), -(width // 2)), dims=(2, 3))
 
 
 class FusedDcls(Network):
-    """The same function as `Dcls`, on all pictures and channels at once.
+    """A fused form of `Dcls`, which computes all pictures and channels at once.
 
     The transforms are real ones over all channels; the blur kernel is composed by matrix products
     for all pictures together. Pooling to 3x3 is a product with two small matrices.
@@ -303,7 +303,7 @@ class FusedDcls(Network):
         return self.restore(x, self.estimate_kernel(x))
 
     def estimate_kernel(self, x: Tensor) -> Tensor:
-        """The blur at input resolution, of sum 1: n x 3 x h x w -> n x 1 x K x K."""
+        """Estimate blur kernels of sum 1 at input resolution: n x 3 x h x w -> n x 1 x K x K."""
         features = self.head(x)  # n 64 h w
         features = self.tail(features + self.body(features))  # n 64 h-4 w-4
         code = self.describe(torch.mean(features, (2, 3), keepdim=True))  # n 256 1 1
@@ -314,7 +314,7 @@ class FusedDcls(Network):
         return _clamped(self.restorer(x, kernel), self.clamped)
 
     def for_export(self) -> FusedDcls:
-        """The same with transforms as matrix products, which every runtime has."""
+        """Return a copy whose Fourier transforms are matrix products, which every runtime has."""
         exportable = copy.deepcopy(self)
         exportable.restorer.head2.as_products = True
         return exportable
@@ -355,12 +355,12 @@ class KernelComposer(nn.Module):
         return torch.reshape(kernel, (-1, 1, self.side, self.side))
 
     def _side(self, count: int) -> int:
-        """Side of the convolution of the first `count` filters."""
+        """Return the kernel side of the convolution of the first `count` filters."""
         return kernel_side([shape[-1] for shape in self.shapes[:count]])
 
 
 def _shifts(before: int, side: int) -> Tensor:
-    """Where in a padded square each tap of a full convolution reads, tap by tap.
+    """Return the indices that each tap of a full convolution reads in a padded square, tap by tap.
 
     The square has `before` pixels and a border of `side - 1`; the result `before + side - 1`.
     """
@@ -373,7 +373,7 @@ def _shifts(before: int, side: int) -> Tensor:
 
 
 class FusedLeastSquares(nn.Module):
-    """`LeastSquares` on all channels at once."""
+    """A fused form of `LeastSquares`, on all channels at once."""
 
     def __init__(self, published: LeastSquares) -> None:
         super().__init__()
@@ -396,14 +396,14 @@ class FusedLeastSquares(nn.Module):
 
 
 def pool(maps: Tensor, bins: int) -> Tensor:
-    """Adaptive average pooling, n x c x h x w -> n x c x bins x bins, by two products."""
+    """Pool by adaptive averages, n x c x h x w -> n x c x bins x bins, by two products."""
     rows = _pooling(maps.shape[2], bins, maps)  # bins h
     columns = _pooling(maps.shape[3], bins, maps)  # bins w
     return torch.matmul(torch.matmul(rows, maps), torch.permute(columns, (1, 0)))
 
 
 def _pooling(length: int, bins: int, like: Tensor) -> Tensor:
-    """Shares of `length` values in `bins` means: bin i spans [i*l // b, ceil((i+1)*l / b))."""
+    """Return the shares of l values in b means: bin i spans [i*l // b, ceil((i+1)*l / b))."""
     index = torch.unsqueeze(count_up(bins, like), 1)  # bins 1
     start = index * length // bins
     stop = ((index + 1) * length + (bins - 1)) // bins
@@ -413,7 +413,7 @@ def _pooling(length: int, bins: int, like: Tensor) -> Tensor:
 
 
 def deconvolve_real(blurred: Tensor, kernel: Tensor, smoothing: Tensor) -> Tensor:
-    """`deconvolve` by real transforms, which have half the frequencies."""
+    """Compute `deconvolve` by real transforms, which have half the frequencies."""
     size = (blurred.shape[2], blurred.shape[3])
     blur = torch.fft.rfft2(_centred(kernel, size))
     smooth = torch.fft.rfft2(_centred(smoothing, size))
@@ -424,7 +424,7 @@ def deconvolve_real(blurred: Tensor, kernel: Tensor, smoothing: Tensor) -> Tenso
 
 
 def deconvolve_by_products(blurred: Tensor, kernel: Tensor, smoothing: Tensor) -> Tensor:
-    """`deconvolve` with each transform as products with matrices of cosines and sines.
+    """Compute `deconvolve` with each transform as products with matrices of cosines and sines.
 
     Complex numbers are pairs of tensors. Along the width only the frequencies up to a half are
     computed: the others are their mirror image.
@@ -459,7 +459,7 @@ def deconvolve_by_products(blurred: Tensor, kernel: Tensor, smoothing: Tensor) -
 def _small_transform(
     kernel: Tensor, height: int, width: int, half: int, like: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Real and imaginary part of a centred kernel's transfer function."""
+    """Return real and imaginary part of a centred kernel's transfer function."""
     side = kernel.shape[2]
     offsets = count_up(side, like) - side // 2
     rows = _waves(count_up(height, like), offsets, height)  # each h' K
@@ -470,7 +470,7 @@ def _small_transform(
 
 
 def _waves(first: Tensor, second: Tensor, period: int) -> tuple[Tensor, Tensor]:
-    """Cosines and negative sines of 2 pi * first * second / period.
+    """Return cosines and negative sines of 2 pi * first * second / period.
 
     The product is reduced to one period in whole numbers: as floats, large angles lose digits.
     """
@@ -480,12 +480,12 @@ def _waves(first: Tensor, second: Tensor, period: int) -> tuple[Tensor, Tensor]:
 
 
 def sum_of_squares(parts: tuple[Tensor, Tensor]) -> Tensor:
-    """Of real and imaginary part."""
+    """Return the squared magnitude, from real and imaginary part."""
     return parts[0] * parts[0] + parts[1] * parts[1]
 
 
 def _clamped(x: Tensor, wanted: bool) -> Tensor:
-    """Hold to the range of pictures; not where a comparison must see what lies beyond it."""
+    """Clamp to the range of pictures; not where a comparison must see what lies beyond it."""
     return torch.clamp(x, min=0.0, max=1.0) if wanted else x
 
 

@@ -48,7 +48,7 @@ def _geometry(channels: int, sides: Sides, scale: int) -> Geometry:
 def _multiply_adds(
     channels: int, keys: int, hidden: int, sides: Sides, printed: dict[int, float], scale: int
 ) -> MultiplyAdds:
-    """Without the matching, whose share grows with the picture: below 1% at 1280x720 output.
+    """Count all but the matching, which grows with the picture: below 1% at 1280x720 output.
 
     Where the paper prints a number (`printed`, in G at that size), it is the published one: it
     counts a twentieth less than all products of matrices make together.
@@ -69,7 +69,7 @@ def _multiply_adds(
 
 
 def _overlap(side: int) -> float:
-    """Tokens for each pixel: patches of `side` begin every `side - OVERLAP` pixels."""
+    """Return the tokens for each pixel: patches of `side` begin every `side - OVERLAP` pixels."""
     return (side / (side - OVERLAP)) ** 2
 
 

@@ -70,15 +70,15 @@ class HpiNet(PublishedNetwork):
         return self.last_conv(features) + enlarged  # n 3 H W
 
     def stages(self) -> list[tuple[int, Any, Any, Any]]:
-        """Side of the patches, matching, transformer and convolution of each block."""
+        """Return the patch side, matching, transformer and convolution of each block."""
         return list(zip(self.sides, self.cross_match, self.blocks, self.mid_convs, strict=True))
 
     def ups(self) -> list[nn.Conv2d]:
-        """The convolutions before each `pixel_shuffle`."""
+        """Return the convolutions before each `pixel_shuffle`."""
         return [self.upconv1, self.upconv2] if self.scale == 4 else [self.upconv]
 
     def fuse(self) -> FusedHpiNet:
-        """The vectorised network of the same function; shares no tensors with this one."""
+        """Return the vectorised network of the same function; they share no tensors."""
         return FusedHpiNet(self).eval().requires_grad_(False)
 
 
@@ -90,7 +90,7 @@ class PatchMatch(nn.Module):
         self.norm = nn.LayerNorm(channels)
 
     def forward(self, patches: Tensor) -> Tensor:
-        """Index of each patch's match: N x T x C -> N."""
+        """Return the index of each patch's match: N x T x C -> N."""
         means = torch.stack([patch.mean(dim=0) for patch in patches])
         descriptors = self.norm(means)  # N C
         matches = []
@@ -117,12 +117,12 @@ class Transformer(nn.Module):
         )
 
     def steps(self) -> list[tuple[Normalised, Normalised]]:
-        """Attention and feed-forward net of each layer."""
+        """Return the attention and the feed-forward net of each layer."""
         modules = [m for m in self.modules() if isinstance(m, Normalised)]
         return list(zip(modules[::2], modules[1::2], strict=True))
 
     def forward(self, tokens: Tensor, matched: Tensor) -> Tensor:
-        """T x C tokens of a patch and of its match -> T x C."""
+        """Transform T x C tokens of a patch, with those of its match -> T x C."""
         for index, (attention, feed_forward) in enumerate(self.steps()):
             queries = attention.norm(tokens)
             # The matched patch is read as it is; only what a patch says of itself is normalised.
@@ -151,7 +151,7 @@ class Attention(nn.Module):
         self.to_v = nn.Linear(channels, channels, bias=False)
 
     def forward(self, tokens: Tensor, source: Tensor) -> Tensor:
-        """Tokens T x C that ask, source T x C that answers -> T x C."""
+        """Attend: tokens T x C are the queries, source T x C gives keys and values -> T x C."""
         scores = self.to_q(tokens) @ self.to_k(source).mT / math.sqrt(self.to_q.out_features)
         return scores.softmax(dim=-1) @ self.to_v(source)  # T T -> T C
 
@@ -169,7 +169,7 @@ class FeedForward(nn.Module):
 
 
 def _integrate(picture: Tensor, side: int, match: PatchMatch, block: Transformer) -> Tensor:
-    """One block on one feature map, C x h x w -> C x h x w, patch by patch."""
+    """Run one block on one feature map, C x h x w -> C x h x w, patch by patch."""
     patches = divide(picture, side)  # N T C
     matches = match(patches)
     changed = [block(patch, patches[other]) for patch, other in zip(patches, matches, strict=True)]
@@ -177,7 +177,7 @@ def _integrate(picture: Tensor, side: int, match: PatchMatch, block: Transformer
 
 
 def patch_starts(length: int, side: int) -> list[int]:
-    """Where patches begin along one axis: every `side - 2` pixels, the last flush with the end.
+    """Return where patches begin along one axis: every `side - 2` pixels, the last at the end.
 
     Raises:
         ValueError: The axis is shorter than a patch.
@@ -189,7 +189,7 @@ def patch_starts(length: int, side: int) -> list[int]:
 
 
 def divide(picture: Tensor, side: int) -> Tensor:
-    """Overlapping patches, row by row: C x h x w -> N x T x C."""
+    """Cut a map into overlapping patches, row by row: C x h x w -> N x T x C."""
     _, height, width = picture.shape
     patches = [
         picture[:, top : top + side, left : left + side].flatten(1).T
@@ -200,7 +200,7 @@ def divide(picture: Tensor, side: int) -> Tensor:
 
 
 def merge(patches: Tensor, height: int, width: int, side: int) -> Tensor:
-    """Patches back into a map, overlaps averaged: N x T x C -> C x h x w.
+    """Put patches back into a map, overlaps averaged: N x T x C -> C x h x w.
 
     As published: all patches are added up, then each strip that two neighbouring rows of patches
     share is halved, then each strip of two columns. Where the last patch is moved back over the
@@ -220,7 +220,7 @@ def merge(patches: Tensor, height: int, width: int, side: int) -> Tensor:
 
 
 class FusedHpiNet(Network):
-    """The same function as `HpiNet`, without a loop over patches.
+    """A fused form of `HpiNet`, without a loop over patches.
 
     All patches of one side are cut with two gathers, matched with one product, attended to
     together, and put back with three gathers along each axis. The affine half of each layer norm
@@ -264,20 +264,20 @@ class Grid(NamedTuple):
 
     side: int
     patches: int
-    """How many there are."""
+    """Number of patches along the axis."""
 
     cut: Tensor
-    """For each line of each patch, the line of the map that it is: count * side."""
+    """Index in the map of each line of each patch: count * side."""
 
     lines: tuple[Tensor, ...]
-    """For each line of the map, the lines of patches that it is made of; three tensors."""
+    """Indices of the patches' lines that make each line of the map; three tensors."""
 
     shares: tuple[Tensor, ...]
-    """How much each of them counts; 0 where a line lies in fewer than three patches."""
+    """Weight of each of these lines; 0 where a line of the map lies in fewer than three patches."""
 
     @classmethod
     def along(cls, length: int, side: int, like: Tensor) -> Grid:
-        """The patches of `side` along an axis of `length`; indices on the device of `like`."""
+        """Return the patches of `side` along an axis of `length`, on the device of `like`."""
         step = side - OVERLAP
         count = (length - side + step - 1) // step + 1
         starts = torch.clamp(count_up(count, like) * step, max=length - side)
@@ -325,7 +325,7 @@ class FusedBlock(nn.Module):
         return features + self.convolution(merged)
 
     def match(self, tokens: Tensor, count: int) -> Tensor:
-        """For each of the patches of all pictures, the index of its match: nN T C -> nN."""
+        """Return the index of the match of each patch of all pictures: nN T C -> nN."""
         descriptors = self.norm(torch.mean(tokens, 1))  # nN C
         grouped = torch.reshape(descriptors, (-1, count, self.channels))  # n N C
         similarity = torch.matmul(grouped, torch.permute(grouped, (0, 2, 1)))  # n N N
@@ -362,12 +362,12 @@ class FusedLayer(nn.Module):
         return tokens + self.down(F.gelu(self.up(self.standardised(tokens))))
 
     def attend(self, tokens: Tensor, matched: Tensor) -> Tensor:
-        """Attention with one head, which PyTorch's fast kernel wants as an axis of its own."""
+        """Attend with one head, which PyTorch's fast kernel wants as an axis of its own."""
         query, key, value = [torch.unsqueeze(part, 1) for part in self.project(tokens, matched)]
         return torch.squeeze(F.scaled_dot_product_attention(query, key, value, scale=1.0), 1)
 
     def project(self, tokens: Tensor, matched: Tensor) -> Sequence[Tensor]:
-        """Queries, keys and values, each nN T C."""
+        """Return queries, keys and values, each nN T C."""
         own = self.standardised(tokens)
         if self.matched:
             keys, values = torch.chunk(self.source(matched), 2, dim=2)
@@ -376,12 +376,12 @@ class FusedLayer(nn.Module):
         return queries, keys, values
 
     def standardised(self, tokens: Tensor) -> Tensor:
-        """A layer norm without its affine half."""
+        """Apply a layer norm without its affine half."""
         return F.layer_norm(tokens, (self.channels,))
 
 
 def divide_all(features: Tensor, rows: Grid, columns: Grid, channels: int) -> Tensor:
-    """Overlapping patches of all pictures, row by row: n C h w -> nN T C."""
+    """Cut all pictures into overlapping patches, row by row: n C h w -> nN T C."""
     side = rows.side
     pixels = torch.permute(features, (0, 2, 3, 1))  # n h w C
     lines = torch.index_select(pixels, 1, rows.cut)  # n pP w C
@@ -392,7 +392,7 @@ def divide_all(features: Tensor, rows: Grid, columns: Grid, channels: int) -> Te
 
 
 def merge_all(tokens: Tensor, rows: Grid, columns: Grid, channels: int) -> Tensor:
-    """Patches back into maps, overlaps averaged: nN T C -> n C h w."""
+    """Put patches back into maps, overlaps averaged: nN T C -> n C h w."""
     side = rows.side
     shape = (-1, rows.patches, columns.patches, side, side, channels)
     patches = torch.permute(torch.reshape(tokens, shape), (0, 1, 3, 2, 4, 5))  # n p P q P C
@@ -403,7 +403,7 @@ def merge_all(tokens: Tensor, rows: Grid, columns: Grid, channels: int) -> Tenso
 
 
 def _averaged(cells: Tensor, grid: Grid, axis: int) -> Tensor:
-    """The lines of patches put together along one axis of n x rows x columns x C."""
+    """Put the lines of patches together along one axis of n x rows x columns x C."""
     shape = (-1, 1, 1) if axis == 1 else (-1, 1)
     parts = [
         torch.index_select(cells, axis, line) * torch.reshape(share, shape)
@@ -413,7 +413,7 @@ def _averaged(cells: Tensor, grid: Grid, axis: int) -> Tensor:
 
 
 def _padded_projections(attention: Attention) -> tuple[Tensor, Tensor, Tensor]:
-    """Weights of queries, keys and values, all C x C.
+    """Return the weights of queries, keys and values, all C x C.
 
     The scale of the attention is folded into the queries. Queries and keys get rows of zeros,
     which change no product, because the fast attention kernels of the CPU want one width.
@@ -426,7 +426,7 @@ def _padded_projections(attention: Attention) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _after_norm(norm: nn.LayerNorm, weight: Tensor, bias: Tensor | None = None) -> nn.Linear:
-    """A linear layer that also does the affine half of the layer norm before it."""
+    """Return a linear layer that also does the affine half of the layer norm before it."""
     offset = weight @ norm.bias
     return _linear(weight * norm.weight, offset if bias is None else offset + bias)
 
@@ -451,5 +451,5 @@ def _copied(convolution: nn.Conv2d) -> nn.Conv2d:
 
 
 def _factor(scale: int) -> int:
-    """By how much one up-sampling stage enlarges; a scale of 4 has two."""
+    """Return the factor of one up-sampling stage; a scale of 4 has two stages."""
     return 2 if scale == 4 else scale

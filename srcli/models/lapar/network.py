@@ -31,7 +31,7 @@ from srcli.models.layers import (
 from srcli.models.residual import FusedBlock, LocalFusionBlock, first, named, plain
 
 Filters = Callable[[Tensor, Tensor, int], Tensor]
-"""What `apply_filters` is, and whatever else computes the same."""
+"""A function that computes what `apply_filters` computes: (picture, taps, scale) -> picture."""
 
 
 class Lapar(PublishedNetwork):
@@ -61,11 +61,11 @@ class Lapar(PublishedNetwork):
         return restored  # n 3 H W, equation 2
 
     def fuse(self) -> FusedLapar:
-        """The cheaper network of the same function; shares no tensors with this one."""
+        """Return the cheaper network of the same function; it shares no tensors with this one."""
         return FusedLapar.from_weights(self.fused_weights(), self.scale, self.skips())
 
     def fused_weights(self, form: FusedLapar | None = None) -> dict[str, Tensor]:
-        """The weights of `FusedLapar` as differentiable functions of the published ones.
+        """Return the weights of `FusedLapar` as differentiable functions of the published ones.
 
         Training runs the fused network on these, so it optimises the published parameters at the
         price of the cheap graph.
@@ -89,7 +89,7 @@ class Lapar(PublishedNetwork):
         return weights | tail
 
     def basis(self, count: int | None = None) -> Tensor:
-        """What turns 72 coefficients into the taps of one filter: (72, taps).
+        """Return the matrix, (72, taps), that turns 72 coefficients into the taps of one filter.
 
         Args:
             count: 13 or 25; by default what the dictionary needs. Filters that equal their own
@@ -103,7 +103,7 @@ class Lapar(PublishedNetwork):
         return taps[:, :count]
 
     def skips(self) -> list[list[float]]:
-        """For each block, the factors that remain on its skip connections when it is fused."""
+        """Return the factors that remain on each block's skip connections when it is fused."""
         return [block.fused_skips() for block in self.w_conv.blocks()]
 
 
@@ -170,7 +170,7 @@ class CoefficientTail(nn.Module):
 
 
 class FusedLapar(Network):
-    """The same function as `Lapar` from about a third of the multiply-adds.
+    """A fused form of `Lapar`: the same function in about a third of the multiply-adds.
 
     Weight normalisation and all learned scalars are folded; the 3x3 and 5x5 convolutions of the
     tail are one; the network predicts the 13 distinct taps of each assembled filter (25 for an
@@ -221,11 +221,11 @@ class FusedLapar(Network):
         return self.assemble(self.enlarge(x), taps, self.taps.out_channels)  # n 3 H W
 
     def skips(self) -> list[list[float]]:
-        """As it was made with."""
+        """Return the skip factors that the network was made with."""
         return [block.skips() for block in self.body if isinstance(block, FusedBlock)]
 
     def filters(self, x: Tensor) -> Tensor:
-        """The taps of every output pixel's filter, n x 13 x H x W or n x 25 x H x W.
+        """Predict the taps of every output pixel's filter, n x 13 x H x W or n x 25 x H x W.
 
         Row by row; 13 are the first half of a filter that equals its own half-turn, and its centre.
         """
@@ -238,7 +238,7 @@ class FusedLapar(Network):
         return self.taps(features)
 
     def enlarge(self, x: Tensor) -> Tensor:
-        """Bicubic enlargement, n x 3 x h x w -> n x 3 x H x W."""
+        """Enlarge bicubically, n x 3 x h x w -> n x 3 x H x W."""
         if self.scale == 1:
             return x
         padded = F.pad(x, [2] * 4, mode="replicate")
@@ -273,7 +273,7 @@ def apply_filters(picture: Tensor, taps: Tensor, count: int) -> Tensor:
 
 @cache
 def dictionary() -> Tensor:
-    """Our own dictionary of 72 filters by the paper's formulas, shape (72, 1, 5, 5).
+    """Return our own dictionary of 72 filters by the paper's formulas, shape (72, 1, 5, 5).
 
     Gaussians of unit sum, then differences of Gaussians of unit sum (2 Ga - Gb), each kind at
     several widths, ratios and angles; every filter equals its own half-turn.
@@ -294,7 +294,7 @@ def dictionary() -> Tensor:
 
 
 def _gaussians() -> list[tuple[float, float, float]]:
-    """(sigma1, sigma2, angle) of the dictionary's first 51 entries."""
+    """Return (sigma1, sigma2, angle) of the dictionary's first 51 entries."""
     wide = [*_turned(2.0, (0.8, 0.6, 0.4), step=30), *_turned(2.0, (0.2,), step=15)]
     middle = _turned(1.2, (0.8, 0.6, 0.4), step=30)
     return [(2.0, 2.0, 0.0), *wide, (1.2, 1.2, 0.0), *middle, (0.4, 0.4, 0.0)]
@@ -305,7 +305,7 @@ def _turned(sigma: float, ratios: tuple[float, ...], step: int) -> list[tuple[fl
 
 
 def _shifted(padded: Tensor, tap: int) -> Tensor:
-    """The picture moved so that neighbour `tap` (row by row of a 5x5 window) lies on each pixel."""
+    """Move the picture so that neighbour `tap` (row by row of a 5x5 window) lies on each pixel."""
     dy, dx = divmod(tap, SIDE)
     # Counted from the far end, so that an exported graph needs no arithmetic on shapes.
     bottom, right = dy - SIDE + 1, dx - SIDE + 1
