@@ -41,7 +41,7 @@ def adapted(file: Path) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class Border:
-    """What a graph takes and gives."""
+    """Input and output of a graph."""
 
     input: ValueInfoProto
     output: ValueInfoProto
@@ -50,7 +50,7 @@ class Border:
 
     @property
     def channels_last(self) -> bool:
-        """Whether it takes n x h x w x c."""
+        """Tell whether it takes n x h x w x c."""
         return self.sides[3] in (1, 3) and self.sides[1] not in (1, 3)
 
     @property
@@ -60,7 +60,7 @@ class Border:
 
     @property
     def shape(self) -> list[int | str]:
-        """What the adapted graph takes, n x 3 x h x w; a name where any size will do."""
+        """Return what the adapted graph takes, n x 3 x h x w; a name where any size will do."""
         batch = self.sides[0]
         height, width = self.sides[1:3] if self.channels_last else self.sides[2:4]
         if self.planes == 1:  # three pictures of one plane are one of ours
@@ -81,7 +81,7 @@ class Operation:
 
 @dataclass(frozen=True, slots=True)
 class Adapter:
-    """What one quirk of a graph needs: an operation before it, one after it, or both."""
+    """Remedy for one quirk of a graph: an operation before it, one after it, or both."""
 
     before: Operation | None = None
     after: Operation | None = None

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import shutil
-import sys
 import threading
 import time
 from collections import deque
@@ -16,10 +14,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from srcli import images
+from srcli.delivery import preserve_facts, write_stdout
 from srcli.errors import (
     InputError,
     MemoryExhaustedError,
-    OutputError,
     OutputExistsError,
     SrcliError,
 )
@@ -247,7 +245,7 @@ class Batch:
         job = prepared.job
         try:
             if job.to_stdout:
-                _write_stdout(images.encode(picture, job.options))
+                write_stdout(images.encode(picture, job.options))
             else:
                 self._announce(prepared)
                 images.write(picture, job.target, job.options, replace=prepared.replace)
@@ -314,7 +312,7 @@ class Batch:
     def _finish(self, prepared: _Prepared) -> None:
         job = prepared.job
         if self.preserve and job.content is None:
-            _preserve(job)
+            preserve_facts(job)
         if job.root in self._journals:
             self._journals[job.root].finish(job.target, prepared.digest, prepared.recipe)
 
@@ -380,34 +378,9 @@ def _naming(job: Job, error: SrcliError) -> SrcliError:
     return error.about(job.name)
 
 
-def _preserve(job: Job) -> None:
-    """Give the output the input's time and permissions.
-
-    Raises:
-        OutputError: The system does not allow it.
-    """
-    try:
-        shutil.copystat(job.source, job.target)
-    except OSError as error:
-        raise OutputError(
-            f"{job.target}: cannot have the input's time and permissions ({error.strerror})",
-            "Leave out --preserve.",
-        ) from error
-
-
 def _source(job: Job) -> Path | bytes:
     return job.source if job.content is None else job.content
 
 
 def _sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
-
-
-def _write_stdout(content: bytes) -> None:
-    try:
-        sys.stdout.buffer.write(content)
-        sys.stdout.buffer.flush()
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        raise OutputError(f"standard output: cannot be written ({error.strerror}).") from error

@@ -22,7 +22,7 @@ from PIL import Image
 from srcli import images, timing
 from srcli.backends import get_backend
 from srcli.backends.base import Session
-from srcli.benchmark import report, runner, worker
+from srcli.benchmark import processes, report, runner, worker
 from srcli.benchmark.compare import compare, read_report
 from srcli.benchmark.counting import Work, count
 from srcli.benchmark.plot import growth, plot
@@ -67,6 +67,7 @@ class InProcess:
 @pytest.fixture
 def in_process(monkeypatch):
     monkeypatch.setattr(runner, "Worker", InProcess)
+    monkeypatch.setattr(processes, "Worker", InProcess)
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from srcli.benchmark import ceilings, elsewhere, events, report, runner, worker
+from srcli.benchmark import ceilings, elsewhere, events, processes, report, runner, worker
 from srcli.benchmark.counting import Work, count
 from srcli.benchmark.rows import Result, Row
 from srcli.commands import bench_rows
@@ -204,8 +204,8 @@ def test_a_sweep_keeps_its_processes_and_replaces_one_that_died(monkeypatch):
         def __exit__(self, *details):
             pass
 
-    monkeypatch.setattr(runner, "Worker", Process)
-    with runner._Workers(worker.Habits()) as workers:
+    monkeypatch.setattr(processes, "Worker", Process)
+    with runner.Workers(worker.Habits()) as workers:
         first = workers.of(ROW)
         workers.clear()
         assert workers.of(ROW) is first

@@ -213,7 +213,7 @@ class CompiledNetwork(ABC):
     @property
     @abstractmethod
     def area_scale(self) -> int:
-        """What the tail's rectangles are counted in, for each pixel of the input."""
+        """Units of the tail's rectangles for each pixel of the input."""
 
     @abstractmethod
     def tail_areas(self, top: int, bottom: int, width: int) -> list[Rectangle]:

@@ -44,7 +44,7 @@ class Band(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """How much of a picture is in work at once."""
+    """Sizes of the part of a picture that is in work at once."""
 
     step: int
     """Rows that are taken in at a time."""

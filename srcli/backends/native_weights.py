@@ -57,7 +57,9 @@ def packed(weight: Array, bias: Array, *, sources: int = 1, scale: int = 1) -> K
 
 
 def evaluation(side: int) -> NDArray[np.float64]:
-    """What evaluates a kernel's side at the points of `_network_kernels.h`: side + 3 x side.
+    """Return the matrix that evaluates a kernel's side at the points of `_network_kernels.h`.
+
+    It is side + 3 x side.
 
     Divided by what the polynomials of the tile's side are there, so that these need no division.
 

@@ -6,25 +6,22 @@ machine for longer disturbs all of them, and the ratios within a round stay true
 
 from __future__ import annotations
 
-import multiprocessing
 import statistics
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from srcli.benchmark.processes import Worker, WorkerFailed, Workers
 from srcli.benchmark.rows import Result, Row
-from srcli.benchmark.worker import Habits, Taken, Truth, serve
+from srcli.benchmark.worker import Habits, Taken, Truth
 from srcli.cuda import driver
 from srcli.errors import SrcliError
 from srcli.machine import free_memory
 
 if TYPE_CHECKING:
-    from multiprocessing.process import BaseProcess
-
     from srcli.benchmark.counting import Work
 
 LEAST_ROUNDS = 3
@@ -45,10 +42,6 @@ class Measurement:
     ceilings: dict[str, float]
     stopped: BaseException | None = None
     """What ended it early, after some rows had been timed; to be raised when they are shown."""
-
-
-class WorkerFailed(Exception):
-    """A worker reported an error, or its process ended."""
 
 
 def measure(
@@ -93,7 +86,7 @@ def measure(
             truths = _truths(rows, reference, Path(name), tell)
             ceilings: dict[str, float] = reference.ask("ceilings")
         stopped: BaseException | None = None
-        with _Workers(habits) as workers:
+        with Workers(habits) as workers:
             for group in groups:
                 try:
                     for result in group:
@@ -181,7 +174,7 @@ def _truths(rows: Sequence[Row], reference: Worker, folder: Path, tell: Tell) ->
 
 def _open_all(
     results: Sequence[Result],
-    workers: _Workers,
+    workers: Workers,
     truths: Truths,
     threads: int | None,
     tell: Tell,
@@ -209,7 +202,7 @@ def _open(result: Result, worker: Worker, truths: Truths, threads: int | None) -
 
 def _take_turns(
     results: Sequence[Result],
-    workers: _Workers,
+    workers: Workers,
     seconds: float,
     longest: float | None,
     tell: Tell,
@@ -247,7 +240,7 @@ def _take_turns(
                 result.faults.append(taken.faults)
 
 
-def _sample(result: Result, workers: _Workers, seconds: float) -> Taken | None:
+def _sample(result: Result, workers: Workers, seconds: float) -> Taken | None:
     """Let a worker measure a row for one turn; if it fails, note that and return None."""
     try:
         taken = workers.of(result.row).ask("sample", result.row, seconds)
@@ -321,90 +314,6 @@ def _roof(results: Sequence[Result], truths: Truths, ceilings: Mapping[str, floa
             "bound": "compute" if computing >= moving else "memory",
             "reached": attainable / summary.median if summary else None,
         }
-
-
-class Worker:
-    """A process that serves requests until it is closed."""
-
-    def __init__(self, habits: Habits) -> None:
-        context = multiprocessing.get_context("spawn")
-        self._connection, theirs = context.Pipe()
-        self._process: BaseProcess = context.Process(
-            target=serve, args=(theirs, habits), daemon=True
-        )
-        self._process.start()
-        theirs.close()
-
-    def ask(self, method: str, *arguments: Any) -> Any:
-        """Call a method of the worker.
-
-        Raises:
-            WorkerFailed: It raised, or the process has died.
-        """
-        try:
-            self._connection.send((method, arguments))
-            succeeded, answer = self._connection.recv()
-        except (EOFError, OSError):
-            self._process.join(5)
-            code = self._process.exitcode
-            raise WorkerFailed(f"the process died (exit code {code})") from None
-        if not succeeded:
-            raise WorkerFailed(answer)
-        return answer
-
-    def close(self) -> None:
-        self._connection.close()
-        self._process.join(5)
-        if self._process.is_alive():
-            self._process.kill()
-            self._process.join()
-
-    def kill(self) -> None:
-        """End the process at once, whatever it does."""
-        self._process.kill()
-        self.close()
-
-    def __enter__(self) -> Worker:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *details: object) -> None:
-        if kind is not None:  # it may be in the middle of something long
-            self._process.kill()
-        self.close()
-
-
-class _Workers:
-    """The processes of all backends, each started when it is first needed."""
-
-    def __init__(self, habits: Habits) -> None:
-        self._habits = habits
-        self._stack = ExitStack()
-        self._processes: dict[str, Worker] = {}
-
-    def of(self, row: Row) -> Worker:
-        if row.backend not in self._processes:
-            self._processes[row.backend] = self._stack.enter_context(Worker(self._habits))
-        return self._processes[row.backend]
-
-    def clear(self) -> None:
-        """Close all rows; a process that fails to is replaced when it is next needed."""
-        for backend, worker in list(self._processes.items()):
-            try:
-                worker.ask("clear")
-            except WorkerFailed:
-                del self._processes[backend]
-
-    def kill(self) -> None:
-        """End all processes at once."""
-        for worker in self._processes.values():
-            worker.kill()
-        self._processes.clear()
-
-    def __enter__(self) -> _Workers:
-        return self
-
-    def __exit__(self, *details: Any) -> None:
-        self._stack.__exit__(*details)
 
 
 def check(results: Sequence[Result]) -> None:
