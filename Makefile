@@ -1,6 +1,6 @@
 PYTHON ?= python
 
-.PHONY: all test engines coverage lint format docs bench weights scores
+.PHONY: all test engines exhaustive sanitize coverage lint format docs bench weights scores
 
 all: lint test
 
@@ -14,6 +14,10 @@ test:
 engines:
 	$(PYTHON) -m pytest $(SIDE_BY_SIDE) -m slow
 
+# Every network of our kernels for GPUs in Triton's interpreter, in many sizes: half an hour.
+exhaustive:
+	$(PYTHON) -m pytest $(SIDE_BY_SIDE) -m exhaustive
+
 # Which lines no test reaches; build/coverage/index.html shows them.
 coverage:
 	$(PYTHON) -m pytest $(SIDE_BY_SIDE) --cov=srcli --cov-report=term --cov-report=html:build/coverage
@@ -26,6 +30,18 @@ lint:
 format:
 	$(PYTHON) -m ruff format .
 	$(PYTHON) -m ruff check --fix .
+
+# The tests of the compiled code under AddressSanitizer and UndefinedBehaviorSanitizer, in a build of
+# its own. PyTorch is loaded by the same process, so leaks are not looked for.
+SANITIZERS = -fsanitize=address,undefined -fno-sanitize-recover=undefined -g -O1
+sanitize:
+	rm -rf build/sanitized && mkdir -p build/sanitized
+	CFLAGS="$(SANITIZERS)" LDFLAGS="-fsanitize=address,undefined" $(PYTHON) -m pip install --quiet \
+		--no-deps --no-build-isolation --target build/sanitized .
+	cd build && PYTHONPATH=sanitized PYTHONSAFEPATH=1 ASAN_OPTIONS=detect_leaks=0 \
+		LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
+		$(PYTHON) -m pytest -p no:cacheprovider --rootdir .. -c ../pyproject.toml \
+		../tests/test_native.py ../tests/test_native_stream.py ../tests/test_cpu_filters.py
 
 # The pages in build/site, without a single warning.
 docs:

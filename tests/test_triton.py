@@ -175,7 +175,7 @@ for size in sizes:
 print("the same")
 """
 SMALL, ALL = ("1x3x3", "2x5x7"), ("1x2x2", "1x4x3", "2x21x19", "1x45x67")
-slow = pytest.mark.slow
+slow, exhaustive = pytest.mark.slow, pytest.mark.exhaustive
 
 
 @pytest.mark.parametrize(
@@ -184,13 +184,15 @@ slow = pytest.mark.slow
         ("lapar-c", 4, "upscale", ("1x1x1", *SMALL)),
         ("lapar-c", 1, "deblock", SMALL),
         ("awsrn-sd", 2, "upscale", SMALL),
+        pytest.param("lapar-a", 2, "upscale", ALL[:3], marks=slow),
+        pytest.param("lapar-b", 3, "upscale", ALL[:2], marks=slow),
         *(
-            pytest.param(f"lapar-{size}", scale, "upscale", ALL, marks=slow)
+            pytest.param(f"lapar-{size}", scale, "upscale", ALL, marks=exhaustive)
             for size in "abc"
             for scale in (2, 3, 4)
         ),
-        pytest.param("lapar-a", 1, "denoise", ALL[1:], marks=slow),
-        *(pytest.param("awsrn-sd", scale, "upscale", ALL, marks=slow) for scale in (2, 3, 4)),
+        pytest.param("lapar-a", 1, "denoise", ALL[1:], marks=exhaustive),
+        *(pytest.param("awsrn-sd", scale, "upscale", ALL, marks=exhaustive) for scale in (2, 3, 4)),
     ],
 )
 def test_networks_of_layers(model, scale, task, sizes):
