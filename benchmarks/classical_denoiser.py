@@ -20,9 +20,9 @@ import numpy as np
 from PIL import Image
 
 from srcli import api
-from srcli.benchmark.hardware import hardware
-from srcli.degradations import add_noise
-from srcli.metrics import psnr
+from srcli.bench.hardware import hardware
+from srcli.quality.degradations import add_noise
+from srcli.quality.metrics import psnr
 
 SIGMAS = (0, 15, 25, 35, 50)
 STRENGTHS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 1.0)  # of sigma

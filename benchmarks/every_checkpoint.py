@@ -34,7 +34,7 @@ from srcli.backends.ort import OnnxRuntimeSession
 from srcli.errors import SrcliError
 from srcli.export import verify
 from srcli.export.to_onnx import to_onnx
-from srcli.loading import LoadedModel
+from srcli.loading.model import LoadedModel
 
 FIELDS = [
     *("model", "scale", "largest", "algebra", "weights", "published", "fused", "onnx"),

@@ -40,17 +40,17 @@ import onnxruntime
 import torch
 
 from srcli.backends.base import Batch
-from srcli.checkpoints import read_tensors
+from srcli.checkpoints.reading import read_tensors
+from srcli.checkpoints.shipped import find_weights
 from srcli.errors import SrcliError, UsageError
 from srcli.export import to_tensorrt
 from srcli.export.to_onnx import OnnxOptions, to_onnx
 from srcli.export.to_tensorrt import EngineOptions, build_engine, check_largest_tensor
 from srcli.export.verify import sample_crops
-from srcli.files import atomic_path
-from srcli.loading import LoadedModel, load
-from srcli.registry import MODELS
-from srcli.spec import ModelSpec
-from srcli.store import find_weights
+from srcli.loading.model import LoadedModel, load
+from srcli.models.registry import MODELS
+from srcli.models.spec import ModelSpec
+from srcli.system.files import atomic_path
 
 SIZES = ((24, 24), (25, 31), (37, 24), (61, 47), (360, 640))
 IN_DOUBLE = "hpinet"  # begins the names of those whose own digits in float32 are no reference

@@ -24,9 +24,9 @@ from srcli.backends.eager import TorchSession
 from srcli.backends.native import NativeBackend
 from srcli.backends.openvino import OpenVinoBackend
 from srcli.backends.ort import OnnxRuntimeBackend, OnnxRuntimeSession
-from srcli.benchmark.hardware import hardware
-from srcli.benchmark.published import Published
-from srcli.loading import LoadedModel, load
+from srcli.bench.hardware import hardware
+from srcli.bench.published import Published
+from srcli.loading.model import LoadedModel, load
 
 RESULTS = Path(__file__).parent / "results"
 

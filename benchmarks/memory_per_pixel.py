@@ -27,8 +27,8 @@ from every_graph import Row, open_model, read_rows, variants, write_rows
 
 from srcli.backends import BACKENDS, get_backend
 from srcli.backends.base import SessionOptions
-from srcli.benchmark.memory import forget_peak, peak_bytes, resident_bytes
-from srcli.registry import get_model
+from srcli.bench.memory import forget_peak, peak_bytes, resident_bytes
+from srcli.models.registry import get_model
 
 FIELDS = ("model", "scale", "backend", "width", "height", "said", "measured", "ratio")
 FLOAT = 4  # bytes

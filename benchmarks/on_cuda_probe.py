@@ -172,7 +172,7 @@ def session(precision: str, *, published: bool = False, graph: bool = True, name
     """Return a session of srcli's own, as `--backend torch` opens it."""
     from srcli.backends.base import SessionOptions
     from srcli.backends.eager import TorchSession
-    from srcli.loading import load
+    from srcli.loading.model import load
 
     model = load(name, SCALE)
     options = SessionOptions(precision=precision, cuda_graph=graph)
@@ -290,7 +290,7 @@ def with_tf32(name: str) -> Step:
 
 def compiled(name: str, precision: str) -> Step:
     """Return the fused network as PyTorch's own compiler makes it."""
-    from srcli.loading import load
+    from srcli.loading.model import load
 
     network = load(name, SCALE).network().eval().to(DEVICE, TYPES[precision])
     network = network.to(memory_format=torch.channels_last)

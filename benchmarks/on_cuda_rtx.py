@@ -23,7 +23,7 @@ def plans(tiny: bool) -> Iterator[tuple[str, dict[str, Any]]]:
         The target, and what was found, or what went wrong.
     """
     from srcli.backends.trt_engine import collecting_logger, load_tensorrt
-    from srcli.loading import load
+    from srcli.loading.model import load
 
     trt: Any = load_tensorrt()
     model = load("lapar-c", 4)

@@ -25,8 +25,8 @@ from srcli.backends.eager import TorchSession
 from srcli.backends.openvino import OpenVinoBackend, OpenVinoSession
 from srcli.backends.ort import OnnxRuntimeSession
 from srcli.export.to_onnx import to_onnx
-from srcli.loading import load
-from srcli.registry import get_model
+from srcli.loading.model import load
+from srcli.models.registry import get_model
 
 HEIGHT, WIDTH = 180, 320
 

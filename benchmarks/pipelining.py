@@ -19,14 +19,14 @@ from PIL import Image
 
 from srcli.backends import open_model
 from srcli.backends.base import SessionOptions
-from srcli.batch import Batch
-from srcli.budget import sensible_lanes
 from srcli.images import SaveOptions, read, write
-from srcli.jobs import Job, Wishes, plan_jobs
-from srcli.loading import load
-from srcli.opening import RunOptions, restorer_of
-from srcli.pipeline import Restorer
-from srcli.sizes import SizeRequest
+from srcli.jobs.batch import Batch
+from srcli.jobs.planning import Job, Wishes, plan_jobs
+from srcli.jobs.sizes import SizeRequest
+from srcli.loading.model import load
+from srcli.loading.restorer import RunOptions, restorer_of
+from srcli.restore.budget import sensible_lanes
+from srcli.restore.restorer import Restorer
 
 
 def make_folder(pictures: Path, folder: Path, count: int) -> None:

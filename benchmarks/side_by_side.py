@@ -31,13 +31,13 @@ from typing import Any
 import numpy as np
 
 from srcli import api
-from srcli.benchmark.hardware import hardware, state
-from srcli.benchmark.memory import forget_peak, peak_bytes
+from srcli.bench.hardware import hardware, state
+from srcli.bench.memory import forget_peak, peak_bytes
 from srcli.errors import SrcliError
-from srcli.evaluation import dataset_files
 from srcli.images import read, to_8_bits
-from srcli.metrics import crop_border, luma, psnr
-from srcli.resample import reduce
+from srcli.quality.evaluation import dataset_files
+from srcli.quality.metrics import crop_border, luma, psnr
+from srcli.restore.resample import reduce
 
 RESULTS = Path(__file__).parent / "results"
 Pixels = np.ndarray  # H x W x 3, uint8

@@ -20,10 +20,10 @@ from typing import TYPE_CHECKING
 
 import click
 
+from srcli.checkpoints.shipped import Weights, shipped_weights
 from srcli.cli import COMMANDS, cli
-from srcli.registry import MODELS
-from srcli.spec import ModelSpec, Scores
-from srcli.store import Weights, shipped_weights
+from srcli.models.registry import MODELS
+from srcli.models.spec import ModelSpec, Scores
 
 if TYPE_CHECKING:
     from mkdocs.config.defaults import MkDocsConfig

@@ -12,12 +12,12 @@ import click
 from srcli import console
 from srcli.commands import options
 from srcli.commands.sections import SectionedCommand, section
-from srcli.registry import DEFAULT_SCALE
-from srcli.spec import GraphPrecision, InputKind, Scale, Task, number, whole
+from srcli.models.registry import DEFAULT_SCALE
+from srcli.models.spec import GraphPrecision, InputKind, Scale, Task, number, whole
 
 if TYPE_CHECKING:
     from srcli.backends.trt_engine import EngineInfo
-    from srcli.loading import LoadedModel
+    from srcli.loading.model import LoadedModel
 
     from .engines import EngineOptions
     from .to_onnx import OnnxOptions
@@ -154,8 +154,8 @@ def export(task: Task | None, **given: Any) -> None:
         srcli export -m lapar-c -s 4
         srcli export --trt --fp16 --max-shape 1920x1080
     """
-    from srcli.loading import load
-    from srcli.registry import check_scale, get_model
+    from srcli.loading.model import load
+    from srcli.models.registry import check_scale, get_model
 
     request = Request(task=task or ("upscale" if given["scale"] > 1 else "denoise"), **given)
     check_scale(get_model(request.model), request.scale, request.task)
@@ -327,7 +327,7 @@ def _show_engine(engine: Path, info: EngineInfo) -> None:
 def _write_report(file: Path, report: dict[str, Any], *, replace: bool) -> None:
     import json
 
-    from srcli.files import atomic_path
+    from srcli.system.files import atomic_path
 
     with atomic_path(file, replace=replace) as partial:
         partial.write_text(json.dumps(report, indent=2, default=str) + "\n", "utf-8")

@@ -15,8 +15,8 @@ from srcli.backends.trt_engine import (
     read_engine,
     sidecar_path,
 )
-from srcli.cache import cache_folder, is_whole, remove, seal
 from srcli.errors import BackendError, OutputError
+from srcli.system.cache import cache_folder, is_whole, remove, seal
 
 from .build_progress import Progress
 from .engines import EngineOptions, engine_key, write_engine

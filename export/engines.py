@@ -11,7 +11,7 @@ from typing import Literal
 
 from srcli.backends.trt_engine import EngineInfo, Flavour, Gpu, Shape, sidecar_path, times
 from srcli.errors import UsageError
-from srcli.files import atomic_path
+from srcli.system.files import atomic_path
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from onnx import GraphProto, ModelProto, NodeProto, helper, numpy_helper
 
-from srcli import runtimes
+from srcli.system import runtimes
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

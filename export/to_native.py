@@ -7,9 +7,9 @@ from typing import Any
 
 from srcli.backends.native_network import compiled_network
 from srcli.backends.native_weights import read_weights, write_weights
-from srcli.files import atomic_path
-from srcli.loading import LoadedModel
-from srcli.machine import usable_cores
+from srcli.loading.model import LoadedModel
+from srcli.system.files import atomic_path
+from srcli.system.machine import usable_cores
 
 from .verify import Comparison, verify_form
 

@@ -11,8 +11,8 @@ import numpy as np
 
 from srcli import __version__
 from srcli.errors import UsageError, VerificationError
-from srcli.files import atomic_path
-from srcli.loading import LoadedModel
+from srcli.loading.model import LoadedModel
+from srcli.system.files import atomic_path
 
 from .limits import unsupported_operators
 from .verify import Comparison, sample_crops, verify_file
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import onnx
 
     from srcli.backends.base import Batch
-    from srcli.spec import GraphForm, GraphPrecision
+    from srcli.models.spec import GraphForm, GraphPrecision
 
 OPSET = 20  # the newest that TensorRT 10.0 reads
 CALIBRATION_SIZE = (160, 160)

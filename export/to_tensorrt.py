@@ -24,7 +24,7 @@ from srcli.backends.trt_engine import (
     times,
 )
 from srcli.errors import BackendError, InputError, UsageError
-from srcli.files import atomic_path, open_regular
+from srcli.system.files import atomic_path, open_regular
 
 from .build_progress import Progress, watch
 from .engines import EngineOptions, engine_key, trtexec_line, write_engine

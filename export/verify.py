@@ -16,7 +16,7 @@ import numpy as np
 from srcli.backends.base import Batch, Precision, SessionOptions
 from srcli.backends.ort import OnnxRuntimeSession
 from srcli.errors import VerificationError, WeightsError
-from srcli.loading import LoadedModel
+from srcli.loading.model import LoadedModel
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -8,23 +8,23 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast, overload
 
-from srcli.arrays import as_array, as_picture, is_array
-from srcli.closing import Closing
 from srcli.errors import OutputExistsError, UsageError
-from srcli.registry import DEFAULT_MODEL, DEFAULT_SCALE, MODELS, get_model
-from srcli.sizes import parse_factor
-from srcli.spec import InputKind, ModelSpec, Scale, Task
+from srcli.images.arrays import as_array, as_picture, is_array
+from srcli.jobs.sizes import parse_factor
+from srcli.models.registry import DEFAULT_MODEL, DEFAULT_SCALE, MODELS, get_model
+from srcli.models.spec import InputKind, ModelSpec, Scale, Task
+from srcli.system.closing import Closing
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from srcli.foreign import ForeignModel
     from srcli.images import Picture, SaveOptions, Subsampling
-    from srcli.loading import LoadedModel
-    from srcli.opening import RunOptions
-    from srcli.passes import Passes
-    from srcli.pipeline import Restorer
+    from srcli.loading.foreign import ForeignModel
+    from srcli.loading.model import LoadedModel
+    from srcli.loading.restorer import RunOptions
+    from srcli.restore.passes import Passes
+    from srcli.restore.restorer import Restorer
 
     Pixels = NDArray[np.uint8] | NDArray[np.uint16] | NDArray[np.float32]
 
@@ -170,11 +170,11 @@ class OpenModel(Closing):
         page: int | None,
     ) -> Path:
         from srcli import __version__
-        from srcli.batch import Batch
-        from srcli.finding import as_file
-        from srcli.jobs import Wishes, plan_jobs
-        from srcli.naming import usual_suffix
-        from srcli.sizes import SizeRequest
+        from srcli.jobs.batch import Batch
+        from srcli.jobs.finding import as_file
+        from srcli.jobs.naming import usual_suffix
+        from srcli.jobs.planning import Wishes, plan_jobs
+        from srcli.jobs.sizes import SizeRequest
 
         size = SizeRequest(scale=self._factor)
         wishes = Wishes(
@@ -214,18 +214,18 @@ class OpenModel(Closing):
             raise UsageError("this model has been closed. Load it again.")
 
     def _passes(self, width: int, height: int) -> Any:
-        from srcli.sizes import SizeRequest
+        from srcli.jobs.sizes import SizeRequest
 
         spec, size = self._spec, SizeRequest(scale=self._factor)
         return size.resolve(width, height, spec.reached(self._task), spec.scale_grid)
 
     def _through(self, scales: Sequence[Scale]) -> Passes:
-        from srcli.passes import Passes
+        from srcli.restore.passes import Passes
 
         return Passes([self._restorer(scale) for scale in scales])
 
     def _restorer(self, scale: Scale) -> Restorer:
-        from srcli.opening import open_restorer
+        from srcli.loading.restorer import open_restorer
 
         if scale not in self._open:
             model: LoadedModel | ForeignModel = self._find(scale)
@@ -269,7 +269,7 @@ def load(
     Raises:
         SrcliError: Any of these does not exist or does not work; the message says what to do.
     """
-    from srcli.opening import RunOptions
+    from srcli.loading.restorer import RunOptions
 
     options = RunOptions(
         backend=backend, precision=precision, tta=tta, threads=threads, tile=tile, memory=memory
@@ -279,12 +279,12 @@ def load(
     spec = get_model(model)
     factor = _factor(scale, DEFAULT_SCALE if task == "upscale" else 1)
     if not spec.scales_for(task) or (task != "upscale" and factor != 1):
-        from srcli.registry import check_scale
+        from srcli.models.registry import check_scale
 
         check_scale(spec, int(factor), task)
 
     def find(at: Scale | None) -> Any:
-        from srcli import loading
+        from srcli.loading import model as loading
 
         if at is None:
             return spec
@@ -295,7 +295,7 @@ def load(
 
 
 def _load_foreign(file: Path, scale: Factor | None, options: RunOptions) -> OpenModel:
-    from srcli.foreign import load_foreign
+    from srcli.loading.foreign import load_foreign
 
     network = load_foreign(file)
     task: Task = "upscale" if max(network.spec.scales) > 1 else "denoise"

@@ -114,7 +114,7 @@ def _fill_missing_streams() -> None:
 
 def _leave_at_once(code: int) -> None:
     """End an interrupted process without waiting for threads that are still computing."""
-    from srcli.files import discard_unfinished
+    from srcli.system.files import discard_unfinished
 
     discard_unfinished()
     for stream in (sys.stdout, sys.stderr):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image
 
-from srcli.journal import NAME
+from srcli.jobs.journal import NAME
 
 
 def make_pictures(folder, count, size=(12, 10), bad=()):

@@ -7,8 +7,8 @@ from pathlib import Path
 import torch
 from reference import fill
 
-from srcli.loading import LoadedModel, load
-from srcli.registry import get_model
+from srcli.loading.model import LoadedModel, load
+from srcli.models.registry import get_model
 
 
 def untrained_model(name: str, scale: int, folder: Path, *, seed: int = 0) -> LoadedModel:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from srcli.registry import get_model
+from srcli.models.registry import get_model
 
 RGB_MEAN = (0.4488, 0.4371, 0.4040)
 

@@ -9,7 +9,7 @@ from PIL import Image
 import srcli
 from srcli.backends import get_backend
 from srcli.errors import BackendError, InputError, OutputExistsError, UsageError
-from srcli.registry import get_model, model_names
+from srcli.models.registry import get_model, model_names
 
 RUINED = [name for name in model_names() if get_model(name).half_tolerance is None]
 

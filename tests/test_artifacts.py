@@ -11,10 +11,10 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from srcli.artifacts import describe, identify
+from srcli.checkpoints.identify import describe, identify
+from srcli.checkpoints.shipped import find_weights, sha256_of
 from srcli.commands import restoring
-from srcli.registry import get_model
-from srcli.store import find_weights, sha256_of
+from srcli.models.registry import get_model
 
 OURS = find_weights(get_model("lapar-c"), 2, "upscale")
 
@@ -97,7 +97,7 @@ def test_other_files_are_refused(srcli, tmp_path, name):
 def test_shipped_weights_are_verified(srcli, tmp_path, monkeypatch):
     from dataclasses import replace
 
-    from srcli import store
+    from srcli.checkpoints import shipped as store
 
     code, out, _ = srcli("weights", "verify")
     shipped = store.shipped_weights()
@@ -163,7 +163,7 @@ def external_network(folder, gain, parts=("w.data",)):
 @pytest.mark.parametrize("parts", [("w.data",), ("w.data", "b.data"), ("in/w", "in/b")])
 def test_a_network_retrained_under_the_same_name(tmp_path, srcli, parts):
     """faults.md 1: its weights lie in files of their own, of which each counts."""
-    from srcli.store import identity
+    from srcli.checkpoints.shipped import identity
 
     picture = tmp_path / "in.png"
     Image.new("RGB", (12, 9), (200, 100, 50)).save(picture)
@@ -207,8 +207,8 @@ def test_parts_elsewhere_are_not_read(tmp_path, part):
     """faults.md 1."""
     import onnx
 
+    from srcli.checkpoints.shipped import identity
     from srcli.errors import WeightsError
-    from srcli.store import identity
 
     file = external_network(tmp_path, 1.0)
     model = onnx.load(file, load_external_data=False)

@@ -17,16 +17,16 @@ from srcli.backends.base import Session, SessionOptions
 from srcli.backends.ort import OnnxRuntimeSession
 from srcli.errors import UnsupportedScaleError
 from srcli.images import Picture
-from srcli.loading import load
+from srcli.jobs.sizes import SizeRequest
+from srcli.loading.model import load
 from srcli.models import asdn
 from srcli.models.asdn import BASE, Shape, grid, kernel_side, steps
 from srcli.models.asdn.fixed import Fsdn
 from srcli.models.asdn.network import Asdn
-from srcli.pipeline import Restorer
-from srcli.registry import check_scale, get_model
-from srcli.sizes import SizeRequest
-from srcli.spec import whole
-from srcli.tiling import spans
+from srcli.models.registry import check_scale, get_model
+from srcli.models.spec import whole
+from srcli.restore.restorer import Restorer
+from srcli.restore.tiling import spans
 
 TINY = Shape(blocks=2, channels=16, layers=2)
 SCALES = ["1", "1.05", "1.1", "1.27", "1.5", "2", "2.7", "3", "3.7", "5", "8"]

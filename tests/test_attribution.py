@@ -14,8 +14,13 @@ import torch
 from PIL import Image
 from random_weights import untrained_model
 
-from srcli import attribution
-from srcli.attribution import (
+from srcli.commands.attribute import GAP, OUTLINE, PANEL, SIGMA, STEPS
+from srcli.errors import MemoryExhaustedError, SrcliError, UsageError
+from srcli.loading.model import load
+from srcli.models.registry import MODELS, get_model
+from srcli.models.spec import Geometry
+from srcli.quality import attribution
+from srcli.quality.attribution import (
     Window,
     attribute,
     blur_path,
@@ -25,11 +30,6 @@ from srcli.attribution import (
     integrated_gradients,
     seen_by,
 )
-from srcli.commands.attribute import GAP, OUTLINE, PANEL, SIGMA, STEPS
-from srcli.errors import MemoryExhaustedError, SrcliError, UsageError
-from srcli.loading import load
-from srcli.registry import MODELS, get_model
-from srcli.spec import Geometry
 
 # One of each architecture: the others differ in widths only.
 FAMILIES = [

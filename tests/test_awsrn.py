@@ -8,11 +8,11 @@ import torch
 from PIL import Image
 from reference import check_published_tensors, fill, golden
 
-from srcli.loading import load
+from srcli.loading.model import load
 from srcli.models.awsrn import SPECS
 from srcli.models.awsrn.network import Awsrn
-from srcli.registry import get_model
-from srcli.tiling import plan
+from srcli.models.registry import get_model
+from srcli.restore.tiling import plan
 
 VARIANTS = [f"{spec.name}-x{scale}" for spec in SPECS for scale in spec.scales]
 

@@ -19,15 +19,15 @@ from PIL import Image
 
 from srcli.backends import BACKENDS
 from srcli.backends.base import Session
-from srcli.batch import Batch
 from srcli.errors import InputError, OutputError, UsageError
-from srcli.files import temporary_name
 from srcli.images import SaveOptions
-from srcli.jobs import Wishes, plan_jobs
-from srcli.journal import NAME
-from srcli.pipeline import Restorer
-from srcli.sizes import SizeRequest
-from srcli.spec import Geometry
+from srcli.jobs.batch import Batch
+from srcli.jobs.journal import NAME
+from srcli.jobs.planning import Wishes, plan_jobs
+from srcli.jobs.sizes import SizeRequest
+from srcli.models.spec import Geometry
+from srcli.restore.restorer import Restorer
+from srcli.system.files import temporary_name
 
 GEOMETRY = Geometry(margin=2, floats_per_pixel=1)
 
@@ -183,7 +183,7 @@ def test_contradictory_sizes_are_refused():
 def test_fractional_scales_resample_once(tmp_path, photograph):
     from fractions import Fraction
 
-    from srcli.resample import resize
+    from srcli.restore.resample import resize
 
     Image.fromarray(photograph).save(tmp_path / "a.png")
     (job,) = plan_jobs([str(tmp_path / "a.png")], wishes(f"{tmp_path}/b.png", Fraction("1.5")))
@@ -262,8 +262,8 @@ def test_pictures_are_in_the_network_side_by_side(tmp_path):
 )
 def test_lanes_are_for_the_pictures_ahead(srcli, tmp_path, monkeypatch, done, options, lanes):
     """Of three pictures, on a machine of two cores with memory to spare."""
-    from srcli import budget
     from srcli.backends.ort import OnnxRuntimeSession
+    from srcli.restore import budget
 
     monkeypatch.setattr(budget, "usable_cores", lambda: 2)
     monkeypatch.setattr(budget, "free_memory", lambda: 64 << 30)
@@ -491,7 +491,7 @@ def test_resume_leaves_foreign_files_alone(tmp_path):
 
 
 def test_resume_survives_a_damaged_journal(journey):
-    from srcli.journal import NAME
+    from srcli.jobs.journal import NAME
 
     file = journey.target / NAME / "main.jsonl"
     lines = file.read_text().splitlines()
@@ -635,7 +635,7 @@ def test_restoring_without_weights_names_the_remedy(srcli, tmp_path, photograph,
 def test_restoring_with_own_weights(srcli, tmp_path, photograph, task):
     import torch
 
-    from srcli.registry import get_model
+    from srcli.models.registry import get_model
 
     torch.manual_seed(0)
     torch.save(get_model("lapar-c").build(1).state_dict(), tmp_path / "net.pth")

@@ -19,19 +19,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from srcli import images, timing
+from srcli import images
 from srcli.backends import get_backend
 from srcli.backends.base import Session
-from srcli.benchmark import processes, report, runner, worker
-from srcli.benchmark.compare import compare, read_report
-from srcli.benchmark.counting import Work, count
-from srcli.benchmark.plot import growth, plot
-from srcli.benchmark.rows import Result, Row, input_size
+from srcli.bench import processes, report, runner, timing, worker
+from srcli.bench.compare import compare, read_report
+from srcli.bench.counting import Work, count
+from srcli.bench.plot import growth, plot
+from srcli.bench.rows import Result, Row, input_size
 from srcli.commands import bench
 from srcli.errors import SrcliError, UsageError
-from srcli.registry import get_model
-from srcli.sizes import parse_size
-from srcli.spec import Geometry
+from srcli.jobs.sizes import parse_size
+from srcli.models.registry import get_model
+from srcli.models.spec import Geometry
 
 pytest.importorskip("matplotlib")
 
@@ -183,7 +183,7 @@ def test_without_a_way_to_files_a_row_of_files_is_refused():
 def test_kept_memory_is_not_fetched_again():
     """In a process of its own: how malloc behaves cannot be changed back."""
     code = (
-        "from srcli.benchmark.worker import keep_freed_memory, page_faults\n"
+        "from srcli.bench.worker import keep_freed_memory, page_faults\n"
         "import numpy as np, sys\n"
         "if not keep_freed_memory(): sys.exit()\n"
         "def touch(): np.ones(64 << 20, np.uint8)\n"

@@ -11,11 +11,11 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from srcli.benchmark import ceilings, elsewhere, events, processes, report, runner, worker
-from srcli.benchmark.counting import Work, count
-from srcli.benchmark.rows import Result, Row
+from srcli.bench import ceilings, elsewhere, events, processes, report, runner, worker
+from srcli.bench.counting import Work, count
+from srcli.bench.rows import Result, Row
 from srcli.commands import bench_rows
-from srcli.registry import get_model
+from srcli.models.registry import get_model
 
 bench = importlib.import_module("srcli.commands.bench")
 
@@ -250,7 +250,7 @@ def test_figures_of_other_sizes_are_left_out(changes):
 
 
 def test_on_cuda_all_precisions_are_measured(monkeypatch):
-    monkeypatch.setattr("srcli.cuda.driver", lambda: SimpleNamespace(devices=1))
+    monkeypatch.setattr("srcli.system.cuda.driver", lambda: SimpleNamespace(devices=1))
     kinds = bench_rows.kinds(get_model("lapar-c"), (), (), (), sweep=False)
     found = {(kind["graph"], kind["precision"]) for kind in kinds if kind["backend"] == "torch"}
     graphs = "published", "fused"

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from srcli.registry import MODELS, get_model
+from srcli.models.registry import MODELS, get_model
 
 # Set5, Set14, B100: PSNR-Y in dB.
 PAPERS = {

@@ -10,11 +10,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from srcli.checkpoints import load_weights, read_tensors
+from srcli.checkpoints.reading import load_weights, read_tensors
+from srcli.checkpoints.shipped import find_weights
 from srcli.errors import WeightsError
 from srcli.models.lapar.network import dictionary
-from srcli.registry import get_model
-from srcli.store import find_weights
+from srcli.models.registry import get_model
 
 
 @pytest.fixture
@@ -191,7 +191,7 @@ def whole_network(tensors, file):
 
 def onnx_network(tensors, file):
     from srcli.export.to_onnx import to_onnx
-    from srcli.loading import load
+    from srcli.loading.model import load
 
     file.write_bytes(to_onnx(load("lapar-c", 2)).SerializeToString())
 

@@ -123,8 +123,8 @@ def test_auto_says_what_it_chose(srcli, picture):
 
 
 def test_result_is_better_than_bicubic(srcli, tmp_path, photograph):
-    from srcli.metrics import luma, psnr
-    from srcli.resample import reduce, resize
+    from srcli.quality.metrics import luma, psnr
+    from srcli.restore.resample import reduce, resize
 
     small = reduce(photograph, 4)
     Image.fromarray(small).save(tmp_path / "in.png")
@@ -171,7 +171,7 @@ def test_overwrite_replaces(srcli, picture):
 def test_own_weights_are_used(srcli, picture, tmp_path):
     import torch
 
-    from srcli.registry import get_model
+    from srcli.models.registry import get_model
 
     torch.manual_seed(0)
     checkpoint = tmp_path / "mine.pth"

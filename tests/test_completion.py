@@ -12,7 +12,7 @@ import pytest
 
 from srcli.backends import backend_names
 from srcli.commands.options import BACKEND_NAMES
-from srcli.registry import model_names
+from srcli.models.registry import model_names
 
 ROOT = Path(__file__).resolve().parents[1]
 HEAVY = {"torch", "onnx", "onnxruntime", "openvino", "pyvips", "numpy", "rich"}

@@ -23,9 +23,9 @@ from srcli.backends.cpu_filters import COMPILED, STRIP, CpuFilters, shortest_gra
 from srcli.backends.fused_filters import use_compiled
 from srcli.backends.tensor_filters import for_tensors
 from srcli.health.backends import compiled_part
-from srcli.loading import load
+from srcli.loading.model import load
 from srcli.models.lapar.network import apply_filters
-from srcli.registry import get_model
+from srcli.models.registry import get_model
 
 without_filtering = importlib.import_module("srcli.export.taps").without_filtering
 needs_compiled = pytest.mark.skipif(unavailable() is not None, reason="built without a compiler")

@@ -10,9 +10,9 @@ import torch
 
 from srcli.backends import get_backend
 from srcli.backends.base import SessionOptions
-from srcli.loading import load
-from srcli.registry import get_model
-from srcli.store import shipped_weights
+from srcli.checkpoints.shipped import shipped_weights
+from srcli.loading.model import load
+from srcli.models.registry import get_model
 
 train = importlib.import_module("srcli.weights.train")
 

@@ -12,9 +12,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from training_data import CPU, NoReads, step_of, write_pictures
 
-from srcli.loading import load
-from srcli.registry import MODELS as SPECS
-from srcli.registry import get_model
+from srcli.loading.model import load
+from srcli.models.registry import MODELS as SPECS
+from srcli.models.registry import get_model
 from srcli.weights.any_scale import LEVELS, AnyScaleObjective
 from srcli.weights.blind import small_kernel
 from srcli.weights.damage import applied, gaussian_rows

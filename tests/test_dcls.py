@@ -19,9 +19,9 @@ from srcli.backends.eager import TorchSession
 from srcli.models.dcls import SPECS, network
 from srcli.models.dcls.network import Dcls, Estimator, KernelComposer
 from srcli.models.layers import gaussian_kernel
-from srcli.pipeline import Restorer
-from srcli.registry import get_model
-from srcli.spec import Geometry
+from srcli.models.registry import get_model
+from srcli.models.spec import Geometry
+from srcli.restore.restorer import Restorer
 
 graph = importlib.import_module("srcli.export.graph")
 limits = importlib.import_module("srcli.export.limits")

@@ -17,14 +17,15 @@ import onnx
 import pytest
 from packaging.requirements import Requirement
 
-from srcli import health, store
+from srcli import health
 from srcli.backends import BACKENDS
-from srcli.cuda import Driver, driver
+from srcli.checkpoints import shipped as store
 from srcli.health import Finding, backends, gpu, installed, onnx_runtime, probes
 from srcli.health.finding import guarded
 from srcli.health.gpu import driver_finding, torch_finding
 from srcli.health.pictures import pictures
 from srcli.health.storage import cache, weights
+from srcli.system.cuda import Driver, driver
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT_EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"][
@@ -412,7 +413,7 @@ def test_a_format_that_is_missing_is_named(monkeypatch):
 
 def test_damaged_entries_of_the_cache_are_named(tmp_path, monkeypatch):
     """faults.md 33: the doctor said "no problems"."""
-    from srcli.cache import seal
+    from srcli.system.cache import seal
 
     monkeypatch.setenv("SRCLI_CACHE", str(tmp_path))
     (tmp_path / "graphs").mkdir()

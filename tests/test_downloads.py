@@ -19,14 +19,15 @@ import pytest
 import torch
 from PIL import Image
 
-from srcli import downloads, registry
-from srcli.cache import SEAL
-from srcli.checkpoints import SUFFIXES, fits, read_tensors
-from srcli.downloads import download
+from srcli.checkpoints import fetching as downloads
+from srcli.checkpoints.fetching import download
+from srcli.checkpoints.reading import SUFFIXES, fits, read_tensors
+from srcli.checkpoints.shipped import fetched_path, find_weights, sha256_of
 from srcli.errors import OutputError, UsageError, WeightsError
-from srcli.registry import MODELS, get_model
-from srcli.spec import Publication
-from srcli.store import fetched_path, find_weights, sha256_of
+from srcli.models import registry
+from srcli.models.registry import MODELS, get_model
+from srcli.models.spec import Publication
+from srcli.system.cache import SEAL
 
 NAME, SCALE = "awsrn-s", 3  # small, and srcli ships no weights for it
 CONTENT = bytes(range(256)) * 2000  # 512 kB, so that it takes several reads
@@ -445,7 +446,7 @@ def test_two_at_once_download_once(origin, tmp_path):
         "import sys\n"
         "from dataclasses import replace\n"
         "from srcli import registry\n"
-        "from srcli.spec import Publication\n"
+        "from srcli.models.spec import Publication\n"
         f"there = {get_model(NAME).weights[SCALE]!r}\n"
         f"registry.MODELS = [replace(registry.get_model({NAME!r}), weights={{{SCALE}: there}})]\n"
         "from srcli.cli import run\n"

@@ -16,7 +16,7 @@ from srcli.export import engine_cache
 from srcli.export.engine_cache import cached_engine
 from srcli.export.engines import EngineOptions
 from srcli.export.to_onnx import to_onnx
-from srcli.loading import load
+from srcli.loading.model import load
 
 PLAN = b"a plan"
 GPU = Gpu("NVIDIA H200", "9.0")

@@ -14,8 +14,8 @@ from random_weights import untrained_model
 from srcli.backends.base import SessionOptions
 from srcli.backends.ort import OnnxRuntimeSession
 from srcli.errors import SrcliError, VerificationError
-from srcli.loading import load
-from srcli.registry import MODELS, check_scale, get_model
+from srcli.loading.model import load
+from srcli.models.registry import MODELS, check_scale, get_model
 
 to_onnx = importlib.import_module("srcli.export.to_onnx")
 verify = importlib.import_module("srcli.export.verify")

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from srcli import files
 from srcli.errors import OutputError, OutputExistsError
-from srcli.files import atomic_path, check_place, leftovers, temporary_name
+from srcli.system import files
+from srcli.system.files import atomic_path, check_place, leftovers, temporary_name
 
 POSIX = pytest.mark.skipif(os.name == "nt", reason="needs permissions of POSIX")
 
@@ -89,7 +89,7 @@ def picture(file, seed=1, size=(40, 50)):
 
 def test_a_file_that_appears_during_the_run(srcli, tmp_path, monkeypatch):
     """faults.md 8: it was replaced without `--overwrite`; by strips too."""
-    from srcli.pipeline import Restorer
+    from srcli.restore.restorer import Restorer
 
     picture(tmp_path / "in.png")
     target = tmp_path / "out.png"
@@ -207,7 +207,7 @@ def test_leftovers_that_go_meanwhile(tmp_path, monkeypatch):
 
 def test_leftovers_that_may_not_be_removed(srcli, tmp_path, monkeypatch):
     """faults.md 42: another user's, in a folder that many may write to."""
-    from srcli import batch
+    from srcli.jobs import batch
 
     picture(tmp_path / "in.png")
     monkeypatch.setattr(batch, "leftovers", lambda folders: [tmp_path])  # unlinking it fails

@@ -11,7 +11,7 @@ from PIL import Image
 from torch.nn import functional as F
 
 from srcli.commands.filters import assembled
-from srcli.loading import load
+from srcli.loading.model import load
 from srcli.models.lapar.network import dictionary
 
 

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from srcli.errors import InputError, UsageError
-from srcli.finding import LeftOut, find, told
+from srcli.jobs.finding import LeftOut, find, told
 
 
 @pytest.fixture

@@ -22,9 +22,9 @@ from srcli.backends.eager import TorchSession
 from srcli.backends.ort import OnnxRuntimeSession
 from srcli.errors import BackendError, DeclinedError, MissingPartError, WeightsError
 from srcli.export.to_onnx import OnnxOptions, to_onnx
-from srcli.foreign import load_foreign
-from srcli.loading import load
-from srcli.pipeline import Restorer
+from srcli.loading.foreign import load_foreign
+from srcli.loading.model import load
+from srcli.restore.restorer import Restorer
 
 
 def doubling(path, *, planes=3, channels_last=False, kind=TensorProto.FLOAT, size=None, batch="n"):
@@ -215,7 +215,7 @@ def test_a_checkpoint_of_nothing_known(tmp_path, spandrel):
 
 def test_spandrel_that_cannot_be_loaded(monkeypatch, tmp_path):
     (tmp_path / "x.pth").write_bytes(b"anything")
-    monkeypatch.setattr("srcli.foreign.importlib.util.find_spec", lambda name: object())
+    monkeypatch.setattr("srcli.loading.foreign.importlib.util.find_spec", lambda name: object())
     monkeypatch.setitem(sys.modules, "spandrel", None)
     with pytest.raises(MissingPartError, match=r"cannot be loaded.*pip install srcli\[spandrel\]"):
         load_foreign(tmp_path / "x.pth")
@@ -301,7 +301,7 @@ def endless(path):
 
 def test_a_loop_without_end_is_given_up(tmp_path, monkeypatch):
     """faults.md 36."""
-    monkeypatch.setattr("srcli.probing.LONGEST_PROBE", 0.5)
+    monkeypatch.setattr("srcli.loading.probing.LONGEST_PROBE", 0.5)
     before = threading.active_count()
     with pytest.raises(WeightsError, match="loop without end"):
         load_foreign(endless(tmp_path / "net.onnx"))

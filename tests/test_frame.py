@@ -11,14 +11,14 @@ from PIL import Image
 
 from srcli.backends.base import Session, SessionOptions
 from srcli.backends.eager import TorchSession
+from srcli.checkpoints.shipped import shipped_weights
 from srcli.images import Picture
-from srcli.loading import load
-from srcli.pipeline import Restorer
-from srcli.registry import MODELS
-from srcli.rows import Framed, rows_of
-from srcli.spec import Geometry
-from srcli.store import shipped_weights
-from srcli.tiling import enlarged
+from srcli.loading.model import load
+from srcli.models.registry import MODELS
+from srcli.models.spec import Geometry
+from srcli.restore.restorer import Restorer
+from srcli.restore.rows import Framed, rows_of
+from srcli.restore.tiling import enlarged
 
 COLORS = [
     *((0, 0, 0), (255, 255, 255), (128, 128, 128), (255, 0, 0), (0, 255, 0), (0, 0, 255)),

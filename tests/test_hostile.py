@@ -165,12 +165,12 @@ def fill(folder, seed):
 def restore(folder):
     """Do the folder as `srcli upscale FOLDER -s 2` does; a line of JSON for each file."""
     from srcli.backends.base import Session
-    from srcli.batch import Batch
     from srcli.images import SaveOptions
-    from srcli.jobs import Wishes, plan_jobs
-    from srcli.pipeline import Restorer
-    from srcli.sizes import SizeRequest
-    from srcli.spec import Geometry
+    from srcli.jobs.batch import Batch
+    from srcli.jobs.planning import Wishes, plan_jobs
+    from srcli.jobs.sizes import SizeRequest
+    from srcli.models.spec import Geometry
+    from srcli.restore.restorer import Restorer
 
     class Repeated(Session):
         """Makes every pixel four."""

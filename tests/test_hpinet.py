@@ -13,12 +13,12 @@ import torch
 from reference import check_published_tensors, fill, golden
 
 from srcli.backends.base import Session
-from srcli.checkpoints import load_weights
+from srcli.checkpoints.reading import load_weights
 from srcli.models.hpinet import SPECS, network
 from srcli.models.hpinet.network import Grid, HpiNet, divide, divide_all, merge, merge_all
-from srcli.pipeline import Restorer
-from srcli.registry import get_model
-from srcli.spec import Geometry
+from srcli.models.registry import get_model
+from srcli.models.spec import Geometry
+from srcli.restore.restorer import Restorer
 
 graph = importlib.import_module("srcli.export.graph")
 limits = importlib.import_module("srcli.export.limits")

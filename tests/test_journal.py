@@ -15,7 +15,7 @@ import pytest
 from folders import make_pictures, tree
 
 from srcli.errors import OutputError, OutputExistsError
-from srcli.journal import NAME, Journal
+from srcli.jobs.journal import NAME, Journal
 
 COMMAND = [sys.executable, "-m", "srcli", "upscale", "-s", "2"]
 
@@ -248,7 +248,7 @@ def test_a_journal_that_cannot_be_written(srcli, tmp_path, monkeypatch, taken):
         (tmp_path / "in_x2").mkdir()
         (tmp_path / "in_x2" / NAME).write_text("in the way")
     else:
-        from srcli import journal as module
+        from srcli.jobs import journal as module
 
         def fail(descriptor, line):
             raise OSError(28, "No space left on device")

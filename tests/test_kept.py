@@ -12,13 +12,13 @@ import onnx
 import pytest
 import torch
 
-from srcli import cache
 from srcli.backends import open_model
 from srcli.backends.base import SessionOptions
-from srcli.cache import cache_folder
 from srcli.errors import MissingPartError
-from srcli.files import temporary_name
-from srcli.loading import load
+from srcli.loading.model import load
+from srcli.system import cache
+from srcli.system.cache import cache_folder
+from srcli.system.files import temporary_name
 
 BATCH = np.random.default_rng(0).random((1, 3, 14, 19), np.float32)
 # Whoever makes an entry, and the backend that reads it.
@@ -216,8 +216,8 @@ def test_an_empty_cache_without_torch(tmp_path, monkeypatch, srcli):
 
 def test_fetched_weights_that_are_damaged_are_not_used(tmp_path, monkeypatch, srcli):
     """faults.md 33."""
-    from srcli.registry import get_model
-    from srcli.store import fetched_path, fetched_weights
+    from srcli.checkpoints.shipped import fetched_path, fetched_weights
+    from srcli.models.registry import get_model
 
     monkeypatch.setenv("SRCLI_CACHE", str(tmp_path))
     spec = get_model("hpinet-s")

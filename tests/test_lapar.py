@@ -10,9 +10,9 @@ from reference import check_published_tensors, fill, golden
 
 from srcli.backends.base import SessionOptions
 from srcli.backends.ort import OnnxRuntimeBackend
-from srcli.loading import load
+from srcli.loading.model import load
 from srcli.models.lapar.network import FusedLapar, Lapar, dictionary
-from srcli.registry import MODELS, get_model
+from srcli.models.registry import MODELS, get_model
 
 GOLDENS = [f"lapar-{size}-x{scale}" for size in "abc" for scale in (2, 3, 4)]
 SHIPPED = (2, 3, 4)  # scales of LAPAR-C

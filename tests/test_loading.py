@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from srcli.errors import WeightsError
-from srcli.loading import load
+from srcli.loading.model import load
 
 
 @pytest.fixture(autouse=True)

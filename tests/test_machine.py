@@ -6,16 +6,16 @@ import os
 
 import pytest
 
-from srcli import machine
 from srcli.backends.base import SessionOptions
-from srcli.budget import (
+from srcli.models.spec import Geometry
+from srcli.restore.budget import (
     LARGEST_BUDGET,
     MOST_LANES,
     SMALLEST_BUDGET,
     automatic_budget,
     sensible_lanes,
 )
-from srcli.spec import Geometry
+from srcli.system import machine
 
 GIB = 1 << 30
 

@@ -19,10 +19,10 @@ from pathlib import Path
 import numpy as np
 from srcli.backends import get_backend
 from srcli.backends.base import SessionOptions
-from srcli.benchmark.memory import peak_bytes, resident_bytes
+from srcli.bench.memory import peak_bytes, resident_bytes
 from srcli.images import Picture
-from srcli.loading import load
-from srcli.pipeline import Restorer
+from srcli.loading.model import load
+from srcli.restore.restorer import Restorer
 
 backend, task, name, scale, side, budget, *weights = sys.argv[1:]
 scale, side, budget = int(scale), int(side), int(budget)

@@ -13,10 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from srcli import latencies, store
+from srcli.bench import latencies
+from srcli.checkpoints import shipped as store
+from srcli.checkpoints.shipped import shipped_weights
 from srcli.commands import catalogue
-from srcli.registry import MODELS, get_model
-from srcli.store import shipped_weights
+from srcli.models.registry import MODELS, get_model
 
 ROOT = Path(__file__).resolve().parents[1]
 ONLY = next(w for w in shipped_weights() if (w.model, w.scale) == ("lapar-c", 4))

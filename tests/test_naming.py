@@ -12,8 +12,8 @@ from PIL import Image
 
 from srcli.errors import UsageError
 from srcli.images import SaveOptions
-from srcli.jobs import Wishes, plan_jobs
-from srcli.sizes import SizeRequest
+from srcli.jobs.planning import Wishes, plan_jobs
+from srcli.jobs.sizes import SizeRequest
 
 
 @pytest.fixture

@@ -36,12 +36,12 @@ from srcli.backends.native_weights import (
     read_weights,
     write_weights,
 )
+from srcli.checkpoints.shipped import shipped_weights
 from srcli.errors import BackendError, DeclinedError, VerificationError
 from srcli.health.backends import compiled_part
-from srcli.loading import load
+from srcli.loading.model import load
 from srcli.models.lapar.network import Lapar
-from srcli.registry import get_model
-from srcli.store import shipped_weights
+from srcli.models.registry import get_model
 
 try:
     compiled = importlib.import_module(COMPILED)

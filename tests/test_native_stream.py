@@ -14,10 +14,10 @@ from srcli.backends.native import NativeSession
 from srcli.backends.native_compiled import COMPILED
 from srcli.backends.native_weights import write_weights
 from srcli.images import Picture
-from srcli.loading import load
-from srcli.pipeline import Restorer
-from srcli.rows import rows_of
-from srcli.streaming import Streaming
+from srcli.loading.model import load
+from srcli.restore.restorer import Restorer
+from srcli.restore.rows import rows_of
+from srcli.restore.streaming import Streaming
 
 try:
     importlib.import_module(COMPILED)

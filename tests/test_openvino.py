@@ -15,7 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 from srcli.backends import get_backend, openvino
 from srcli.backends.base import SessionOptions
 from srcli.backends.openvino_graph import gather_pixels
-from srcli.loading import load
+from srcli.loading.model import load
 
 SAMPLE = Path(__file__).parents[1] / "export" / "sample.png"
 SMALL, LARGE = (1, 3, 19, 23), (1, 3, 20, 60)

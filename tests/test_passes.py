@@ -12,12 +12,12 @@ from srcli.backends.base import SessionOptions
 from srcli.backends.eager import TorchSession
 from srcli.errors import UsageError
 from srcli.images import Picture, from_float, to_float
-from srcli.loading import load
-from srcli.passes import Passes
-from srcli.pipeline import Restorer
-from srcli.resample import resize
-from srcli.rows import rows_of
-from srcli.sizes import SizeRequest, passes_for
+from srcli.jobs.sizes import SizeRequest, passes_for
+from srcli.loading.model import load
+from srcli.restore.passes import Passes
+from srcli.restore.resample import resize
+from srcli.restore.restorer import Restorer
+from srcli.restore.rows import rows_of
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from random_weights import filled_model
 from srcli.backends import open_model
 from srcli.backends.base import SessionOptions
 from srcli.errors import VerificationError, WeightsError
-from srcli.loading import LoadedModel, load
+from srcli.loading.model import LoadedModel, load
 
 to_onnx = importlib.import_module("srcli.export.to_onnx")
 verify = importlib.import_module("srcli.export.verify")

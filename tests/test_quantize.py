@@ -13,11 +13,11 @@ from PIL import Image
 from srcli.backends import get_backend
 from srcli.backends.base import SessionOptions
 from srcli.backends.ort import OnnxRuntimeSession
+from srcli.checkpoints.shipped import shipped_weights
 from srcli.errors import BackendError, UsageError, VerificationError
-from srcli.loading import load
-from srcli.metrics import crop_border, luma, psnr
-from srcli.registry import get_model
-from srcli.store import shipped_weights
+from srcli.loading.model import load
+from srcli.models.registry import get_model
+from srcli.quality.metrics import crop_border, luma, psnr
 
 to_onnx = importlib.import_module("srcli.export.to_onnx")
 OPTIONS = to_onnx.OnnxOptions(precision="int8")

@@ -11,8 +11,8 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensor, FakeTensorMode
 from torch.overrides import TorchFunctionMode
 
-from srcli.registry import MODELS, get_model
-from srcli.spec import ModelSpec
+from srcli.models.registry import MODELS, get_model
+from srcli.models.spec import ModelSpec
 
 # The largest of a family differ from others by their size only.
 VARIANTS = [

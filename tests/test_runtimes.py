@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
-from srcli import runtimes
+from srcli.system import runtimes
 
 
 class Preloading:

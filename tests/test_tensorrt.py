@@ -28,9 +28,9 @@ from srcli.export.to_tensorrt import (
     load_tensorrt,
     unsupported_operators,
 )
-from srcli.loading import load
-from srcli.registry import MODELS, get_model
-from srcli.spec import GraphPrecision
+from srcli.loading.model import load
+from srcli.models.registry import MODELS, get_model
+from srcli.models.spec import GraphPrecision
 
 Graphs = Callable[..., bytes]
 with_rtx = pytest.mark.usefixtures("rtx")

@@ -16,11 +16,11 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from srcli.loading import load
-from srcli.metrics import psnr
+from srcli.loading.model import load
 from srcli.models.lapar.network import apply_filters
-from srcli.registry import get_model
-from srcli.resample import reduce, resize
+from srcli.models.registry import get_model
+from srcli.quality.metrics import psnr
+from srcli.restore.resample import reduce, resize
 from srcli.weights.gradients import Gradients
 from srcli.weights.growth import grown
 from srcli.weights.losses import LOSSES, decibels, taught_decibels
@@ -283,7 +283,7 @@ class Operations(TorchDispatchMode):
 
 
 def test_other_scales_start_from_a_sibling(tmp_path):
-    from srcli.store import find_weights
+    from srcli.checkpoints.shipped import find_weights
 
     sibling = find_weights(get_model("lapar-c"), 2, "upscale")
     run = train.Run(recipe(scale=4), tmp_path, CPU)
@@ -315,7 +315,7 @@ def test_a_larger_network_starts_as_its_smaller_sibling(tmp_path, small, large, 
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_a_variant_starts_as_what_it_is_given(tmp_path, data, variant):
-    from srcli.store import find_weights
+    from srcli.checkpoints.shipped import find_weights
 
     file = find_weights(get_model("lapar-c"), 2, "upscale").path
     published = get_model("lapar-c").build(2)

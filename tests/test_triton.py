@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from srcli.backends.fused_filters import use_kernel
-from srcli.loading import load
+from srcli.loading.model import load
 from srcli.models.lapar.network import apply_filters
-from srcli.registry import get_model
+from srcli.models.registry import get_model
 
 MODULE = "srcli.backends.triton_filters"
 CPU = torch.device("cpu")
@@ -113,7 +113,7 @@ INTERPRETED = """
 import torch
 from srcli.backends.fused_filters import use_kernel
 from srcli.backends.triton_filters import BLOCK, apply_filters
-from srcli.loading import load
+from srcli.loading.model import load
 from srcli.models.lapar.network import apply_filters as plain
 
 torch.manual_seed(0)
@@ -158,7 +158,7 @@ NETWORK = """
 import sys
 import torch
 from srcli.backends.triton_networks import for_gpu
-from srcli.loading import load
+from srcli.loading.model import load
 
 model, scale, task, *sizes = sys.argv[1:]
 network = load(model, int(scale), task=task).network()

@@ -33,8 +33,8 @@ import torch
 from safetensors.torch import save_file
 
 from srcli.errors import SrcliError, first_line
-from srcli.registry import get_model
-from srcli.spec import Task
+from srcli.models.registry import get_model
+from srcli.models.spec import Task
 
 from .bring import bring
 from .objectives import objective

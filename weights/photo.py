@@ -1,7 +1,8 @@
 """Training pairs on a device: what a network gets, and what it should make of that.
 
-The same shares and ranges as in `srcli.degradations` and `pictures.py`, but for lossy WebP, which
-has no short description: JPEG takes its place. Pictures are n x 3 x h x w in [0, 255], float32.
+The same shares and ranges as in `srcli.quality.degradations` and `pictures.py`, but for lossy WebP,
+which has no short description: JPEG takes its place. Pictures are n x 3 x h x w in [0, 255],
+float32.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from srcli import degradations
+from srcli.quality import degradations
 
 from . import pictures
 from .damage import AROUND, applied, reduction, rounded

@@ -23,11 +23,11 @@ import numpy as np
 from PIL import Image
 
 from srcli import load
-from srcli.degradations import blur
-from srcli.metrics import crop_border, luma, psnr, ssim
+from srcli.checkpoints.shipped import sha256_of
 from srcli.models.layers import gaussian_kernel
-from srcli.registry import get_model
-from srcli.store import sha256_of
+from srcli.models.registry import get_model
+from srcli.quality.degradations import blur
+from srcli.quality.metrics import crop_border, luma, psnr, ssim
 
 FOLDER = Path(__file__).parent
 BLURRED_SET = "Set5"  # others take a quarter of an hour and more

@@ -34,8 +34,8 @@ from safetensors.numpy import load_file, save_file
 from srcli.backends.base import Batch, Session
 from srcli.backends.ensemble import SelfEnsemble
 from srcli.backends.fused_filters import use_compiled as use_compiled_filters
-from srcli.files import atomic_path
-from srcli.loading import load
+from srcli.loading.model import load
+from srcli.system.files import atomic_path
 
 from .bfloat16 import keep_picture
 from .pictures import Pictures, Pixels, Taught, tensor

@@ -38,11 +38,11 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from srcli.backends.fused_filters import use_compiled as use_compiled_filters
-from srcli.metrics import crop_border, luma, psnr
 from srcli.models.awsrn.network import Awsrn, FusedAwsrn
 from srcli.models.lapar.network import FusedLapar, Lapar
-from srcli.registry import get_model
-from srcli.spec import INPUT_KINDS, TASKS
+from srcli.models.registry import get_model
+from srcli.models.spec import INPUT_KINDS, TASKS
+from srcli.quality.metrics import crop_border, luma, psnr
 
 from .bfloat16 import keep_picture
 from .convolution import use_compiled as use_compiled_convolutions

@@ -11,9 +11,9 @@ from srcli.backends.native import NativeBackend
 from srcli.backends.openvino import OpenVinoBackend
 from srcli.backends.ort import OnnxRuntimeBackend
 from srcli.backends.trt import TensorRtBackend
-from srcli.cuda import driver
 from srcli.errors import BackendError, DeclinedError, Obstacle, VerificationError
-from srcli.spec import ModelSpec
+from srcli.models.spec import ModelSpec
+from srcli.system.cuda import driver
 
 # Fastest first on a CPU, as measured: see `benchmarks/results`.
 BACKENDS: tuple[Backend, ...] = (

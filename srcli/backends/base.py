@@ -13,13 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from srcli.errors import BackendError, Obstacle
-from srcli.machine import usable_cores
-from srcli.spec import GraphPrecision
+from srcli.models.spec import GraphPrecision
+from srcli.system.machine import usable_cores
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from srcli.spec import Geometry, ModelSpec
+    from srcli.models.spec import Geometry, ModelSpec
 
 Batch = NDArray[np.float32]
 Shape = tuple[int, ...]

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from srcli.errors import Obstacle
-from srcli.machine import usable_cores
-from srcli.spec import GraphPrecision
+from srcli.models.spec import GraphPrecision
+from srcli.system.machine import usable_cores
 
 if TYPE_CHECKING:
     from srcli.backends.base import Batch, Model, SessionOptions

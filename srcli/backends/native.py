@@ -26,10 +26,10 @@ from srcli.backends.native_network import TILE, CompiledNetwork, compiled_networ
 from srcli.backends.native_stream import RowStream, bytes_needed, exact_margin
 from srcli.backends.native_weights import read_weights
 from srcli.errors import DeclinedError, Obstacle, VerificationError, first_line
-from srcli.machine import usable_cores
+from srcli.system.machine import usable_cores
 
 if TYPE_CHECKING:
-    from srcli.spec import Geometry, ModelSpec
+    from srcli.models.spec import Geometry, ModelSpec
 
 
 OTHER_BACKEND = "Choose another --backend."

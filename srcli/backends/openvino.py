@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from srcli import runtimes
 from srcli.backends.base import (
     Batch,
     Model,
@@ -32,6 +31,7 @@ from srcli.backends.cpu_filters import BY_PARTS, TAPS, CpuFilters, shortest_grap
 from srcli.backends.openvino_graph import gather_pixels, last_channels
 from srcli.backends.ort import OnnxRuntimeSession
 from srcli.errors import BackendError, DeclinedError, Obstacle, first_line
+from srcli.system import runtimes
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from openvino import Core, InferRequest
     from openvino import Model as Graph
 
-    from srcli.spec import ModelSpec
+    from srcli.models.spec import ModelSpec
 
 Shape = tuple[int, ...]
 SMALL = 1 << 15  # pixels of input

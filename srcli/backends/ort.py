@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from srcli import runtimes
 from srcli.backends.base import (
     Batch,
     Model,
@@ -21,9 +20,10 @@ from srcli.backends.base import (
     says_out_of_memory,
 )
 from srcli.backends.cpu_filters import BY_PARTS, PICTURE, TAPS, CpuFilters, shortest_graph
-from srcli.cuda import driver
 from srcli.errors import BackendError, Obstacle, first_line
-from srcli.machine import usable_cores
+from srcli.system import runtimes
+from srcli.system.cuda import driver
+from srcli.system.machine import usable_cores
 
 if TYPE_CHECKING:
     from pathlib import Path

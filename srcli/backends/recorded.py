@@ -20,10 +20,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from srcli import cache
 from srcli.backends.base import Batch, recent
 from srcli.backends.fused_filters import sum_in_float32, use_kernel
 from srcli.errors import first_line
+from srcli.system import cache
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

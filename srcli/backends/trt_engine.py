@@ -10,8 +10,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, cast
 
-from srcli.cuda import driver
 from srcli.errors import BackendError
+from srcli.system.cuda import driver
 
 if TYPE_CHECKING:
     import tensorrt

@@ -9,14 +9,14 @@ import click
 
 from srcli.commands import options
 from srcli.errors import UsageError
-from srcli.registry import DEFAULT_SCALE
+from srcli.models.registry import DEFAULT_SCALE
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from srcli.attribution import Attribution, Window
-    from srcli.loading import LoadedModel
+    from srcli.loading.model import LoadedModel
+    from srcli.quality.attribution import Attribution, Window
 
 SIGMA, STEPS = 1.2, 50  # as in the authors' own demonstration
 PANEL = 512  # least side of a panel of the picture, where the input is smaller
@@ -105,8 +105,9 @@ def attribute(
         srcli attribute photo.png --window 400,320,32
         srcli attribute crop.png --window 96,96,32 -m hpinet-s -o hpinet.png
     """
-    from srcli import attribution, console
-    from srcli.loading import load
+    from srcli import console
+    from srcli.loading.model import load
+    from srcli.quality import attribution
 
     if output.suffix.lower() != ".png":
         raise UsageError(f"{output}: must end in .png", "Rename it.")
@@ -149,7 +150,7 @@ def _picture(file: Path) -> NDArray[np.float32]:
 def _facts(model: LoadedModel, found: Attribution, window: Window) -> dict[str, Any]:
     import numpy as np
 
-    from srcli.attribution import SHARE
+    from srcli.quality.attribution import SHARE
 
     rows, columns = np.nonzero(found.area)
     edges = (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1) if rows.size else ()
@@ -182,7 +183,7 @@ def _draw(
     import numpy as np
     from PIL import Image
 
-    from srcli.files import atomic_path
+    from srcli.system.files import atomic_path
 
     height, width, _ = picture.shape
     factor = max(1, -(-PANEL // max(height, width)))

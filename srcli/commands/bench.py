@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from srcli.backends.base import Session
-    from srcli.benchmark.rows import Result, Row
-    from srcli.spec import Geometry, Scale
+    from srcli.bench.rows import Result, Row
+    from srcli.models.spec import Geometry, Scale
 
 LONGEST = 10.0  # seconds of one run, in a sweep
 
@@ -169,7 +169,7 @@ def compare_files(
     from dataclasses import asdict
 
     from srcli import console
-    from srcli.benchmark.compare import compare, read_report
+    from srcli.bench.compare import compare, read_report
 
     changes = compare(read_report(first), read_report(second), anyway=anyway)
     slower = [change for change in changes if change.regressed(tolerance)]
@@ -212,15 +212,15 @@ def _bench(
     **wishes: Any,
 ) -> int | None:
     from srcli import console
-    from srcli.benchmark import elsewhere, report
-    from srcli.benchmark.hardware import hardware, state
-    from srcli.benchmark.runner import check, measure
-    from srcli.benchmark.worker import Habits
+    from srcli.bench import elsewhere, report
+    from srcli.bench.hardware import hardware, state
+    from srcli.bench.runner import check, measure
+    from srcli.bench.worker import Habits
 
     if as_json + as_csv + as_markdown > 1:
         raise UsageError("choose one of --json, --csv and --markdown.")
     if plot is not None:
-        from srcli.benchmark.plot import check_target
+        from srcli.bench.plot import check_target
 
         check_target(plot)
         options.check_free(plot, overwrite, "another --plot")
@@ -267,7 +267,7 @@ def _bench(
         for line in [*report.conditions(facts), *report.notes(results)]:
             console.note(line)
     if plot is not None:
-        from srcli.benchmark.plot import plot as draw
+        from srcli.bench.plot import plot as draw
 
         console.note(f"{plot}: {draw(results, plot, replace=overwrite)}")
     if measured.stopped is not None:
@@ -277,7 +277,7 @@ def _bench(
 
 def _tell_row(result: Result) -> None:
     from srcli import console
-    from srcli.benchmark.runner import describe
+    from srcli.bench.runner import describe
 
     summary = result.summary
     said = result.failure or (f"{summary.median:.0f} ms" if summary else "nothing")
@@ -304,7 +304,7 @@ def restore_files(
         A function that decodes the pictures, restores them together and encodes the results.
     """
     from srcli import images
-    from srcli.opening import RunOptions, restorer_of
+    from srcli.loading.restorer import RunOptions, restorer_of
 
     sources = [folder / f"{number}.png" for number in range(len(pictures))]
     for source, pixels in zip(sources, pictures, strict=True):
@@ -321,7 +321,7 @@ def restore_files(
 
 def _outcome(results: Sequence[Result], *, sweep: bool) -> int | None:
     from srcli import console
-    from srcli.benchmark.runner import describe
+    from srcli.bench.runner import describe
 
     bad = [r for r in results if r.verdict == "wrong" or (r.failure and not sweep)]
     for result in bad:
@@ -331,7 +331,7 @@ def _outcome(results: Sequence[Result], *, sweep: bool) -> int | None:
 
 
 def _has_paper_rows(results: Sequence[Result]) -> bool:
-    from srcli.benchmark.report import paper_latency
+    from srcli.bench.report import paper_latency
 
     return any(paper_latency(result) for result in results)
 

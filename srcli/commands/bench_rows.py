@@ -7,12 +7,12 @@ from itertools import product
 from typing import TYPE_CHECKING, Any
 
 from srcli.errors import UsageError
-from srcli.registry import DEFAULT_SCALE, check_scale, get_model
+from srcli.models.registry import DEFAULT_SCALE, check_scale, get_model
 
 if TYPE_CHECKING:
     from srcli.backends.base import Backend
-    from srcli.benchmark.rows import Row
-    from srcli.spec import ModelSpec
+    from srcli.bench.rows import Row
+    from srcli.models.spec import ModelSpec
 
 EIGHT_BITS = (("fused", "openvino"), ("fused", "ort"))  # what computes in them
 # Backends that are measured in a precision unless it was asked for.
@@ -43,9 +43,9 @@ def chosen_rows(
     Raises:
         UsageError: Sizes contradict each other, or a model has not the scale.
     """
-    from srcli.benchmark.rows import Row
-    from srcli.benchmark.rows import input_size as smaller
-    from srcli.sizes import parse_size
+    from srcli.bench.rows import Row
+    from srcli.bench.rows import input_size as smaller
+    from srcli.jobs.sizes import parse_size
 
     if size and input_size:
         raise UsageError("choose one of --size and --input-size.")
@@ -85,7 +85,7 @@ def kinds(
 ) -> Iterator[dict[str, Any]]:
     """Return graph, backend and precision of each row of a model."""
     from srcli.backends import by_preference, get_backend
-    from srcli.cuda import driver
+    from srcli.system.cuda import driver
 
     usable = [backend for backend in by_preference() if backend.unavailable() is None]
     cuda = driver().devices > 0
@@ -117,7 +117,7 @@ def _runs(backend: Backend, spec: ModelSpec, graph: str, precision: str) -> bool
 
 
 def _variants(kind: dict[str, Any], no_cuda_graph: bool, cold: bool) -> Iterator[dict[str, Any]]:
-    from srcli.cuda import driver
+    from srcli.system.cuda import driver
 
     published = kind["graph"] == "published"
     on_cuda = driver().devices > 0 and kind["backend"] in ("torch", "trt")

@@ -9,10 +9,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from srcli.latencies import Latency
-from srcli.registry import DEFAULT_MODEL, MODELS
-from srcli.spec import INPUT_KINDS, TASKS, InputKind, ModelSpec, Purpose, Task, purpose_of
-from srcli.store import Weights, find_weights, shipped_weights
+from srcli.bench.latencies import Latency
+from srcli.checkpoints.shipped import Weights, find_weights, shipped_weights
+from srcli.models.registry import DEFAULT_MODEL, MODELS
+from srcli.models.spec import INPUT_KINDS, TASKS, InputKind, ModelSpec, Purpose, Task, purpose_of
 
 NONE = "–"
 MEGA = 1e6

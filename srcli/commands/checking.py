@@ -14,10 +14,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from srcli.commands.request import Request
-    from srcli.foreign import ForeignModel
-    from srcli.jobs import Job
-    from srcli.loading import LoadedModel
-    from srcli.spec import Scale
+    from srcli.jobs.planning import Job
+    from srcli.loading.foreign import ForeignModel
+    from srcli.loading.model import LoadedModel
+    from srcli.models.spec import Scale
 
 AGAINST_WHOLE, TOO_LARGE = "against the whole", "too large"
 LARGEST = 512  # pixels of a side that is checked; the middle of larger pictures
@@ -65,7 +65,7 @@ def _differences(
 
     from srcli.backends import BACKENDS
     from srcli.errors import DeclinedError
-    from srcli.opening import open_restorer
+    from srcli.loading.restorer import open_restorer
 
     tile = request.tile or max(8, min(batch.shape[2:]) // 3)
     reference: tuple[str, NDArray[np.float32]] | None = None

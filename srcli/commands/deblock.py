@@ -22,6 +22,6 @@ def deblock(request: Request) -> int:
     """
     from fractions import Fraction
 
-    from srcli.sizes import SizeRequest
+    from srcli.jobs.sizes import SizeRequest
 
     return restore_files(request, "deblock", SizeRequest(scale=Fraction(1)))

@@ -22,6 +22,6 @@ def denoise(request: Request) -> int:
     """
     from fractions import Fraction
 
-    from srcli.sizes import SizeRequest
+    from srcli.jobs.sizes import SizeRequest
 
     return restore_files(request, "denoise", SizeRequest(scale=Fraction(1)))

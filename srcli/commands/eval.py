@@ -13,11 +13,11 @@ import click
 from srcli.commands import options
 from srcli.commands.sections import SectionedCommand, section
 from srcli.errors import UsageError
-from srcli.spec import InputKind, Task
+from srcli.models.spec import InputKind, Task
 
 if TYPE_CHECKING:
     from srcli.backends.base import Precision
-    from srcli.evaluation import Conditions, Damage, Enlarge, Score
+    from srcli.quality.evaluation import Conditions, Damage, Enlarge, Score
 
 BICUBIC, NONE = "bicubic", "none"
 TITLES = {
@@ -140,8 +140,8 @@ def evaluate(
         srcli eval -m lapar-c -s 2 --input photo --jpeg 50 --jpeg 75 B100
     """
     from srcli import console
-    from srcli.evaluation import dataset_files
-    from srcli.evaluation import evaluate as scores_of
+    from srcli.quality.evaluation import dataset_files
+    from srcli.quality.evaluation import evaluate as scores_of
 
     task = _task(scale, sigmas, qualities)
     names = Counter(folder.name for folder in datasets)
@@ -204,7 +204,7 @@ def _levels(
     jpegs: tuple[int, ...],
 ) -> Iterator[tuple[str, Damage | None, Conditions | None]]:
     """Yield the measurements on each data set: a name, and the damage done to the pictures."""
-    from srcli.evaluation import Conditions, compressed, noisy
+    from srcli.quality.evaluation import Conditions, compressed, noisy
 
     for sigma in sigmas:
         yield f"sigma {float(sigma)!r}".removesuffix(".0"), noisy(sigma), None
@@ -233,7 +233,7 @@ def _enlarger(
 ) -> tuple[Enlarge, dict[str, Any], Any]:
     """Return the function that enlarges, facts about it, and the function that closes it."""
     from srcli import console
-    from srcli.evaluation import bicubic
+    from srcli.quality.evaluation import bicubic
 
     if model == NONE and task != "upscale":
         return _as_it_is, {"model": model}, lambda: None
@@ -245,9 +245,9 @@ def _enlarger(
     import numpy as np
 
     from srcli.images import Picture, to_float
-    from srcli.loading import load
-    from srcli.opening import RunOptions, open_restorer
-    from srcli.resample import resize
+    from srcli.loading.model import load
+    from srcli.loading.restorer import RunOptions, open_restorer
+    from srcli.restore.resample import resize
 
     loaded = load(model, scale, task=task, kind=kind, weights=weights, note=console.note)
     chosen = RunOptions(

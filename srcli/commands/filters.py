@@ -9,13 +9,13 @@ import click
 
 from srcli.commands import options
 from srcli.errors import UsageError
-from srcli.registry import DEFAULT_SCALE
+from srcli.models.registry import DEFAULT_SCALE
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from srcli.loading import LoadedModel
+    from srcli.loading.model import LoadedModel
 
 COLUMNS = 12  # of the dictionary's picture
 MAGNIFIED = 12  # side of a tap in the picture
@@ -70,7 +70,7 @@ def filters(
         srcli filters --dictionary -o dictionary.png
     """
     from srcli import console
-    from srcli.loading import load
+    from srcli.loading.model import load
 
     if dictionary == (at is not None) or (at is not None) != (image is not None):
         raise UsageError("give an IMAGE and --at X,Y, or --dictionary alone.")
@@ -132,7 +132,7 @@ def _draw(taps: NDArray[np.float32], columns: int, target: Path, *, replace: boo
     import numpy as np
     from PIL import Image
 
-    from srcli.files import atomic_path
+    from srcli.system.files import atomic_path
 
     side = taps.shape[-1] * MAGNIFIED + GAP
     rows = -(-len(taps) // columns)

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 
 from srcli.commands import options
 from srcli.errors import UsageError
-from srcli.spec import ModelSpec
+from srcli.models.spec import ModelSpec
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from srcli.jobs import Job
+    from srcli.jobs.planning import Job
 
 SHOWN = 420  # least side of the picture, in pixels
 
@@ -44,8 +44,8 @@ def save_kernel(kernel: NDArray[np.float32], file: Path, *, replace: bool = Fals
     """Write K x K numbers to `file` as a picture, and beside it as `.npy`."""
     import numpy as np
 
-    from srcli.files import atomic_path
     from srcli.images import Picture, write
+    from srcli.system.files import atomic_path
 
     write(Picture(color=kernel_picture(kernel)[:, :, None]), file, replace=replace)
     with (

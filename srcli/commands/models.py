@@ -11,12 +11,12 @@ import click
 
 from srcli.commands import options
 from srcli.errors import UsageError
-from srcli.spec import ModelSpec, Purpose, Scores, Task
+from srcli.models.spec import ModelSpec, Purpose, Scores, Task
 
 if TYPE_CHECKING:
+    from srcli.bench.latencies import Latency
+    from srcli.checkpoints.shipped import Weights
     from srcli.commands.catalogue import Entry
-    from srcli.latencies import Latency
-    from srcli.store import Weights
 
 PIXELS_720P = 1280 * 720
 GIGA = 1e9
@@ -45,9 +45,9 @@ def models(name: str | None, every: bool, measures: bool, as_json: bool) -> None
     them, and of the network that srcli runs, which computes the same.
     """
     from srcli import console
+    from srcli.bench.latencies import kept
     from srcli.commands import catalogue
-    from srcli.latencies import kept
-    from srcli.registry import MODELS, get_model
+    from srcli.models.registry import MODELS, get_model
 
     if name and ("." in name or "/" in name):
         if every or measures:
@@ -86,9 +86,9 @@ def _list(listed: Sequence[Entry]) -> None:
 def _measure(specs: Sequence[ModelSpec]) -> None:
     """Measure all that can run, and keep it after each: an interruption loses one."""
     from srcli import console
+    from srcli.bench.latencies import keep, measure
     from srcli.commands import catalogue
     from srcli.errors import SrcliError
-    from srcli.latencies import keep, measure
 
     entries = [entry for entry in catalogue.entries({}) if entry.spec in specs]
     here = [weights for entry in entries for weights in entry.weights.values()]
@@ -109,7 +109,7 @@ def _measure(specs: Sequence[ModelSpec]) -> None:
 
 def _file(file: Path, as_json: bool) -> None:
     from srcli import console
-    from srcli.artifacts import describe
+    from srcli.checkpoints.identify import describe
     from srcli.images.vips import shown
 
     facts = describe(file)
@@ -214,7 +214,7 @@ def _variants(spec: ModelSpec) -> list[tuple[Task, int]]:
 
 
 def _weights(spec: ModelSpec, scale: int, task: Task) -> Weights | None:
-    from srcli.store import find_weights
+    from srcli.checkpoints.shipped import find_weights
 
     return find_weights(spec, scale, task)
 

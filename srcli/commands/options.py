@@ -13,8 +13,8 @@ import click
 
 from srcli import console
 from srcli.errors import OutputExistsError, UsageError
-from srcli.registry import DEFAULT_MODEL, MODELS, model_names
-from srcli.spec import INPUT_KINDS
+from srcli.models.registry import DEFAULT_MODEL, MODELS, model_names
+from srcli.models.spec import INPUT_KINDS
 
 if TYPE_CHECKING:
     from fractions import Fraction
@@ -56,7 +56,7 @@ class PathName(click.Path):
 
 def size(text: str) -> tuple[int, int]:
     """Read the value of an option, `1280x720`, as width and height."""
-    from srcli.sizes import parse_size
+    from srcli.jobs.sizes import parse_size
 
     with _values():
         return parse_size(text)
@@ -64,7 +64,7 @@ def size(text: str) -> tuple[int, int]:
 
 def factor(text: str) -> Fraction:
     """Read the value of an option, a factor of enlargement."""
-    from srcli.sizes import parse_factor
+    from srcli.jobs.sizes import parse_factor
 
     with _values():
         return parse_factor(text)

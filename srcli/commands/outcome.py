@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING
 
 from srcli import console
 from srcli.errors import FAILED
-from srcli.spec import number
+from srcli.models.spec import number
 
 if TYPE_CHECKING:
-    from srcli.batch import Outcome
     from srcli.commands.request import Request
-    from srcli.finding import LeftOut
-    from srcli.jobs import Job, Plan
+    from srcli.jobs.batch import Outcome
+    from srcli.jobs.finding import LeftOut
+    from srcli.jobs.planning import Job, Plan
 
 MOST_ALIKE = 3  # notes that say the same of different files; more are counted
 LONGEST_COMMAND = 2000  # letters
@@ -38,7 +38,7 @@ class Teller:
 
     def planned(self, plan: Plan) -> None:
         """Tell what is to be done, and what was left out."""
-        from srcli.finding import told
+        from srcli.jobs.finding import told
 
         for line in told(plan.left_out):
             console.note(f"note: {line}")
@@ -99,7 +99,7 @@ class Teller:
 
 def show_plan(plan: Plan, request: Request) -> int:
     """Print what would be done; returns the exit code."""
-    from srcli.finding import told
+    from srcli.jobs.finding import told
 
     failed = FAILED if any(job.error for job in plan) else 0
     if request.as_json:

@@ -18,14 +18,14 @@ from srcli.commands import options
 from srcli.commands.sections import section
 from srcli.errors import UsageError
 from srcli.images.formats import FORMATS, MAX_PIXELS
-from srcli.registry import DEFAULT_MODEL, get_model
-from srcli.spec import InputKind, ModelSpec
+from srcli.models.registry import DEFAULT_MODEL, get_model
+from srcli.models.spec import InputKind, ModelSpec
 
 if TYPE_CHECKING:
     from srcli.backends.base import Precision, SessionOptions
-    from srcli.foreign import ForeignModel
     from srcli.images import SaveOptions
-    from srcli.opening import RunOptions
+    from srcli.loading.foreign import ForeignModel
+    from srcli.loading.restorer import RunOptions
 
 ALSO = {"jpg": "jpeg", "jpe": "jpeg", "tif": "tiff", "auto": None}
 More = ParamSpec("More")
@@ -103,7 +103,7 @@ class Request:
 
     def run_options(self) -> RunOptions:
         """Return the options for running the network."""
-        from srcli.opening import RunOptions
+        from srcli.loading.restorer import RunOptions
 
         return RunOptions(
             backend=self.backend,
@@ -190,7 +190,7 @@ def _checked(request: Request, *, by_model: bool) -> Request:
 @cache
 def foreign(file: Path) -> ForeignModel:
     """Open a network that is not ours, and run it to find out its scale."""
-    from srcli.foreign import load_foreign
+    from srcli.loading.foreign import load_foreign
 
     return load_foreign(file, note=console.note)
 

@@ -12,16 +12,16 @@ from srcli.commands.kernels import check_kernel_file, save_kernel
 from srcli.commands.outcome import Teller, result, show_plan, tell_how_to_go_on
 from srcli.commands.request import Request, foreign, restoring_options
 from srcli.errors import UsageError
-from srcli.spec import Scale, Task
+from srcli.models.spec import Scale, Task
 
 if TYPE_CHECKING:
     from srcli.backends.base import Batch
-    from srcli.batch import Outcome
-    from srcli.foreign import ForeignModel
-    from srcli.jobs import Job, Plan
-    from srcli.loading import LoadedModel
-    from srcli.pipeline import Restorer
-    from srcli.sizes import SizeRequest
+    from srcli.jobs.batch import Outcome
+    from srcli.jobs.planning import Job, Plan
+    from srcli.jobs.sizes import SizeRequest
+    from srcli.loading.foreign import ForeignModel
+    from srcli.loading.model import LoadedModel
+    from srcli.restore.restorer import Restorer
 
 __all__ = ["Request", "restore_files", "restoring_options"]
 
@@ -82,7 +82,7 @@ def _check_kernel(request: Request, plan: Plan) -> None:
 
 def _side_by_side(jobs: Sequence[Job], request: Request) -> int:
     """Return how many pictures could be in the network at once, of those likely to be done."""
-    from srcli.groups import grouped
+    from srcli.jobs.groups import grouped
 
     keep = request.skip_existing or request.resume
     ahead = [j for j in jobs if j.size is not None and not (keep and j.exists)]
@@ -97,8 +97,8 @@ def _backend(request: Request) -> str:
 
 
 def _plan(request: Request, task: Task, size: SizeRequest) -> Plan:
-    from srcli.jobs import Wishes, check_existing, plan_jobs
-    from srcli.naming import usual_suffix
+    from srcli.jobs.naming import usual_suffix
+    from srcli.jobs.planning import Wishes, check_existing, plan_jobs
 
     if request.skip_existing and (request.overwrite or request.resume):
         raise UsageError("choose one of --overwrite, --skip-existing and --resume.")
@@ -147,7 +147,7 @@ class _Runner:
         self._stack = ExitStack()
 
     def load(self, scale: Scale) -> LoadedModel | ForeignModel:
-        from srcli.loading import load
+        from srcli.loading.model import load
 
         request = self.request
         model: LoadedModel | ForeignModel
@@ -169,7 +169,7 @@ class _Runner:
         return model
 
     def restorer(self, scale: Scale) -> Restorer:
-        from srcli.opening import open_restorer
+        from srcli.loading.restorer import open_restorer
 
         if scale not in self._open:
             model = self.load(scale)
@@ -216,8 +216,8 @@ class _Runner:
 
 
 def _run(plan: Plan, request: Request, runner: _Runner, teller: Teller) -> list[Outcome]:
-    from srcli.batch import IN_FLIGHT, Batch
-    from srcli.groups import IN_MEMORY
+    from srcli.jobs.batch import IN_FLIGHT, Batch
+    from srcli.jobs.groups import IN_MEMORY
 
     # Before the first picture is read: a model without weights stops everything.
     for passes in {job.size.passes for job in plan if job.size is not None}:

@@ -10,7 +10,7 @@ from srcli.commands import options
 from srcli.commands.request import Request, restoring_options
 from srcli.commands.restoring import restore_files
 from srcli.commands.sections import SectionedCommand, section
-from srcli.registry import DEFAULT_SCALE
+from srcli.models.registry import DEFAULT_SCALE
 
 if TYPE_CHECKING:
     from fractions import Fraction
@@ -66,7 +66,7 @@ def upscale(
     """
     from fractions import Fraction
 
-    from srcli.sizes import SizeRequest
+    from srcli.jobs.sizes import SizeRequest
 
     if scale is None and width is None and height is None and fit is None:
         scale = Fraction(DEFAULT_SCALE if request.model_file is None else max(request.spec.scales))

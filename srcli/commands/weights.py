@@ -10,10 +10,10 @@ import click
 
 from srcli.commands import options
 from srcli.errors import UsageError
-from srcli.registry import DEFAULT_SCALE
+from srcli.models.registry import DEFAULT_SCALE
 
 if TYPE_CHECKING:
-    from srcli.spec import ModelSpec, Publication
+    from srcli.models.spec import ModelSpec, Publication
 
 DECLINED = 1
 MEGA = 1e6
@@ -34,8 +34,8 @@ def verify(context: click.Context, as_json: bool) -> None:
     missing.
     """
     from srcli import console
+    from srcli.checkpoints.shipped import flaw, shipped_weights
     from srcli.health.finding import REINSTALL
-    from srcli.store import flaw, shipped_weights
 
     found = {entry.path.name: flaw(entry) or "ok" for entry in shipped_weights()}
     damaged = any(state != "ok" for state in found.values())
@@ -80,8 +80,8 @@ def convert(
         srcli upscale photo.png -m hpinet-s -s 4 --weights HPINet-S-x4.safetensors
     """
     from srcli import console
-    from srcli.artifacts import convert as write
-    from srcli.registry import get_model
+    from srcli.checkpoints.identify import convert as write
+    from srcli.models.registry import get_model
 
     target = output or file.with_suffix(".safetensors")
     if target.suffix.lower() != ".safetensors":
@@ -113,10 +113,10 @@ def fetch(name: str, scale: int, yes: bool) -> None:
         srcli upscale photo.png -m hpinet-s -s 4
     """
     from srcli import console
-    from srcli.downloads import fetch as download
-    from srcli.downloads import publication
-    from srcli.registry import check_scale, get_model
-    from srcli.store import fetched_weights
+    from srcli.checkpoints.fetching import fetch as download
+    from srcli.checkpoints.fetching import publication
+    from srcli.checkpoints.shipped import fetched_weights
+    from srcli.models.registry import check_scale, get_model
 
     spec = get_model(name)
     check_scale(spec, scale)
@@ -138,7 +138,7 @@ def fetch(name: str, scale: int, yes: bool) -> None:
 def listing(as_json: bool) -> None:
     """List the weights that models' authors publish, and whether they are here."""
     from srcli import console
-    from srcli.registry import MODELS
+    from srcli.models.registry import MODELS
 
     rows = [
         _published(spec, scale, published)
@@ -165,7 +165,7 @@ def listing(as_json: bool) -> None:
 
 
 def _published(spec: ModelSpec, scale: int, published: Publication) -> dict[str, Any]:
-    from srcli.store import fetched_weights, find_weights
+    from srcli.checkpoints.shipped import fetched_weights, find_weights
 
     fetched = fetched_weights(spec, scale)
     return {

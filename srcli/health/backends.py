@@ -5,9 +5,9 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Iterator
 
-from srcli.cuda import driver
 from srcli.errors import BackendError
 from srcli.health.finding import Finding, Status, told
+from srcli.system.cuda import driver
 
 _INSTALL = "On a machine with one, run `pip install 'srcli[tensorrt]'`."
 

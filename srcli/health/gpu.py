@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
-from srcli.cuda import Driver, driver
 from srcli.errors import first_line
 from srcli.health.finding import Finding, count, megabytes
 from srcli.health.installed import version_of
+from srcli.system.cuda import Driver, driver
 
 _NO_DEVICE = 100  # CUDA_ERROR_NO_DEVICE
 

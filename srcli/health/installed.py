@@ -9,7 +9,7 @@ from importlib import metadata
 
 from srcli import __version__
 from srcli.health.finding import Finding, count, megabytes
-from srcli.machine import free_memory, usable_cores
+from srcli.system.machine import free_memory, usable_cores
 
 # Those whose version decides what works, and those that only have to be there.
 PACKAGES = ("numpy", "pillow", "pyvips", "onnx", "safetensors", "torch")

@@ -11,10 +11,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from srcli import runtimes
-from srcli.cuda import driver
 from srcli.errors import first_line
 from srcli.health.finding import Finding
+from srcli.system import runtimes
+from srcli.system.cuda import driver
 
 # An ONNX file of one convolution, float32 n x 1 x h x w, kernel 1. A mere addition would work
 # without the libraries that convolutions need on a GPU.

@@ -16,7 +16,7 @@ _LITTLE_SPACE = 1 << 30  # bytes; a TensorRT engine and its timing cache take a 
 
 def cache() -> Iterator[Finding]:
     """Check the cache: its folder, its size, and whether it can be written."""
-    from srcli.cache import cache_folder, flawed
+    from srcli.system.cache import cache_folder, flawed
 
     folder = cache_folder()
     files, size = _content(folder)
@@ -52,7 +52,7 @@ def cache() -> Iterator[Finding]:
 
 def weights() -> Iterator[Finding]:
     """Check that the shipped weights are those that the manifest describes."""
-    from srcli.store import flaw, shipped_weights
+    from srcli.checkpoints.shipped import flaw, shipped_weights
 
     shipped = shipped_weights()
     wrong = [f"{entry.path.name} {said}" for entry in shipped if (said := flaw(entry))]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import PurePath
 
 from srcli.errors import InputError, UsageError
-from srcli.mistaken import is_page, is_pointer
+from srcli.system.mistaken import is_page, is_pointer
 
 MAX_SIDE = 100_000_000  # the longest side that libvips takes, in pixels
 MAX_PIXELS = 500_000_000  # of an input, unless the user allows more

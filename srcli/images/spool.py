@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from srcli import files
 from srcli.images import vips
 from srcli.images.geometry import TURNS
 from srcli.images.picture import Pixels
 from srcli.images.tags import Directory, Value, serialized
+from srcli.system import files
 
 if TYPE_CHECKING:
     from pyvips import Image

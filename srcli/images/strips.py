@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from srcli.closing import Closing
-from srcli.files import atomic_path, temporary_name
 from srcli.images import vips
 from srcli.images.formats import MAX_PIXELS, format_of
 from srcli.images.opening import Opened, open_image
@@ -20,6 +18,8 @@ from srcli.images.reading import decoded, label, split, turned
 from srcli.images.request import sample_type
 from srcli.images.spool import RowSpool, TurnedSpool
 from srcli.images.writing import check_output, check_target, save_bmp, save_image
+from srcli.system.closing import Closing
+from srcli.system.files import atomic_path, temporary_name
 
 if TYPE_CHECKING:
     from pyvips import Image

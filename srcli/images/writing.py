@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 
 from srcli.errors import OutputError, UsageError
-from srcli.files import atomic_path
 from srcli.images import avif, bmp, exif, exif_tiff, jpeg, png, tiff, vips, webp
 from srcli.images.colors import named, of_array
 from srcli.images.formats import FORMATS, Format, format_of
 from srcli.images.metadata import current, losses
 from srcli.images.picture import Metadata, Picture, Pixels, SaveOptions
 from srcli.images.pixels import over, to_8_bits
+from srcli.system.files import atomic_path
 
 if TYPE_CHECKING:
     from pyvips import Image

@@ -8,7 +8,7 @@ from fractions import Fraction
 from functools import partial
 from typing import TYPE_CHECKING
 
-from srcli.spec import FRAME, AnyScale, Geometry, ModelSpec, MultiplyAdds
+from srcli.models.spec import FRAME, AnyScale, Geometry, ModelSpec, MultiplyAdds
 
 if TYPE_CHECKING:
     from srcli.models.base import PublishedNetwork

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
-from srcli.spec import FRAME, Geometry, ModelSpec, MultiplyAdds, Publication
+from srcli.models.spec import FRAME, Geometry, ModelSpec, MultiplyAdds, Publication
 
 if TYPE_CHECKING:
     from srcli.models.base import PublishedNetwork

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from srcli.spec import FRAME, Geometry, ModelSpec, MultiplyAdds, Publication, Scores
+from srcli.models.spec import FRAME, Geometry, ModelSpec, MultiplyAdds, Publication, Scores
 
 if TYPE_CHECKING:
     from srcli.models.base import PublishedNetwork

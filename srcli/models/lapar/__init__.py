@@ -6,7 +6,7 @@ import math
 from functools import partial
 from typing import TYPE_CHECKING
 
-from srcli.spec import (
+from srcli.models.spec import (
     FRAME,
     EightBits,
     Geometry,

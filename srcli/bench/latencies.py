@@ -1,0 +1,133 @@
+"""Latencies of models on this machine, measured once and kept in the cache."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import platform
+import statistics
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from srcli.checkpoints.shipped import Weights
+from srcli.models.spec import ModelSpec
+from srcli.system.cache import cache_folder, is_whole, remove, seal
+from srcli.system.files import atomic_path
+from srcli.system.machine import PROC, usable_cores
+
+WIDTH, HEIGHT = 1280, 720
+"""Size of the output that is measured, in pixels."""
+
+RUNS = 5
+_LONGEST = 5.0  # seconds for one model, unless a single run takes longer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Latency:
+    """Latency of one output of 1280 x 720 pixels."""
+
+    milliseconds: float
+    """Median over the runs, from array to array."""
+
+    backend: str
+    runs: int
+    threads: int
+
+
+def kept() -> dict[str, Latency]:
+    """Return the latencies kept from earlier runs on this machine, by the weights' checksum.
+
+    What is damaged, or of another machine, is as if it had never been measured.
+    """
+    path = _path()
+    if not is_whole(path):
+        return {}
+    try:
+        return dict(_entries(json.loads(path.read_text("utf-8"))))
+    except (OSError, ValueError, TypeError, AttributeError):
+        return {}
+
+
+def _entries(table: dict[str, dict[str, Any]]) -> Iterator[tuple[str, Latency]]:
+    for sha256, row in table.items():
+        latency = Latency(**row)
+        if math.isfinite(latency.milliseconds) and latency.milliseconds > 0:
+            yield sha256, latency
+
+
+def keep(found: dict[str, Latency]) -> None:
+    """Add latencies to those that are kept.
+
+    Raises:
+        OutputError: The cache cannot be written.
+    """
+    path = _path()
+    table = {sha256: asdict(latency) for sha256, latency in {**kept(), **found}.items()}
+    if path.is_dir() and not path.is_symlink():
+        remove(path)
+    with atomic_path(path) as partial:
+        partial.write_text(json.dumps(table, indent=1), "utf-8")
+    seal(path)
+
+
+def measure(weights: Weights) -> Latency:
+    """Measure a model by a few runs, in the backend `native` if that runs it, else in `auto`.
+
+    Args:
+        weights: Of a model in the registry.
+
+    Raises:
+        SrcliError: It cannot be run here.
+    """
+    import numpy as np
+
+    from srcli.backends import open_model
+    from srcli.backends.base import SessionOptions
+    from srcli.bench.timing import clock, for_a_while
+    from srcli.loading.model import LoadedModel
+    from srcli.models.registry import get_model
+
+    model = LoadedModel(spec=get_model(weights.model), scale=weights.scale, weights=weights)
+    size = (math.ceil(HEIGHT / weights.scale), math.ceil(WIDTH / weights.scale))
+    picture = np.random.default_rng(0).random((1, 3, *size), np.float32)
+    backend, session = open_model(_backend(model.spec), model, SessionOptions())
+    with closing(session):
+        session(picture)  # the first takes longer
+        samples = for_a_while(lambda: clock(lambda: session(picture)), _LONGEST, RUNS)
+    return Latency(
+        milliseconds=round(statistics.median(samples), 2),
+        backend=backend.name,
+        runs=len(samples),
+        threads=usable_cores(),
+    )
+
+
+def _backend(spec: ModelSpec) -> str:
+    from srcli.backends.native import NativeBackend
+
+    native = NativeBackend()
+    able = native.unavailable() is None and native.declines(spec, "fp32") is None
+    return native.name if able else "auto"
+
+
+def _path() -> Path:
+    return cache_folder() / f"latencies-{_machine()}.json"
+
+
+def _machine() -> str:
+    """Return a short key that distinguishes this machine from others that share the cache."""
+    facts = (platform.machine(), _processor(), str(usable_cores()))
+    return hashlib.sha256("\n".join(facts).encode("utf-8", "replace")).hexdigest()[:12]
+
+
+def _processor() -> str:
+    try:
+        text = (PROC / "cpuinfo").read_text("utf-8", "replace")
+    except OSError:
+        return platform.processor()
+    names = (line for line in text.splitlines() if line.startswith("model name"))
+    return next(names, platform.processor())

@@ -1,0 +1,1 @@
+"""Files of weights: what they are, which ship, and how others are fetched."""

@@ -1,0 +1,1 @@
+"""Many files: what is to be done, and what was done."""

@@ -1,0 +1,386 @@
+"""Run many jobs: decoding, network and encoding overlap, and a bad file fails alone."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, wait
+from contextlib import ExitStack, suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from srcli import images
+from srcli.checkpoints.shipped import sha256_of
+from srcli.errors import (
+    InputError,
+    MemoryExhaustedError,
+    OutputExistsError,
+    SrcliError,
+)
+from srcli.images import Picture, StripReader, StripWriter
+from srcli.jobs.delivery import preserve_facts, write_stdout
+from srcli.jobs.groups import IN_MEMORY, BatchProgress, Patient, grouped, is_large, pixels_of
+from srcli.jobs.journal import Journal, recipe_of
+from srcli.jobs.planning import Job
+from srcli.jobs.sizes import Size
+from srcli.models.spec import Scale
+from srcli.restore.passes import Passes
+from srcli.restore.restorer import Restorer
+from srcli.system.files import leftovers
+
+IN_FLIGHT = 2  # groups of pictures beyond those in the network: being decoded or encoded
+PATIENCE = 1.5  # seconds that an interrupted run waits for what is under way
+
+Status = Literal["done", "failed", "skipped"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """The result of a job."""
+
+    job: Job
+    status: Status
+    error: SrcliError | None = None
+    seconds: float = 0.0
+    """Seconds in the network."""
+
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(slots=True, kw_only=True)
+class Batch:
+    """Jobs, and how they are to be done."""
+
+    restorer: Callable[[Scale], Restorer]
+    """Function that opens a restorer for a scale of the network."""
+
+    progress: Callable[[str, int, int], None] = lambda name, done, total: None
+    """Function that is called with a picture's name, the pixels done, and all pixels."""
+
+    lanes: int = 1
+    """Number of pictures that may be in the network at once."""
+
+    size: int = 1
+    """Number of pictures of one size that go through the network together."""
+
+    resume: bool = False
+    """Keep outputs that an earlier batch has made from the same input in the same way."""
+
+    skip_existing: bool = False
+    overwrite: bool = False
+    """Replace files that no batch has made."""
+
+    preserve: bool = False
+    """Give outputs the time and the permissions of their inputs."""
+
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    """Facts that outputs depend on besides input and options: model, weights, version."""
+
+    max_pixels: int | None = images.MAX_PIXELS
+    in_memory: int = IN_MEMORY
+    """Bytes of output above which a picture is done strip by strip."""
+
+    note: Callable[[str], None] = lambda message: None
+    """Function that is called with each message about the whole batch."""
+
+    event: Callable[[str, Job], None] = lambda kind, job: None
+    """Function that is called when the work on a picture starts."""
+
+    _journals: dict[Path, Journal] = field(default_factory=dict, init=False)
+    _network: threading.Semaphore = field(init=False)
+    _progress: BatchProgress = field(init=False)
+    _open: dict[Scale, Restorer] = field(default_factory=dict, init=False)
+
+    def __post_init__(self) -> None:
+        self._network = threading.Semaphore(self.lanes)
+
+    def run(self, jobs: Sequence[Job]) -> Iterator[Outcome]:
+        """Do the jobs, and yield the result of each, in order.
+
+        Each group of pictures is decoded, restored and encoded by one of a few threads, so that
+        these overlap; at most `lanes` are in the network at once. Errors of single files become
+        outcomes; all others end the run. However the run ends, also by Ctrl-C, finished files are
+        whole and no half-written file stays.
+        """
+        self._progress = BatchProgress(self.progress, sum(pixels_of(job) for job in jobs))
+        with ExitStack() as stack:
+            self._open_journals(jobs, stack)
+            workers = stack.enter_context(Patient(self.lanes + IN_FLIGHT, "picture"))
+            pending: deque[Future[list[Outcome]]] = deque()
+            try:
+                for group in grouped(jobs, self.size, self.in_memory):
+                    pending.append(workers.submit(self._do, group))
+                    while len(pending) > self.lanes + IN_FLIGHT or (pending and pending[0].done()):
+                        yield from pending.popleft().result()
+                for future in pending:
+                    yield from future.result()
+            except BaseException:
+                self._stop()
+                wait(pending, timeout=PATIENCE)
+                raise
+
+    def _open_journals(self, jobs: Sequence[Job], stack: ExitStack) -> None:
+        """Open the journal of each folder of outputs, and clear what killed runs have left."""
+        written = [job for job in jobs if not job.to_stdout and job.error is None]
+        for path in leftovers({job.target.parent for job in written}):
+            with suppress(OSError):  # another user's, in a folder that many may write to
+                path.unlink(missing_ok=True)
+        for root in sorted({job.root for job in written}):
+            journal = Journal(
+                root,
+                self._is_whole,
+                private=len(jobs) == 1,
+                needed=self.resume,
+                note=self.note,
+            )
+            self._journals[root] = stack.enter_context(journal)
+
+    def _stop(self) -> None:
+        """Let the pictures under way end soon."""
+        self._progress.stop()
+        for restorer in list(self._open.values()):
+            restorer.stop()
+
+    def _passes(self, size: Size) -> Passes:
+        """Return the restorers for the scales of a size, one after the other."""
+        self._open |= {scale: self.restorer(scale) for scale in size.passes}
+        return Passes([self._open[scale] for scale in size.passes])
+
+    def _do(self, jobs: Sequence[Job]) -> list[Outcome]:
+        """Decode, restore and encode pictures of one size."""
+        prepared = [self._prepare(job) for job in jobs]
+        ready = [entry for entry in prepared if isinstance(entry, _Prepared)]
+        done = iter(self._restore(ready)) if ready else iter(())
+        outcomes = [entry if isinstance(entry, Outcome) else next(done) for entry in prepared]
+        for outcome in outcomes:
+            if outcome.status != "done":
+                self._progress.advance(outcome.job, 1, 1)
+        return outcomes
+
+    def _prepare(self, job: Job) -> _Prepared | Outcome:
+        """Decide whether a job is to be done, and decode its picture if it fits in memory."""
+        digest = recipe = ""
+        try:
+            if job.error is not None:
+                raise job.error
+            if self.skip_existing and job.exists:
+                return Outcome(job=job, status="skipped")
+            digest, recipe = self._identity(job)
+            replace = self.overwrite
+            if self.resume and job.exists:
+                if self._is_done(job, digest, recipe):
+                    return Outcome(job=job, status="skipped")
+                replace = True
+            picture = None
+            self.event("started", job)
+            if not self._is_large(job):
+                picture = images.read(
+                    _source(job), max_pixels=self.max_pixels, name=job.name, page=job.page
+                )
+            return _Prepared(job, picture, digest, recipe, replace)
+        except (SrcliError, MemoryError) as error:
+            return self._failure(job, error, digest, recipe)
+
+    def _is_done(self, job: Job, digest: str, recipe: str) -> bool:
+        journal = self._journals.get(job.root)
+        try:
+            return journal is not None and journal.is_done(job.target, digest, recipe)
+        except OutputExistsError:
+            if self.overwrite:
+                return False
+            raise
+
+    def _is_whole(self, file: Path) -> bool:
+        try:
+            images.read(file, max_pixels=self.max_pixels)
+        except (SrcliError, MemoryError) as error:
+            return not isinstance(error, InputError)  # else nobody knows
+        return True
+
+    def _identity(self, job: Job) -> tuple[str, str]:
+        """Return checksums of the input, and of everything else that the output depends on."""
+        if job.to_stdout:
+            return "", ""
+        try:
+            content = job.content
+            digest = sha256_of(job.source) if content is None else _sha256(content)
+        except OSError as error:
+            raise InputError(f"{job.name}: cannot be read ({error.strerror}).") from error
+        facts = {**self.facts, "size": None, "options": asdict(job.options), "page": job.page}
+        if job.size is not None:
+            # Not of the other scales that this batch happens to need.
+            own = {f"x{float(scale):g}" for scale in job.size.passes}
+            weights = self.facts.get("weights_sha256", {})
+            used = {scale: weights.get(scale) for scale in own}
+            facts |= {"size": asdict(job.size), "weights_sha256": used}
+        return digest, recipe_of(facts)
+
+    def _restore(self, group: Sequence[_Prepared]) -> list[Outcome]:
+        first = group[0]
+        if first.picture is None:
+            return [self._restore_large(prepared) for prepared in group]
+        assert first.job.size is not None
+        size = first.job.size
+        try:
+            with self._network:
+                started = time.monotonic()
+                restored = self._passes(size).restore_all(
+                    [prepared.decoded for prepared in group],
+                    self._progress.of(*(prepared.job for prepared in group)),
+                    (size.height, size.width),
+                )
+                seconds = (time.monotonic() - started) / len(group)
+        except (SrcliError, MemoryError) as error:
+            return [self._failed(prepared, error) for prepared in group]
+        return [
+            self._encode(prepared, picture, seconds)
+            for prepared, picture in zip(group, restored, strict=True)
+        ]
+
+    def _encode(self, prepared: _Prepared, picture: Picture, seconds: float) -> Outcome:
+        job = prepared.job
+        try:
+            if job.to_stdout:
+                write_stdout(images.encode(picture, job.options))
+            else:
+                self._announce(prepared)
+                images.write(picture, job.target, job.options, replace=prepared.replace)
+                self._finish(prepared)
+        except (SrcliError, MemoryError) as error:
+            return self._failed(prepared, error)
+        notes = (*job.notes, *prepared.decoded.notes)
+        return Outcome(job=job, status="done", seconds=seconds, notes=notes)
+
+    def _restore_large(self, prepared: _Prepared) -> Outcome:
+        """Read, restore and write a few rows at a time."""
+        job = prepared.job
+        try:
+            with self._network:
+                started = time.monotonic()
+                self._announce(prepared)
+                with StripReader(
+                    _source(job),
+                    max_pixels=self.max_pixels,
+                    name=job.name,
+                    folder=job.root,
+                    page=job.page,
+                ) as reader:
+                    self._copy_strips(prepared, reader)
+                    notes = (*job.notes, *reader.notes)
+                self._finish(prepared)
+        except (SrcliError, MemoryError) as error:
+            return self._failed(prepared, error)
+        seconds = time.monotonic() - started
+        return Outcome(job=job, status="done", seconds=seconds, notes=notes)
+
+    def _copy_strips(self, prepared: _Prepared, reader: StripReader) -> None:
+        job = prepared.job
+        assert job.size is not None
+        header, size = reader.header, job.size
+        passes = self._passes(size)
+        with StripWriter(
+            job.target,
+            width=size.width,
+            height=size.height,
+            channels=header.channels,
+            has_alpha=header.has_alpha,
+            bits=header.bits,
+            metadata=reader.metadata,
+            options=job.options,
+            replace=prepared.replace,
+        ) as writer:
+            for color, alpha in passes.restore_strips(
+                reader.rows,
+                header.height,
+                header.width,
+                has_alpha=header.has_alpha,
+                bits=header.bits,
+                progress=self._progress.of(job),
+                size=(size.height, size.width),
+            ):
+                writer.write(color, alpha)
+
+    def _announce(self, prepared: _Prepared) -> None:
+        job = prepared.job
+        if job.root in self._journals:
+            self._journals[job.root].announce(job.target, prepared.digest, prepared.recipe)
+
+    def _finish(self, prepared: _Prepared) -> None:
+        job = prepared.job
+        if self.preserve and job.content is None:
+            preserve_facts(job)
+        if job.root in self._journals:
+            self._journals[job.root].finish(job.target, prepared.digest, prepared.recipe)
+
+    def _failed(self, prepared: _Prepared, error: SrcliError | MemoryError) -> Outcome:
+        """Return the result of a picture whose work began and failed."""
+        job = prepared.job
+        if self.resume and isinstance(error, OutputExistsError) and self._is_made(prepared):
+            return Outcome(job=job, status="skipped")
+        return self._failure(job, error, prepared.digest, prepared.recipe)
+
+    def _is_made(self, prepared: _Prepared) -> bool:
+        """Tell whether another process has made the output meanwhile; if so, record it here too."""
+        target, digest, recipe = prepared.job.target, prepared.digest, prepared.recipe
+        journal = self._journals.get(prepared.job.root)
+        try:
+            if journal is None or not journal.is_made_meanwhile(target, digest, recipe):
+                return False
+            journal.finish(target, digest, recipe)
+        except (SrcliError, OSError):  # it has gone again
+            return False
+        return True
+
+    def _failure(
+        self, job: Job, error: SrcliError | MemoryError, digest: str, recipe: str
+    ) -> Outcome:
+        if isinstance(error, MemoryError):
+            error = MemoryExhaustedError(
+                f"{job.name}: out of memory", "Close other programs, or give a smaller --memory."
+            )
+        if job.name not in str(error):  # that of a network knows nothing of files
+            error = _naming(job, error)
+        if job.root in self._journals:
+            self._journals[job.root].fail(job.target, digest, recipe, str(error))
+        return Outcome(job=job, status="failed", error=error)
+
+    def _is_large(self, job: Job) -> bool:
+        return is_large(job, self.in_memory)
+
+
+@dataclass(frozen=True, slots=True)
+class _Prepared:
+    """A job on its way to the network."""
+
+    job: Job
+    picture: Picture | None
+    """None if it is too large to be held whole."""
+
+    digest: str
+    recipe: str
+    replace: bool
+    """True if a file of the output's name may be replaced."""
+
+    @property
+    def decoded(self) -> Picture:
+        assert self.picture is not None, "large pictures go another way"
+        return self.picture
+
+
+def _naming(job: Job, error: SrcliError) -> SrcliError:
+    """Return an error that names the picture it is about."""
+    if str(job.target) in str(error):
+        return error
+    return error.about(job.name)
+
+
+def _source(job: Job) -> Path | bytes:
+    return job.source if job.content is None else job.content
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()

@@ -1,0 +1,1 @@
+"""What restoring is measured by."""

@@ -1,0 +1,96 @@
+"""Enlarge by several passes of a network, for factors beyond its largest scale."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from srcli.images import Picture
+from srcli.restore.planes import Part
+from srcli.restore.restorer import Restorer
+from srcli.restore.rows import Rows
+from srcli.restore.tiling import enlarged
+from srcli.restore.work import Progress, ignore_progress
+
+BETWEEN = 16  # bits per channel of what lies between two passes
+
+
+class Passes:
+    """Restorers that a picture goes through one after the other.
+
+    Between them pictures have 16 bits per channel (floats stay floats), so that they are rounded to
+    8 once.
+    """
+
+    def __init__(self, restorers: Sequence[Restorer]) -> None:
+        self._restorers = restorers
+
+    def restore_all(
+        self,
+        pictures: Sequence[Picture],
+        progress: Progress = ignore_progress,
+        size: tuple[int, int] | None = None,
+    ) -> list[Picture]:
+        """Restore pictures of one size, channels and bits; see `Restorer.restore_all`."""
+        *before, last = self._restorers
+        bits = pictures[0].bits
+        between = max(bits, BETWEEN)
+        for number, restorer in enumerate(before):
+            pictures = restorer.restore_all(pictures, self._share(progress, number), bits=between)
+        return last.restore_all(pictures, self._share(progress, len(before)), size, bits)
+
+    def restore_strips(
+        self,
+        rows: Rows,
+        height: int,
+        width: int,
+        *,
+        has_alpha: bool,
+        bits: int,
+        progress: Progress = ignore_progress,
+        size: tuple[int, int] | None = None,
+    ) -> Iterator[Part]:
+        """Restore one picture of any height in bounded memory; see `Restorer.restore_strips`."""
+        *before, last = self._restorers
+        for restorer in before:
+            parts = restorer.restore_strips(rows, height, width, has_alpha=has_alpha, bits=BETWEEN)
+            rows = _rows_from(parts)
+            height, width = enlarged(height, restorer.scale), enlarged(width, restorer.scale)
+        return last.restore_strips(
+            rows, height, width, has_alpha=has_alpha, progress=progress, size=size, bits=bits
+        )
+
+    def _share(self, progress: Progress, number: int) -> Progress:
+        """Return progress within one pass, as a part of all of them: the last takes longest."""
+        weights = np.cumprod([float(r.scale) ** 2 for r in self._restorers])
+        first = weights[:number].sum() / weights.sum()
+        share = weights[number] / weights.sum()
+        thousand = 1000
+        return lambda done, total: progress(
+            round(thousand * (first + share * done / total)), thousand
+        )
+
+
+def _rows_from(parts: Iterator[Part]) -> Rows:
+    """Return rows as they are asked for, from parts of any height."""
+    known = 0
+    whole: list[Part] = []
+
+    def fetch(top: int, bottom: int) -> Part:
+        nonlocal known
+        held = whole
+        while known < bottom:
+            part = next(parts)
+            held.append(part)
+            known += part[0].shape[0]
+        color = np.concatenate([color for color, _ in held])
+        alphas = [alpha for _, alpha in held if alpha is not None]
+        alpha = np.concatenate(alphas) if alphas else None
+        start = known - color.shape[0]
+        held.clear()
+        rest = bottom - start
+        held.append((color[rest:], None if alpha is None else alpha[rest:]))
+        return color[top - start : rest], None if alpha is None else alpha[top - start : rest]
+
+    return fetch

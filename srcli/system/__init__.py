@@ -1,0 +1,1 @@
+"""The machine: its files, its processors, and what is kept between runs."""
