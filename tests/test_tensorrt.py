@@ -198,9 +198,10 @@ def test_turing_is_built_for_where_it_is(lapar: Graphs, monkeypatch: pytest.Monk
     aim = to_tensorrt.aim_at
     monkeypatch.setattr(to_tensorrt, "aim_at", lambda trt, config, _: aim(trt, config, "7.5"))
     turing, _ = build_engine(lapar(4, "fp16"), options, {})
-    assert len(turing) != len(usual)
+    assert len(turing) > 1.5 * len(usual)  # 3.58 MB against 1.18 for LAPAR-C x4
     monkeypatch.setattr(to_tensorrt, "aim_at", lambda trt, config, _: aim(trt, config, "9.0"))
-    assert build_engine(lapar(4, "fp16"), options, {})[0] == usual
+    again, _ = build_engine(lapar(4, "fp16"), options, {})  # its bytes vary between builds
+    assert len(again) == pytest.approx(len(usual), rel=0.02)
 
 
 @with_rtx

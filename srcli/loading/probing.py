@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from pathlib import Path
@@ -20,6 +21,7 @@ PROBED = 96  # side of the picture on which a network's reach is looked for
 LEAST_MARGIN = 16
 LONGEST_PROBE = 60.0  # seconds, for one small picture
 LONGEST_END = 5.0  # seconds, for a run that was told to end
+PAUSE = 0.1  # seconds between two cancellations
 FELT = 1e-4  # of the range: what a changed pixel must do to another to count
 
 
@@ -47,10 +49,17 @@ def limited(session: OnnxRuntimeSession, file: Path) -> Run:
                 "It may loop without end; use another network.",
             ) from error
         finally:
-            session.cancel()
-            thread.join(LONGEST_END)
+            _end(session, thread)
 
     return run
+
+
+def _end(session: OnnxRuntimeSession, thread: threading.Thread) -> None:
+    """Cancel a call until it has ended: one that was about to begin does not hear the first time."""
+    latest = time.monotonic() + LONGEST_END
+    while thread.is_alive() and time.monotonic() < latest:
+        session.cancel()
+        thread.join(PAUSE)
 
 
 def scale_of(run: Run, file: Path, fixed: tuple[int, int] | None) -> int:
