@@ -55,7 +55,7 @@ def limited(session: OnnxRuntimeSession, file: Path) -> Run:
 
 
 def _end(session: OnnxRuntimeSession, thread: threading.Thread) -> None:
-    """Cancel a call until it has ended: one that was about to begin does not hear the first time."""
+    """Cancel a call until it has ended: one about to begin does not hear the first time."""
     latest = time.monotonic() + LONGEST_END
     while thread.is_alive() and time.monotonic() < latest:
         session.cancel()
