@@ -25,8 +25,8 @@ from srcli.jobs.planning import Job, Wishes, plan_jobs
 from srcli.jobs.sizes import SizeRequest
 from srcli.loading.model import load
 from srcli.loading.restorer import RunOptions, restorer_of
-from srcli.restore.budget import sensible_lanes
-from srcli.restore.restorer import Restorer
+from srcli.pipeline.budget import sensible_lanes
+from srcli.pipeline.restorer import Restorer
 
 
 def make_folder(pictures: Path, folder: Path, count: int) -> None:

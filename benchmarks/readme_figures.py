@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 import srcli
+from srcli.pipeline.resample import reduce, resize
 from srcli.quality.degradations import add_noise, compress
-from srcli.restore.resample import reduce, resize
 
 Pixels = NDArray[np.uint8]
 Detail = tuple[int, int, int, int]  # top, left, bottom, right, in the original

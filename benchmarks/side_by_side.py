@@ -35,9 +35,9 @@ from srcli.bench.hardware import hardware, state
 from srcli.bench.memory import forget_peak, peak_bytes
 from srcli.errors import SrcliError
 from srcli.images import read, to_8_bits
+from srcli.pipeline.resample import reduce
 from srcli.quality.evaluation import dataset_files
 from srcli.quality.metrics import crop_border, luma, psnr
-from srcli.restore.resample import reduce
 
 RESULTS = Path(__file__).parent / "results"
 Pixels = np.ndarray  # H x W x 3, uint8

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from srcli.loading.foreign import ForeignModel
     from srcli.loading.model import LoadedModel
     from srcli.loading.restorer import RunOptions
-    from srcli.restore.passes import Passes
-    from srcli.restore.restorer import Restorer
+    from srcli.pipeline.passes import Passes
+    from srcli.pipeline.restorer import Restorer
 
     Pixels = NDArray[np.uint8] | NDArray[np.uint16] | NDArray[np.float32]
 
@@ -220,7 +220,7 @@ class OpenModel(Closing):
         return size.resolve(width, height, spec.reached(self._task), spec.scale_grid)
 
     def _through(self, scales: Sequence[Scale]) -> Passes:
-        from srcli.restore.passes import Passes
+        from srcli.pipeline.passes import Passes
 
         return Passes([self._restorer(scale) for scale in scales])
 

@@ -25,8 +25,8 @@ from srcli.models.asdn.fixed import Fsdn
 from srcli.models.asdn.network import Asdn
 from srcli.models.registry import check_scale, get_model
 from srcli.models.spec import whole
-from srcli.restore.restorer import Restorer
-from srcli.restore.tiling import spans
+from srcli.pipeline.restorer import Restorer
+from srcli.pipeline.tiling import spans
 
 TINY = Shape(blocks=2, channels=16, layers=2)
 SCALES = ["1", "1.05", "1.1", "1.27", "1.5", "2", "2.7", "3", "3.7", "5", "8"]

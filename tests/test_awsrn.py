@@ -12,7 +12,7 @@ from srcli.loading.model import load
 from srcli.models.awsrn import SPECS
 from srcli.models.awsrn.network import Awsrn
 from srcli.models.registry import get_model
-from srcli.restore.tiling import plan
+from srcli.pipeline.tiling import plan
 
 VARIANTS = [f"{spec.name}-x{scale}" for spec in SPECS for scale in spec.scales]
 

@@ -26,7 +26,7 @@ from srcli.jobs.journal import NAME
 from srcli.jobs.planning import Wishes, plan_jobs
 from srcli.jobs.sizes import SizeRequest
 from srcli.models.spec import Geometry
-from srcli.restore.restorer import Restorer
+from srcli.pipeline.restorer import Restorer
 from srcli.system.files import temporary_name
 
 GEOMETRY = Geometry(margin=2, floats_per_pixel=1)
@@ -183,7 +183,7 @@ def test_contradictory_sizes_are_refused():
 def test_fractional_scales_resample_once(tmp_path, photograph):
     from fractions import Fraction
 
-    from srcli.restore.resample import resize
+    from srcli.pipeline.resample import resize
 
     Image.fromarray(photograph).save(tmp_path / "a.png")
     (job,) = plan_jobs([str(tmp_path / "a.png")], wishes(f"{tmp_path}/b.png", Fraction("1.5")))
@@ -263,7 +263,7 @@ def test_pictures_are_in_the_network_side_by_side(tmp_path):
 def test_lanes_are_for_the_pictures_ahead(srcli, tmp_path, monkeypatch, done, options, lanes):
     """Of three pictures, on a machine of two cores with memory to spare."""
     from srcli.backends.ort import OnnxRuntimeSession
-    from srcli.restore import budget
+    from srcli.pipeline import budget
 
     monkeypatch.setattr(budget, "usable_cores", lambda: 2)
     monkeypatch.setattr(budget, "free_memory", lambda: 64 << 30)

@@ -123,8 +123,8 @@ def test_auto_says_what_it_chose(srcli, picture):
 
 
 def test_result_is_better_than_bicubic(srcli, tmp_path, photograph):
+    from srcli.pipeline.resample import reduce, resize
     from srcli.quality.metrics import luma, psnr
-    from srcli.restore.resample import reduce, resize
 
     small = reduce(photograph, 4)
     Image.fromarray(small).save(tmp_path / "in.png")
@@ -466,7 +466,7 @@ def test_results_that_cannot_be_written():
 def test_other_runtimes_tell_nobody(tmp_path):
     """Neither numbers of this machine nor settings of a measuring service are left behind."""
     program = (
-        "from srcli import runtimes\n"
+        "from srcli.system import runtimes\n"
         "runtimes.onnxruntime()\n"
         "try: runtimes.openvino()\n"
         "except ImportError: pass\n"

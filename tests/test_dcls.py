@@ -21,7 +21,7 @@ from srcli.models.dcls.network import Dcls, Estimator, KernelComposer
 from srcli.models.layers import gaussian_kernel
 from srcli.models.registry import get_model
 from srcli.models.spec import Geometry
-from srcli.restore.restorer import Restorer
+from srcli.pipeline.restorer import Restorer
 
 graph = importlib.import_module("srcli.export.graph")
 limits = importlib.import_module("srcli.export.limits")

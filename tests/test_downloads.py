@@ -445,7 +445,7 @@ def test_two_at_once_download_once(origin, tmp_path):
     script = (
         "import sys\n"
         "from dataclasses import replace\n"
-        "from srcli import registry\n"
+        "from srcli.models import registry\n"
         "from srcli.models.spec import Publication\n"
         f"there = {get_model(NAME).weights[SCALE]!r}\n"
         f"registry.MODELS = [replace(registry.get_model({NAME!r}), weights={{{SCALE}: there}})]\n"

@@ -83,8 +83,8 @@ def test_blind_networks_are_refused():
 
 def test_the_command(srcli, photograph, tmp_path):
     """Nearer to the original than one pass, through tiles as well."""
+    from srcli.pipeline.resample import reduce
     from srcli.quality.metrics import psnr
-    from srcli.restore.resample import reduce
 
     original = photograph[:96, :120]
     Image.fromarray(reduce(original, 4)).save(tmp_path / "in.png")

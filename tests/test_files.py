@@ -89,7 +89,7 @@ def picture(file, seed=1, size=(40, 50)):
 
 def test_a_file_that_appears_during_the_run(srcli, tmp_path, monkeypatch):
     """faults.md 8: it was replaced without `--overwrite`; by strips too."""
-    from srcli.restore.restorer import Restorer
+    from srcli.pipeline.restorer import Restorer
 
     picture(tmp_path / "in.png")
     target = tmp_path / "out.png"

@@ -24,7 +24,7 @@ from srcli.errors import BackendError, DeclinedError, MissingPartError, WeightsE
 from srcli.export.to_onnx import OnnxOptions, to_onnx
 from srcli.loading.foreign import load_foreign
 from srcli.loading.model import load
-from srcli.restore.restorer import Restorer
+from srcli.pipeline.restorer import Restorer
 
 
 def doubling(path, *, planes=3, channels_last=False, kind=TensorProto.FLOAT, size=None, batch="n"):

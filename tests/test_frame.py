@@ -16,9 +16,9 @@ from srcli.images import Picture
 from srcli.loading.model import load
 from srcli.models.registry import MODELS
 from srcli.models.spec import Geometry
-from srcli.restore.restorer import Restorer
-from srcli.restore.rows import Framed, rows_of
-from srcli.restore.tiling import enlarged
+from srcli.pipeline.restorer import Restorer
+from srcli.pipeline.rows import Framed, rows_of
+from srcli.pipeline.tiling import enlarged
 
 COLORS = [
     *((0, 0, 0), (255, 255, 255), (128, 128, 128), (255, 0, 0), (0, 255, 0), (0, 0, 255)),

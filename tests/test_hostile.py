@@ -170,7 +170,7 @@ def restore(folder):
     from srcli.jobs.planning import Wishes, plan_jobs
     from srcli.jobs.sizes import SizeRequest
     from srcli.models.spec import Geometry
-    from srcli.restore.restorer import Restorer
+    from srcli.pipeline.restorer import Restorer
 
     class Repeated(Session):
         """Makes every pixel four."""

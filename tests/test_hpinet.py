@@ -18,7 +18,7 @@ from srcli.models.hpinet import SPECS, network
 from srcli.models.hpinet.network import Grid, HpiNet, divide, divide_all, merge, merge_all
 from srcli.models.registry import get_model
 from srcli.models.spec import Geometry
-from srcli.restore.restorer import Restorer
+from srcli.pipeline.restorer import Restorer
 
 graph = importlib.import_module("srcli.export.graph")
 limits = importlib.import_module("srcli.export.limits")

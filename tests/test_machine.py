@@ -8,7 +8,7 @@ import pytest
 
 from srcli.backends.base import SessionOptions
 from srcli.models.spec import Geometry
-from srcli.restore.budget import (
+from srcli.pipeline.budget import (
     LARGEST_BUDGET,
     MOST_LANES,
     SMALLEST_BUDGET,

@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from srcli.pipeline.resample import contributions, reduce, resize
 from srcli.quality.evaluation import compressed
 from srcli.quality.evaluation import noisy as noisy_pictures
 from srcli.quality.metrics import luma, psnr, psnr_b, ssim
-from srcli.restore.resample import contributions, reduce, resize
 
 # PSNR-Y of bicubic enlargement on these very pictures (they come with the reference data).
 BICUBIC = {

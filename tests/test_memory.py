@@ -22,7 +22,7 @@ from srcli.backends.base import SessionOptions
 from srcli.bench.memory import peak_bytes, resident_bytes
 from srcli.images import Picture
 from srcli.loading.model import load
-from srcli.restore.restorer import Restorer
+from srcli.pipeline.restorer import Restorer
 
 backend, task, name, scale, side, budget, *weights = sys.argv[1:]
 scale, side, budget = int(scale), int(side), int(budget)

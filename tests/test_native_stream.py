@@ -15,9 +15,9 @@ from srcli.backends.native_compiled import COMPILED
 from srcli.backends.native_weights import write_weights
 from srcli.images import Picture
 from srcli.loading.model import load
-from srcli.restore.restorer import Restorer
-from srcli.restore.rows import rows_of
-from srcli.restore.streaming import Streaming
+from srcli.pipeline.restorer import Restorer
+from srcli.pipeline.rows import rows_of
+from srcli.pipeline.streaming import Streaming
 
 try:
     importlib.import_module(COMPILED)

@@ -14,10 +14,10 @@ from srcli.errors import UsageError
 from srcli.images import Picture, from_float, to_float
 from srcli.jobs.sizes import SizeRequest, passes_for
 from srcli.loading.model import load
-from srcli.restore.passes import Passes
-from srcli.restore.resample import resize
-from srcli.restore.restorer import Restorer
-from srcli.restore.rows import rows_of
+from srcli.pipeline.passes import Passes
+from srcli.pipeline.resample import resize
+from srcli.pipeline.restorer import Restorer
+from srcli.pipeline.rows import rows_of
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from srcli.images import Picture
 from srcli.loading.model import load
 from srcli.models.registry import get_model
 from srcli.models.spec import Geometry
-from srcli.restore.restorer import Restorer
+from srcli.pipeline.restorer import Restorer
 
 IDENTITY = Geometry(margin=0, floats_per_pixel=1)
 
@@ -243,7 +243,7 @@ def test_on_a_gpu_tiles_are_as_large_as_its_own_memory_allows(monkeypatch, tilin
     class OnGpu(Identity):
         device_memory = 80 << 30
 
-    monkeypatch.setattr("srcli.restore.budget.free_memory", lambda: 1 << 30)
+    monkeypatch.setattr("srcli.pipeline.budget.free_memory", lambda: 1 << 30)
     geometry = Geometry(margin=3, floats_per_pixel=100, tiling=tiling)
 
     def largest(session, **options):

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from srcli.restore.tiling import choose_window, halved, plan, spans
+from srcli.pipeline.tiling import choose_window, halved, plan, spans
 
 lengths = st.integers(1, 400)
 margins = st.integers(0, 40)

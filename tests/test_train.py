@@ -19,8 +19,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from srcli.loading.model import load
 from srcli.models.lapar.network import apply_filters
 from srcli.models.registry import get_model
+from srcli.pipeline.resample import reduce, resize
 from srcli.quality.metrics import psnr
-from srcli.restore.resample import reduce, resize
 from srcli.weights.gradients import Gradients
 from srcli.weights.growth import grown
 from srcli.weights.losses import LOSSES, decibels, taught_decibels

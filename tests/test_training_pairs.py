@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 from training_data import CPU, NoReads, step_of, write_pictures
 
+from srcli.pipeline.resample import reduce, resize
 from srcli.quality.degradations import blur, compress, gaussian, reduced
-from srcli.restore.resample import reduce, resize
 from srcli.weights.damage import applied, enlargement, gaussian_rows, reduction, resizing, rounded
 from srcli.weights.draws import Draws
 from srcli.weights.jpeg import KINDS, Jpeg

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from srcli.restore.resample import contributions
+from srcli.pipeline.resample import contributions
 
 CUBIC = -0.5  # of MATLAB's reduction
 AROUND = 3  # reduced samples that the kernel looks at on each side, and one more

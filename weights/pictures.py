@@ -15,9 +15,9 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from srcli.pipeline.resample import reduce, resize
 from srcli.quality.degradations import Subsampling, add_noise, compress, photographed
 from srcli.quality.metrics import luma
-from srcli.restore.resample import reduce, resize
 
 from .recipe import Recipe
 

@@ -33,7 +33,7 @@ from srcli.errors import BackendError, SrcliError, WeightsError, first_line
 from srcli.loading.model import LoadedModel, load
 from srcli.models.registry import get_model
 from srcli.models.spec import Geometry, Scale
-from srcli.restore.resample import resize
+from srcli.pipeline.resample import resize
 
 if TYPE_CHECKING:
     from srcli.bench.counting import Work

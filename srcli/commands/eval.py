@@ -247,7 +247,7 @@ def _enlarger(
     from srcli.images import Picture, to_float
     from srcli.loading.model import load
     from srcli.loading.restorer import RunOptions, open_restorer
-    from srcli.restore.resample import resize
+    from srcli.pipeline.resample import resize
 
     loaded = load(model, scale, task=task, kind=kind, weights=weights, note=console.note)
     chosen = RunOptions(

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from srcli.jobs.sizes import SizeRequest
     from srcli.loading.foreign import ForeignModel
     from srcli.loading.model import LoadedModel
-    from srcli.restore.restorer import Restorer
+    from srcli.pipeline.restorer import Restorer
 
 __all__ = ["Request", "restore_files", "restoring_options"]
 

@@ -28,8 +28,8 @@ from srcli.jobs.journal import Journal, recipe_of
 from srcli.jobs.planning import Job
 from srcli.jobs.sizes import Size
 from srcli.models.spec import Scale
-from srcli.restore.passes import Passes
-from srcli.restore.restorer import Restorer
+from srcli.pipeline.passes import Passes
+from srcli.pipeline.restorer import Restorer
 from srcli.system.files import leftovers
 
 IN_FLIGHT = 2  # groups of pictures beyond those in the network: being decoded or encoded

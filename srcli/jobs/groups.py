@@ -9,7 +9,7 @@ from types import TracebackType
 
 from srcli.backends.base import StoppedError
 from srcli.jobs.planning import Job
-from srcli.restore.work import Progress
+from srcli.pipeline.work import Progress
 
 IN_MEMORY = 256 << 20  # bytes of output above which a picture is done strip by strip
 

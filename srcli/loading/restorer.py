@@ -10,8 +10,8 @@ from srcli.backends.base import Model, Precision, Session, SessionOptions
 from srcli.backends.ensemble import SelfEnsemble
 from srcli.errors import UsageError
 from srcli.models.spec import Geometry, Scale
-from srcli.restore.budget import sensible_lanes
-from srcli.restore.restorer import Restorer
+from srcli.pipeline.budget import sensible_lanes
+from srcli.pipeline.restorer import Restorer
 
 Note = Callable[[str], None]
 

@@ -100,7 +100,7 @@ def blur(picture: NDArray[np.generic], kernel: Plane) -> Plane:
 def reduced(picture: Plane, scale: int, kind: Filter) -> Pixels8:
     """Reduce H x W x 3 in [0, 255] by a whole factor, antialiased, and round to 8 bits."""
     if kind == "bicubic":
-        from srcli.restore.resample import resize
+        from srcli.pipeline.resample import resize
 
         small = resize(picture, picture.shape[0] // scale, picture.shape[1] // scale)
     else:

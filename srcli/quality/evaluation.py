@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from srcli.errors import InputError
 from srcli.images import Picture, has_picture_suffix, read, to_8_bits
+from srcli.pipeline.resample import reduce, resize
 from srcli.quality.degradations import add_noise, blur, compress, gaussian, reduced
 from srcli.quality.metrics import SSIM_SIDE, crop_border, luma, psnr, psnr_b, ssim
-from srcli.restore.resample import reduce, resize
 
 Pixels8 = NDArray[np.uint8]
 Enlarge = Callable[[Pixels8], NDArray[np.floating]]

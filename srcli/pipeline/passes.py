@@ -7,11 +7,11 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from srcli.images import Picture
-from srcli.restore.planes import Part
-from srcli.restore.restorer import Restorer
-from srcli.restore.rows import Rows
-from srcli.restore.tiling import enlarged
-from srcli.restore.work import Progress, ignore_progress
+from srcli.pipeline.planes import Part
+from srcli.pipeline.restorer import Restorer
+from srcli.pipeline.rows import Rows
+from srcli.pipeline.tiling import enlarged
+from srcli.pipeline.work import Progress, ignore_progress
 
 BETWEEN = 16  # bits per channel of what lies between two passes
 

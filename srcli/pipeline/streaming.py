@@ -16,10 +16,10 @@ from srcli.backends.base import Batch, RowStream, StreamingSession
 from srcli.errors import MemoryExhaustedError
 from srcli.images import Pixels
 from srcli.models.spec import Scale
-from srcli.restore.budget import FIXED
-from srcli.restore.planes import ALPHA_REACH, Part, layers, planes, unlayered
-from srcli.restore.tiling import Span, enlarged, spans
-from srcli.restore.work import NETWORK_SHARE, ROWS_SHARE, RawPart, Work, check_finite
+from srcli.pipeline.budget import FIXED
+from srcli.pipeline.planes import ALPHA_REACH, Part, layers, planes, unlayered
+from srcli.pipeline.tiling import Span, enlarged, spans
+from srcli.pipeline.work import NETWORK_SHARE, ROWS_SHARE, RawPart, Work, check_finite
 from srcli.system.machine import free_memory
 
 AlphaRows = tuple[Pixels | None, slice]

@@ -13,8 +13,8 @@ import numpy as np
 from srcli.backends.base import Batch, OutOfMemory, Session, as_blind
 from srcli.errors import MemoryExhaustedError, SrcliError
 from srcli.models.spec import Geometry, Scale
-from srcli.restore.tiling import Tile, choose_window, enlarged, halved, plan
-from srcli.restore.work import NETWORK_SHARE, ROWS_SHARE, Progress, check_finite, ignore_progress
+from srcli.pipeline.tiling import Tile, choose_window, enlarged, halved, plan
+from srcli.pipeline.work import NETWORK_SHARE, ROWS_SHARE, Progress, check_finite, ignore_progress
 
 
 @dataclass(slots=True, kw_only=True)

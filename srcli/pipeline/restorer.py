@@ -20,8 +20,8 @@ from srcli.backends.base import (
 from srcli.errors import UsageError
 from srcli.images import Picture
 from srcli.models.spec import Geometry, Scale
-from srcli.restore.budget import FIXED, LARGEST_BUDGET, automatic_budget, device_budget
-from srcli.restore.planes import (
+from srcli.pipeline.budget import FIXED, LARGEST_BUDGET, automatic_budget, device_budget
+from srcli.pipeline.planes import (
     Finisher,
     Part,
     layers,
@@ -29,11 +29,11 @@ from srcli.restore.planes import (
     unlayered,
     with_pixels,
 )
-from srcli.restore.rows import Framed, Rows, Sliding, rows_of
-from srcli.restore.streaming import Streaming
-from srcli.restore.tiles import Tiles
-from srcli.restore.tiling import Span, enlarged, spans
-from srcli.restore.work import Progress, RawPart, Work, ignore_progress
+from srcli.pipeline.rows import Framed, Rows, Sliding, rows_of
+from srcli.pipeline.streaming import Streaming
+from srcli.pipeline.tiles import Tiles
+from srcli.pipeline.tiling import Span, enlarged, spans
+from srcli.pipeline.work import Progress, RawPart, Work, ignore_progress
 from srcli.system.closing import Closing
 
 

@@ -9,8 +9,8 @@ import numpy as np
 
 from srcli.backends.base import Batch
 from srcli.errors import SrcliError
-from srcli.restore.planes import BLEED, Plane
-from srcli.restore.rows import Sliding
+from srcli.pipeline.planes import BLEED, Plane
+from srcli.pipeline.rows import Sliding
 
 RawPart = tuple[Plane, Plane | None, int]
 """Rows of output before they are rounded: colour, alpha, and bits per channel of the input."""

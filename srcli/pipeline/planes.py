@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from srcli.backends.base import Batch
 from srcli.images import Picture, Pixels, bleed, from_float, to_float
 from srcli.models.spec import Scale
-from srcli.restore.resample import RowResampler
-from srcli.restore.tiling import enlarged
+from srcli.pipeline.resample import RowResampler
+from srcli.pipeline.tiling import enlarged
 
 Part = tuple[Pixels, Pixels | None]
 """Some rows of a picture: colour (rows x width x C) and alpha (rows x width)."""

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from srcli.images import Picture
-from srcli.restore.planes import Part
+from srcli.pipeline.planes import Part
 
 Rows = Callable[[int, int], Part]
 """A function that returns rows [top, bottom); calls go from top to bottom, without overlap."""
