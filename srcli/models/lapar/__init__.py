@@ -122,6 +122,7 @@ SPECS = (
         37.3,
         {
             "upscale": "best quality that ships",
+            "photo": "blurred photos, JPEG",
             "denoise": "noise, best quality",
             "deblock": "JPEG blocks, best quality",
         },
