@@ -13,7 +13,6 @@ import os
 import signal
 import statistics
 import sys
-import time
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,12 +21,14 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
+from srcli.bench.events import between_events
+from srcli.bench.timing import clock, for_a_while
+
 CUDA = torch.cuda.is_available()
 TINY = not CUDA or "SRCLI_ON_CUDA_TINY" in os.environ
 DEVICE = "cuda" if CUDA else "cpu"
 TYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 HALF = "fp16" if CUDA else "fp32"
-SPIN = 200_000  # clock cycles, about 0.1 ms: launches are queued before the first event
 SCALE = 4
 SIDES = (9, 16) if TINY else (180, 320)
 """Of the input, whose output is 1280 x 720."""
@@ -44,30 +45,11 @@ def timed(step: Step, seconds: float = 0.25, stream: Any = None) -> dict[str, fl
         for _ in range(5):
             step()
         torch.cuda.synchronize()
-        end, single = time.perf_counter() + seconds, []
-        while time.perf_counter() < end and len(single) < 300:
-            single.append(between(step, 1))
-        once = statistics.median(single)
-        return {"once": once, "burst": between(step, max(3, min(200, int(100 / max(once, 0.01)))))}
-
-
-def between(step: Step, runs: int) -> float:
-    """Return milliseconds of a run between two events of CUDA."""
-    first, last = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-    torch.cuda._sleep(SPIN)
-    first.record()
-    for _ in range(runs):
-        step()
-    last.record()
-    last.synchronize()
-    return first.elapsed_time(last) / runs
-
-
-def clock(step: Step) -> float:
-    """Return milliseconds by the host's clock."""
-    started = time.perf_counter()
-    step()
-    return 1e3 * (time.perf_counter() - started)
+        once = statistics.median(for_a_while(lambda: between_events(step), seconds, 300))
+        return {
+            "once": once,
+            "burst": between_events(step, max(3, min(200, int(100 / max(once, 0.01))))),
+        }
 
 
 def recorded(step: Step) -> Step:

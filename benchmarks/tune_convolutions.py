@@ -93,26 +93,28 @@ def candidates(layer: Layer, dtype: torch.dtype) -> Iterator[Tuning]:
         run = (group + layer.side - 1) * layer.inputs
         if not 16 <= columns <= 256:
             continue
-        for piece in pieces(run):
-            for size_of_block, warps, stages in PROGRAMS:
-                shared = stages * piece * (size_of_block + columns) * size
-                if shared > MOST_SHARED or columns * size_of_block > warps * 32 * 128:
-                    continue
-                yield Tuning(
-                    step=step,
-                    group=group,
-                    part=part,
-                    piece=piece,
-                    block=size_of_block,
-                    warps=warps,
-                    stages=stages,
-                )
+        piece = largest_piece(run)
+        if piece is None:
+            continue
+        for size_of_block, warps, stages in PROGRAMS:
+            shared = stages * piece * (size_of_block + columns) * size
+            if shared > MOST_SHARED or columns * size_of_block > warps * 32 * 128:
+                continue
+            yield Tuning(
+                step=step,
+                group=group,
+                part=part,
+                piece=piece,
+                block=size_of_block,
+                warps=warps,
+                stages=stages,
+            )
 
 
-def pieces(run: int) -> list[int]:
-    """Return the largest piece that leaves little over at the end of a row."""
+def largest_piece(run: int) -> int | None:
+    """Return the largest piece that leaves little over at the end of a row; None if none does."""
     fitting = [piece for piece in (16, 32, 64, 128) if -(-run // piece) * piece <= 1.25 * run]
-    return fitting[-1:]
+    return max(fitting, default=None)
 
 
 class Case:

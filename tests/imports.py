@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -50,11 +51,16 @@ def _nodes(tree: ast.AST, *, late: bool) -> Iterator[ast.AST]:
             yield from _nodes(node, late=late)
 
 
-def circles() -> list[list[str]]:
-    """Modules that import each other, directly or through others; the root of all is left out."""
+def circle() -> list[str]:
+    """Modules that import each other in a circle, if there is one; the root of all is left out."""
     known = modules()
     graph = {name: set(_known(name, file, known)) for name, file in known.items()}
-    return [sorted(part) for part in _strongly_connected(graph) if len(part) > 1]
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        found: list[str] = error.args[1]
+        return found
+    return []
 
 
 def _known(name: str, file: Path, known: dict[str, Path]) -> Iterator[str]:
@@ -62,30 +68,3 @@ def _known(name: str, file: Path, known: dict[str, Path]) -> Iterator[str]:
         module = said if said in known else said.rpartition(".")[0]
         if module in known and module not in (name, "srcli"):
             yield module
-
-
-def _strongly_connected(graph: dict[str, set[str]]) -> list[list[str]]:
-    """Tarjan's algorithm."""
-    index: dict[str, int] = {}
-    low: dict[str, int] = {}
-    stack: list[str] = []
-    parts: list[list[str]] = []
-
-    def visit(node: str) -> None:
-        index[node] = low[node] = len(index)
-        stack.append(node)
-        for other in graph[node]:
-            if other not in index:
-                visit(other)
-                low[node] = min(low[node], low[other])
-            elif other in stack:
-                low[node] = min(low[node], index[other])
-        if low[node] == index[node]:
-            part = stack[stack.index(node) :]
-            del stack[stack.index(node) :]
-            parts.append(part)
-
-    for node in graph:
-        if node not in index:
-            visit(node)
-    return parts

@@ -8,7 +8,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from imports import circles
+from imports import circle
 
 from srcli import __version__
 from srcli.cli import COMMANDS
@@ -168,7 +168,7 @@ def test_one_wheel_serves_every_python():
 
 
 def test_no_circle():
-    assert circles() == []
+    assert circle() == []
 
 
 LONGEST = 400

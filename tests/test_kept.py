@@ -233,3 +233,37 @@ def test_fetched_weights_that_are_damaged_are_not_used(tmp_path, monkeypatch, sr
     assert f"{path}: the weights that were fetched are damaged" in err
     assert "weights fetch hpinet-s -s 4" in err
     assert cache_folder() == tmp_path
+
+
+class TestSmallEntries:
+    """A text with its seal: what was measured once."""
+
+    def test_what_is_kept_comes_back(self, tmp_path):
+        place = tmp_path / "new" / "choice.txt"
+        assert cache.kept(place) is None
+        cache.keep(place, "Triton")
+        assert cache.kept(place) == "Triton"
+        place.write_text("cuDNN")  # not as it was sealed
+        assert cache.kept(place) is None
+
+    def test_a_folder_in_its_place_makes_room(self, tmp_path):
+        (tmp_path / "choice.txt" / "deep").mkdir(parents=True)
+        cache.keep(tmp_path / "choice.txt", "Triton")
+        assert cache.kept(tmp_path / "choice.txt") == "Triton"
+
+    def test_what_was_faster_on_a_gpu_need_not_be_kept(self, tmp_path, monkeypatch):
+        """A cache that cannot be written stops nothing; then it is measured each time."""
+        recorded = pytest.importorskip("srcli.backends.recorded")
+        network = recorded.CudaNetwork.__new__(recorded.CudaNetwork)
+        network.facts, network._tolerance = {"device": "a GPU"}, 1e-5
+        network._exact, network._dtype = load("lapar-c", 2).network(), torch.float16
+        monkeypatch.setenv("SRCLI_CACHE", str(tmp_path / "cache"))
+        assert network._remembered() is None
+        network._remember(recorded.TRITON)
+        assert network._remembered() == recorded.TRITON
+        network._dtype = torch.float32
+        assert network._remembered() is None
+        (tmp_path / "file").touch()
+        monkeypatch.setenv("SRCLI_CACHE", str(tmp_path / "file"))
+        network._remember(recorded.TRITON)
+        assert network._remembered() is None

@@ -12,9 +12,10 @@ import hashlib
 import math
 from collections import OrderedDict
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,11 +23,8 @@ from torch import Tensor, nn
 
 from srcli.backends.base import Batch, recent
 from srcli.backends.fused_filters import sum_in_float32, use_kernel
-from srcli.errors import first_line
+from srcli.errors import OutputError, first_line
 from srcli.system import cache
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 MAX_RECORDED = 4  # shapes that keep their buffers and graphs: the tile, and some room
 WARM_UP = 3  # runs before a recording: whatever is initialised on first use must not be recorded
@@ -69,6 +67,7 @@ class CudaNetwork:
         self.plain = _placed(copy.deepcopy(network), self._device, dtype)
         if dtype != torch.float32:
             sum_in_float32(self.plain)
+        self._float32 = self.plain if dtype == torch.float32 else None
         self._chosen: Form | None = None
         self.recording = record
         self._seen: set[tuple[int, ...]] = set()
@@ -146,13 +145,15 @@ class CudaNetwork:
         if self._chosen is None and hasattr(self._exact, "assemble"):
             # Rounded to half precision, a filter near one loses more than all else does. Kernels
             # that avoid it are compiled for a shape that comes again; one picture is made exactly.
-            exact: Tensor = self._on_device()(self._given(batch))
+            exact: Tensor = self._in_float32()(self._given(batch))
             return exact
         return (self._chosen or self._run_plain)(self._given(batch))
 
-    def _on_device(self) -> nn.Module:
-        """Return a copy of the network in float32."""
-        return _placed(copy.deepcopy(self._exact), self._device, torch.float32)
+    def _in_float32(self) -> nn.Module:
+        """Return the network in float32 on the device; one copy serves until a form is chosen."""
+        if self._float32 is None:
+            self._float32 = _placed(copy.deepcopy(self._exact), self._device, torch.float32)
+        return self._float32
 
     def _run_plain(self, x: Tensor) -> Tensor:
         given = x.to(self._dtype, memory_format=torch.channels_last)
@@ -161,15 +162,14 @@ class CudaNetwork:
 
     def _ready(self, batch: Batch) -> Recording | None:
         """Return the recording of a shape; None if the network cannot be recorded."""
-        shape = batch.shape
-        self._seen.add(shape)
-        if shape in self._recorded:
-            self._recorded.move_to_end(shape)
-            return self._recorded[shape]
-        try:
+        self._seen.add(batch.shape)
+
+        def record() -> Recording:
             x = self._given(batch)
-            form = self._choose(x)
-            return recent(self._recorded, shape, MAX_RECORDED, lambda: self._record(form, x))
+            return self._record(self._choose(x), x)
+
+        try:
+            return recent(self._recorded, batch.shape, MAX_RECORDED, record)
         except torch.OutOfMemoryError:
             raise
         except RuntimeError as error:
@@ -201,6 +201,7 @@ class CudaNetwork:
         if self._chosen is None:
             torch.backends.cudnn.benchmark = True
             self._chosen = self._fastest(x)
+            self._float32 = None
         return self._chosen
 
     def _fastest(self, x: Tensor) -> Form:
@@ -236,7 +237,7 @@ class CudaNetwork:
     def _difference(self, form: Form) -> float:
         generator = torch.Generator(self._device).manual_seed(0)
         picture = torch.rand(SAMPLE, generator=generator, device=self._device)
-        return float((form(picture) - self._on_device()(picture)).abs().max())
+        return float((form(picture) - self._in_float32()(picture)).abs().max())
 
     def _is_faster(self, form: Form, x: Tensor) -> bool:
         times = [self._time(each, x) for each in (self._run_plain, form)]
@@ -247,6 +248,8 @@ class CudaNetwork:
         """Return milliseconds of the fastest of some replays; what cannot be recorded has none."""
         try:
             graph = self._record(form, x.clone()).graph
+        except torch.OutOfMemoryError:  # says nothing of the form, and is not to be remembered
+            raise
         except RuntimeError:
             return math.inf
         return min(_elapsed(graph.replay) for _ in range(TURNS))
@@ -254,28 +257,17 @@ class CudaNetwork:
     def _place(self) -> Path:
         """Return the file that remembers what was faster, of this network on such a device."""
         shapes = [(name, *value.shape) for name, value in self._exact.named_parameters()]
-        what = repr([*self._described(), type(self._exact).__name__, shapes])
-        return (
-            cache.cache_folder() / "cuda" / f"{hashlib.sha256(what.encode()).hexdigest()[:32]}.txt"
-        )
-
-    def _described(self) -> Iterator[str]:
-        yield from (str(self.facts["device"]), str(self._dtype), torch.__version__)
-        yield f"{self._tolerance}"
+        kind = type(self._exact).__name__
+        facts = (self.facts["device"], str(self._dtype), torch.__version__, self._tolerance)
+        digest = hashlib.sha256(repr((*facts, kind, shapes)).encode()).hexdigest()
+        return cache.cache_folder() / "cuda" / f"{digest[:32]}.txt"
 
     def _remembered(self) -> str | None:
-        place = self._place()
-        return place.read_text("ascii") if cache.is_whole(place) else None
+        return cache.kept(self._place())
 
     def _remember(self, name: str) -> None:
-        place = self._place()
-        place.parent.mkdir(parents=True, exist_ok=True)
-        cache.entry(
-            place,
-            lambda path: path.write_text(name, "ascii"),
-            label="",
-            note=lambda message: None,
-        )
+        with suppress(OutputError):  # then it is measured again the next time
+            cache.keep(self._place(), name)
 
 
 def _placed(network: nn.Module, device: torch.device, dtype: torch.dtype) -> nn.Module:

@@ -5,7 +5,6 @@ Importing this needs Triton.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -56,14 +55,39 @@ class _Block:
             self._reduction, outputs, torch.empty_like(x), residual=x, factor=self._skip
         )
 
-    def layers(self) -> Iterator[Blocked]:
-        for unit in self._units:
-            yield unit.first
-            yield unit.second
-        yield self._reduction
+
+class _OnTriton(nn.Module):
+    """What both families begin with: the picture less its mean, the head and the blocks.
+
+    Raises:
+        ValueError: Its layers have widths that these kernels do not know.
+    """
+
+    def __init__(self, fused: FusedLapar | FusedAwsrn, dtype: torch.dtype) -> None:
+        super().__init__()
+        if (channels := fused.head.out_channels) % MULTIPLE:
+            raise ValueError(f"feature maps of {channels} channels, no multiple of {MULTIPLE}")
+        self._dtype, self._scale = dtype, fused.scale
+        self._mean = fused.mean.float().flatten().contiguous()
+        self._head = _layer("head", fused.head, dtype, inputs=PICTURE)
+        self._body = [_Block(b, dtype) for b in fused.body if isinstance(b, FusedBlock)]
+
+    def _centred(self, picture: Tensor) -> Tensor:
+        """Return n x h x w x 8 of n x 3 x h x w: the mean subtracted, zeros behind."""
+        n, _, height, width = picture.shape
+        size = (n, height, width, PICTURE)
+        out = torch.empty(size, dtype=self._dtype, device=picture.device)
+        return prepare(picture, self._mean, out)
+
+    def _features(self, centred: Tensor, *, relu: bool) -> Tensor:
+        """Run head and blocks; n x h x w x 8 -> n x h x w x C."""
+        features = _run(self._head, centred, relu=relu)
+        for block_ in self._body:
+            features = block_(features)
+        return features
 
 
-class TritonLapar(nn.Module):
+class TritonLapar(_OnTriton):
     """A `FusedLapar` in Triton: n x 3 x h x w RGB in [0, 1] -> n x 3 x H x W, float32.
 
     Feature maps are in `dtype`; sums, taps and the picture in float32.
@@ -77,12 +101,7 @@ class TritonLapar(nn.Module):
     """
 
     def __init__(self, fused: FusedLapar, dtype: torch.dtype) -> None:
-        super().__init__()
-        _check_width(fused.head.out_channels)
-        self._dtype, self._scale = dtype, fused.scale
-        self._mean = fused.mean.float().flatten().contiguous()
-        self._head = _layer("head", fused.head, dtype, inputs=PICTURE)
-        self._body = [_Block(b, dtype) for b in fused.body if isinstance(b, FusedBlock)]
+        super().__init__(fused, dtype)
         if fused.scale > 1:
             self._up = _layer("up", fused.up, dtype, scale=fused.scale)
         self._bicubic = _separable(fused)
@@ -96,10 +115,7 @@ class TritonLapar(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         picture = x.float().contiguous()
         n, _, height, width = x.shape
-        features = _features(picture, self._mean, self._dtype, PICTURE)
-        features = _run(self._head, features, relu=True)
-        for block_ in self._body:
-            features = block_(features)  # n h w C
+        features = self._features(self._centred(picture), relu=True)  # n h w C
         if self._scale > 1:
             features = _run(self._up, features, relu=True)  # n H W C
         features = _run(self._merge, _run(self._mix, features), relu=True)
@@ -114,26 +130,12 @@ class TritonLapar(nn.Module):
         taps = _run(self._taps, features).permute(0, 3, 1, 2)
         return apply_filters(bordered[:, :, 2:-2, SIDES:-SIDES], taps, self._count)
 
-    def layers(self) -> Iterator[Blocked]:
-        """Return all layers in the order of their use."""
-        yield self._head
-        for block_ in self._body:
-            yield from block_.layers()
-        if self._scale > 1:
-            yield self._up
-        yield from (self._mix, self._merge, self._taps)
 
-
-class TritonAwsrn(nn.Module):
+class TritonAwsrn(_OnTriton):
     """A `FusedAwsrn` in Triton, with the arguments and the types of `TritonLapar`."""
 
     def __init__(self, fused: FusedAwsrn, dtype: torch.dtype) -> None:
-        super().__init__()
-        _check_width(fused.head.out_channels)
-        self._dtype, self._scale = dtype, fused.scale
-        self._mean = fused.mean.float().flatten().contiguous()
-        self._head = _layer("head", fused.head, dtype, inputs=PICTURE)
-        self._body = [_Block(b, dtype) for b in fused.body if isinstance(b, FusedBlock)]
+        super().__init__(fused, dtype)
         self._tail = _layer("tail", fused.tail, dtype, scale=fused.scale)
         # It shares the tail's sums, and so must be cut like it.
         self._skip = block(
@@ -148,19 +150,10 @@ class TritonAwsrn(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         picture = x.float().contiguous()
         n, _, height, width = x.shape
-        centred = _features(picture, self._mean, self._dtype, PICTURE)
-        features = _run(self._head, centred)
-        for block_ in self._body:
-            features = block_(features)  # n h w C
+        centred = self._centred(picture)
+        features = self._features(centred, relu=False)  # n h w C
         out = picture.new_empty(n, 3, height * self._scale, width * self._scale)
         return convolve(self._tail, features, out, second=(self._skip, centred), planar=True)
-
-    def layers(self) -> Iterator[Blocked]:
-        """Return all layers in the order of their use."""
-        yield self._head
-        for block_ in self._body:
-            yield from block_.layers()
-        yield from (self._tail, self._skip)
 
 
 def for_gpu(fused: nn.Module, dtype: torch.dtype) -> TritonLapar | TritonAwsrn | None:
@@ -189,11 +182,6 @@ def _separable(fused: FusedLapar) -> Tensor:
     return along.float().contiguous()
 
 
-def _check_width(channels: int) -> None:
-    if channels % MULTIPLE:
-        raise ValueError(f"feature maps of {channels} channels, no multiple of {MULTIPLE}")
-
-
 def _layer(
     role: Role,
     convolution: nn.Conv2d,
@@ -217,12 +205,6 @@ def _layer(
         inputs=inputs,
         outputs=outputs,
     )
-
-
-def _features(picture: Tensor, mean: Tensor, dtype: torch.dtype, channels: int) -> Tensor:
-    n, _, height, width = picture.shape
-    out = torch.empty(n, height, width, channels, dtype=dtype, device=picture.device)
-    return prepare(picture, mean, out)
 
 
 def _run(layer: Blocked, x: Tensor, *, relu: bool = False) -> Tensor:

@@ -15,8 +15,7 @@ from typing import Any
 
 from srcli.checkpoints.shipped import Weights
 from srcli.models.spec import ModelSpec
-from srcli.system.cache import cache_folder, is_whole, remove, seal
-from srcli.system.files import atomic_path
+from srcli.system import cache
 from srcli.system.machine import PROC, usable_cores
 
 WIDTH, HEIGHT = 1280, 720
@@ -43,12 +42,9 @@ def kept() -> dict[str, Latency]:
 
     What is damaged, or of another machine, is as if it had never been measured.
     """
-    path = _path()
-    if not is_whole(path):
-        return {}
     try:
-        return dict(_entries(json.loads(path.read_text("utf-8"))))
-    except (OSError, ValueError, TypeError, AttributeError):
+        return dict(_entries(json.loads(cache.kept(_path()) or "{}")))
+    except (ValueError, TypeError, AttributeError):
         return {}
 
 
@@ -65,13 +61,8 @@ def keep(found: dict[str, Latency]) -> None:
     Raises:
         OutputError: The cache cannot be written.
     """
-    path = _path()
     table = {sha256: asdict(latency) for sha256, latency in {**kept(), **found}.items()}
-    if path.is_dir() and not path.is_symlink():
-        remove(path)
-    with atomic_path(path) as partial:
-        partial.write_text(json.dumps(table, indent=1), "utf-8")
-    seal(path)
+    cache.keep(_path(), json.dumps(table, indent=1))
 
 
 def measure(weights: Weights) -> Latency:
@@ -115,7 +106,7 @@ def _backend(spec: ModelSpec) -> str:
 
 
 def _path() -> Path:
-    return cache_folder() / f"latencies-{_machine()}.json"
+    return cache.cache_folder() / f"latencies-{_machine()}.json"
 
 
 def _machine() -> str:

@@ -18,10 +18,7 @@ from srcli.checkpoints.shipped import (
     shipped_weights,
     weights_from_file,
 )
-from srcli.errors import (
-    UsageError,
-    WeightsError,
-)
+from srcli.errors import UsageError, WeightsError
 from srcli.loading import exporter
 from srcli.loading.prepared import needs_packages, prepared
 from srcli.models.registry import DEFAULT_MODEL, check_scale, get_model

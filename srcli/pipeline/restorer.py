@@ -11,24 +11,12 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
-from srcli.backends.base import (
-    Batch,
-    Session,
-    StoppedError,
-    StreamingSession,
-)
+from srcli.backends.base import Batch, Session, StoppedError, StreamingSession
 from srcli.errors import UsageError
 from srcli.images import Picture
 from srcli.models.spec import Geometry, Scale
 from srcli.pipeline.budget import FIXED, LARGEST_BUDGET, automatic_budget, device_budget
-from srcli.pipeline.planes import (
-    Finisher,
-    Part,
-    layers,
-    planes,
-    unlayered,
-    with_pixels,
-)
+from srcli.pipeline.planes import Finisher, Part, layers, planes, unlayered, with_pixels
 from srcli.pipeline.rows import Framed, Rows, Sliding, rows_of
 from srcli.pipeline.streaming import Streaming
 from srcli.pipeline.tiles import Tiles

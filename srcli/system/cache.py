@@ -99,6 +99,31 @@ def _temporary_folder() -> Path:
     return Path(folder)
 
 
+def keep(path: Path, text: str) -> None:
+    """Write a small entry and its seal.
+
+    Args:
+        path: Its name in the cache.
+        text: Its whole content.
+
+    Raises:
+        OutputError: The cache cannot be written.
+    """
+    if path.is_dir() and not path.is_symlink():
+        remove(path)
+    with atomic_path(path) as partial:
+        partial.write_text(text, "utf-8")
+    seal(path)
+
+
+def kept(path: Path) -> str | None:
+    """Return the text of a small entry; None if there is none, or none that is whole."""
+    try:
+        return path.read_text("utf-8") if is_whole(path) else None
+    except (OSError, ValueError):
+        return None
+
+
 def is_whole(path: Path) -> bool:
     """Tell whether an entry is there, with the content that was sealed under this name."""
     try:
