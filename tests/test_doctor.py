@@ -388,6 +388,16 @@ def test_damaged_weights_are_named(monkeypatch, tmp_path):
     assert "gone.safetensors cannot be read" in finding.found
 
 
+def test_each_file_of_weights_is_read_once(monkeypatch):
+    """Also one that serves several scales."""
+    read, right = [], store.sha256_of
+    monkeypatch.setattr(store, "sha256_of", lambda path: read.append(path) or right(path))
+    finding = only(weights)
+    folder = store.shipped_weights()[0].path.parent
+    assert sorted(read) == sorted(folder.glob("*.safetensors"))
+    assert f"{len(read)} files" in finding.found
+
+
 def test_a_libvips_that_cannot_be_loaded_is_a_problem(module, patience):
     module("pyvips", "raise OSError('libvips.so.42: cannot open shared object file')")
     finding = only(lambda: probes.probe("pictures"))

@@ -89,6 +89,12 @@ def flaw(weights: Weights) -> str | None:
     return None if whole else "is not the file of the manifest"
 
 
+def flaws() -> dict[str, str | None]:
+    """Return the flaw of each shipped file by its name; a file that serves several scales once."""
+    shipped = {weights.path.name: weights for weights in shipped_weights()}
+    return {name: flaw(weights) for name, weights in shipped.items()}
+
+
 def find_weights(
     spec: ModelSpec, scale: Scale, task: Task, kind: InputKind = "clean"
 ) -> Weights | None:

@@ -22,7 +22,7 @@ from srcli.models.registry import DEFAULT_MODEL, get_model
 from srcli.models.spec import InputKind, ModelSpec
 
 if TYPE_CHECKING:
-    from srcli.backends.base import Precision, SessionOptions
+    from srcli.backends.base import Precision
     from srcli.images import SaveOptions
     from srcli.loading.foreign import ForeignModel
     from srcli.loading.restorer import RunOptions
@@ -94,12 +94,6 @@ class Request:
     def for_programs(self) -> bool:
         """True if standard output is for programs."""
         return self.as_json or self.events is not None
-
-    def session_options(self, lanes: int = 1) -> SessionOptions:
-        """Return the options of a session that takes so many calls at once."""
-        from srcli.backends.base import SessionOptions
-
-        return SessionOptions(threads=self.threads, precision=self.precision, lanes=lanes)
 
     def run_options(self) -> RunOptions:
         """Return the options for running the network."""

@@ -34,10 +34,10 @@ def verify(context: click.Context, as_json: bool) -> None:
     missing.
     """
     from srcli import console
-    from srcli.checkpoints.shipped import flaw, shipped_weights
+    from srcli.checkpoints.shipped import flaws
     from srcli.health.finding import REINSTALL
 
-    found = {entry.path.name: flaw(entry) or "ok" for entry in shipped_weights()}
+    found = {name: said or "ok" for name, said in flaws().items()}
     damaged = any(state != "ok" for state in found.values())
     if as_json:
         console.print_json({"files": found, "ok": not damaged})

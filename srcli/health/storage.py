@@ -52,10 +52,10 @@ def cache() -> Iterator[Finding]:
 
 def weights() -> Iterator[Finding]:
     """Check that the shipped weights are those that the manifest describes."""
-    from srcli.checkpoints.shipped import flaw, shipped_weights
+    from srcli.checkpoints.shipped import flaws
 
-    shipped = shipped_weights()
-    wrong = [f"{entry.path.name} {said}" for entry in shipped if (said := flaw(entry))]
+    shipped = flaws()
+    wrong = [f"{name} {said}" for name, said in shipped.items() if said]
     if wrong:
         yield Finding(subject="weights", status="problem", found="; ".join(wrong), remedy=REINSTALL)
     else:

@@ -21,7 +21,7 @@ KNOWN_DOMAINS = ("", "ai.onnx", "ai.onnx.ml", "com.microsoft")
 
 
 def adapted(file: Path) -> bytes:
-    """Adapt a graph to our convention: `input` n x 3 x h x w -> `output`, float32, RGB in [0, 1].
+    """Adapt a graph to our convention, and return it as the content of an ONNX file.
 
     It takes `srcli.input`, n x 3 x h x w, and gives `srcli.output`, both float32 RGB in [0, 1].
     Half precision at the border, channels last and networks for one plane are adapted.
