@@ -41,7 +41,7 @@ sanitize:
 	cd build && PYTHONPATH=sanitized PYTHONSAFEPATH=1 ASAN_OPTIONS=detect_leaks=0 \
 		LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
 		$(PYTHON) -m pytest -p no:cacheprovider --rootdir .. -c ../pyproject.toml \
-		../tests/test_native.py ../tests/test_native_stream.py ../tests/test_cpu_filters.py
+		../tests/backends/test_native.py ../tests/backends/test_native_stream.py ../tests/backends/test_cpu_filters.py
 
 # The pages in build/site, without a single warning.
 docs:
@@ -56,7 +56,7 @@ DATA ?= ../shared/data/train
 TEST ?= ../shared/data/eval
 MINUTES ?= 60
 RUNS = $(patsubst weights/%.safetensors,train-%,$(wildcard weights/*.safetensors))
-TRAIN = $(PYTHON) -m srcli.weights.train $(1) --data $(DATA) --test $(TEST)/Set5 --candidates 1 \
+TRAIN = $(PYTHON) -m srcli.weights.training.train $(1) --data $(DATA) --test $(TEST)/Set5 --candidates 1 \
 	--minutes $(MINUTES) --init weights/$(@:train-%=%).safetensors --out runs/$(@:train-%=%) $(MORE)
 .PHONY: $(RUNS)
 weights: $(RUNS)
@@ -73,4 +73,4 @@ $(filter %-deblock,$(RUNS)): train-%-deblock:
 
 # Measure the shipped weights again and write the figures into the manifest and the tables.
 scores:
-	$(PYTHON) -m srcli.weights.scores --test $(TEST)
+	$(PYTHON) -m srcli.weights.training.scores --test $(TEST)

@@ -27,7 +27,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from every_graph import read_rows, variants, write_rows
-from random_weights import filled_model
+from support.random_weights import filled_model
 
 from srcli.backends.base import SessionOptions
 from srcli.backends.ort import OnnxRuntimeSession

@@ -21,8 +21,8 @@ import numpy as np
 
 from srcli.backends.base import SessionOptions
 from srcli.backends.eager import TorchSession
-from srcli.backends.native import NativeBackend
-from srcli.backends.openvino import OpenVinoBackend
+from srcli.backends.native.session import NativeBackend
+from srcli.backends.openvino.session import OpenVinoBackend
 from srcli.backends.ort import OnnxRuntimeBackend, OnnxRuntimeSession
 from srcli.bench.hardware import hardware
 from srcli.bench.published import Published

@@ -26,11 +26,11 @@ from on_cuda_stages import HOME, OUT, PARTS, ROOT, Run, Stage, install  # noqa: 
 PROBE = HERE / "on_cuda_probe.py"
 
 # The training queue, model:scale:seconds: to be edited for the run at hand. The pictures are tars
-# (`python -m srcli.weights.packed`) in the carried folder `train`; what was trained so far comes
-# back in pieces beside the results.
+# (`python -m srcli.weights.training.packed`) in the carried folder `train`; what was trained so far
+# comes back in pieces beside the results.
 PLAN = "asdn-base:any:150,dcls-iso:x4:150,hpinet-s:x4:90"
 TRAIN = (
-    *("-m", "srcli.weights.cuda_train", "--plan", PLAN, "--data", str(PARTS / "train")),
+    *("-m", "srcli.weights.training.cuda_train", "--plan", PLAN, "--data", str(PARTS / "train")),
     *("--out", str(HOME / "runs"), "--bring", str(OUT)),
 )
 

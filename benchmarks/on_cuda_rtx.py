@@ -22,7 +22,7 @@ def plans(tiny: bool) -> Iterator[tuple[str, dict[str, Any]]]:
     Yields:
         The target, and what was found, or what went wrong.
     """
-    from srcli.backends.trt_engine import collecting_logger, load_tensorrt
+    from srcli.backends.trt.engine import collecting_logger, load_tensorrt
     from srcli.loading.model import load
 
     trt: Any = load_tensorrt()

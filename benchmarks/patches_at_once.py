@@ -22,7 +22,7 @@ import torch
 
 from srcli.backends.base import Session, SessionOptions
 from srcli.backends.eager import TorchSession
-from srcli.backends.openvino import OpenVinoBackend, OpenVinoSession
+from srcli.backends.openvino.session import OpenVinoBackend, OpenVinoSession
 from srcli.backends.ort import OnnxRuntimeSession
 from srcli.export.to_onnx import to_onnx
 from srcli.loading.model import load

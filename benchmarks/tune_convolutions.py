@@ -1,6 +1,6 @@
 """Measure how each layer of LAPAR and AWSRN is best cut into programs of a GPU.
 
-    python benchmarks/tune_convolutions.py --table srcli/backends/tunings.json
+    python benchmarks/tune_convolutions.py --table srcli/backends/cuda/tunings.json
 
 Prints one line for each layer, with the fastest ways. Kernels are compiled by several processes
 first.
@@ -22,10 +22,10 @@ from pathlib import Path
 
 import torch
 
-from srcli.backends.blocked import Blocked, Tuning, block
-from srcli.backends.triton_convolutions import convolve
-from srcli.backends.triton_pictures import SIDES, filter_pixels
-from srcli.backends.tunings import Role, key
+from srcli.backends.cuda.blocked import Blocked, Tuning, block
+from srcli.backends.cuda.convolutions import convolve
+from srcli.backends.cuda.pictures import SIDES, filter_pixels
+from srcli.backends.cuda.tunings import Role, key
 
 PICTURE = (180, 320)  # enlarged by 4: 1280 x 720
 LAUNCHES = 20  # in one graph

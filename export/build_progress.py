@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from srcli.backends.trt_engine import TensorRt
+from srcli.backends.trt.engine import TensorRt
 
 if TYPE_CHECKING:
     import tensorrt

@@ -16,7 +16,7 @@ from srcli.models.registry import DEFAULT_SCALE
 from srcli.models.spec import GraphPrecision, InputKind, Scale, Task, number, whole
 
 if TYPE_CHECKING:
-    from srcli.backends.trt_engine import EngineInfo
+    from srcli.backends.trt.engine import EngineInfo
     from srcli.loading.model import LoadedModel
 
     from .engines import EngineOptions
@@ -227,7 +227,7 @@ def _export_engine(request: Request, model: LoadedModel) -> dict[str, Any]:
     """Build from a verified graph; the graph is kept only if it was asked for."""
     import tempfile
 
-    from srcli.backends.trt_engine import flavour_of
+    from srcli.backends.trt.engine import flavour_of
 
     from .engines import trtexec_line, write_engine
     from .to_tensorrt import build_engine, load_tensorrt

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 
-from srcli.backends.trt_engine import (
+from srcli.backends.trt.engine import (
     Shape,
     TensorRt,
     current_gpu,

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
-from srcli.backends.trt_engine import EngineInfo, Flavour, Gpu, Shape, sidecar_path, times
+from srcli.backends.trt.engine import EngineInfo, Flavour, Gpu, Shape, sidecar_path, times
 from srcli.errors import UsageError
 from srcli.system.files import atomic_path
 

@@ -7,7 +7,7 @@ from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from srcli.backends.trt_engine import times
+from srcli.backends.trt.engine import times
 from srcli.errors import InputError, UsageError
 
 if TYPE_CHECKING:

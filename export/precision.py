@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from srcli.backends.trt_engine import TensorRt, last, open_runtime
+from srcli.backends.trt.engine import TensorRt, last, open_runtime
 from srcli.errors import VerificationError
 
 if TYPE_CHECKING:

@@ -1,13 +1,13 @@
 """End a graph before its last step, in which LAPAR's filters are applied.
 
-On CPUs `srcli.backends.cpu_filters` takes that step, several times as fast as the graph's nodes.
+On CPUs `srcli.backends.filters.cpu` takes that step, several times as fast as the graph's nodes.
 """
 
 from __future__ import annotations
 
 from onnx import ModelProto, NodeProto, TensorProto, helper
 
-from srcli.backends.cpu_filters import PICTURE, TAPS
+from srcli.backends.filters.cpu import PICTURE, TAPS
 from srcli.models.lapar import DISTINCT_TAPS
 
 from .quantize import set_nodes

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from srcli.backends.native_network import compiled_network
-from srcli.backends.native_weights import read_weights, write_weights
+from srcli.backends.native.network import compiled_network
+from srcli.backends.native.weights import read_weights, write_weights
 from srcli.loading.model import LoadedModel
 from srcli.system.files import atomic_path
 from srcli.system.machine import usable_cores

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from srcli.backends.trt_engine import (
+from srcli.backends.trt.engine import (
     EngineInfo,
     Shape,
     TensorRt,

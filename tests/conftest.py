@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from hypothesis import settings
-from pictures import same_everywhere
 from PIL import Image
+from support.pictures import same_everywhere
 
 from srcli.images import Picture
 
@@ -60,7 +60,7 @@ def photograph() -> np.ndarray:
 @pytest.fixture(params=[128, 256, 512], ids=lambda bits: f"{bits} bits")
 def vectors(request: pytest.FixtureRequest) -> Iterator[int]:
     """Bits of the vectors that the compiled network computes in, for one test."""
-    from srcli.backends.native_compiled import COMPILED
+    from srcli.backends.native.compiled import COMPILED
 
     compiled = pytest.importorskip(COMPILED, exc_type=ImportError)
     chosen = compiled.choose(request.param)

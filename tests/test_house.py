@@ -8,7 +8,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from imports import circle
+from support.imports import circle
 
 from srcli import __version__
 from srcli.cli import COMMANDS

@@ -7,10 +7,10 @@ from importlib import metadata
 
 from srcli.backends.base import Backend, Model, Precision, Session, SessionOptions
 from srcli.backends.eager import TorchBackend
-from srcli.backends.native import NativeBackend
-from srcli.backends.openvino import OpenVinoBackend
+from srcli.backends.native.session import NativeBackend
+from srcli.backends.openvino.session import OpenVinoBackend
 from srcli.backends.ort import OnnxRuntimeBackend
-from srcli.backends.trt import TensorRtBackend
+from srcli.backends.trt.session import TensorRtBackend
 from srcli.errors import BackendError, DeclinedError, Obstacle, VerificationError
 from srcli.models.spec import ModelSpec
 from srcli.system.cuda import driver

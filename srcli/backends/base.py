@@ -220,7 +220,7 @@ class Model(Protocol):
         """Return the ONNX file that ends at the taps of LAPAR's filters; None for other models.
 
         It is for backends that apply the filters themselves. Its outputs are named in
-        `srcli.backends.cpu_filters`.
+        `srcli.backends.filters.cpu`.
         """
         ...
 

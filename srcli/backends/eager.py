@@ -17,13 +17,13 @@ from srcli.backends.base import (
     SessionOptions,
     closed,
 )
-from srcli.backends.fused_filters import use_compiled
+from srcli.backends.filters.fused import use_compiled
 from srcli.errors import BackendError, Obstacle
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from srcli.backends.recorded import CudaNetwork
+    from srcli.backends.cuda.recorded import CudaNetwork
 
 # Share of its memory that a published network may need: LAPAR's has 72 filtered pictures.
 PUBLISHED = 6.0
@@ -72,7 +72,7 @@ class TorchSession(BlindSession):
             torch.set_num_threads(min(limit, torch.get_num_threads()))
         self._run: CudaNetwork | _OnProcessor | None
         if torch.cuda.is_available():
-            from srcli.backends.recorded import CudaNetwork
+            from srcli.backends.cuda.recorded import CudaNetwork
 
             dtype = getattr(torch, PRECISIONS[options.precision])
             self._run = CudaNetwork(network, dtype, tolerance=tolerance, record=options.cuda_graph)

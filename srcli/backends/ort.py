@@ -19,7 +19,7 @@ from srcli.backends.base import (
     closed,
     says_out_of_memory,
 )
-from srcli.backends.cpu_filters import BY_PARTS, PICTURE, TAPS, CpuFilters, shortest_graph
+from srcli.backends.filters.cpu import BY_PARTS, PICTURE, TAPS, CpuFilters, shortest_graph
 from srcli.errors import BackendError, Obstacle, first_line
 from srcli.system import runtimes
 from srcli.system.cuda import driver

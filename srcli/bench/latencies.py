@@ -98,7 +98,7 @@ def measure(weights: Weights) -> Latency:
 
 
 def _backend(spec: ModelSpec) -> str:
-    from srcli.backends.native import NativeBackend
+    from srcli.backends.native.session import NativeBackend
 
     native = NativeBackend()
     able = native.unavailable() is None and native.declines(spec, "fp32") is None

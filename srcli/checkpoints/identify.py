@@ -158,7 +158,7 @@ def _graph(file: Path) -> dict[str, object]:
 
 
 def _engine(file: Path) -> dict[str, object]:
-    from srcli.backends.trt_engine import read_engine
+    from srcli.backends.trt.engine import read_engine
 
     _, info = read_engine(file)
     facts = asdict(info)

@@ -14,7 +14,7 @@ _INSTALL = "On a machine with one, run `pip install 'srcli[tensorrt]'`."
 
 def tensorrt() -> Iterator[Finding]:
     """Check whether TensorRT loads; without a GPU it may be missing."""
-    from srcli.backends.trt_engine import load_tensorrt, open_runtime
+    from srcli.backends.trt.engine import load_tensorrt, open_runtime
 
     names = ("tensorrt", "tensorrt_rtx", "tensorrt_rtx_bindings")
     present = any(importlib.util.find_spec(name) for name in names)
@@ -43,9 +43,9 @@ def _missing(found: str, remedy: str) -> Finding:
 
 def compiled_part() -> Iterator[Finding]:
     """Check the compiled part of srcli; without it LAPAR and AWSRN work, but more slowly."""
-    from srcli.backends import cpu_filters
-    from srcli.backends.native import NativeBackend
-    from srcli.backends.native_compiled import vectors
+    from srcli.backends.filters import cpu as cpu_filters
+    from srcli.backends.native.compiled import vectors
+    from srcli.backends.native.session import NativeBackend
 
     parts = (
         (

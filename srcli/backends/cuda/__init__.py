@@ -1,0 +1,1 @@
+"""PyTorch on a GPU: recorded networks and kernels in Triton."""

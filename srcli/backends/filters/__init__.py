@@ -1,0 +1,1 @@
+"""LAPAR's filters, compiled for CPUs and for PyTorch."""

@@ -1,0 +1,1 @@
+"""Our own compiled code: LAPAR and AWSRN on a CPU."""

@@ -1,0 +1,1 @@
+"""How the weights are trained; not part of the wheel."""

@@ -1,0 +1,216 @@
+"""Measure the shipped weights and write the figures where they are read.
+
+    python -m srcli.weights.training.scores --test ../shared/data/eval
+    python -m srcli.weights.training.scores --test ../shared/data/eval lapar-c-x2
+
+Rewrites checksums and scores in `manifest.toml`, and the tables in `README.md` here and in
+`docs/benchmarks.md`. Provenance (steps, hours, hardware, data) is written into the manifest by
+hand.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from srcli import load
+from srcli.checkpoints.shipped import sha256_of
+from srcli.models.layers import gaussian_kernel
+from srcli.models.registry import get_model
+from srcli.quality.degradations import blur
+from srcli.quality.metrics import crop_border, luma, psnr, ssim
+
+FOLDER = Path(__file__).parents[1]
+BLURRED_SET = "Set5"  # others take a quarter of an hour and more
+TEST_SETS = ("Set5", "Set14", "B100")
+# What is undone when the picture keeps its size: the test set, the option, its values.
+LEVELS = {
+    "denoise": ("B100", "--sigma", (15, 25, 35, 50)),
+    "deblock": ("LIVE1", "--quality", (10, 20, 30, 40, 60, 75, 90, 95)),
+}
+FIGURES = {
+    "upscale": ("psnr", "ssim"),
+    "denoise": ("psnr_rgb", "ssim"),
+    "deblock": ("psnr", "ssim", "psnr_b"),
+}
+DIGITS = {"ssim": 4}
+Entry = dict[str, Any]
+
+
+def measure(entry: Entry, test: Path) -> dict[str, dict[str, float]]:
+    """PSNR and SSIM by test set, by the command that users have; by scale and set for any scale."""
+    kind, scale = entry.get("input", "clean"), entry["scale"]
+    if entry.get("protocol") == "gaussian8":
+        return {BLURRED_SET: blurred(entry["model"], scale, test / BLURRED_SET)}
+    if not isinstance(scale, list):
+        return evaluated(entry["model"], entry["task"], scale, test, kind)
+    return {
+        f"x{each} {name}": score
+        for each in scale
+        if (test / TEST_SETS[0] / f"LRx{each}").is_dir()
+        for name, score in evaluated(entry["model"], entry["task"], each, test, kind).items()
+    }
+
+
+def blurred(model: str, scale: int, folder: Path) -> dict[str, float]:
+    """PSNR and SSIM of Y over eight isotropic blurs of each picture, as DCLS's table 1 has them.
+
+    Widths are 1.8 to 3.2 pixels at x4, less at smaller scales in proportion; the blurred picture is
+    subsampled from its upper left corner.
+    """
+    runs: list[tuple[float, float]] = []
+    with load(model, scale, backend="torch") as network:
+        for file in sorted((folder / "HR").iterdir()):
+            picture = np.asarray(Image.open(file).convert("RGB"))
+            high = picture[: len(picture) // scale * scale, : picture.shape[1] // scale * scale]
+            for width in np.linspace(1.8, 3.2, 8) * scale / 4:
+                kernel = gaussian_kernel(21, width, width).float().numpy()
+                low = np.clip(np.rint(blur(high, kernel)[::scale, ::scale]), 0, 255)
+                planes = [luma(each) for each in (network(low.astype(np.uint8)), high)]
+                pair = [crop_border(plane, scale) for plane in planes]
+                runs.append((psnr(*pair), ssim(*pair)))
+    mean = np.mean(runs, axis=0)
+    return {"psnr": round(float(mean[0]), 3), "ssim": round(float(mean[1]), 4)}
+
+
+def evaluated(
+    model: str, task: str, scale: int, test: Path, kind: str = "clean"
+) -> dict[str, dict[str, float]]:
+    """What `srcli eval` says of a model; of `none`, the pictures as they are before."""
+    command = [sys.executable, "-m", "srcli", "eval", "-m", model, "--json"]
+    if task == "upscale":
+        command += ["-s", str(scale), "--input", kind]
+        command += [str(test / name) for name in TEST_SETS]
+    else:
+        name, option, values = LEVELS[task]
+        command += [*(part for value in values for part in (option, str(value))), str(test / name)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return {
+        " ".join(filter(None, (row["name"], row["level"]))): {
+            figure: round(row[figure], DIGITS.get(figure, 3)) for figure in FIGURES[task]
+        }
+        for row in json.loads(done.stdout)["datasets"]
+    }
+
+
+def write_manifest(table: dict[str, Entry]) -> None:
+    lines = ["# Written by `make scores`; the provenance of each entry is written by hand."]
+    for name, entry in table.items():
+        lines += ["", f"[{name}]"]
+        lines += [f"{k} = {json.dumps(v)}" for k, v in entry.items() if not isinstance(v, dict)]
+        for dataset, score in entry.get("scores", {}).items():
+            values = ", ".join(f"{k} = {v}" for k, v in score.items())
+            lines.append(f"scores.{json.dumps(dataset)} = {{ {values} }}")
+    (FOLDER / "manifest.toml").write_text("\n".join(lines) + "\n")
+
+
+def score_rows(table: dict[str, Entry]) -> list[str]:
+    """Return the rows of `docs/benchmarks.md`: ours, with the paper's in brackets."""
+    rows = ["| model | scale | " + " | ".join(TEST_SETS) + " |", "|---|---|---|---|---|"]
+    for entry in table.values():
+        if entry["task"] == "upscale":
+            rows += [_score_row(entry, scale) for scale in _scales(entry)]
+    return rows
+
+
+def _scales(entry: Entry) -> list[int]:
+    """Those that were measured."""
+    scale = entry["scale"]
+    if not isinstance(scale, list):
+        return [scale]
+    return [each for each in scale if f"x{each} {TEST_SETS[0]}" in entry["scores"]]
+
+
+def _score_row(entry: Entry, scale: int) -> str:
+    published = get_model(entry["model"]).published.get(scale)
+    published = None if "input" in entry else published
+    prefix = f"x{scale} " if isinstance(entry["scale"], list) else ""
+    cells = []
+    for name in TEST_SETS:
+        paper = f" ({getattr(published, name.lower()):.2f})" if published else ""
+        own = entry["scores"].get(prefix + name)
+        cells.append(f"{own['psnr']:.2f}{paper}" if own else f"–{paper}")
+    kind = f" ({entry['input']})" if "input" in entry else ""
+    return f"| {entry['model']}{kind} | x{scale} | " + " | ".join(cells) + " |"
+
+
+def restoration_rows(table: dict[str, Entry], task: str, test: Path) -> list[str]:
+    """Return the rows of `docs/benchmarks.md`: what restoring gains over leaving pictures alone."""
+    name, _, values = LEVELS[task]
+    before = evaluated("none", task, 1, test)
+    rows = [
+        f"| {name} | " + " | ".join(key.removeprefix(name + " ") for key in before) + " |",
+        "|---|" + "---|" * len(values),
+        "| as it comes | " + " | ".join(_cell(score) for score in before.values()) + " |",
+    ]
+    for entry in table.values():
+        if entry["task"] == task:
+            cells = (_cell(score) for score in entry["scores"].values())
+            rows.append(f"| {entry['model']} | " + " | ".join(cells) + " |")
+    return rows
+
+
+def _cell(score: dict[str, float]) -> str:
+    return " / ".join(f"{v:.{DIGITS.get(figure, 2)}f}" for figure, v in score.items())
+
+
+def provenance_rows(table: dict[str, Entry]) -> list[str]:
+    """Return the rows of `weights/README.md`: everything."""
+    rows = [
+        "| weights | PSNR / SSIM | | | | steps | hours | hardware | sha256 |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for name, entry in table.items():
+        cells = [f"{key}: {_cell(score)}" for key, score in entry["scores"].items()]
+        cells += [""] * (4 - len(cells))
+        facts = [str(entry[key]) for key in ("steps", "hours", "hardware")]
+        rows.append(
+            f"| {name} | " + " | ".join([*cells, *facts, f"`{entry['sha256'][:12]}…`"]) + " |"
+        )
+    return rows
+
+
+def replace_between(file: Path, mark: str, rows: list[str]) -> None:
+    """Replace what stands between `<!-- mark... -->` and `<!-- /mark -->`."""
+    text = file.read_text()
+    pattern = re.compile(rf"(<!-- {mark}\b[^>]*-->\n).*?(<!-- /{mark} -->)", re.DOTALL)
+    if not pattern.search(text):
+        raise SystemExit(f"{file}: no place marked {mark!r}")
+    file.write_text(pattern.sub(lambda m: m[1] + "\n".join(rows) + "\n" + m[2], text))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m srcli.weights.training.scores", description=__doc__
+    )
+    parser.add_argument("names", nargs="*", help="measure only these, such as lapar-c-x2")
+    parser.add_argument("--test", type=Path, required=True, help="folder with " + str(TEST_SETS))
+    arguments = parser.parse_args()
+    table = tomllib.loads((FOLDER / "manifest.toml").read_text())
+    if unknown := set(arguments.names) - set(table):
+        parser.error(f"the manifest has no {min(unknown)}")
+    for name in arguments.names or table:
+        table[name]["sha256"] = sha256_of(FOLDER / f"{name}.safetensors")
+    write_manifest(table)  # the command that measures checks nothing against an old checksum
+    for name in arguments.names or table:
+        table[name]["scores"] = measure(table[name], arguments.test)
+    write_manifest(table)
+    page = FOLDER.parent / "docs" / "benchmarks.md"
+    replace_between(page, "scores", score_rows(table))
+    tasks = {table[name]["task"] for name in arguments.names or table}
+    for task in tasks & set(LEVELS):
+        replace_between(page, task, restoration_rows(table, task, arguments.test))
+    replace_between(FOLDER / "README.md", "scores", provenance_rows(table))
+
+
+if __name__ == "__main__":
+    main()
