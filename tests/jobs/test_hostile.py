@@ -1,12 +1,14 @@
 """Thousands of damaged and lying files through what `srcli upscale` does with a folder of them.
 
 All in one other process, so that a crash or a hang is a failure of this test and not of the whole
-run. `python tests/jobs/test_hostile.py FOLDER SEED` does the same by hand, and leaves the files.
+run. `PYTHONPATH=tests python tests/jobs/test_hostile.py FOLDER SEED` does the same by hand, and leaves
+the files.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import random
 import resource
 import struct
@@ -228,6 +230,7 @@ def report(tmp_path_factory):
     count = fill(folder, SEED)
     done = subprocess.run(
         [sys.executable, __file__, str(folder)],
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
         capture_output=True,
         text=True,
         timeout=ALL_SECONDS,
