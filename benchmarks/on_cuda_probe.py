@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import statistics
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -21,10 +20,9 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
-from srcli.bench.events import between_events
-from srcli.bench.timing import clock, for_a_while
+sys.path.insert(0, str(Path(__file__).parent))  # left out where PYTHONSAFEPATH is set
+from on_cuda_timing import CUDA, Step, timed
 
-CUDA = torch.cuda.is_available()
 TINY = not CUDA or "SRCLI_ON_CUDA_TINY" in os.environ
 DEVICE = "cuda" if CUDA else "cpu"
 TYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
@@ -33,23 +31,7 @@ SCALE = 4
 SIDES = (9, 16) if TINY else (180, 320)
 """Of the input, whose output is 1280 x 720."""
 
-Step = Callable[[], object]
 Found = dict[str, Any]
-
-
-def timed(step: Step, seconds: float = 0.25, stream: Any = None) -> dict[str, float]:
-    """Return `once`, the median of single runs, and `burst`, the mean of many in a row; in ms."""
-    if not CUDA:
-        return {"once": clock(step), "burst": clock(step)}
-    with torch.cuda.stream(stream or torch.cuda.current_stream()):
-        for _ in range(5):
-            step()
-        torch.cuda.synchronize()
-        once = statistics.median(for_a_while(lambda: between_events(step), seconds, 300))
-        return {
-            "once": once,
-            "burst": between_events(step, max(3, min(200, int(100 / max(once, 0.01))))),
-        }
 
 
 def recorded(step: Step) -> Step:
@@ -307,7 +289,6 @@ def sweep(found: Found) -> None:
 
 def rtx(found: Found) -> None:
     """Which plans of TensorRT-RTX load and run here, by the GPU that they were built for."""
-    sys.path.insert(0, str(Path(__file__).parent))  # left out where PYTHONSAFEPATH is set
     from on_cuda_rtx import plans
 
     found["lines"] = []

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from on_cuda_timing import timed
 
 TARGETS = ("CURRENT", "SM80", "SM89")
 """Members of TensorRT-RTX's `ComputeCapability`."""
@@ -73,8 +74,6 @@ def ran(
     trt: Any, logger: Any, plan: bytes, picture: np.ndarray, truth: np.ndarray
 ) -> dict[str, Any]:
     """Load and run a plan; return its error and milliseconds, lazily and eagerly specialised."""
-    from on_cuda_probe import timed
-
     began = time.monotonic()
     runtime = trt.Runtime(logger)
     engine = runtime.deserialize_cuda_engine(plan)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from srcli import console
 from srcli.commands.catalogue import MEGA, NONE, Entry, fitting, terminal_width
-from srcli.commands.models import TEST_SETS, cell, costs, scores_of
+from srcli.commands.costs import TEST_SETS, cell, costs, scores_of
 from srcli.models.spec import Geometry, ModelSpec, Task
 
 TITLES: Mapping[Task, str] = {

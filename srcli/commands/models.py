@@ -10,17 +10,14 @@ from typing import TYPE_CHECKING
 import click
 
 from srcli.commands import options
+from srcli.commands.costs import PIXELS_720P, TEST_SETS, cell, costs, scores_of
 from srcli.errors import UsageError
-from srcli.models.spec import ModelSpec, Purpose, Scores, Task
+from srcli.models.spec import ModelSpec, Purpose, Task
 
 if TYPE_CHECKING:
     from srcli.bench.latencies import Latency
     from srcli.checkpoints.shipped import Weights
     from srcli.commands.catalogue import Entry
-
-PIXELS_720P = 1280 * 720
-GIGA = 1e9
-TEST_SETS = ("Set5", "Set14", "B100")
 
 
 @click.command()
@@ -147,16 +144,6 @@ def _rows(spec: ModelSpec) -> list[tuple[str, ...]]:
     ]
 
 
-def costs(spec: ModelSpec, scale: int) -> tuple[str, str, str]:
-    """Return parameters, and multiply-adds at 1280x720 output: published and fused."""
-    operations = spec.multiply_adds(scale)
-    return (
-        f"{spec.parameters(scale) / 1e3:.0f} k",
-        f"{operations.published * PIXELS_720P / GIGA:.1f} G",
-        f"{operations.fused * PIXELS_720P / GIGA:.1f} G",
-    )
-
-
 def _as_dict(spec: ModelSpec, listed: Sequence[Entry]) -> dict[str, object]:
     by_purpose = {entry.purpose: entry for entry in listed if entry.spec is spec}
     return {
@@ -224,17 +211,3 @@ def measured(spec: ModelSpec, scale: int, task: Task) -> dict[str, float]:
     weights = _weights(spec, scale, task)
     scores = weights.scores if weights and weights.task == "upscale" else {}
     return {name: score["psnr"] for name, score in scores.items()}
-
-
-def scores_of(scores: Scores | None) -> dict[str, float]:
-    """Return a paper's scores by test set."""
-    return (
-        {}
-        if scores is None
-        else dict(zip(TEST_SETS, (scores.set5, scores.set14, scores.b100), strict=True))
-    )
-
-
-def cell(scores: Mapping[str, float], name: str) -> str:
-    """Return one score for a table."""
-    return f"{scores[name]:.2f}" if name in scores else "–"

@@ -1,8 +1,7 @@
 """Thousands of damaged and lying files through what `srcli upscale` does with a folder of them.
 
 All in one other process, so that a crash or a hang is a failure of this test and not of the whole
-run. `PYTHONPATH=tests python tests/jobs/test_hostile.py FOLDER SEED` does the same by hand, and leaves
-the files.
+run. By hand, `PYTHONPATH=tests python tests/jobs/test_hostile.py FOLDER SEED` leaves the files too.
 """
 
 from __future__ import annotations
