@@ -15,14 +15,15 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from srcli.commands.drawing import Panel
     from srcli.loading.model import LoadedModel
-    from srcli.quality.attribution import Attribution, Window
+    from srcli.quality.attribution import Attribution, Box, Window
 
 SIGMA, STEPS = 1.2, 50  # as in the authors' own demonstration
-PANEL = 512  # least side of a panel of the picture, where the input is smaller
-GAP = 8  # between the panels
+PANEL = 448  # least side of a panel, where the part shown is smaller
+LEAST_ROOM = 8  # input pixels shown around the area of contributions
 LINE = 2  # of the window's outline
-MAP, OUTLINE, GROUND = (178, 24, 43), (33, 102, 172), 255
+MAP, OUTLINE, WHITE = (178, 24, 43), (33, 102, 172), (255, 255, 255)
 PALER = 0.5  # how near to white the greyed input is
 
 
@@ -93,10 +94,11 @@ def attribute(
     """Draw which input pixels a window of the output is made from.
 
     This is the local attribution map of Gu and Dong (CVPR 2021): on the way from the blurred to the
-    sharp input, how much does each of its pixels add to the edges within the window? To the left it
-    lies in red on the input; to the right the contribution area, the fewest pixels that hold 95% of
-    it. The window is outlined in blue. The diffusion index is 100 where all pixels contribute the
-    same, and near 0 where few do everything; compare it between models on one picture.
+    sharp input, how much does each of its pixels add to the edges within the window? The figure has
+    three panels of one part of the picture: the contributions in red on the input; the contribution
+    area, the fewest pixels that hold 95% of them; and the result. The window is outlined in blue.
+    The diffusion index is 100 where all pixels contribute the same, and near 0 where few do
+    everything; compare it between models on one picture.
 
     Models that look at the whole picture need much memory for it: cut out what is of interest.
 
@@ -106,6 +108,7 @@ def attribute(
         srcli attribute crop.png --window 96,96,32 -m hpinet-s -o hpinet.png
     """
     from srcli import console
+    from srcli.commands.drawing import save_figure
     from srcli.loading.model import load
     from srcli.quality import attribution
 
@@ -126,7 +129,7 @@ def attribute(
             memory=memory,
             progress=bar.start(loaded.label),
         )
-    _draw(picture, found, place, scale, output, replace=overwrite)
+    save_figure(_panels(loaded, picture, found, place), output, columns=3, replace=overwrite)
     if as_json:
         how = {"sigma": sigma, "steps": steps}
         console.print_json({"output": str(output), **_facts(loaded, found, place), **how})
@@ -170,66 +173,83 @@ def _facts(model: LoadedModel, found: Attribution, window: Window) -> dict[str, 
     }
 
 
-def _draw(
-    picture: NDArray[np.float32],
-    found: Attribution,
-    window: Window,
-    scale: int,
-    target: Path,
-    *,
-    replace: bool,
-) -> None:
-    """Draw the map on the input and the contribution area, side by side."""
+def _panels(
+    model: LoadedModel, picture: NDArray[np.float32], found: Attribution, window: Window
+) -> list[Panel]:
+    """Return three pictures of the same part: contributions, their area, and the result."""
     import numpy as np
-    from PIL import Image
 
-    from srcli.system.files import atomic_path
+    from srcli.commands.drawing import Legend, Panel, magnified, mixed, ramp
+    from srcli.quality.attribution import SHARE, restored_part
 
-    height, width, _ = picture.shape
-    factor = max(1, -(-PANEL // max(height, width)))
-    pale = _pale(picture)
-    strength = np.abs(found.map) / (np.abs(found.map).max() or 1.0)
+    scale = int(model.scale)
+    view = _view(found, window, scale)
+    shown = picture[view.slices]
+    factor = max(1, -(-PANEL // max(shown.shape[:2])))
+    pale = np.broadcast_to(_pale(shown), shown.shape)
+    strength = np.abs(found.map[view.slices]) / (np.abs(found.map).max() or 1.0)
+    area = found.area[view.slices].astype(np.float64)
+    result = np.rint(255 * restored_part(model, picture, view)).astype(np.uint8)
     # Square roots, so that a small contribution can be told from none.
-    panels = [
-        _mixed(pale, np.array(MAP, np.float64), np.sqrt(strength)),
-        _mixed(pale, 255.0 * picture, found.area.astype(np.float64)),
-    ]
-    canvas = np.full((height * factor, 2 * width * factor + GAP, 3), GROUND, np.uint8)
-    for index, panel in enumerate(panels):
-        shown = panel.repeat(factor, axis=0).repeat(factor, axis=1)
-        _outline(shown, window, factor / scale)
-        left = index * (width * factor + GAP)
-        canvas[:, left : left + width * factor] = shown
-    with atomic_path(target, replace=replace) as partial:
-        Image.fromarray(canvas).save(partial, "PNG")
+    maps = (mixed(pale, np.array(MAP), np.sqrt(strength)), mixed(pale, 255 * shown, area))
+    panels = [magnified(one, factor) for one in maps]
+    panels.append(_resized(result, panels[0].shape[1], panels[0].shape[0]))
+    for panel in panels:
+        _outline(panel, window, view, factor, scale)
+    where = f"input pixels {view.left},{view.top} to {view.right - 1},{view.bottom - 1}"
+    pixels = f"{found.area.sum()} of {found.map.size} pixels, in their colours"
+    held = [pixels, f"diffusion index {found.diffusion_index:.2f}"]
+    return [
+        Panel(title="Contributions to the window", picture=panels[0], words=[where],
+              legend=Legend(colors=ramp(WHITE, MAP), left="none", right="the largest")),
+        Panel(title=f"{SHARE:.0%} of them come from here", picture=panels[1], words=held),
+        Panel(title="The result", picture=panels[2], words=[model.label, "window outlined"]),
+    ]  # fmt: skip
+
+
+def _view(found: Attribution, window: Window, scale: int) -> Box:
+    """Return the part of the input worth showing: the area and the window, with some room."""
+    import numpy as np
+
+    from srcli.quality.attribution import Box
+
+    height, width = found.map.shape
+    rows, columns = np.nonzero(found.area)
+    ends = [-(-(start + window.size) // scale) for start in (window.y, window.x)]
+    box = Box(
+        int(min([window.y // scale, *rows])),
+        int(max([ends[0], *(rows + 1)])),
+        int(min([window.x // scale, *columns])),
+        int(max([ends[1], *(columns + 1)])),
+    )
+    room = max(LEAST_ROOM, (box.bottom - box.top) // 4, (box.right - box.left) // 4)
+    return box.grown(room, height, width)
 
 
 def _pale(picture: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Return the picture in pale grey, h x w x 3 in 0..255."""
+    """Return the picture in pale grey, h x w x 1 in 0..255."""
     import numpy as np
 
     grey = picture.mean(axis=2, keepdims=True, dtype=np.float64)
-    return np.broadcast_to(255 * (PALER + (1 - PALER) * grey), picture.shape)
+    pale: NDArray[np.float64] = 255 * (PALER + (1 - PALER) * grey)
+    return pale
 
 
-def _mixed(
-    below: NDArray[np.float64], above: NDArray[np.number], strength: NDArray[np.float64]
-) -> NDArray[np.uint8]:
+def _resized(picture: NDArray[np.uint8], width: int, height: int) -> NDArray[np.uint8]:
+    """Return a picture in another size, its pixels as squares where they are magnified."""
     import numpy as np
+    from PIL import Image
 
-    mixed: NDArray[np.uint8] = np.rint(below + (above - below) * strength[..., None]).astype(
-        np.uint8
-    )
-    return mixed
+    larger = width >= picture.shape[1]
+    method = Image.Resampling.NEAREST if larger else Image.Resampling.BOX
+    return np.array(Image.fromarray(picture).resize((width, height), method))
 
 
-def _outline(panel: NDArray[np.uint8], window: Window, factor: float) -> None:
-    """Draw a frame around the window, in a panel where an output pixel is `factor` wide."""
-    top, left = round(window.y * factor), round(window.x * factor)
-    bottom, right = (round((start + window.size) * factor) for start in (window.y, window.x))
-    rows = slice(max(0, top - LINE), bottom + LINE)
-    columns = slice(max(0, left - LINE), right + LINE)
-    panel[max(0, top - LINE) : top, columns] = OUTLINE
-    panel[bottom : bottom + LINE, columns] = OUTLINE
-    panel[rows, max(0, left - LINE) : left] = OUTLINE
-    panel[rows, right : right + LINE] = OUTLINE
+def _outline(panel: NDArray[np.uint8], window: Window, view: Box, factor: int, scale: int) -> None:
+    """Draw a frame around the window, in a panel where an input pixel is `factor` wide."""
+    from srcli.commands.drawing import outline
+
+    left, top = window.x / scale - view.left, window.y / scale - view.top
+    side = window.size / scale
+    edges = (left, top, left + side, top + side)
+    outline(panel, *(round(edge * factor) for edge in edges), width=LINE, color=OUTLINE)

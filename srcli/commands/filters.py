@@ -10,17 +10,24 @@ import click
 from srcli.commands import options
 from srcli.errors import UsageError
 from srcli.models.registry import DEFAULT_SCALE
+from srcli.models.spec import Task
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from srcli.commands.drawing import Panel
     from srcli.loading.model import LoadedModel
 
-COLUMNS = 12  # of the dictionary's picture
-MAGNIFIED = 12  # side of a tap in the picture
+COLUMNS = 12  # of the dictionary's figure
+ACROSS = 4  # panels in a row of the figure of places
+MAGNIFIED = 12  # side of a tap in the figure
+ALIKE = 4  # filters in a row; fewer are drawn larger
 GAP = 6  # between filters
 RISING, FALLING = (178, 24, 43), (33, 102, 172)  # colours of 1 and -1; 0 is white
+WHITE, MARK = (255, 255, 255), (33, 102, 172)
+VIEW = 320  # side of the picture that shows the places
+ROOM = 10  # input pixels shown around them
 
 
 def position(text: str) -> tuple[int, int]:
@@ -33,11 +40,30 @@ def position(text: str) -> tuple[int, int]:
 
 @click.command()
 @click.argument("image", required=False, type=options.FILE)
-@click.option("--at", type=position, metavar="X,Y", help="A pixel of the input, from the top left.")
+@click.option(
+    "--at",
+    "places",
+    type=position,
+    multiple=True,
+    metavar="X,Y",
+    help="A pixel of the input, from the top left. May be repeated.",
+)
 @click.option("--dictionary", is_flag=True, help="Draw the dictionary's filters instead.")
 @options.model
 @click.option(
-    "-s", "--scale", type=int, default=DEFAULT_SCALE, show_default=True, help="Enlargement."
+    "-s",
+    "--scale",
+    type=int,
+    default=DEFAULT_SCALE,
+    show_default=True,
+    help="Enlargement. 1 is for a network that keeps the size: see --task.",
+)
+@click.option(
+    "--task",
+    type=click.Choice(["denoise", "deblock"]),
+    default="denoise",
+    show_default=True,
+    help="With -s 1: what the network does.",
 )
 @options.weights
 @click.option(
@@ -48,10 +74,11 @@ def position(text: str) -> tuple[int, int]:
 @options.as_json
 def filters(
     image: Path | None,
-    at: tuple[int, int] | None,
+    places: tuple[tuple[int, int], ...],
     dictionary: bool,
     model: str,
     scale: int,
+    task: Task,
     weights: Path | None,
     output: Path,
     overwrite: bool,
@@ -60,37 +87,68 @@ def filters(
     """Draw the 5x5 filters that LAPAR applies.
 
     LAPAR enlarges a picture bicubically and then filters every pixel with a filter of its own, a
-    sum of 72 that are fixed. At a pixel of the input this draws the filters of the scale x scale
-    output pixels that it becomes (the paper's figure 6); with --dictionary the 72 (figure 3). Red
-    is positive, blue negative.
+    sum of 72 that are fixed. At each pixel of the input that --at names, this draws the filters of
+    the scale x scale output pixels that it becomes (the paper's figure 6), and marks the pixel on
+    the picture. With --dictionary it draws the 72 (figure 3), each with its largest tap. Red is
+    positive, blue negative.
 
     \b
     Examples:
-        srcli filters photo.png --at 40,60
+        srcli filters photo.png --at 40,60 --at 52,60
+        srcli filters noisy.png --at 40,60 -s 1
         srcli filters --dictionary -o dictionary.png
     """
     from srcli import console
+    from srcli.commands.drawing import save_figure
     from srcli.loading.model import load
 
-    if dictionary == (at is not None) or (at is not None) != (image is not None):
-        raise UsageError("give an IMAGE and --at X,Y, or --dictionary alone.")
+    if dictionary == bool(places) or bool(places) != (image is not None):
+        raise UsageError("the call names nothing to draw", "Give IMAGE --at X,Y, or --dictionary.")
     options.check_free(output, overwrite)
-    loaded = load(model, scale, weights=weights, note=console.note)
+    purpose: Task = task if scale == 1 else "upscale"
+    loaded = load(model, scale, task=purpose, weights=weights, note=console.note)
     if loaded.spec.distinct_taps is None:
         raise UsageError(f"{loaded.spec.name} assembles no filters", "Choose a LAPAR with -m.")
-    if image is None or at is None:
-        from srcli.models.lapar.network import Lapar
-
-        published = loaded.published()
-        assert isinstance(published, Lapar), "it assembles filters"
-        taps, columns = published.decom_conv.weight.numpy()[:, 0], COLUMNS
+    if image is None:
+        taps = [_atoms(loaded)]
+        panels, columns = _of_dictionary(taps[0]), COLUMNS
     else:
-        taps, columns = assembled(loaded, image, at), scale
-    _draw(taps, columns, output, replace=overwrite)
+        taps = [assembled(loaded, image, place) for place in places]
+        panels, columns = [_map_of(image, places), *_of_places(taps, places, scale)], ACROSS
+    save_figure(panels, output, columns=columns, replace=overwrite)
     if as_json:
-        console.print_json({"output": str(output), "filters": taps.tolist()})
+        console.print_json({"output": str(output), **_facts(taps, places)})
     else:
-        console.result(f"{output}  {len(taps)} filters, {taps.min():.3f} to {taps.max():.3f}")
+        least, largest = min(map(_least, taps)), max(map(_largest, taps))
+        count = sum(map(len, taps))
+        console.result(f"{output}  {count} filters, {least:.3f} to {largest:.3f}")
+
+
+def _facts(
+    taps: list[NDArray[np.float32]], places: tuple[tuple[int, int], ...]
+) -> dict[str, object]:
+    if not places:
+        return {"filters": taps[0].tolist()}
+    found = zip(places, taps, strict=True)
+    return {"places": [{"at": list(at), "filters": filters.tolist()} for at, filters in found]}
+
+
+def _least(taps: NDArray[np.float32]) -> float:
+    return float(taps.min())
+
+
+def _largest(taps: NDArray[np.float32]) -> float:
+    return float(taps.max())
+
+
+def _atoms(model: LoadedModel) -> NDArray[np.float32]:
+    """Return the filters of the model's dictionary, 72 x 5 x 5."""
+    from srcli.models.lapar.network import Lapar
+
+    published = model.published()
+    assert isinstance(published, Lapar), "it assembles filters"
+    atoms: NDArray[np.float32] = published.decom_conv.weight.numpy()[:, 0]
+    return atoms
 
 
 def assembled(model: LoadedModel, file: Path, at: tuple[int, int]) -> NDArray[np.float32]:
@@ -103,16 +161,14 @@ def assembled(model: LoadedModel, file: Path, at: tuple[int, int]) -> NDArray[np
     import numpy as np
     import torch
 
-    from srcli.images import read, to_float
     from srcli.models.lapar.network import FusedLapar
 
-    picture = read(file)
+    color = _picture(file)
+    height, width, _ = color.shape
     column, row = at
-    if column >= picture.width or row >= picture.height:
-        raise UsageError(
-            f"{file}: has {picture.width} x {picture.height} pixels; {column},{row} is outside."
-        )
-    color = np.broadcast_to(to_float(picture.color), (picture.height, picture.width, 3))
+    if column >= width or row >= height:
+        problem = f"{file}: has {width} x {height} pixels; {column},{row} is outside"
+        raise UsageError(problem, "Choose another --at X,Y.")
     margin, scale = model.geometry.margin, int(model.scale)
     top, left = max(0, row - margin), max(0, column - margin)
     cut = color[top : row + margin + 1, left : column + margin + 1].astype(np.float32)
@@ -128,22 +184,102 @@ def assembled(model: LoadedModel, file: Path, at: tuple[int, int]) -> NDArray[np
     return filters
 
 
-def _draw(taps: NDArray[np.float32], columns: int, target: Path, *, replace: bool) -> None:
+def _of_dictionary(taps: NDArray[np.float32]) -> list[Panel]:
+    """Return one panel for each filter, each in the colours of its own range."""
+    from srcli.commands.drawing import Panel, magnified
+
+    return [
+        Panel(
+            title=str(number),
+            picture=magnified(_colored(one / _strongest(one)), MAGNIFIED),
+            words=[f"{_strongest(one):.2f}"],
+        )
+        for number, one in enumerate(taps, start=1)
+    ]
+
+
+def _of_places(
+    taps: list[NDArray[np.float32]], places: tuple[tuple[int, int], ...], scale: int
+) -> list[Panel]:
+    """Return one panel for each place: its filters, all in the colours of one range."""
     import numpy as np
-    from PIL import Image
 
-    from srcli.system.files import atomic_path
+    from srcli.commands.drawing import Legend, Panel
 
-    side = taps.shape[-1] * MAGNIFIED + GAP
+    strongest = max(map(_strongest, taps))
+    bar = _colored(np.linspace(-1, 1, 255, dtype=np.float32))
+    return [
+        Panel(
+            title=f"{number}: pixel {column},{row}",
+            picture=_grid(filters / strongest, scale),
+            legend=Legend(colors=bar, left=f"{-strongest:.2f}", right=f"{strongest:.2f}"),
+        )
+        for number, (filters, (column, row)) in enumerate(zip(taps, places, strict=True), start=1)
+    ]
+
+
+def _strongest(taps: NDArray[np.float32]) -> float:
+    import numpy as np
+
+    return float(np.abs(taps).max()) or 1.0
+
+
+def _grid(taps: NDArray[np.float32], columns: int) -> NDArray[np.uint8]:
+    """Draw filters with values of -1 to 1 in rows."""
+    import numpy as np
+
+    from srcli.commands.drawing import GROUND, magnified
+
+    factor = MAGNIFIED * max(1, ALIKE // columns)
+    side = taps.shape[-1] * factor + GAP
     rows = -(-len(taps) // columns)
-    canvas = np.full((rows * side + GAP, columns * side + GAP, 3), 230, np.uint8)
-    largest = float(np.abs(taps).max()) or 1.0
+    canvas = np.full((rows * side - GAP, columns * side - GAP, 3), GROUND, np.uint8)
     for index, one in enumerate(taps):
-        y, x = (GAP + side * place for place in divmod(index, columns))
-        tile = _colored(one / largest).repeat(MAGNIFIED, axis=0).repeat(MAGNIFIED, axis=1)
+        y, x = (side * place for place in divmod(index, columns))
+        tile = magnified(_colored(one), factor)
         canvas[y : y + tile.shape[0], x : x + tile.shape[1]] = tile
-    with atomic_path(target, replace=replace) as partial:
-        Image.fromarray(canvas).save(partial, "PNG")
+    return canvas
+
+
+def _map_of(file: Path, places: tuple[tuple[int, int], ...]) -> Panel:
+    """Return the part of the picture around the places, with each marked by its number."""
+    import numpy as np
+    from PIL import Image, ImageDraw
+
+    from srcli.commands.drawing import Panel, letters
+
+    color = np.rint(255 * _picture(file)).astype(np.uint8)
+    height, width, _ = color.shape
+    columns, rows = zip(*places, strict=True)
+    left, top = max(0, min(columns) - ROOM), max(0, min(rows) - ROOM)
+    part = color[top : max(rows) + ROOM + 1, left : max(columns) + ROOM + 1]
+    factor = VIEW / max(part.shape[:2])
+    size = (round(part.shape[1] * factor), round(part.shape[0] * factor))
+    method = Image.Resampling.NEAREST if factor >= 1 else Image.Resampling.BOX
+    shown = Image.fromarray(part).resize(size, method)
+    pen = ImageDraw.Draw(shown)
+    for number, (column, row) in enumerate(places, start=1):
+        x, y = (column - left) * factor, (row - top) * factor
+        pen.rectangle([x, y, x + max(factor, 3), y + max(factor, 3)], outline=MARK, width=2)
+        pen.text(
+            (x + max(factor, 3) + 4, y - 3), str(number),
+            fill=MARK, font=letters(), stroke_width=3, stroke_fill=WHITE,
+        )  # fmt: skip
+    return Panel(title=file.name, picture=np.array(shown), words=[f"{width} x {height} pixels"])
+
+
+def _picture(file: Path) -> NDArray[np.float32]:
+    """Read a picture's colour without alpha, h x w x 3 in [0, 1].
+
+    Raises:
+        InputError: It cannot be read.
+    """
+    import numpy as np
+
+    from srcli.images import read, to_float
+
+    picture = read(file)
+    return np.broadcast_to(to_float(picture.color), (picture.height, picture.width, 3))
 
 
 def _colored(values: NDArray[np.float32]) -> NDArray[np.uint8]:

@@ -18,10 +18,9 @@ from srcli.errors import MemoryExhaustedError, SrcliError, UsageError
 from srcli.models.spec import Geometry
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from srcli.loading.model import LoadedModel
-    from srcli.models.base import PublishedNetwork
 
 Progress = Callable[[int, int], None]
 Score = Callable[["Tensor"], "Tensor"]
@@ -138,13 +137,41 @@ def attribute(
     inside = (slice(None), *cut.within(around).slices)
     path = (blurred[inside] for blurred in blur_path(source, sigma, steps))
     moved = Window(x=window.x - cut.left * scale, y=window.y - cut.top * scale, size=window.size)
-    score = _score(model.published(), moved, model.geometry, memory)
+    # The fused network computes the same function, HPINet's a hundred times faster.
+    network = model.network().requires_grad_(requires_grad=False)
+    score = _score(network, moved, model.geometry, memory)
     part, change = integrated_gradients(score, path, steps, progress)
     if not (part.isfinite().all() and math.isfinite(change)):
         raise SrcliError("the network gave values that are not finite", "Check its weights.")
     contributions = np.zeros((height, width))
     contributions[cut.slices] = part.sum(dim=0).numpy()
     return Attribution(map=contributions, change=change)
+
+
+def restored_part(
+    model: LoadedModel, picture: NDArray[np.float32], part: Box
+) -> NDArray[np.float32]:
+    """Restore a part of a picture as it comes out of the whole.
+
+    Args:
+        model: With its weights, at one of its own scales.
+        picture: h x w x 3 in [0, 1].
+        part: Of the picture.
+
+    Returns:
+        s*rows x s*columns x 3, clamped to [0, 1].
+    """
+    import torch
+
+    height, width, _ = picture.shape
+    whole = model.geometry.tiling == "approximate"
+    seen = part.grown(max(height, width) if whole else model.geometry.margin, height, width)
+    batch = torch.from_numpy(picture[seen.slices].transpose(2, 0, 1)[None].astype(np.float32))
+    with torch.inference_mode():
+        restored = model.network()(_padded(batch, model.geometry))[0].clamp(0, 1)
+    s, inner = int(model.scale), part.within(seen)
+    rows, columns = slice(inner.top * s, inner.bottom * s), slice(inner.left * s, inner.right * s)
+    return np.asarray(restored[:, rows, columns].permute(1, 2, 0).numpy())
 
 
 def check_window(window: Window, model: LoadedModel, height: int, width: int) -> None:
@@ -270,7 +297,7 @@ def contribution_area(
     return area.reshape(contributions.shape)
 
 
-def _score(network: PublishedNetwork, window: Window, geometry: Geometry, memory: int) -> Score:
+def _score(network: nn.Module, window: Window, geometry: Geometry, memory: int) -> Score:
     """Return the function that scores a picture by the edges in the window of its output."""
     from torch.autograd.graph import saved_tensors_hooks
 

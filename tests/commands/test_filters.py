@@ -10,7 +10,8 @@ import torch
 from PIL import Image
 from torch.nn import functional as F
 
-from srcli.commands.filters import assembled
+from srcli.commands.drawing import GAP, LINE
+from srcli.commands.filters import FALLING, MAGNIFIED, MARK, RISING, VIEW, assembled
 from srcli.loading.model import load
 from srcli.models.lapar.network import dictionary
 
@@ -28,8 +29,42 @@ def test_the_dictionary_is_drawn(srcli, tmp_path):
     assert code == 0
     assert np.allclose(json.loads(out)["filters"], dictionary()[:, 0])
     with Image.open(target) as drawn:
-        assert drawn.width == 12 * 66 + 6
-        assert drawn.height == 6 * 66 + 6
+        colors = np.asarray(drawn.convert("RGB")).reshape(-1, 3)
+    # Each filter has its own range: the colour of the largest tap is there at least once in each.
+    strongest = (colors == RISING).all(axis=1) | (colors == FALLING).all(axis=1)
+    assert strongest.sum() >= len(dictionary()) * MAGNIFIED**2
+
+
+def test_several_places_are_drawn_and_marked(srcli, picture, tmp_path, photograph):
+    target = tmp_path / "places.png"
+    at = ("--at", "20,20", "--at", "30,25")
+    code, out, _ = srcli("filters", picture, *at, "-s", 3, "-o", target, "--json")
+    found = json.loads(out)["places"]
+    assert code == 0
+    assert [place["at"] for place in found] == [[20, 20], [30, 25]]
+    model = load("lapar-c", 3)
+    for place in found:
+        assert np.allclose(place["filters"], assembled(model, picture, tuple(place["at"])))
+    with Image.open(target) as opened:
+        drawn = np.asarray(opened.convert("RGB"))
+    # The first panel begins at (GAP, GAP + LINE) and shows input pixels (10, 10) to (40, 35).
+    factor = VIEW / 31
+    for column, row in ((20, 20), (30, 25)):
+        x, y = (GAP + (column - 10) * factor), (GAP + LINE + (row - 10) * factor)
+        assert tuple(drawn[round(y), round(x + 2)]) == MARK
+        middle = drawn[round(y + factor / 2), round(x + factor / 2)]
+        assert tuple(middle) == tuple(photograph[row, column])
+
+
+@pytest.mark.parametrize("task", ["denoise", "deblock"])
+def test_networks_that_keep_the_size_have_one_filter_a_pixel(srcli, picture, tmp_path, task):
+    target = tmp_path / "one.png"
+    arguments = ("--at", "5,6", "-s", 1, "--task", task, "-o", target, "--json")
+    code, out, _ = srcli("filters", picture, *arguments)
+    assert code == 0
+    (place,) = json.loads(out)["places"]
+    (taps,) = place["filters"]
+    assert np.allclose(taps, assembled(load("lapar-c", 1, task=task), picture, (5, 6))[0])
 
 
 @pytest.mark.parametrize("at", [(0, 0), (59, 49), (30, 20)])

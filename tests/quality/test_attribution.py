@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import math
 from dataclasses import replace
@@ -14,7 +13,8 @@ import torch
 from PIL import Image
 from support.random_weights import untrained_model
 
-from srcli.commands.attribute import GAP, OUTLINE, PANEL, SIGMA, STEPS
+from srcli.commands.attribute import OUTLINE, PANEL, SIGMA, STEPS
+from srcli.commands.drawing import GAP, LINE
 from srcli.errors import MemoryExhaustedError, SrcliError, UsageError
 from srcli.loading.model import load
 from srcli.models.registry import MODELS, get_model
@@ -174,8 +174,8 @@ def test_the_part_that_is_seen_holds_what_the_window_needs(x):
 @pytest.mark.parametrize("place", [(100, 120, 8), (0, 0, 4), (250, 276, 4)])
 def test_nothing_beyond_the_receptive_field_contributes(picture, place, monkeypatch):
     model = load("lapar-c", 4)
-    published = type(model).published
-    monkeypatch.setattr(type(model), "published", lambda self: InDouble(published(self)))
+    fused = type(model).network
+    monkeypatch.setattr(type(model), "network", lambda self: InDouble(fused(self)))
     x, y, size = place
     window = Window(x=x, y=y, size=size)
     whole = attribute(looking_everywhere(model), picture, window, steps=1, **OPTIONS)
@@ -201,7 +201,7 @@ def test_what_is_cut_is_blurred_with_what_is_around_it(picture, sigma):
     maps = [
         attribute(
             SimpleNamespace(
-                published=lambda: torch.nn.Upsample(scale_factor=2),
+                network=lambda: torch.nn.Upsample(scale_factor=2),
                 geometry=Geometry(margin=0, tiling=tiling),
                 scale=2,
                 grid=2,
@@ -310,21 +310,38 @@ def test_a_map_is_drawn(srcli, file, tmp_path, photograph):
     with Image.open(target) as opened:
         drawn = np.asarray(opened.convert("RGB"))
     factor = -(-PANEL // 20)
-    assert drawn.shape == (16 * factor, 2 * 20 * factor + GAP, 3)
-    for shift in (0, 20 * factor + GAP):  # the window's outline, input pixels (10, 5) to (12, 7)
-        for row, column in itertools.product((5 * factor - 1, 7 * factor), (10 * factor + 5,)):
-            assert tuple(drawn[row, column + shift]) == OUTLINE
+    lefts = [GAP + index * (20 * factor + GAP) for index in range(3)]
+    panels = [drawn[GAP + LINE :, left:][: 16 * factor, : 20 * factor] for left in lefts]
+    for panel in panels:  # the window's outline, input pixels (10, 5) to (12, 7)
+        for row in (5 * factor - 1, 7 * factor):
+            assert tuple(panel[row, 10 * factor + 5]) == OUTLINE
         for column in (10 * factor - 1, 12 * factor):
-            assert tuple(drawn[5 * factor + 5, column + shift]) == OUTLINE
-    panels = drawn[::factor, : 20 * factor : factor], drawn[::factor, 20 * factor + GAP :: factor]
+            assert tuple(panel[5 * factor + 5, column]) == OUTLINE
     color = photograph[60:76, 60:80]
-    shown = (panels[1] == color).all(axis=2)  # the contribution area has the picture's colours
-    assert abs(int(shown.sum()) - facts["area"]["pixels"]) <= 12  # the outline covers some
+    # The contribution area has the picture's colours.
+    shown = (panels[1][factor // 2 :: factor, factor // 2 :: factor] == color).all(axis=2)
+    assert int(shown.sum()) == facts["area"]["pixels"]
+    restored = tmp_path / "restored.png"
+    assert srcli("upscale", file, "-o", restored, "--backend", "torch")[0] == 0
+    with Image.open(restored) as opened:  # which has a frame around it, the panel has none
+        expected = np.asarray(opened)[16:-16, 16:-16].astype(float)
+    result = Image.fromarray(panels[2]).resize((80, 64), Image.Resampling.NEAREST)
+    difference = np.abs(np.asarray(result)[16:-16, 16:-16] - expected)
+    assert np.median(difference) <= 1
     assert srcli(*arguments)[0] == 2
     assert "--overwrite" in srcli(*arguments)[2]
     code, out, _ = srcli(*arguments, "--overwrite")
     assert code == 0
     assert out.startswith(f"{target}  diffusion index {facts['diffusion_index']:.2f}, 95% from")
+
+
+def test_a_large_picture_is_shown_where_it_matters(srcli, tmp_path, photograph):
+    file, target = tmp_path / "large.png", tmp_path / "map.png"
+    Image.fromarray(np.tile(photograph, (3, 3, 1))).save(file)
+    arguments = ("--window", "900,900,8", "--steps", 1, "-o", target)
+    assert srcli("attribute", file, *arguments)[0] == 0
+    with Image.open(target) as opened:
+        assert opened.width < 3 * 2 * PANEL
 
 
 def test_grey_and_transparent_pictures_have_maps(srcli, file, tmp_path):
