@@ -11,8 +11,10 @@ import numpy as np
 from srcli.backends.base import (
     Batch,
     BlindSession,
+    Integers,
     Model,
     OutOfMemory,
+    PixelSession,
     RunsEveryModel,
     SessionOptions,
     closed,
@@ -52,7 +54,7 @@ class TorchBackend(RunsEveryModel):
         return session
 
 
-class TorchSession(BlindSession):
+class TorchSession(BlindSession, PixelSession):
     """One network on its device: the current CUDA device, or the CPU without one.
 
     Args:
@@ -85,6 +87,7 @@ class TorchSession(BlindSession):
             self._run = _OnProcessor(network)
         self._facts = self._run.facts
         self.is_blind = hasattr(self._run.plain, "estimate_kernel")
+        self.takes_pixels = not isinstance(self._run, _OnProcessor) and not self.is_blind
 
     @property
     def facts(self) -> dict[str, object]:
@@ -96,6 +99,15 @@ class TorchSession(BlindSession):
 
         with _memory_errors(self), torch.inference_mode():
             return self._opened()(batch)
+
+    def restore_pixels(self, pixels: Integers, cut: tuple[slice, slice], bits: int) -> Integers:
+        """Restore from integers to integers, on a GPU; see `PixelSession.restore_pixels`."""
+        import torch
+
+        with _memory_errors(self), torch.inference_mode():
+            opened = self._opened()
+            assert not isinstance(opened, _OnProcessor), "takes_pixels is False"
+            return opened.pixels(pixels, cut, bits)
 
     @property
     def device_memory(self) -> int | None:

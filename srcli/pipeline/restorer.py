@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
-from srcli.backends.base import Batch, Session, StoppedError, StreamingSession
+from srcli.backends.base import Batch, Session, StoppedError, StreamingSession, as_pixels
 from srcli.errors import UsageError
 from srcli.images import Picture
 from srcli.models.spec import Geometry, Scale
@@ -21,6 +21,7 @@ from srcli.pipeline.rows import Framed, Rows, Sliding, rows_of
 from srcli.pipeline.streaming import Streaming
 from srcli.pipeline.tiles import Tiles
 from srcli.pipeline.tiling import Span, enlarged, spans
+from srcli.pipeline.whole import Whole
 from srcli.pipeline.work import Progress, RawPart, Work, ignore_progress
 from srcli.system.closing import Closing
 
@@ -54,6 +55,7 @@ class Restorer(Closing):
     _pool: ThreadPoolExecutor = field(init=False, repr=False)
     _tiles: Tiles = field(init=False, repr=False)
     _streaming: Streaming | None = field(default=None, init=False, repr=False)
+    _whole: Whole | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
         if self.tile is not None and self.tile < 1:
@@ -74,6 +76,15 @@ class Restorer(Closing):
             pool=self._pool,
             note=self.note,
         )
+        if (session := as_pixels(self.session)) is not None:
+            self._whole = Whole(
+                session=session,
+                geometry=self.geometry,
+                scale=self.scale,
+                frame=self._frame,
+                fits=self._goes_whole,
+                submit=lambda call: self._pool.submit(call).result(),
+            )
         if isinstance(self.session, StreamingSession):
             self._streaming = Streaming(
                 session=self.session,
@@ -116,6 +127,10 @@ class Restorer(Closing):
             bits: Per channel of the results; None keeps the pictures'.
         """
         first = pictures[0]
+        self._check_stopped()
+        if self._whole is not None and (made := self._whole(pictures, size, bits)) is not None:
+            progress(first.height * first.width, first.height * first.width)
+            return made
         strips = self._strips(
             [rows_of(picture) for picture in pictures],
             first.height,

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from srcli.backends.base import Batch
-from srcli.errors import SrcliError
+from srcli.backends.base import Batch, not_finite
 from srcli.pipeline.planes import BLEED, Plane
 from srcli.pipeline.rows import Sliding
 
@@ -49,7 +48,4 @@ class Work:
 def check_finite(restored: Batch) -> None:
     """Raise `SrcliError` if a value is infinite or not a number."""
     if not np.isfinite(restored).all():
-        raise SrcliError(
-            "the network gave values that are not finite. Try --precision fp32, or another "
-            "backend; if the weights are your own, check them."
-        )
+        raise not_finite()

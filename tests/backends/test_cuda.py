@@ -11,8 +11,10 @@ import torch
 from srcli.backends import get_backend
 from srcli.backends.base import SessionOptions
 from srcli.checkpoints.shipped import shipped_weights
+from srcli.images import Picture
 from srcli.loading.model import load
 from srcli.models.registry import get_model
+from srcli.pipeline.restorer import Restorer
 
 train = importlib.import_module("srcli.weights.training.train")
 
@@ -57,6 +59,21 @@ def test_half_precision_stays_near(crops, name, scale, task, kind, precision):
     session = get_backend("torch", model.spec).open(model, SessionOptions(precision=precision))
     check(session, model, crops, model.spec.tolerance_for(precision))
     session.close()
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_integers_are_converted_on_the_device(photograph, monkeypatch, bits):
+    """The pixels are those of the conversion on the host."""
+    color = photograph[:60, :70].astype(np.uint8 if bits == 8 else np.uint16)
+    picture = Picture(color=color * np.asarray(1 if bits == 8 else 257, color.dtype))
+    model = load("lapar-c", 2)
+    session = get_backend("torch", model.spec).open(model, SessionOptions())
+    assert session.takes_pixels
+    with Restorer(session=session, geometry=model.geometry, scale=2) as restorer:
+        found = [restorer(picture).color for _ in range(3)]
+        monkeypatch.setattr(restorer, "_whole", None)
+        for pixels in found:
+            np.testing.assert_array_equal(pixels, restorer(picture).color)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])

@@ -9,9 +9,14 @@ import numpy as np
 import pytest
 import torch
 
+from srcli.backends.base import OutOfMemory, SessionOptions
 from srcli.backends.cuda import recorded
 from srcli.backends.cuda.recorded import CUDNN, TRITON, CudaNetwork
+from srcli.backends.eager import TorchBackend
+from srcli.errors import SrcliError
+from srcli.images import Picture
 from srcli.loading.model import load
+from srcli.pipeline.restorer import Restorer
 
 BATCH = np.random.default_rng(0).random((1, 3, 6, 7), np.float32)
 
@@ -189,3 +194,71 @@ def test_memory_that_ran_out_is_told_and_not_remembered(gpu, network, monkeypatc
         session.stage(BATCH)
     assert session._remembered() is None
     assert session.recording
+
+
+# Integers, which are converted on the device.
+
+
+@pytest.fixture
+def session(gpu, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    return TorchBackend().open(load("lapar-c", 2), SessionOptions())
+
+
+def restorer(session):
+    return Restorer(session=session, geometry=load("lapar-c", 2).geometry, scale=2)
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+@pytest.mark.parametrize("out", [None, 8, 16])
+def test_pixels_are_those_of_floats(session, monkeypatch, bits, out):
+    kind = np.uint8 if bits == 8 else np.uint16
+    chance = np.random.default_rng(bits)
+    pictures = [Picture(color=chance.integers(0, 2**bits, (9, 11, 3), kind)) for _ in range(2)]
+    with monkeypatch.context() as patch:
+        patch.setattr(session, "takes_pixels", False)
+        expected = restorer(session).restore_all(pictures, bits=out)
+    asked = []
+    whole = session.restore_pixels
+    monkeypatch.setattr(session, "restore_pixels", lambda *g: asked.append(g) or whole(*g))
+    told = []
+    found = restorer(session).restore_all(pictures, lambda *given: told.append(given), bits=out)
+    assert len(asked) == 1
+    assert told == [(99, 99)]
+    for one, other in zip(found, expected, strict=True):
+        assert one.color.dtype == other.color.dtype
+        np.testing.assert_array_equal(one.color, other.color)
+
+
+COLOR = np.random.default_rng(3).integers(0, 256, (9, 11, 3), np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("picture", "size"),
+    [
+        (Picture(color=COLOR[:, :, :1]), None),
+        (Picture(color=COLOR, alpha=COLOR[:, :, 0]), None),
+        (Picture(color=COLOR), (12, 15)),
+        (Picture(color=np.float32(COLOR) / 255), None),
+    ],
+    ids=["grey", "alpha", "resampled", "floats"],
+)
+def test_other_pictures_go_the_longer_way(session, monkeypatch, picture, size):
+    monkeypatch.setattr(session, "restore_pixels", None)
+    (found,) = restorer(session).restore_all([picture], size=size)
+    assert found.color.shape == (*(size or (18, 22)), picture.color.shape[2])
+
+
+def test_a_picture_that_does_not_fit_goes_the_longer_way(session, monkeypatch):
+    def full(*given):
+        raise OutOfMemory
+
+    monkeypatch.setattr(session, "restore_pixels", full)
+    (found,) = restorer(session).restore_all([Picture(color=COLOR)])
+    assert found.color.shape == (18, 22, 3)
+
+
+def test_values_that_are_not_finite_are_told(session, monkeypatch):
+    monkeypatch.setattr(session._run, "_restored", lambda x: x * torch.nan)
+    with pytest.raises(SrcliError, match="not finite"):
+        restorer(session).restore_all([Picture(color=COLOR)])

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from srcli.backends.base import Batch, recent
+from srcli.backends.base import Batch, Integers, not_finite, recent
 from srcli.backends.filters.fused import sum_in_float32, use_kernel
 from srcli.errors import OutputError, first_line
 from srcli.system import cache
@@ -81,12 +81,18 @@ class CudaNetwork:
 
     def __call__(self, batch: Batch) -> Batch:
         """Restore a batch."""
-        restored = self._restored(batch)
-        # Pages that the device writes to by itself; freed ones are kept for the next result.
-        result = torch.empty(restored.shape, dtype=torch.float32, pin_memory=True)
-        result.copy_(restored, non_blocking=True)
+        result = _fetched(self._restored(_pinned(batch)))
         torch.cuda.current_stream().synchronize()
         return np.asarray(result.numpy())
+
+    def pixels(self, pixels: Integers, cut: tuple[slice, slice], bits: int) -> Integers:
+        """Restore integers; see `PixelSession.restore_pixels`."""
+        restored = self._restored(as_floats(pixels, self._device))[:, :, cut[0], cut[1]]
+        finite = restored.isfinite().all()
+        result = _fetched(as_integers(restored, bits))
+        if not finite:  # waits for the device, and so for the result
+            raise not_finite()
+        return np.asarray(result.numpy()).view(np.uint8 if bits == 8 else np.uint16)
 
     def stage(self, batch: Batch) -> Callable[[], object]:
         """Put a batch on the device.
@@ -94,11 +100,12 @@ class CudaNetwork:
         Returns:
             A function that runs the network on it, and returns before the work is done.
         """
-        ready = self._ready(batch) if self.recording else None
+        source = _pinned(batch)
+        ready = self._ready(source) if self.recording else None
         if ready is not None:
-            ready.input.copy_(torch.from_numpy(batch))
+            ready.input.copy_(source)
             return ready.graph.replay
-        x = self._given(batch)
+        x = self._given(source)
         form = self._choose(x)
 
         def run() -> Tensor:
@@ -123,31 +130,32 @@ class CudaNetwork:
         self._pool = None
         torch.cuda.empty_cache()
 
-    def _restored(self, batch: Batch) -> Tensor:
-        shape = batch.shape
+    def _restored(self, source: Tensor) -> Tensor:
+        """Restore what lies in pinned memory or on the device."""
+        shape = tuple(source.shape)
         if shape not in self._seen:
             self._seen.add(shape)
-            return self._once(batch)
-        ready = self._ready(batch) if self.recording else None
+            return self._once(source)
+        ready = self._ready(source) if self.recording else None
         if ready is None:
-            x = self._given(batch)
+            x = self._given(source)
             return self._choose(x)(x)
-        ready.input.copy_(_pinned(batch), non_blocking=True)
+        ready.input.copy_(source, non_blocking=True)
         ready.graph.replay()
         return ready.output
 
-    def _given(self, batch: Batch) -> Tensor:
-        return _pinned(batch).to(self._device, non_blocking=True)
+    def _given(self, source: Tensor) -> Tensor:
+        return source.to(self._device, non_blocking=True)
 
-    def _once(self, batch: Batch) -> Tensor:
+    def _once(self, source: Tensor) -> Tensor:
         """Run a batch without recording, as its shape may not come again."""
         torch.backends.cudnn.benchmark = False
         if self._chosen is None and hasattr(self._exact, "assemble"):
             # Rounded to half precision, a filter near one loses more than all else does. Kernels
             # that avoid it are compiled for a shape that comes again; one picture is made exactly.
-            exact: Tensor = self._in_float32()(self._given(batch))
+            exact: Tensor = self._in_float32()(self._given(source))
             return exact
-        return (self._chosen or self._run_plain)(self._given(batch))
+        return (self._chosen or self._run_plain)(self._given(source))
 
     def _in_float32(self) -> nn.Module:
         """Return the network in float32 on the device; one copy serves until a form is chosen."""
@@ -160,16 +168,17 @@ class CudaNetwork:
         restored: Tensor = self.plain(given)
         return restored.float().contiguous()
 
-    def _ready(self, batch: Batch) -> Recording | None:
+    def _ready(self, source: Tensor) -> Recording | None:
         """Return the recording of a shape; None if the network cannot be recorded."""
-        self._seen.add(batch.shape)
+        shape = tuple(source.shape)
+        self._seen.add(shape)
 
         def record() -> Recording:
-            x = self._given(batch)
+            x = self._given(source)
             return self._record(self._choose(x), x)
 
         try:
-            return recent(self._recorded, batch.shape, MAX_RECORDED, record)
+            return recent(self._recorded, shape, MAX_RECORDED, record)
         except torch.OutOfMemoryError:
             raise
         except RuntimeError as error:
@@ -280,6 +289,39 @@ def _pinned(batch: Batch) -> Tensor:
     """Copy a batch to pinned memory, which the device reads directly."""
     pinned = torch.empty(batch.shape, dtype=torch.float32, pin_memory=True)
     return pinned.copy_(torch.from_numpy(batch))
+
+
+def _fetched(result: Tensor) -> Tensor:
+    """Begin to copy a result to pages that the device writes to; freed ones are used again."""
+    fetched = torch.empty(result.shape, dtype=result.dtype, pin_memory=True)
+    return fetched.copy_(result, non_blocking=True)
+
+
+def as_floats(pixels: Integers, device: torch.device) -> Tensor:
+    """Convert n x h x w x 3, uint8 or uint16, to n x 3 x h x w in [0, 1] on a device.
+
+    The digits are those of `srcli.images.to_float`: a division by a constant on the host would be
+    a multiplication by its reciprocal.
+    """
+    levels = torch.full((), np.iinfo(pixels.dtype).max, dtype=torch.float32, device=device)
+    stored = pixels if pixels.dtype == np.uint8 else pixels.view(np.int16)
+    pinned = torch.empty(stored.shape, dtype=torch.from_numpy(stored).dtype, pin_memory=True)
+    there = pinned.copy_(torch.from_numpy(stored)).to(device, non_blocking=True)
+    if pixels.dtype != np.uint8:
+        there = there.to(torch.int32) & 0xFFFF  # few operations know uint16
+    return (there.permute(0, 3, 1, 2).to(torch.float32) / levels).contiguous()
+
+
+def as_integers(restored: Tensor, bits: int) -> Tensor:
+    """Round n x 3 x h x w to n x h x w x 3 as `srcli.images.from_float` does.
+
+    Returns:
+        uint8, or int16 of the same bits as uint16.
+    """
+    values = restored.permute(0, 2, 3, 1).clamp(0, 1).mul_(2**bits - 1).round_()
+    if bits == 8:
+        return values.to(torch.uint8).contiguous()
+    return values.to(torch.int32).to(torch.int16).contiguous()
 
 
 def _elapsed(run: Callable[[], object]) -> float:
