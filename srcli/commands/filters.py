@@ -81,7 +81,7 @@ def filters(
     if image is None or at is None:
         from srcli.models.lapar.network import Lapar
 
-        published = loaded.published()
+        published = loaded.published_network()
         assert isinstance(published, Lapar), "it assembles filters"
         taps, columns = published.decom_conv.weight.numpy()[:, 0], COLUMNS
     else:

@@ -138,7 +138,7 @@ def attribute(
     inside = (slice(None), *cut.within(around).slices)
     path = (blurred[inside] for blurred in blur_path(source, sigma, steps))
     moved = Window(x=window.x - cut.left * scale, y=window.y - cut.top * scale, size=window.size)
-    score = _score(model.published(), moved, model.geometry, memory)
+    score = _score(model.published_network(), moved, model.geometry, memory)
     part, change = integrated_gradients(score, path, steps, progress)
     if not (part.isfinite().all() and math.isfinite(change)):
         raise SrcliError("the network gave values that are not finite", "Check its weights.")

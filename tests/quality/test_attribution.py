@@ -174,8 +174,8 @@ def test_the_part_that_is_seen_holds_what_the_window_needs(x):
 @pytest.mark.parametrize("place", [(100, 120, 8), (0, 0, 4), (250, 276, 4)])
 def test_nothing_beyond_the_receptive_field_contributes(picture, place, monkeypatch):
     model = load("lapar-c", 4)
-    published = type(model).published
-    monkeypatch.setattr(type(model), "published", lambda self: InDouble(published(self)))
+    published = type(model).published_network
+    monkeypatch.setattr(type(model), "published_network", lambda self: InDouble(published(self)))
     x, y, size = place
     window = Window(x=x, y=y, size=size)
     whole = attribute(looking_everywhere(model), picture, window, steps=1, **OPTIONS)
@@ -201,7 +201,7 @@ def test_what_is_cut_is_blurred_with_what_is_around_it(picture, sigma):
     maps = [
         attribute(
             SimpleNamespace(
-                published=lambda: torch.nn.Upsample(scale_factor=2),
+                published_network=lambda: torch.nn.Upsample(scale_factor=2),
                 geometry=Geometry(margin=0, tiling=tiling),
                 scale=2,
                 grid=2,

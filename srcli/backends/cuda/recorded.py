@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from srcli.backends.base import Batch, recent
+from srcli.backends.base import Images, recent
 from srcli.backends.filters.fused import sum_in_float32, use_kernel
 from srcli.errors import OutputError, first_line
 from srcli.system import cache
@@ -79,7 +79,7 @@ class CudaNetwork:
             "cuda_graph": record,
         }
 
-    def __call__(self, batch: Batch) -> Batch:
+    def __call__(self, batch: Images) -> Images:
         """Restore a batch."""
         restored = self._restored(batch)
         # Pages that the device writes to by itself; freed ones are kept for the next result.
@@ -88,7 +88,7 @@ class CudaNetwork:
         torch.cuda.current_stream().synchronize()
         return np.asarray(result.numpy())
 
-    def stage(self, batch: Batch) -> Callable[[], object]:
+    def stage(self, batch: Images) -> Callable[[], object]:
         """Put a batch on the device.
 
         Returns:
@@ -112,7 +112,7 @@ class CudaNetwork:
         """Free memory of the device, in bytes."""
         return int(torch.cuda.mem_get_info(self._device)[0])
 
-    def moved(self, batch: Batch) -> Tensor:
+    def moved(self, batch: Images) -> Tensor:
         """Put a batch on the device, as the plain form takes it."""
         x = torch.from_numpy(batch)
         return x.to(self._device, self._dtype, memory_format=torch.channels_last)
@@ -123,7 +123,7 @@ class CudaNetwork:
         self._pool = None
         torch.cuda.empty_cache()
 
-    def _restored(self, batch: Batch) -> Tensor:
+    def _restored(self, batch: Images) -> Tensor:
         shape = batch.shape
         if shape not in self._seen:
             self._seen.add(shape)
@@ -136,10 +136,10 @@ class CudaNetwork:
         ready.graph.replay()
         return ready.output
 
-    def _given(self, batch: Batch) -> Tensor:
+    def _given(self, batch: Images) -> Tensor:
         return _pinned(batch).to(self._device, non_blocking=True)
 
-    def _once(self, batch: Batch) -> Tensor:
+    def _once(self, batch: Images) -> Tensor:
         """Run a batch without recording, as its shape may not come again."""
         torch.backends.cudnn.benchmark = False
         if self._chosen is None and hasattr(self._exact, "assemble"):
@@ -160,7 +160,7 @@ class CudaNetwork:
         restored: Tensor = self.plain(given)
         return restored.float().contiguous()
 
-    def _ready(self, batch: Batch) -> Recording | None:
+    def _ready(self, batch: Images) -> Recording | None:
         """Return the recording of a shape; None if the network cannot be recorded."""
         self._seen.add(batch.shape)
 
@@ -276,7 +276,7 @@ def _placed(network: nn.Module, device: torch.device, dtype: torch.dtype) -> nn.
     return placed.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]  # see above
 
 
-def _pinned(batch: Batch) -> Tensor:
+def _pinned(batch: Images) -> Tensor:
     """Copy a batch to pinned memory, which the device reads directly."""
     pinned = torch.empty(batch.shape, dtype=torch.float32, pin_memory=True)
     return pinned.copy_(torch.from_numpy(batch))
