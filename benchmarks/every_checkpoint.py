@@ -66,7 +66,7 @@ def measure(model: LoadedModel, afford: float) -> dict[str, Any]:
 
 
 def _size(model: LoadedModel, afford: float) -> tuple[int, int]:
-    per_pixel = model.spec.multiply_adds(model.scale).published * float(model.grid) ** 2
+    per_pixel = model.spec.multiply_adds(model.scale).published_form * float(model.grid) ** 2
     side = max(8, model.geometry.minimum, min(24, int((afford / per_pixel) ** 0.5)))
     step = model.geometry.multiple_of
     return (-(-side // step) * step,) * 2

@@ -39,7 +39,7 @@ import onnx
 import onnxruntime
 import torch
 
-from srcli.backends.base import Batch
+from srcli.backends.base import Images
 from srcli.checkpoints.reading import read_tensors
 from srcli.checkpoints.shipped import find_weights
 from srcli.errors import SrcliError, UsageError
@@ -130,14 +130,14 @@ def can_afford(model: LoadedModel, height: int, width: int, limits: argparse.Nam
     if min(height, width) < model.geometry.minimum:
         return False
     pixels = int(height * width * model.scale**2)
-    cost = model.spec.multiply_adds(int(model.scale)).published * pixels
+    cost = model.spec.multiply_adds(int(model.scale)).published_form * pixels
     memory = 4 * model.geometry.floats_per_pixel * pixels
     return cost <= limits.afford and memory <= limits.memory * 2**30
 
 
-def differences(model: LoadedModel, graph: Path, crops: Iterable[Batch]) -> Iterator[str]:
+def differences(model: LoadedModel, graph: Path, crops: Iterable[Images]) -> Iterator[str]:
     exact = torch.float64 if model.spec.name.startswith(IN_DOUBLE) else torch.float32
-    published, session = model.published().to(exact), _frugal_session(graph)
+    published, session = model.published_network().to(exact), _frugal_session(graph)
     for crop in crops:
         with torch.inference_mode():
             expected = published(torch.from_numpy(crop).to(exact)).numpy()
@@ -176,7 +176,7 @@ def built(model: LoadedModel, precision: str) -> str:
 
 def options_for(model: LoadedModel, graph: bytes, *, half: bool) -> EngineOptions:
     """A profile up to 640 x 360, or the half or fourth of that where a tensor became too large."""
-    least = max(24, model.geometry.minimum)
+    minimum = max(24, model.geometry.minimum)
     for divisor in (1, 2, 4):
         largest = (1, 3, 360 // divisor, 640 // divisor)
         with suppress(UsageError):
@@ -184,7 +184,7 @@ def options_for(model: LoadedModel, graph: bytes, *, half: bool) -> EngineOption
             break
     return EngineOptions(
         precision="fp16" if half else "fp32",
-        min_shape=(1, 3, least, least),
+        min_shape=(1, 3, minimum, minimum),
         opt_shape=(1, 3, largest[2] // 2, largest[3] // 2),
         max_shape=largest,
     )

@@ -25,7 +25,7 @@ from srcli.backends.native.session import NativeBackend
 from srcli.backends.openvino.session import OpenVinoBackend
 from srcli.backends.ort import OnnxRuntimeBackend, OnnxRuntimeSession
 from srcli.bench.hardware import hardware
-from srcli.bench.published import Published
+from srcli.bench.published import PublishedForm
 from srcli.loading.model import LoadedModel, load
 
 RESULTS = Path(__file__).parent / "results"
@@ -34,8 +34,10 @@ RESULTS = Path(__file__).parent / "results"
 def contestants(model: LoadedModel, folder: Path) -> dict[str, Callable[[np.ndarray], np.ndarray]]:
     options = SessionOptions()
     ways: dict[str, Callable[[np.ndarray], np.ndarray]] = {
-        "published, PyTorch": TorchSession(model.published(), options),
-        "published, ONNX Runtime": OnnxRuntimeSession(Published(model, folder).graph(), options),
+        "published, PyTorch": TorchSession(model.published_network(), options),
+        "published, ONNX Runtime": OnnxRuntimeSession(
+            PublishedForm(model, folder).graph(), options
+        ),
         "fused, PyTorch": TorchSession(model.network(), options),
         "fused, ONNX Runtime": OnnxRuntimeBackend().open(model, options),
     }

@@ -33,7 +33,7 @@ from srcli.models.registry import get_model
 FIELDS = ("model", "scale", "backend", "width", "height", "said", "measured", "ratio")
 FLOAT = 4  # bytes
 SMALL = 24  # side of a picture
-MOST_PIXELS = 2_200_000  # of output; at x8 as many as OpenVINO takes itself, see its session
+MAX_PIXELS = 2_200_000  # of output; at x8 as many as OpenVINO takes itself, see its session
 KEYS = FIELDS[:3]
 
 
@@ -43,7 +43,7 @@ def measure(name: str, scale: int, backend: str, memory: int) -> Row:
         model, _ = open_model(get_model(name), scale, Path(folder), None)
         session = get_backend(backend).open(model, SessionOptions())
         geometry = model.geometry
-        pixels = min(memory / FLOAT / geometry.floats_per_pixel, MOST_PIXELS)
+        pixels = min(memory / FLOAT / geometry.floats_per_pixel, MAX_PIXELS)
         height = geometry.accepted(int(sqrt(pixels / 2) / scale))
         width = geometry.accepted(2 * height)
         small = geometry.accepted(SMALL)

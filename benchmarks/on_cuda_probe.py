@@ -140,7 +140,7 @@ def session(precision: str, *, published: bool = False, graph: bool = True, name
 
     model = load(name, SCALE)
     options = SessionOptions(precision=precision, cuda_graph=graph)
-    return TorchSession(model.published() if published else model.network(), options)
+    return TorchSession(model.published_network() if published else model.network(), options)
 
 
 def staged(opened: Any, count: int = 1, sides: tuple[int, int] = SIDES) -> Step:

@@ -32,7 +32,7 @@ def plans(tiny: bool) -> Iterator[tuple[str, dict[str, Any]]]:
         (1, 3, *((9, 16) if tiny else (180, 320))), np.float32
     )
     with torch.inference_mode():
-        truth = model.published()(torch.from_numpy(picture)).numpy()
+        truth = model.published_network()(torch.from_numpy(picture)).numpy()
     for precision in ("fp16", "fp32"):
         graph = model.graph(precision).read_bytes()
         for target in TARGETS if precision == "fp16" else TARGETS[:1]:

@@ -25,7 +25,7 @@ from srcli.jobs.planning import Job, Wishes, plan_jobs
 from srcli.jobs.sizes import SizeRequest
 from srcli.loading.model import load
 from srcli.loading.restorer import RunOptions, restorer_of
-from srcli.pipeline.budget import sensible_lanes
+from srcli.pipeline.budget import sensible_concurrency
 from srcli.pipeline.restorer import Restorer
 
 
@@ -50,7 +50,7 @@ def jobs_for(source: Path, target: Path, scale: int) -> list[Job]:
 
 
 def one_call(jobs: list[Job], restorer: Restorer) -> None:
-    batch = Batch(restorer=lambda scale: restorer, lanes=restorer.lanes)
+    batch = Batch(restorer=lambda scale: restorer, concurrency=restorer.concurrency)
     assert all(outcome.status == "done" for outcome in batch.run(jobs))
 
 
@@ -73,14 +73,16 @@ def main() -> None:
     # `srcli upscale` does with a folder.
     loop, call = (
         restorer_of(
-            open_model("auto", model, SessionOptions(lanes=lanes, precision=arguments.precision))[
-                1
-            ],
+            open_model(
+                "auto",
+                model,
+                SessionOptions(concurrency=concurrency, precision=arguments.precision),
+            )[1],
             model.geometry,
             arguments.scale,
             RunOptions(),
         )
-        for lanes in (1, sensible_lanes(arguments.count, model.geometry))
+        for concurrency in (1, sensible_concurrency(arguments.count, model.geometry))
     )
     ratios = []
     with tempfile.TemporaryDirectory() as temporary:

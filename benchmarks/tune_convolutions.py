@@ -29,7 +29,7 @@ from srcli.backends.cuda.tunings import Role, key
 
 PICTURE = (180, 320)  # enlarged by 4: 1280 x 720
 LAUNCHES = 20  # in one graph
-MOST_SHARED = 200 << 10
+MAX_SHARED = 200 << 10
 # Blocks, warps and stages. Without a second stage, loads go through the first level of the cache.
 PROGRAMS = ((64, 4, 1), (64, 4, 2), (64, 4, 3), (128, 4, 2), (128, 4, 3), (128, 8, 3))
 BLOCKS = ((1, 1), (1, 2), (1, 4), (2, 2))  # rows and columns of pixels
@@ -98,7 +98,7 @@ def candidates(layer: Layer, dtype: torch.dtype) -> Iterator[Tuning]:
             continue
         for size_of_block, warps, stages in PROGRAMS:
             shared = stages * piece * (size_of_block + columns) * size
-            if shared > MOST_SHARED or columns * size_of_block > warps * 32 * 128:
+            if shared > MAX_SHARED or columns * size_of_block > warps * 32 * 128:
                 continue
             yield Tuning(
                 step=step,

@@ -138,7 +138,7 @@ def _card(family: str) -> Iterator[str]:
     else:
         yield "None. See [Other people's networks](../guide/other-networks.md) for published ones."
     yield from _scores(specs, weights)
-    pages = dict.fromkeys(p.page for spec in specs for p in spec.weights.values())
+    pages = dict.fromkeys(p.page for spec in specs for p in spec.publications.values())
     if pages:
         yield "\nIts authors' weights: " + ", ".join(f"<{page}>" for page in pages) + "\n"
 
@@ -154,8 +154,8 @@ def _variants(spec: ModelSpec) -> Iterator[tuple[str, ...]]:
             f"x{scale}",
             purpose or "; ".join(restoring),
             f"{spec.parameters(scale) / 1e6:.2f}&nbsp;M",
-            _giga(work.published),
-            _giga(work.fused),
+            _giga(work.published_form),
+            _giga(work.fused_form),
             "all" if geometry.tiling == "approximate" else f"{geometry.margin}&nbsp;px",
             geometry.tiling,
         )
@@ -202,8 +202,10 @@ def _upscaling(spec: ModelSpec, weights: Sequence[Weights]) -> Iterator[tuple[st
         for each in weights
         if each.model == spec.name and each.task == "upscale"
     }
-    for scale, kind in dict.fromkeys([*own, *((scale, "clean") for scale in spec.published)]):
-        paper = spec.published.get(int(scale)) if kind == "clean" else None
+    for scale, kind in dict.fromkeys(
+        [*own, *((scale, "clean") for scale in spec.published_scores)]
+    ):
+        paper = spec.published_scores.get(int(scale)) if kind == "clean" else None
         scores = own.get((scale, kind), {})
         cells = [_pair(scores.get(name), paper, name) for name in TEST_SETS]
         if any(cells):
@@ -235,7 +237,9 @@ def _models(_: str) -> Iterator[str]:
         reach = f"any from 1 to {spec.any_scale.largest}" if spec.any_scale else ""
         scales = reach or ", ".join(f"x{scale}" for scale in spec.scales if scale > 1)
         good_for = "; ".join(f"{task}: {words}" for task, words in spec.good_for.items())
-        weights = "ship" if spec.name in shipped else "of its authors" if spec.weights else "yours"
+        weights = (
+            "ship" if spec.name in shipped else "of its authors" if spec.publications else "yours"
+        )
         rows.append((f"[`{spec.name}`]({family}.md)", scales, good_for, weights))
     yield from _table(("model", "scales", "good for", "weights"), rows)
 

@@ -35,7 +35,7 @@ def _scale(text: str) -> Scale:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
+class ExportRequest:
     """The options of the command, as parsed."""
 
     model: str
@@ -157,7 +157,7 @@ def export(task: Task | None, **given: Any) -> None:
     from srcli.loading.model import load
     from srcli.models.registry import check_scale, get_model
 
-    request = Request(task=task or ("upscale" if given["scale"] > 1 else "denoise"), **given)
+    request = ExportRequest(task=task or ("upscale" if given["scale"] > 1 else "denoise"), **given)
     check_scale(get_model(request.model), request.scale, request.task)
     model = load(
         request.model,
@@ -182,7 +182,7 @@ def export(task: Task | None, **given: Any) -> None:
         console.print_json(report)
 
 
-def _check_targets(request: Request, model: LoadedModel) -> None:
+def _check_targets(request: ExportRequest, model: LoadedModel) -> None:
     from srcli.errors import UsageError
 
     if request.onnx and request.trt and request.output is not None:
@@ -198,14 +198,14 @@ def _check_targets(request: Request, model: LoadedModel) -> None:
         options.check_free(target, request.overwrite, "another -o")
 
 
-def _targets(request: Request, model: LoadedModel) -> list[Path]:
+def _targets(request: ExportRequest, model: LoadedModel) -> list[Path]:
     if not request.trt:
         return [request.output or _named(model, request, ".onnx")]
     engine = request.output or _named(model, request, ".engine")
     return [engine, *([_named(model, request, ".onnx")] if request.onnx else [])]
 
 
-def _named(model: LoadedModel, request: Request, suffix: str) -> Path:
+def _named(model: LoadedModel, request: ExportRequest, suffix: str) -> Path:
     task = f"-{request.task}" if model.scale == 1 else ""
     task += "" if request.kind == "clean" else f"-{request.kind}"
     chosen = _precision(request)
@@ -213,7 +213,7 @@ def _named(model: LoadedModel, request: Request, suffix: str) -> Path:
     return Path(f"{model.spec.name}-x{float(model.scale):g}{task}{precision}{suffix}")
 
 
-def _export_onnx(request: Request, model: LoadedModel, target: Path) -> dict[str, Any]:
+def _export_onnx(request: ExportRequest, model: LoadedModel, target: Path) -> dict[str, Any]:
     from .to_onnx import export_verified
 
     comparisons = export_verified(model, target, _onnx_options(request), replace=request.overwrite)
@@ -223,7 +223,7 @@ def _export_onnx(request: Request, model: LoadedModel, target: Path) -> dict[str
     return {"onnx": str(target), "comparisons": [asdict(c) for c in comparisons]}
 
 
-def _export_engine(request: Request, model: LoadedModel) -> dict[str, Any]:
+def _export_engine(request: ExportRequest, model: LoadedModel) -> dict[str, Any]:
     """Build from a verified graph; the graph is kept only if it was asked for."""
     import tempfile
 
@@ -263,29 +263,29 @@ def _export_engine(request: Request, model: LoadedModel) -> dict[str, Any]:
     return {**report, "engine": str(engine), "info": asdict(info), "trtexec": line}
 
 
-def _silent(request: Request, model: LoadedModel, onnx: Path) -> dict[str, Any]:
+def _silent(request: ExportRequest, model: LoadedModel, onnx: Path) -> dict[str, Any]:
     from .to_onnx import export_verified
 
     comparisons = export_verified(model, onnx, _onnx_options(request))
     return {"comparisons": [asdict(c) for c in comparisons]}
 
 
-def _onnx_options(request: Request) -> OnnxOptions:
+def _onnx_options(request: ExportRequest) -> OnnxOptions:
     from .to_onnx import OnnxOptions
 
     return OnnxOptions(opset=request.opset, precision=_precision(request), size=request.size)
 
 
-def _precision(request: Request) -> GraphPrecision:
+def _precision(request: ExportRequest) -> GraphPrecision:
     return "int8" if request.int8 else "fp16" if request.fp16 else "fp32"
 
 
-def _engine_options(request: Request, model: LoadedModel) -> EngineOptions:
+def _engine_options(request: ExportRequest, model: LoadedModel) -> EngineOptions:
     from .engines import EngineOptions
 
     shapes = EngineOptions()
-    least = max(8, model.geometry.minimum)
-    smallest = request.size or request.min_shape or (least, least)
+    minimum = max(8, model.geometry.minimum)
+    smallest = request.size or request.min_shape or (minimum, minimum)
     best = request.size or request.opt_shape or shapes.opt_shape[2:]
     largest = request.size or request.max_shape or shapes.max_shape[2:]
     return EngineOptions(

@@ -82,9 +82,9 @@ def _options(facts: Mapping[str, str], precision: str, shape: Shape | None) -> E
     if precision not in ("fp32", "fp16"):
         raise BackendError(f"trt computes in fp32 or fp16, not {precision}", "Choose one of them.")
     side, usual = int(facts.get("minimum", _SMALLEST_SIDE)), EngineOptions()
-    least, best = (1, 3, side, side), shape or usual.opt_shape
+    minimum, best = (1, 3, side, side), shape or usual.opt_shape
     return EngineOptions(
-        min_shape=tuple(map(min, least, best)),
+        min_shape=tuple(map(min, minimum, best)),
         opt_shape=best,
         max_shape=tuple(map(max, usual.max_shape, best)),
         precision="fp16" if precision == "fp16" else "fp32",

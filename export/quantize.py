@@ -23,7 +23,7 @@ from srcli.system import runtimes
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from srcli.backends.base import Batch
+    from srcli.backends.base import Images
 
 UNSIGNED, SIGNED = 255, 127
 
@@ -39,7 +39,7 @@ class Step:
     zero: int
 
 
-def quantized(model: ModelProto, layers: tuple[str, ...], pictures: Iterable[Batch]) -> ModelProto:
+def quantized(model: ModelProto, layers: tuple[str, ...], pictures: Iterable[Images]) -> ModelProto:
     """Return a graph with its convolutions in 8 bits.
 
     Args:
@@ -83,7 +83,7 @@ def _before_moving(name: str, makers: Mapping[str, NodeProto]) -> str:
     return name
 
 
-def _steps(model: ModelProto, names: list[str], pictures: Iterable[Batch]) -> dict[str, Step]:
+def _steps(model: ModelProto, names: list[str], pictures: Iterable[Images]) -> dict[str, Step]:
     """Return the step of each tensor, from the least and the largest value that it takes."""
     ort = runtimes.onnxruntime()
     probe = ModelProto()

@@ -21,7 +21,7 @@ def write_verified(model: LoadedModel, target: Path) -> list[Comparison]:
         VerificationError: Our compiled code computes something else than the published network.
         OutputError: The file cannot be written.
     """
-    published: Any = model.published()
+    published: Any = model.published_network()
     weights = {name: value.numpy() for name, value in published.fuse().state_dict().items()}
     with atomic_path(target) as partial:
         write_weights(partial, weights, published.scale, published.skips())

@@ -20,7 +20,7 @@ from .verify import Comparison, sample_crops, verify_file
 if TYPE_CHECKING:
     import onnx
 
-    from srcli.backends.base import Batch
+    from srcli.backends.base import Images
     from srcli.models.spec import GraphForm, GraphPrecision
 
 OPSET = 20  # the newest that TensorRT 10.0 reads
@@ -122,7 +122,7 @@ def to_onnx(model: LoadedModel, options: OnnxOptions | None = None) -> onnx.Mode
     return proto
 
 
-def calibration_pictures(size: tuple[int, int]) -> Iterator[Batch]:
+def calibration_pictures(size: tuple[int, int]) -> Iterator[Images]:
     """Yield pictures that set the steps of 8-bit numbers, each 1 x 3 x h x w in [0, 1].
 
     They are a photograph, the same in pure black and white so that text does not saturate, and the

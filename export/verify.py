@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
 
-from srcli.backends.base import Batch, Precision, SessionOptions
+from srcli.backends.base import Images, Precision, SessionOptions
 from srcli.backends.ort import OnnxRuntimeSession
 from srcli.errors import VerificationError, WeightsError
 from srcli.loading.model import LoadedModel
@@ -93,7 +93,7 @@ def verify_file(
 def verify_form(
     model: LoadedModel,
     name: str,
-    form: Callable[[Batch], Batch],
+    form: Callable[[Images], Images],
     precision: Precision = "fp32",
     size: tuple[int, int] | None = None,
 ) -> list[Comparison]:
@@ -151,13 +151,13 @@ class Proof:
     def __init__(self, model: LoadedModel) -> None:
         self.model = model
         self._fused = _before_clamp(model.network())
-        published = _before_clamp(model.published())
+        published = _before_clamp(model.published_network())
         exact = copy.deepcopy(published).double()
         self._exact_fused = exact.fuse()
         self.published, self.fused = _runner(published), _runner(self._fused)
         self.exact, self.exact_fused = _runner(exact), _runner(self._exact_fused)
 
-    def on(self, crop: Batch) -> Reference:
+    def on(self, crop: Images) -> Reference:
         """Return the published network's results on a crop.
 
         Raises:
@@ -209,8 +209,8 @@ class Reference:
     """Results of the published network on one crop."""
 
     proof: Proof
-    crop: Batch
-    expected: Batch
+    crop: Images
+    expected: Images
     """Output in float32."""
 
     @cached_property
@@ -223,14 +223,14 @@ class Reference:
         """Difference of the published network in float32 from itself in double precision."""
         return _largest_difference(self.expected, self.exact)
 
-    def compare(self, name: str, run: Callable[[Batch], Batch], limit: float) -> Comparison:
+    def compare(self, name: str, run: Callable[[Images], Images], limit: float) -> Comparison:
         """Run another form on the crop, against the published network in float32."""
         height, width = self.crop.shape[2:]
         difference = _largest_difference(run(self.crop), self.expected)
         return Comparison(form=name, height=height, width=width, difference=difference, limit=limit)
 
     def compare_with_rounding(
-        self, found: Comparison, run: Callable[[Batch], Batch], known: float
+        self, found: Comparison, run: Callable[[Images], Images], known: float
     ) -> Comparison:
         """Compare again a form whose difference is larger than the tolerance.
 
@@ -279,13 +279,13 @@ def _largest_difference(actual: NDArray[Any], expected: NDArray[Any]) -> float:
     return float(np.abs(actual - expected).max())
 
 
-def _cost(model: LoadedModel, crop: Batch) -> float:
+def _cost(model: LoadedModel, crop: Images) -> float:
     return _per_pixel(model) * math.prod(crop.shape[2:])
 
 
 def _per_pixel(model: LoadedModel) -> float:
     """Return the multiply-adds of the published network for each pixel of its input."""
-    return model.spec.multiply_adds(model.scale).published * float(model.grid) ** 2
+    return model.spec.multiply_adds(model.scale).published_form * float(model.grid) ** 2
 
 
 def _before_clamp(network: _Net) -> _Net:
@@ -324,7 +324,7 @@ def crops_for(model: LoadedModel) -> tuple[tuple[int, int], ...]:
     )
 
 
-def sample_crops(sizes: Sequence[tuple[int, int]] = CROPS) -> Iterator[Batch]:
+def sample_crops(sizes: Sequence[tuple[int, int]] = CROPS) -> Iterator[Images]:
     """Yield 1 x 3 x h x w crops of a photograph (NASA, public domain) in [0, 1].
 
     Sizes beyond the photograph's own are filled by mirroring it.

@@ -277,10 +277,10 @@ def _left(done: int, total: int, seconds: float) -> str:
     return str(timedelta(seconds=round(seconds * (total - done) / done)))
 
 
-def shortened(text: str, most: int) -> str:
+def shortened(text: str, maximum: int) -> str:
     """Shorten a text to so many letters: keep the number at its start and the end of its path."""
-    most = max(most, 20)
-    return text if len(text) <= most else f"{text[:6]}…{text[7 - most :]}"
+    maximum = max(maximum, 20)
+    return text if len(text) <= maximum else f"{text[:6]}…{text[7 - maximum :]}"
 
 
 def shown(text: str) -> str:

@@ -21,9 +21,14 @@ if TYPE_CHECKING:
 
     from srcli.models.spec import Geometry, ModelSpec
 
-Batch = NDArray[np.float32]
 Integers = NDArray[np.uint8 | np.uint16]
-"""n x H x W x 3."""
+"""N x H x W x 3."""
+
+Images = NDArray[np.float32]
+"""Pictures of one size, N x 3 x H x W float32, RGB in [0, 1]."""
+
+BlurKernels = NDArray[np.float32]
+"""Blur kernels of N pictures, N x 1 x K x K float32, each of sum 1."""
 
 Shape = tuple[int, ...]
 """NCHW."""
@@ -39,7 +44,7 @@ class Session:
     A session says here what it is; what holds for most is the default.
     """
 
-    lanes: int = 1
+    concurrency: int = 1
     """Number of calls that may be under way at once, from several threads."""
 
     memory_share: float = 1.0
@@ -61,7 +66,7 @@ class Session:
     cuda_stream: Any = None
     """The `torch.cuda.Stream` that the session computes on, if it has one of its own."""
 
-    def __call__(self, batch: Batch) -> Batch:
+    def __call__(self, batch: Images) -> Images:
         """Restore n x 3 x h x w RGB in [0, 1] to n x 3 x s*h x s*w, not clamped.
 
         Raises:
@@ -79,7 +84,7 @@ class Session:
         """Free memory of the GPU, in bytes; None if the session computes in the host's memory."""
         return None
 
-    def stage(self, batch: Batch) -> Callable[[], object] | None:
+    def stage(self, batch: Images) -> Callable[[], object] | None:
         """Put a batch where the network computes.
 
         Returns:
@@ -112,11 +117,11 @@ class BlindSession(Session):
     Called as any session it does both.
     """
 
-    def estimate_kernel(self, batch: Batch) -> Batch:
+    def estimate_kernel(self, batch: Images) -> BlurKernels:
         """Return the blur kernels of n pictures, n x 1 x K x K, each of sum 1."""
         raise NotImplementedError
 
-    def restore(self, batch: Batch, kernel: Batch) -> Batch:
+    def restore(self, batch: Images, kernel: BlurKernels) -> Images:
         """Restore with known kernels."""
         raise NotImplementedError
 
@@ -127,7 +132,7 @@ class RowStream(Protocol):
     step: int
     """Largest number of rows that `feed` takes at a time."""
 
-    def feed(self, rows: Batch) -> Batch:
+    def feed(self, rows: NDArray[np.float32]) -> NDArray[np.float32]:
         """Take in the next rows, 3 x n x w in [0, 1], and return the output rows that are finished.
 
         Returns:
@@ -215,10 +220,12 @@ def closed() -> BackendError:
     return BackendError("this model has been closed. Open it again.")
 
 
-def recent(kept: OrderedDict[Key, Value], key: Key, most: int, make: Callable[[], Value]) -> Value:
+def recent(
+    kept: OrderedDict[Key, Value], key: Key, capacity: int, make: Callable[[], Value]
+) -> Value:
     """Return the cached value of a key; make it if absent, and evict the least recently used."""
     if key not in kept:
-        while len(kept) >= most:
+        while len(kept) >= capacity:
             kept.popitem(last=False)
         kept[key] = make()
     kept.move_to_end(key)
@@ -243,7 +250,7 @@ class Model(Protocol):
         """Function that is called with each message for the user."""
         ...
 
-    def published(self) -> nn.Module:
+    def published_network(self) -> nn.Module:
         """Return the network in its paper's form, on the CPU, in float32."""
         ...
 
@@ -283,10 +290,10 @@ class SessionOptions:
     """Options for running a model."""
 
     threads: int | None = None
-    """CPU threads, for all lanes together; None for one on each core that may be used."""
+    """CPU threads, for all calls together; None for one on each core that may be used."""
 
-    lanes: int = 1
-    """Number of calls that are to be under way at once; see `Session.lanes`."""
+    concurrency: int = 1
+    """Number of calls that are to be under way at once; see `Session.concurrency`."""
 
     precision: Precision = "fp32"
 

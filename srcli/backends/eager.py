@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from srcli.backends.base import (
-    Batch,
     BlindSession,
+    BlurKernels,
+    Images,
     Integers,
     Model,
     OutOfMemory,
@@ -49,7 +50,7 @@ class TorchBackend(RunsEveryModel):
 
     def open_published(self, model: Model, options: SessionOptions) -> TorchSession:
         """Open the network in its paper's form: slower, and independent of the fused form."""
-        session = TorchSession(model.published(), options)
+        session = TorchSession(model.published_network(), options)
         session.memory_share = PUBLISHED
         return session
 
@@ -94,7 +95,7 @@ class TorchSession(BlindSession, PixelSession):
         """Return the device and precision that this session really computes with, and others."""
         return dict(self._facts)
 
-    def __call__(self, batch: Batch) -> Batch:
+    def __call__(self, batch: Images) -> Images:
         import torch
 
         with _memory_errors(self), torch.inference_mode():
@@ -114,15 +115,15 @@ class TorchSession(BlindSession, PixelSession):
         """Free memory of the GPU, in bytes; None on the CPU."""
         return self._opened().device_memory
 
-    def estimate_kernel(self, batch: Batch) -> Batch:
+    def estimate_kernel(self, batch: Images) -> BlurKernels:
         """Return the blur kernels of n pictures, n x 1 x K x K; for blind networks only."""
         return self._ask("estimate_kernel", batch)
 
-    def restore(self, batch: Batch, kernel: Batch) -> Batch:
+    def restore(self, batch: Images, kernel: BlurKernels) -> Images:
         """Restore with known blur kernels; for blind networks only."""
         return self._ask("restore", batch, kernel)
 
-    def _ask(self, method: str, *batches: Batch) -> Batch:
+    def _ask(self, method: str, *batches: Images) -> Images:
         import torch
 
         with _memory_errors(self), torch.inference_mode():
@@ -131,7 +132,7 @@ class TorchSession(BlindSession, PixelSession):
             answer: Tensor = getattr(opened.plain, method)(*tensors)
             return np.asarray(answer.float().cpu().contiguous().numpy())
 
-    def stage(self, batch: Batch) -> Callable[[], object]:
+    def stage(self, batch: Images) -> Callable[[], object]:
         """Put a batch where the network computes.
 
         Returns:
@@ -174,11 +175,11 @@ class _OnProcessor:
             "threads": threads,
         }
 
-    def __call__(self, batch: Batch) -> Batch:
+    def __call__(self, batch: Images) -> Images:
         restored: Tensor = self.plain(self.moved(batch))
         return np.asarray(restored.float().contiguous().numpy())
 
-    def stage(self, batch: Batch) -> Callable[[], object]:
+    def stage(self, batch: Images) -> Callable[[], object]:
         import torch
 
         moved = self.moved(batch)
@@ -189,7 +190,7 @@ class _OnProcessor:
 
         return run
 
-    def moved(self, batch: Batch) -> Tensor:
+    def moved(self, batch: Images) -> Tensor:
         import torch
 
         return torch.from_numpy(batch).to(memory_format=torch.channels_last)

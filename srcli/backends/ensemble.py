@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from srcli.backends.base import (
-    Batch,
+    Images,
     Session,
     Shape,
     StoppedError,
@@ -35,7 +35,7 @@ class SelfEnsemble(Session):
             raise UsageError("this model estimates the picture's blur itself. Leave out --tta.")
         self._session = session
         self._stopped = False
-        self.memory_share, self.lanes = session.memory_share, session.lanes
+        self.memory_share, self.concurrency = session.memory_share, session.concurrency
         limits = session.limits
         if limits is not None:
             self.min_shape, self.max_shape = _square(*limits)
@@ -46,8 +46,8 @@ class SelfEnsemble(Session):
                     "lying on its side. Leave out --tta."
                 )
 
-    def __call__(self, batch: Batch) -> Batch:
-        total: Batch | None = None
+    def __call__(self, batch: Images) -> Images:
+        total: Images | None = None
         for turns in range(4):
             for mirrored in (False, True):
                 if self._stopped:
@@ -80,5 +80,5 @@ class SelfEnsemble(Session):
 
 def _square(low: Shape, high: Shape) -> tuple[Shape, Shape]:
     """Return limits that hold for turned pictures too."""
-    least, most = max(low[2:]), min(high[2:])
-    return (*low[:2], least, least), (*high[:2], most, most)
+    minimum, maximum = max(low[2:]), min(high[2:])
+    return (*low[:2], minimum, minimum), (*high[:2], maximum, maximum)

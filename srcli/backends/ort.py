@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from srcli.backends.base import (
-    Batch,
+    Images,
     Model,
     OutOfMemory,
     RunsEveryModel,
@@ -81,13 +81,13 @@ class OnnxRuntimeSession(Session):
         ort.set_default_logger_severity(_FATAL_ONLY)
         settings = ort.SessionOptions()
         settings.log_severity_level = _FATAL_ONLY
-        self.lanes = 1 if cuda else options.lanes
+        self.concurrency = 1 if cuda else options.concurrency
         threads = options.thread_limit
-        if threads is None and self.lanes > 1:
+        if threads is None and self.concurrency > 1:
             threads = usable_cores()
         if threads is not None:
-            # The session's own and each caller's: all lanes share the former.
-            settings.intra_op_num_threads = max(1, threads - self.lanes + 1)
+            # The session's own and each caller's: all concurrent calls share the former.
+            settings.intra_op_num_threads = max(1, threads - self.concurrency + 1)
         content = graph if isinstance(graph, bytes) else graph.read_bytes()
         try:
             if cuda:
@@ -119,7 +119,7 @@ class OnnxRuntimeSession(Session):
         filters = None if self._filters is None else "compiled"
         return {"device": device, "provider": self._provider, "filters": filters}
 
-    def __call__(self, batch: Batch) -> Batch:
+    def __call__(self, batch: Images) -> Images:
         session = self._session
         if session is None:
             raise closed()
@@ -145,7 +145,7 @@ class OnnxRuntimeSession(Session):
         for options in list(self._under_way):
             options.terminate = True
 
-    def stage(self, batch: Batch) -> Callable[[], object]:
+    def stage(self, batch: Images) -> Callable[[], object]:
         """Put a batch where the graph computes; the result runs it there and waits."""
         if self._provider != _CUDA:
             return lambda: self(batch)
@@ -166,8 +166,8 @@ def _limits(shape: Sequence[Any]) -> tuple[Shape, Shape] | tuple[None, None]:
     batch, planes, *sides = shape
     if not all(isinstance(side, int) for side in sides):
         return None, None
-    most = batch if isinstance(batch, int) else MANY
-    return (1, planes, *sides), (most, planes, *sides)
+    maximum = batch if isinstance(batch, int) else MANY
+    return (1, planes, *sides), (maximum, planes, *sides)
 
 
 def _has_cuda() -> bool:

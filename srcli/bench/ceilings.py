@@ -33,17 +33,17 @@ def _copy_rate(device: torch.device) -> float:
     size = COPIED if device.type == "cuda" else COPIED_BY_CPU
     source = torch.empty(size, dtype=torch.uint8, device=device).random_()
     target = torch.empty_like(source)
-    return 2 * size / _least(lambda: target.copy_(source), device)
+    return 2 * size / _minimum(lambda: target.copy_(source), device)
 
 
 def _matrix_rate(device: torch.device, dtype: torch.dtype) -> float:
     """Return multiply-adds per second, of random numbers: equal ones save power and run faster."""
     side = SIDE if device.type == "cuda" else SIDE_ON_CPU
     left, right = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
-    return float(side**3 / _least(lambda: left @ right, device))
+    return float(side**3 / _minimum(lambda: left @ right, device))
 
 
-def _least(step: Step, device: torch.device) -> float:
+def _minimum(step: Step, device: torch.device) -> float:
     """Return the seconds of the fastest of several runs: a ceiling, not a typical time."""
     time = between_events if device.type == "cuda" else clock
     time(step)

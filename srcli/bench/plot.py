@@ -150,7 +150,7 @@ def _psnr(model: str, scale: int) -> tuple[float | None, bool]:
     weights = find_weights(spec, scale, "upscale")
     if weights is not None and "Set5" in weights.scores:
         return weights.scores["Set5"]["psnr"], True
-    paper = spec.published.get(scale)
+    paper = spec.published_scores.get(scale)
     return (None, False) if paper is None else (paper.set5, False)
 
 

@@ -15,7 +15,7 @@ class WorkerFailed(Exception):
     """A worker reported an error, or its process ended."""
 
 
-class Worker:
+class WorkerProcess:
     """A process that serves requests until it is closed."""
 
     def __init__(self, habits: Habits) -> None:
@@ -56,7 +56,7 @@ class Worker:
         self._process.kill()
         self.close()
 
-    def __enter__(self) -> Worker:
+    def __enter__(self) -> WorkerProcess:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *details: object) -> None:
@@ -65,17 +65,17 @@ class Worker:
         self.close()
 
 
-class Workers:
+class WorkerProcesses:
     """The processes of all backends, each started when it is first needed."""
 
     def __init__(self, habits: Habits) -> None:
         self._habits = habits
         self._stack = ExitStack()
-        self._processes: dict[str, Worker] = {}
+        self._processes: dict[str, WorkerProcess] = {}
 
-    def of(self, row: Row) -> Worker:
+    def of(self, row: Row) -> WorkerProcess:
         if row.backend not in self._processes:
-            self._processes[row.backend] = self._stack.enter_context(Worker(self._habits))
+            self._processes[row.backend] = self._stack.enter_context(WorkerProcess(self._habits))
         return self._processes[row.backend]
 
     def clear(self) -> None:
@@ -92,7 +92,7 @@ class Workers:
             worker.kill()
         self._processes.clear()
 
-    def __enter__(self) -> Workers:
+    def __enter__(self) -> WorkerProcesses:
         return self
 
     def __exit__(self, *details: Any) -> None:

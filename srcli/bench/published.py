@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 
-class Published:
+class PublishedForm:
     """A model in its published form, for any backend."""
 
     def __init__(self, model: LoadedModel, folder: Path) -> None:
@@ -31,11 +31,11 @@ class Published:
     def note(self, message: str) -> None:
         """Ignore a message for the user: a benchmark prints none."""
 
-    def published(self) -> nn.Module:
-        return self._model.published()
+    def published_network(self) -> nn.Module:
+        return self._model.published_network()
 
     def network(self) -> nn.Module:
-        return self._model.published()
+        return self._model.published_network()
 
     def graph(self, precision: GraphPrecision = "fp32") -> Path:
         """Return the graph that PyTorch's own exporter writes."""
@@ -47,7 +47,7 @@ class Published:
         if not file.exists():
             sides = {0: "batch", 2: "height", 3: "width"}
             torch.onnx.export(
-                self._model.published(),
+                self._model.published_network(),
                 (torch.rand(2, 3, 40, 41),),
                 file,
                 dynamic_shapes=(sides,),

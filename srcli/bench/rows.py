@@ -139,7 +139,7 @@ class Result:
                 "p50_ms": summary.median,
                 "p90_ms": summary.p90,
                 "p99_ms": summary.p99,
-                "min_ms": summary.least,
+                "min_ms": summary.minimum,
                 "mean_ms": summary.mean,
                 "std_ms": summary.deviation,
                 "cv": summary.variation,

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from srcli.bench.processes import Worker, WorkerFailed, Workers
+from srcli.bench.processes import WorkerFailed, WorkerProcess, WorkerProcesses
 from srcli.bench.rows import Result, Row
 from srcli.bench.worker import Habits, Taken, Truth
 from srcli.errors import SrcliError
@@ -24,8 +24,8 @@ from srcli.system.machine import free_memory
 if TYPE_CHECKING:
     from srcli.bench.counting import Work
 
-LEAST_ROUNDS = 3
-MOST_ROUNDS = 200
+MIN_ROUNDS = 3
+MAX_ROUNDS = 200
 TURN = 0.25  # seconds that a row may take in one turn, at least one run
 
 QUIET = 0.2  # CPU cores that others may keep busy in a turn that counts towards a ratio
@@ -82,11 +82,11 @@ def measure(
     results = [Result(row=row) for row in rows]
     groups = _by_subject(results) if apart else [results]
     with tempfile.TemporaryDirectory(prefix="srcli-bench-") as name:
-        with Worker(habits) as reference:
+        with WorkerProcess(habits) as reference:
             truths = _truths(rows, reference, Path(name), tell)
             ceilings: dict[str, float] = reference.ask("ceilings")
         stopped: BaseException | None = None
-        with Workers(habits) as workers:
+        with WorkerProcesses(habits) as workers:
             for group in groups:
                 try:
                     for result in group:
@@ -149,7 +149,7 @@ def _foresee(
     last = max(alike, key=lambda r: r.row.megapixels)
     summary = last.summary
     assert summary is not None
-    expected = summary.least / 1e3 * row.megapixels / last.row.megapixels
+    expected = summary.minimum / 1e3 * row.megapixels / last.row.megapixels
     if expected > longest:
         result.failure = f"one run would take about {expected:.0f} s, more than {longest:.0f} s"
 
@@ -160,7 +160,7 @@ def _alike(first: Row, second: Row) -> bool:
     return replace(first, **size) == replace(second, **size)  # type: ignore[arg-type]  # all three are int
 
 
-def _truths(rows: Sequence[Row], reference: Worker, folder: Path, tell: Tell) -> Truths:
+def _truths(rows: Sequence[Row], reference: WorkerProcess, folder: Path, tell: Tell) -> Truths:
     subjects = {row.subject: row for row in rows}
     truths: dict[tuple[Any, ...], tuple[Truth, dict[str, Work]] | str] = {}
     for done, (subject, row) in enumerate(subjects.items()):
@@ -174,7 +174,7 @@ def _truths(rows: Sequence[Row], reference: Worker, folder: Path, tell: Tell) ->
 
 def _open_all(
     results: Sequence[Result],
-    workers: Workers,
+    workers: WorkerProcesses,
     truths: Truths,
     threads: int | None,
     tell: Tell,
@@ -186,7 +186,7 @@ def _open_all(
         _open(result, workers.of(result.row), truths, threads)
 
 
-def _open(result: Result, worker: Worker, truths: Truths, threads: int | None) -> None:
+def _open(result: Result, worker: WorkerProcess, truths: Truths, threads: int | None) -> None:
     truth = truths[result.row.subject]
     if isinstance(truth, str):
         result.failure = truth
@@ -202,7 +202,7 @@ def _open(result: Result, worker: Worker, truths: Truths, threads: int | None) -
 
 def _take_turns(
     results: Sequence[Result],
-    workers: Workers,
+    workers: WorkerProcesses,
     seconds: float,
     longest: float | None,
     tell: Tell,
@@ -214,9 +214,9 @@ def _take_turns(
         if not result.failure:
             tell(f"warming up {describe(result.row)}", 0, int(seconds))
             _sample(result, workers, 0)
-    for number in range(MOST_ROUNDS):
+    for number in range(MAX_ROUNDS):
         spent = time.monotonic() - started
-        if number >= LEAST_ROUNDS and spent > seconds:
+        if number >= MIN_ROUNDS and spent > seconds:
             return
         for result in results:
             if result.failure:
@@ -240,7 +240,7 @@ def _take_turns(
                 result.faults.append(taken.faults)
 
 
-def _sample(result: Result, workers: Workers, seconds: float) -> Taken | None:
+def _sample(result: Result, workers: WorkerProcesses, seconds: float) -> Taken | None:
     """Let a worker measure a row for one turn; if it fails, note that and return None."""
     try:
         taken = workers.of(result.row).ask("sample", result.row, seconds)
@@ -267,8 +267,8 @@ def _compare(results: Sequence[Result]) -> None:
             for ratio, *busy in zip(ratios, base.others, result.others, strict=False)
             if all(cores is None or cores <= QUIET for cores in busy)
         ]
-        result.disturbed = len(quiet) < LEAST_ROUNDS and len(base.others) > 0
-        result.speedups = ratios if len(quiet) < LEAST_ROUNDS else quiet
+        result.disturbed = len(quiet) < MIN_ROUNDS and len(base.others) > 0
+        result.speedups = ratios if len(quiet) < MIN_ROUNDS else quiet
 
 
 def _is_base(row: Row) -> bool:

@@ -19,7 +19,7 @@ class Summary:
     runs: int
     median: float
     mean: float
-    least: float
+    minimum: float
     p90: float
     p99: float
     deviation: float
@@ -37,7 +37,7 @@ def summarise(samples: Sequence[float]) -> Summary:
         runs=len(samples),
         median=statistics.median(samples),
         mean=statistics.fmean(samples),
-        least=min(samples),
+        minimum=min(samples),
         p90=percentile(samples, 90),
         p99=percentile(samples, 99),
         deviation=statistics.stdev(samples) if len(samples) > 1 else 0.0,
@@ -60,11 +60,11 @@ def clock(step: Step) -> float:
     return 1e3 * (time.perf_counter() - started)
 
 
-def for_a_while(sample: Callable[[], float], seconds: float, most: int = 1000) -> list[float]:
+def for_a_while(sample: Callable[[], float], seconds: float, maximum: int = 1000) -> list[float]:
     """Take samples until `seconds` are over: at least one, at most `most`."""
     end = time.perf_counter() + seconds
     samples = [sample()]
-    while time.perf_counter() < end and len(samples) < most:
+    while time.perf_counter() < end and len(samples) < maximum:
         samples.append(sample())
     return samples
 

@@ -22,10 +22,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from srcli.backends import get_backend
-from srcli.backends.base import Batch, Model, Session, SessionOptions
+from srcli.backends.base import Images, Model, Session, SessionOptions
 from srcli.bench.events import between_events
 from srcli.bench.memory import forget_peak, keep_freed_memory, peak_bytes, trim
-from srcli.bench.published import Published
+from srcli.bench.published import PublishedForm
 from srcli.bench.rows import Row
 from srcli.bench.timing import Step, clock, for_a_while
 from srcli.checkpoints.shipped import weights_from_file
@@ -44,7 +44,7 @@ JUDGED_PIXELS = 640 * 360
 WARM_UP = 0.3  # seconds, at least one run
 FLUSH = 256 << 20  # bytes; more than any L2 cache
 BURST = 50.0  # milliseconds of runs in a row, in each turn
-MOST_IN_BURST = 100
+MAX_IN_BURST = 100
 HOST_RUNS = 3  # in each turn, timed by the host's clock
 
 FileRoute = Callable[[Session, Geometry, Scale, Sequence[NDArray[np.uint8]], Path], Step]
@@ -134,7 +134,7 @@ class Worker:
         from srcli.bench.counting import count
 
         model, drawn = _model_or_random(row.model, row.scale, folder)
-        published = model.published()
+        published = model.published_network()
         height, width = _judged_size(row)
         name = f"{row.model}-x{row.scale}-{width}x{height}"
         truth = Truth(
@@ -172,7 +172,7 @@ class Worker:
             cuda_graph=row.cuda_graph,
         )
         subject: Model = (
-            model if row.graph == "fused" else Published(model, Path(self._folder.name))
+            model if row.graph == "fused" else PublishedForm(model, Path(self._folder.name))
         )
         _reset_peak()
         session = get_backend(row.backend).open(subject, options)
@@ -271,7 +271,7 @@ class _Open:
         """Return milliseconds of a run among many, each of which takes about `single` alone."""
         if not self.by_events or self._flush is not None:
             return None
-        return self._between_events(max(3, min(MOST_IN_BURST, int(BURST / max(single, 1e-3)))))
+        return self._between_events(max(3, min(MAX_IN_BURST, int(BURST / max(single, 1e-3)))))
 
     def host_times(self) -> list[float]:
         """Return milliseconds from the launch of a run to its end, on CUDA."""
@@ -321,7 +321,7 @@ def cpu_of_others() -> float | None:
     return (user + nice + system + irq + soft_irq + steal) / tick - own.user - own.system
 
 
-def smooth_noise(batch: int, height: int, width: int) -> Batch:
+def smooth_noise(batch: int, height: int, width: int) -> Images:
     """Return pictures n x 3 x h x w in [0, 1], detailed at all sizes, the same on every machine."""
     rng = np.random.default_rng(0)
     picture = np.full((height, width, 3), 0.5)
@@ -344,7 +344,7 @@ def _judged_size(row: Row) -> tuple[int, int]:
     return max(1, round(row.height * shrink)), max(1, round(row.width * shrink))
 
 
-def _difference(restored: Batch, truth: Batch) -> float:
+def _difference(restored: Images, truth: Images) -> float:
     return float(np.abs(restored - truth).max() / max(1.0, float(np.abs(truth).max())))
 
 

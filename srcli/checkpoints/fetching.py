@@ -30,10 +30,10 @@ Progress = Callable[[int, int], None]
 SCHEMES = ("http", "https")
 TIMEOUT = 30.0  # seconds that a server may say nothing
 LONGEST_ANSWER = 90.0  # seconds until the file begins to come
-LEAST_RATE = 1000.0  # bytes a second, over...
+MIN_RATE = 1000.0  # bytes a second, over...
 WINDOW = 30.0  # ...so many seconds
 LONGEST = 4 * 3600.0  # seconds for one attempt
-MOST_DIGITS = 18  # of a number of bytes
+MAX_DIGITS = 18  # of a number of bytes
 LARGEST = 256 << 20  # bytes, where the size is not published; the largest model here has 90 MB
 BLOCK = 1 << 16  # bytes read at once
 PAUSES = (1.0, 2.0, 4.0)  # seconds before the second attempt, the third...
@@ -44,16 +44,16 @@ class _TransferError(Exception):
     """The transfer broke off; another attempt may go on where it stopped."""
 
 
-def publication(spec: ModelSpec, scale: int) -> Publication:
+def find_publication(spec: ModelSpec, scale: int) -> Publication:
     """Return the place where the weights of a model and scale can be downloaded.
 
     Raises:
         UsageError: Nowhere, or only by hand; the message says how to go on.
     """
-    found = spec.weights.get(scale)
+    found = spec.publications.get(scale)
     name = f"{spec.name} x{scale}"
     if found is None:
-        others = ", ".join(f"x{other}" for other in spec.weights)
+        others = ", ".join(f"x{other}" for other in spec.publications)
         also = f", only for {others}" if others else ""
         raise UsageError(
             f"{name}: srcli knows of no weights that its authors publish{also}",
@@ -90,17 +90,17 @@ def fetch(spec: ModelSpec, scale: int, progress: Progress = lambda done, total: 
     """
     from filelock import FileLock
 
-    published = publication(spec, scale)
+    publication = find_publication(spec, scale)
     target = fetched_path(spec, scale)
-    assert target is not None and published.address is not None  # said by `publication`
-    checkpoint = target.with_suffix("") / _file_name(published.address)
+    assert target is not None and publication.address is not None  # said by `find_publication`
+    checkpoint = target.with_suffix("") / _file_name(publication.address)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(target.with_suffix(".lock")):
             if not is_whole(target):
                 remove(target)  # which is not whole
                 checkpoint.parent.mkdir(exist_ok=True)
-                download(published, checkpoint, progress)
+                download(publication, checkpoint, progress)
                 try:
                     convert(checkpoint, target, model=spec.name, scale=scale)
                 finally:  # what does not fit is no use to a next attempt
@@ -112,7 +112,7 @@ def fetch(spec: ModelSpec, scale: int, progress: Progress = lambda done, total: 
     return target
 
 
-def download(published: Publication, target: Path, progress: Progress) -> None:
+def download(publication: Publication, target: Path, progress: Progress) -> None:
     """Download one file; it gets its name once it is whole and has the published checksum, if any.
 
     What an earlier attempt left in `target.part` is continued, if the server can do that and the
@@ -123,28 +123,28 @@ def download(published: Publication, target: Path, progress: Progress) -> None:
         OSError: The target cannot be written.
     """
     partial = target.with_name(f"{target.name}.part")
-    if published.sha256 is None:
+    if publication.sha256 is None:
         partial.unlink(missing_ok=True)
-        _transfer(published, partial, progress)
+        _transfer(publication, partial, progress)
         os.replace(partial, target)
         return
     # Twice: a part of another file, or a server that continues wrongly, is no reason to give up.
     for _ in range(2):
-        if _is(partial, published.sha256):  # whole already, when the last run was stopped
+        if _is(partial, publication.sha256):  # whole already, when the last run was stopped
             break
-        continued = _transfer(published, partial, progress)
-        if _is(partial, published.sha256):
+        continued = _transfer(publication, partial, progress)
+        if _is(partial, publication.sha256):
             break
         partial.unlink()
         if not continued:
             raise WeightsError(
-                f"{published.address}: this is not the file that was published: its checksum is "
+                f"{publication.address}: this is not the file that was published: its checksum is "
                 "another one",
-                f"It was removed. See {published.page} for a newer one, and give it with "
+                f"It was removed. See {publication.page} for a newer one, and give it with "
                 "--weights.",
             )
     else:
-        raise WeightsError(f"{published.address}: came damaged twice", "Try again later.")
+        raise WeightsError(f"{publication.address}: came damaged twice", "Try again later.")
     os.replace(partial, target)
 
 
@@ -152,15 +152,15 @@ def _is(file: Path, sha256: str | None) -> bool:
     return file.exists() and sha256_of(file) == sha256
 
 
-def _transfer(published: Publication, partial: Path, progress: Progress) -> bool:
+def _transfer(publication: Publication, partial: Path, progress: Progress) -> bool:
     """Get all bytes, in several attempts if necessary; tell whether an earlier one had begun."""
     for pause in (*PAUSES, None):
         try:
-            return _attempt(published, partial, progress)
+            return _attempt(publication, partial, progress)
         except _TransferError as reason:
             if pause is None:
                 raise WeightsError(
-                    f"{published.address}: cannot be downloaded ({reason})",
+                    f"{publication.address}: cannot be downloaded ({reason})",
                     "Check the network and run this again: what is here already is kept. Or "
                     "download it on another machine and run `srcli weights convert FILE`.",
                 ) from reason
@@ -168,24 +168,24 @@ def _transfer(published: Publication, partial: Path, progress: Progress) -> bool
     raise AssertionError("the last attempt returns or raises")
 
 
-def _attempt(published: Publication, partial: Path, progress: Progress) -> bool:
+def _attempt(publication: Publication, partial: Path, progress: Progress) -> bool:
     """Ask once for the missing bytes and append them; tell whether some were there before."""
     start = partial.stat().st_size if partial.exists() else 0
-    largest = published.size or LARGEST
+    largest = publication.size or LARGEST
     pace = _Pace()
-    with _answered(published, partial, start) as answer:
+    with _answered(publication, partial, start) as answer:
         first = _first_byte(answer)
         if first not in (0, start):
             partial.unlink(missing_ok=True)
             raise _TransferError("the server continued at another place")
         start = first
         total = _total(answer, start)
-        _check_size(published, partial, total, largest)
+        _check_size(publication, partial, total, largest)
         with partial.open("ab" if start else "wb") as file:
             done = start
             while block := _read(answer):
                 done += len(block)
-                _check_size(published, partial, done, largest)
+                _check_size(publication, partial, done, largest)
                 file.write(block)
                 progress(done, total or done)
                 pace.check(done - start)
@@ -208,18 +208,18 @@ class _Pace:
             raise _TransferError(f"not done after {LONGEST / 3600:g} hours")
         if now - self._since < WINDOW:
             return
-        if done - self._before < LEAST_RATE * (now - self._since):
-            raise _TransferError(f"slower than {LEAST_RATE:g} bytes a second")
+        if done - self._before < MIN_RATE * (now - self._since):
+            raise _TransferError(f"slower than {MIN_RATE:g} bytes a second")
         self._since, self._before = now, done
 
 
-def _answered(published: Publication, partial: Path, start: int) -> http.client.HTTPResponse:
+def _answered(publication: Publication, partial: Path, start: int) -> http.client.HTTPResponse:
     """Call `_ask` for a limited time: each of a server's lines may take as long as a timeout."""
     answer: Future[http.client.HTTPResponse] = Future()
 
     def ask() -> None:
         try:
-            answer.set_result(_ask(published, partial, start))
+            answer.set_result(_ask(publication, partial, start))
         except BaseException as error:
             answer.set_exception(error)
 
@@ -230,9 +230,9 @@ def _answered(published: Publication, partial: Path, start: int) -> http.client.
         raise _TransferError(f"no file after {LONGEST_ANSWER:g} seconds") from error
 
 
-def _ask(published: Publication, partial: Path, start: int) -> http.client.HTTPResponse:
+def _ask(publication: Publication, partial: Path, start: int) -> http.client.HTTPResponse:
     """Open the address, from byte `start` on."""
-    address = published.address or ""
+    address = publication.address or ""
     if urlsplit(address).scheme not in SCHEMES:
         raise WeightsError(f"{address}: only http and https are fetched", "Download it yourself.")
     headers = {"User-Agent": f"srcli/{__version__}", "Accept-Encoding": "identity"}
@@ -246,7 +246,7 @@ def _ask(published: Publication, partial: Path, start: int) -> http.client.HTTPR
             partial.unlink(missing_ok=True)
         if error.code in (*BUSY, 416):
             raise _TransferError(f"the server answers {error.code}") from error
-        raise _refused(published, error.code) from error
+        raise _refused(publication, error.code) from error
     except URLError as error:
         if isinstance(error.reason, ssl.SSLCertVerificationError):
             raise WeightsError(
@@ -278,7 +278,7 @@ class _Redirects(HTTPRedirectHandler):
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
-def _refused(published: Publication, code: int) -> WeightsError:
+def _refused(publication: Publication, code: int) -> WeightsError:
     if 300 <= code < 400:
         problem = f"the server sends elsewhere ({code}), where srcli does not follow"
     elif code in (404, 410):
@@ -286,8 +286,8 @@ def _refused(published: Publication, code: int) -> WeightsError:
     else:
         problem = f"the server refuses ({code})"
     return WeightsError(
-        f"{published.address}: {problem}",
-        f"Look for the file at {published.page} and run `srcli weights convert FILE`.",
+        f"{publication.address}: {problem}",
+        f"Look for the file at {publication.page} and run `srcli weights convert FILE`.",
     )
 
 
@@ -296,7 +296,7 @@ def _first_byte(answer: http.client.HTTPResponse) -> int:
     if answer.status != http.client.PARTIAL_CONTENT:
         return 0
     found = re.match(r"bytes (\d+)-", answer.headers.get("Content-Range", ""))
-    return int(found[1]) if found and len(found[1]) <= MOST_DIGITS else -1
+    return int(found[1]) if found and len(found[1]) <= MAX_DIGITS else -1
 
 
 def _total(answer: http.client.HTTPResponse, start: int) -> int:
@@ -304,16 +304,16 @@ def _total(answer: http.client.HTTPResponse, start: int) -> int:
     length = answer.headers.get("Content-Length", "")
     if not (length.isascii() and length.isdecimal()):
         return 0
-    return start + int(length[:MOST_DIGITS])
+    return start + int(length[:MAX_DIGITS])
 
 
-def _check_size(published: Publication, partial: Path, size: int, largest: int) -> None:
+def _check_size(publication: Publication, partial: Path, size: int, largest: int) -> None:
     if size > largest:
         partial.unlink(missing_ok=True)
         raise WeightsError(
-            f"{published.address}: larger than the {largest} bytes that it may have, so it is "
+            f"{publication.address}: larger than the {largest} bytes that it may have, so it is "
             "another file",
-            f"Look for the right one at {published.page}.",
+            f"Look for the right one at {publication.page}.",
         )
 
 

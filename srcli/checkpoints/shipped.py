@@ -113,7 +113,7 @@ def fetched_weights(spec: ModelSpec, scale: Scale) -> Weights | None:
     path = fetched_path(spec, scale)
     if path is None or not is_whole(path):
         return None
-    licence = spec.weights[int(scale)].licence or "none stated"
+    licence = spec.publications[int(scale)].licence or "none stated"
     return replace(weights_from_file(spec, scale, "upscale", path), licence=licence)
 
 
@@ -122,10 +122,10 @@ def fetched_path(spec: ModelSpec, scale: Scale) -> Path | None:
 
     The name holds the published checksum, or one of the address: a new publication is another file.
     """
-    published = spec.weights.get(int(scale)) if scale == int(scale) else None
-    if published is None or published.address is None:
+    publication = spec.publications.get(int(scale)) if scale == int(scale) else None
+    if publication is None or publication.address is None:
         return None
-    key = published.sha256 or hashlib.sha256(published.address.encode()).hexdigest()
+    key = publication.sha256 or hashlib.sha256(publication.address.encode()).hexdigest()
     name = f"{spec.name}-x{scale}-{key[:16]}.safetensors"
     return cache_folder() / "weights" / name
 

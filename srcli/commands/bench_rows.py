@@ -119,11 +119,11 @@ def _runs(backend: Backend, spec: ModelSpec, graph: str, precision: str) -> bool
 def _variants(kind: dict[str, Any], no_cuda_graph: bool, cold: bool) -> Iterator[dict[str, Any]]:
     from srcli.system.cuda import driver
 
-    published = kind["graph"] == "published"
+    is_published = kind["graph"] == "published"
     on_cuda = driver().devices > 0 and kind["backend"] in ("torch", "trt")
     # "Published" means as its authors ran it: launched kernel by kernel.
-    yield {"cuda_graph": on_cuda and not published}
-    if on_cuda and no_cuda_graph and not published:
+    yield {"cuda_graph": on_cuda and not is_published}
+    if on_cuda and no_cuda_graph and not is_published:
         yield {"cuda_graph": False}
     if on_cuda and cold:
-        yield {"cuda_graph": not published, "cold": True}
+        yield {"cuda_graph": not is_published, "cold": True}

@@ -45,7 +45,7 @@ def show_card(spec: ModelSpec, entries: Sequence[Entry]) -> None:
     _weights(entries)
     for entry in entries:
         _scores(entry)
-    for page in dict.fromkeys(published.page for published in spec.weights.values()):
+    for page in dict.fromkeys(publication.page for publication in spec.publications.values()):
         console.result(f"its authors' weights: {page}")
 
 
@@ -122,7 +122,7 @@ def _upscaling(entry: Entry) -> tuple[Sequence[str], list[list[str]]]:
     for scale in entry.scales:
         weights = entry.weights.get(scale)
         own = {name: row["psnr"] for name, row in weights.scores.items()} if weights else {}
-        paper = scores_of(entry.spec.published.get(scale)) if entry.kind == "clean" else {}
+        paper = scores_of(entry.spec.published_scores.get(scale)) if entry.kind == "clean" else {}
         if own or paper:
             rows.append([f"x{scale}", *(_pair(own, paper, name) for name in TEST_SETS)])
     return ("scale", *TEST_SETS), rows

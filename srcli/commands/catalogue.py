@@ -81,10 +81,10 @@ class Entry:
         """Return how weights can be had: one of `WAYS`."""
         if (weights := self.weights.get(scale)) is not None:
             return "own" if weights in shipped_weights() else "fetched"
-        published = self.spec.weights.get(scale) if self.purpose == "upscale" else None
-        if published is None:
+        publication = self.spec.publications.get(scale) if self.purpose == "upscale" else None
+        if publication is None:
             return "none"
-        return "by hand" if published.address is None else "fetch"
+        return "by hand" if publication.address is None else "fetch"
 
     @property
     def best_way(self) -> str:
@@ -118,13 +118,13 @@ class Entry:
         scores = self.weights[scale].scores if scale in self.weights else {}
         if name in scores:
             return scores[name][figure], False
-        paper = self.spec.published.get(scale) if self.purpose == "upscale" else None
+        paper = self.spec.published_scores.get(scale) if self.purpose == "upscale" else None
         return (paper.set5, True) if paper else (None, False)
 
     def bytes(self, scale: int) -> int:
         """Return the bytes of the file of weights; if it is not here, as published or estimated."""
-        published = self.spec.weights.get(scale) if self.purpose == "upscale" else None
-        guess = published.size if published and published.size else None
+        publication = self.spec.publications.get(scale) if self.purpose == "upscale" else None
+        guess = publication.size if publication and publication.size else None
         return self.file_size(scale) or guess or BYTES * self.spec.parameters(scale)
 
     def file_size(self, scale: int) -> int | None:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from srcli.commands.request import Request
+    from srcli.commands.request import RestoreRequest
     from srcli.jobs.planning import Job
     from srcli.loading.foreign import ForeignModel
     from srcli.loading.model import LoadedModel
@@ -24,7 +24,9 @@ LARGEST = 512  # pixels of a side that is checked; the middle of larger pictures
 
 
 def check_jobs(
-    jobs: Sequence[Job], request: Request, load: Callable[[Scale], LoadedModel | ForeignModel]
+    jobs: Sequence[Job],
+    request: RestoreRequest,
+    load: Callable[[Scale], LoadedModel | ForeignModel],
 ) -> int:
     """Compare tiled with untiled results, and backends with each other, on each input."""
     rows, failed = [], False
@@ -59,7 +61,7 @@ def _verdict(what: str, difference: float, model: LoadedModel | ForeignModel) ->
 
 
 def _differences(
-    batch: NDArray[np.float32], request: Request, model: LoadedModel | ForeignModel
+    batch: NDArray[np.float32], request: RestoreRequest, model: LoadedModel | ForeignModel
 ) -> Iterator[tuple[str, float]]:
     import numpy as np
 

@@ -16,8 +16,8 @@ def costs(spec: ModelSpec, scale: int) -> tuple[str, str, str]:
     operations = spec.multiply_adds(scale)
     return (
         f"{spec.parameters(scale) / 1e3:.0f} k",
-        f"{operations.published * PIXELS_720P / GIGA:.1f} G",
-        f"{operations.fused * PIXELS_720P / GIGA:.1f} G",
+        f"{operations.published_form * PIXELS_720P / GIGA:.1f} G",
+        f"{operations.fused_form * PIXELS_720P / GIGA:.1f} G",
     )
 
 

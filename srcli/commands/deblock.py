@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import click
 
-from srcli.commands.request import Request, restoring_options
+from srcli.commands.request import RestoreRequest, restoring_options
 from srcli.commands.restoring import restore_files
 from srcli.commands.sections import SectionedCommand
 
 
 @click.command(cls=SectionedCommand)
 @restoring_options
-def deblock(request: Request) -> int:
+def deblock(request: RestoreRequest) -> int:
     """Remove the blocks and rings of JPEG compression.
 
     Give the JPEG file itself, or a copy in another format.

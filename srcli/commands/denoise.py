@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import click
 
-from srcli.commands.request import Request, restoring_options
+from srcli.commands.request import RestoreRequest, restoring_options
 from srcli.commands.restoring import restore_files
 from srcli.commands.sections import SectionedCommand
 
 
 @click.command(cls=SectionedCommand)
 @restoring_options
-def denoise(request: Request) -> int:
+def denoise(request: RestoreRequest) -> int:
     """Remove noise from pictures.
 
     The strength of the noise need not be given: the network estimates it.

@@ -145,7 +145,7 @@ def _atoms(model: LoadedModel) -> NDArray[np.float32]:
     """Return the filters of the model's dictionary, 72 x 5 x 5."""
     from srcli.models.lapar.network import Lapar
 
-    published = model.published()
+    published = model.published_network()
     assert isinstance(published, Lapar), "it assembles filters"
     atoms: NDArray[np.float32] = published.decom_conv.weight.numpy()[:, 0]
     return atoms

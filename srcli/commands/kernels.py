@@ -59,9 +59,9 @@ def kernel_picture(kernel: NDArray[np.float32]) -> NDArray[np.uint8]:
     """Draw K x K numbers as grey squares: 0 and less is black, the greatest is white."""
     import numpy as np
 
-    least = min(0.0, float(kernel.min()))
-    extent = float(kernel.max()) - least
-    grey = (kernel - least) / (extent or 1.0)
+    minimum = min(0.0, float(kernel.min()))
+    extent = float(kernel.max()) - minimum
+    grey = (kernel - minimum) / (extent or 1.0)
     square = -(-SHOWN // len(kernel))
     pixels: NDArray[np.uint8] = np.rint(255 * grey).astype(np.uint8)
     return pixels.repeat(square, axis=0).repeat(square, axis=1)

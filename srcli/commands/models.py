@@ -161,21 +161,21 @@ def _variant(
 ) -> dict[str, object]:
     weights = _weights(spec, scale, task)
     operations = spec.multiply_adds(scale)
-    published = spec.weights.get(scale) if task == "upscale" else None
+    publication = spec.publications.get(scale) if task == "upscale" else None
     photo = entries.get("photo") if task == "upscale" else None
     return {
         "task": task,
         "scale": scale,
         "parameters": spec.parameters(scale),
         "multiply_adds_1280x720": {
-            "published": round(operations.published * PIXELS_720P),
-            "fused": round(operations.fused * PIXELS_720P),
+            "published": round(operations.published_form * PIXELS_720P),
+            "fused": round(operations.fused_form * PIXELS_720P),
         },
         "margin": spec.geometry(scale).margin,
         "weights_sha256": weights.sha256 if weights else None,
-        "weights_published_at": published.page if published else None,
+        "weights_published_at": publication.page if publication else None,
         "psnr": measured(spec, scale, task),
-        "psnr_published": scores_of(spec.published.get(scale)),
+        "psnr_published": scores_of(spec.published_scores.get(scale)),
         **_of_weights(entries[task], scale),
         # Of photographs; None where there are no such weights.
         "photo": _of_weights(photo, scale) if photo and scale in photo.weights else None,

@@ -110,7 +110,7 @@ def complete_fetchable(ctx: click.Context, parameter: click.Parameter, text: str
     return [
         CompletionItem(spec.name)
         for spec in MODELS
-        if spec.name.startswith(text) and any(p.address for p in spec.weights.values())
+        if spec.name.startswith(text) and any(p.address for p in spec.publications.values())
     ]
 
 

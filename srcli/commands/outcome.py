@@ -15,12 +15,12 @@ from srcli.errors import FAILED
 from srcli.models.spec import number
 
 if TYPE_CHECKING:
-    from srcli.commands.request import Request
+    from srcli.commands.request import RestoreRequest
     from srcli.jobs.batch import Outcome
     from srcli.jobs.finding import LeftOut
     from srcli.jobs.planning import Job, Plan
 
-MOST_ALIKE = 3  # notes that say the same of different files; more are counted
+MAX_ALIKE = 3  # notes that say the same of different files; more are counted
 LONGEST_COMMAND = 2000  # letters
 
 
@@ -73,14 +73,14 @@ class Teller:
         for note in notes:
             kind = note.partition(": ")[2] or note
             self._alike[kind] += 1
-            if self._alike[kind] <= MOST_ALIKE:
+            if self._alike[kind] <= MAX_ALIKE:
                 console.note(f"note: {note}")
 
     def summary(self, outcomes: Sequence[Outcome], plan: Plan) -> int:
         """Report the number of pictures by result; return the exit code."""
         for kind, count in self._alike.items():
-            if count > MOST_ALIKE:
-                console.note(f"note: of {count - MOST_ALIKE} more: {kind}")
+            if count > MAX_ALIKE:
+                console.note(f"note: of {count - MAX_ALIKE} more: {kind}")
         counts = {
             status: sum(outcome.status == status for outcome in outcomes)
             for status in ("done", "skipped", "failed")
@@ -97,7 +97,7 @@ class Teller:
         return FAILED if alone is None else alone.exit_code
 
 
-def show_plan(plan: Plan, request: Request) -> int:
+def show_plan(plan: Plan, request: RestoreRequest) -> int:
     """Print what would be done; returns the exit code."""
     from srcli.jobs.finding import told
 
@@ -189,7 +189,7 @@ def _left_out(entry: LeftOut) -> dict[str, str]:
     return {"path": str(entry.path), "reason": entry.reason}
 
 
-def _kept(job: Job, request: Request) -> str:
+def _kept(job: Job, request: RestoreRequest) -> str:
     """Say what will become of an output that is there already."""
     if request.check or not job.exists:
         return ""

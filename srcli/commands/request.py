@@ -33,7 +33,7 @@ NETWORK_FILES = (".onnx", ".pth", ".pt", ".ckpt", ".safetensors")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
+class RestoreRequest:
     """The options of a restoring command, as parsed."""
 
     inputs: tuple[str, ...]
@@ -122,7 +122,7 @@ class Request:
         )
 
 
-def settled(request: Request) -> Request:
+def settled(request: RestoreRequest) -> RestoreRequest:
     """Resolve aliases among options, and refuse options that contradict each other.
 
     Raises:
@@ -152,7 +152,7 @@ def _is_file(model: str) -> bool:
     return model.lower().endswith(NETWORK_FILES)
 
 
-def _with_alias(request: Request, name: str) -> Request:
+def _with_alias(request: RestoreRequest, name: str) -> RestoreRequest:
     if name.lstrip("-").isdigit():
         raise UsageError(
             f"-n {name}: other programs take a noise level here. `srcli denoise` finds the level "
@@ -163,7 +163,7 @@ def _with_alias(request: Request, name: str) -> Request:
     return replace(request, model=name)
 
 
-def _checked(request: Request, *, by_model: bool) -> Request:
+def _checked(request: RestoreRequest, *, by_model: bool) -> RestoreRequest:
     """Refuse options of our own models beside another network."""
     if request.model_file is None:
         return request
@@ -343,18 +343,20 @@ _options = options.apply(
 )
 
 
-def restoring_options(function: Callable[Concatenate[Request, More], int]) -> Callable[..., int]:
+def restoring_options(
+    function: Callable[Concatenate[RestoreRequest, More], int],
+) -> Callable[..., int]:
     """Give a command the options that restoring commands share.
 
     Args:
-        function: Gets them as a `Request`, and the command's other options by their names.
+        function: Gets them as a `RestoreRequest`, and the command's other options by their names.
     """
 
     @wraps(function)
     def command(**given: Any) -> int:
-        shared = {field.name for field in fields(Request)}
+        shared = {field.name for field in fields(RestoreRequest)}
         own = {name: given.pop(name) for name in [*given] if name in shared}
-        request = Request(**own, model_was_named=_was_named("model"))
+        request = RestoreRequest(**own, model_was_named=_was_named("model"))
         return function(settled(request), **given)  # type: ignore[call-arg]  # what is left of them
 
     return _options(command)

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 from srcli import __version__, console
 from srcli.commands.kernels import check_kernel_file, save_kernel
 from srcli.commands.outcome import Teller, result, show_plan, tell_how_to_go_on
-from srcli.commands.request import Request, foreign, restoring_options
+from srcli.commands.request import RestoreRequest, foreign, restoring_options
 from srcli.errors import UsageError
 from srcli.models.spec import Scale, Task
 
 if TYPE_CHECKING:
-    from srcli.backends.base import Batch
+    from srcli.backends.base import BlurKernels
     from srcli.jobs.batch import Outcome
     from srcli.jobs.planning import Job, Plan
     from srcli.jobs.sizes import SizeRequest
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
     from srcli.loading.model import LoadedModel
     from srcli.pipeline.restorer import Restorer
 
-__all__ = ["Request", "restore_files", "restoring_options"]
+__all__ = ["RestoreRequest", "restore_files", "restoring_options"]
 
 
-def restore_files(request: Request, task: Task, size: SizeRequest) -> int:
+def restore_files(request: RestoreRequest, task: Task, size: SizeRequest) -> int:
     """Do what a restoring command asks for; returns the exit code."""
     plan = _plan(request, task, size)
     if request.save_kernel is not None:
@@ -53,7 +53,7 @@ def restore_files(request: Request, task: Task, size: SizeRequest) -> int:
     return teller.summary(outcomes, plan)
 
 
-def _check_stdout(request: Request) -> None:
+def _check_stdout(request: RestoreRequest) -> None:
     """Refuse what cannot go to standard output, before any work."""
     import sys
 
@@ -71,7 +71,7 @@ def _check_stdout(request: Request) -> None:
     console.expect_data_on_stdout()
 
 
-def _check_kernel(request: Request, plan: Plan) -> None:
+def _check_kernel(request: RestoreRequest, plan: Plan) -> None:
     assert request.save_kernel is not None, "there is a kernel to be saved"
     check_kernel_file(request.save_kernel, request.spec, plan.jobs, overwrite=request.overwrite)
     if _backend(request) != "torch":
@@ -80,7 +80,7 @@ def _check_kernel(request: Request, plan: Plan) -> None:
         raise UsageError("--save-kernel goes with neither --check, --skip-existing nor --resume.")
 
 
-def _side_by_side(jobs: Sequence[Job], request: Request) -> int:
+def _side_by_side(jobs: Sequence[Job], request: RestoreRequest) -> int:
     """Return how many pictures could be in the network at once, of those likely to be done."""
     from srcli.jobs.groups import grouped
 
@@ -91,12 +91,12 @@ def _side_by_side(jobs: Sequence[Job], request: Request) -> int:
     return sum(1 for _ in grouped(ahead, request.batch))
 
 
-def _backend(request: Request) -> str:
+def _backend(request: RestoreRequest) -> str:
     # In PyTorch a blind network gives out its kernel, so that all tiles share one.
     return "torch" if request.backend == "auto" and request.spec.blind else request.backend
 
 
-def _plan(request: Request, task: Task, size: SizeRequest) -> Plan:
+def _plan(request: RestoreRequest, task: Task, size: SizeRequest) -> Plan:
     from srcli.jobs.naming import usual_suffix
     from srcli.jobs.planning import Wishes, check_existing, plan_jobs
 
@@ -128,7 +128,7 @@ def _plan(request: Request, task: Task, size: SizeRequest) -> Plan:
 class _Runner:
     """Opens the model at each scale that a picture needs, once."""
 
-    def __init__(self, request: Request, task: Task, pictures: int) -> None:
+    def __init__(self, request: RestoreRequest, task: Task, pictures: int) -> None:
         from srcli.backends import get_backend
 
         self.request, self.task = request, task
@@ -186,15 +186,15 @@ class _Runner:
                 console.note(f"{model.label} with {restorer.backend}")
             self._open[scale] = restorer
             console.detail(
-                f"{model.label}: {restorer.lanes} at a time, {restorer.memory_of_all >> 20} MB, "
-                f"{restorer.session.facts}"
+                f"{model.label}: {restorer.concurrency} at a time, "
+                f"{restorer.memory_of_all >> 20} MB, {restorer.session.facts}"
             )
         return self._open[scale]
 
     @property
-    def lanes(self) -> int:
+    def concurrency(self) -> int:
         """Number of pictures that may be in the network at once."""
-        return min((restorer.lanes for restorer in self._open.values()), default=1)
+        return min((restorer.concurrency for restorer in self._open.values()), default=1)
 
     @property
     def memory(self) -> int | None:
@@ -202,7 +202,7 @@ class _Runner:
         return min((r.memory_of_all for r in self._open.values()), default=None)
 
     @property
-    def kernel(self) -> Batch | None:
+    def kernel(self) -> BlurKernels | None:
         """The blur kernel that a blind network estimated in the picture that was restored last."""
         return next((r.kernel for r in self._open.values() if r.kernel is not None), None)
 
@@ -215,7 +215,7 @@ class _Runner:
             self._stack.close()
 
 
-def _run(plan: Plan, request: Request, runner: _Runner, teller: Teller) -> list[Outcome]:
+def _run(plan: Plan, request: RestoreRequest, runner: _Runner, teller: Teller) -> list[Outcome]:
     from srcli.jobs.batch import IN_FLIGHT, Batch
     from srcli.jobs.groups import IN_MEMORY
 
@@ -231,11 +231,11 @@ def _run(plan: Plan, request: Request, runner: _Runner, teller: Teller) -> list[
 
         if ahead := next((job for job in plan if job.error is None), None):
             show(ahead.name, 0, 1)  # a name from the first moment, not the first tile
-        held = (runner.memory or IN_MEMORY) // (4 * (runner.lanes + IN_FLIGHT))
+        held = (runner.memory or IN_MEMORY) // (4 * (runner.concurrency + IN_FLIGHT))
         batch = Batch(
             restorer=runner.restorer,
             progress=show,
-            lanes=runner.lanes,
+            concurrency=runner.concurrency,
             size=request.batch,
             resume=request.resume,
             skip_existing=request.skip_existing,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from srcli.commands import options
-from srcli.commands.request import Request, restoring_options
+from srcli.commands.request import RestoreRequest, restoring_options
 from srcli.commands.restoring import restore_files
 from srcli.commands.sections import SectionedCommand, section
 from srcli.models.registry import DEFAULT_SCALE
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 @restoring_options
 @section("Model", options.input_kind, options.prune_branches, options.save_kernel)
 def upscale(
-    request: Request,
+    request: RestoreRequest,
     scale: Fraction | None,
     width: int | None,
     height: int | None,

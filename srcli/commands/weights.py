@@ -114,16 +114,16 @@ def fetch(name: str, scale: int, yes: bool) -> None:
     """
     from srcli import console
     from srcli.checkpoints.fetching import fetch as download
-    from srcli.checkpoints.fetching import publication
+    from srcli.checkpoints.fetching import find_publication
     from srcli.checkpoints.shipped import fetched_weights
     from srcli.models.registry import check_scale, get_model
 
     spec = get_model(name)
     check_scale(spec, scale)
-    published = publication(spec, scale)
+    publication = find_publication(spec, scale)
     here = fetched_weights(spec, scale)
     if here is None:
-        _show_terms(spec, scale, published)
+        _show_terms(spec, scale, publication)
         _ask_leave(yes)
         with console.progress() as bar:
             path = download(spec, scale, bar.start(f"{spec.name} x{scale}"))
@@ -141,9 +141,9 @@ def listing(as_json: bool) -> None:
     from srcli.models.registry import MODELS
 
     rows = [
-        _published(spec, scale, published)
+        _publication_facts(spec, scale, publication)
         for spec in MODELS
-        for scale, published in spec.weights.items()
+        for scale, publication in spec.publications.items()
     ]
     if as_json:
         console.print_json(rows)
@@ -164,36 +164,38 @@ def listing(as_json: bool) -> None:
     )
 
 
-def _published(spec: ModelSpec, scale: int, published: Publication) -> dict[str, Any]:
+def _publication_facts(spec: ModelSpec, scale: int, publication: Publication) -> dict[str, Any]:
     from srcli.checkpoints.shipped import fetched_weights, find_weights
 
     fetched = fetched_weights(spec, scale)
     return {
         "model": spec.name,
         "scale": scale,
-        "page": published.page,
-        "file": published.file,
-        "address": published.address,
-        "sha256": published.sha256,
-        "bytes": published.size,
-        "licence": published.licence,
+        "page": publication.page,
+        "file": publication.file,
+        "address": publication.address,
+        "sha256": publication.sha256,
+        "bytes": publication.size,
+        "licence": publication.licence,
         "path": str(fetched.path) if fetched else None,
         "shipped": fetched is None and find_weights(spec, scale, "upscale") is not None,
     }
 
 
-def _show_terms(spec: ModelSpec, scale: int, published: Publication) -> None:
+def _show_terms(spec: ModelSpec, scale: int, publication: Publication) -> None:
     from srcli import console
 
-    size = f", {published.size / MEGA:.1f} MB" if published.size else ""
-    console.note(f"{spec.title} x{scale}: {published.file}{size}, published at {published.page}")
-    if published.sha256 is None:
+    size = f", {publication.size / MEGA:.1f} MB" if publication.size else ""
+    console.note(
+        f"{spec.title} x{scale}: {publication.file}{size}, published at {publication.page}"
+    )
+    if publication.sha256 is None:
         console.note(
             "its checksum is not known: that the tensors are the model's is checked instead"
         )
     console.note(
-        f"licence: {published.licence}"
-        if published.licence
+        f"licence: {publication.licence}"
+        if publication.licence
         else "licence: none is stated. Without one you may not be allowed to use or pass on the "
         "weights; ask their authors."
     )

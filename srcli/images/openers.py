@@ -17,7 +17,7 @@ from srcli.images.picture import Metadata
 from srcli.images.request import (
     LARGEST_OF_RARE_JPEG,
     Found,
-    Request,
+    ReadRequest,
     binary,
     check_content,
     lazy,
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 _PASSES = ("interlaced", "jpeg-multiscan")  # libvips' words for a picture stored in several passes
 
 
-def _png(request: Request, file: BinaryIO) -> Found:
+def _png(request: ReadRequest, file: BinaryIO) -> Found:
     png.check_start(request.name, file)
     request.check_size(png.size(file))
     found = png.facts(file)
@@ -57,7 +57,7 @@ def _png(request: Request, file: BinaryIO) -> Found:
     return Found(image=image, gathered=gathered, lazily=_in_order(image))
 
 
-def _jpeg(request: Request, file: BinaryIO) -> Found:
+def _jpeg(request: ReadRequest, file: BinaryIO) -> Found:
     if request.page is not None:
         pictures = jpeg.pictures(file)
         start, size = pictures[request.check_page(len(pictures))]
@@ -89,7 +89,7 @@ def _jpeg(request: Request, file: BinaryIO) -> Found:
     )
 
 
-def _rare_jpeg(request: Request, survey: jpeg.Survey, gathered: Gathered) -> Found:
+def _rare_jpeg(request: ReadRequest, survey: jpeg.Survey, gathered: Gathered) -> Found:
     """Open a JPEG of more than 8 bits, or without loss, by another decoder than libvips."""
     if survey.unread:
         raise InputError(
@@ -117,7 +117,7 @@ def _rare_jpeg(request: Request, survey: jpeg.Survey, gathered: Gathered) -> Fou
     return Found(image=codecs.scaled(samples, survey.bits), gathered=gathered)
 
 
-def _tiff(request: Request, file: BinaryIO) -> Found:
+def _tiff(request: ReadRequest, file: BinaryIO) -> Found:
     try:
         tiff.check_start(request.name, file)
         book = tiff.book(file)
@@ -141,7 +141,7 @@ def _tiff(request: Request, file: BinaryIO) -> Found:
     )
 
 
-def _webp(request: Request, file: BinaryIO) -> Found:
+def _webp(request: ReadRequest, file: BinaryIO) -> Found:
     source, notes = webp.mended(request.name, request.source, file)
     image = lazy("webpload_source", source, "error")
     gathered = gather(request.name, "webp", file, image)
@@ -152,7 +152,7 @@ def _webp(request: Request, file: BinaryIO) -> Found:
     return Found(image=image, gathered=gathered)
 
 
-def _avif(request: Request, file: BinaryIO) -> Found:
+def _avif(request: ReadRequest, file: BinaryIO) -> Found:
     facts = avif.facts(file)
     if facts.moves:
         count = frames.count_of_avif(request.name, request.source)
@@ -173,7 +173,7 @@ def _avif(request: Request, file: BinaryIO) -> Found:
     return Found(image=avif.repaired(image, facts), gathered=gathered)
 
 
-def _with_8_bits(request: Request, gathered: Gathered) -> Gathered:
+def _with_8_bits(request: ReadRequest, gathered: Gathered) -> Gathered:
     depth = gathered.metadata.depth
     if depth is None:
         return gathered
@@ -182,7 +182,7 @@ def _with_8_bits(request: Request, gathered: Gathered) -> Gathered:
     return replace(gathered, metadata=metadata, notes=(*gathered.notes, note))
 
 
-def _heic(request: Request, file: BinaryIO) -> Found:
+def _heic(request: ReadRequest, file: BinaryIO) -> Found:
     if not codecs.available("pillow_heif"):
         raise codecs.missing(request.name, "a HEIC picture", "pillow_heif")
     opened = heif.Container(request.name, request.source)
@@ -192,7 +192,7 @@ def _heic(request: Request, file: BinaryIO) -> Found:
     return Found(image=image, gathered=opened.gathered(page))
 
 
-def _gif(request: Request, file: BinaryIO) -> Found:
+def _gif(request: ReadRequest, file: BinaryIO) -> Found:
     image = lazy("gifload_source", request.source, "error")
     gathered = gather(request.name, "gif", file, image)
     page = request.check_page(gathered.frames)
@@ -201,7 +201,7 @@ def _gif(request: Request, file: BinaryIO) -> Found:
     return Found(image=image, gathered=gathered)
 
 
-def _bmp(request: Request, file: BinaryIO) -> Found:
+def _bmp(request: ReadRequest, file: BinaryIO) -> Found:
     inner = bmp.embedded(file)
     if inner is not None:
         opener = _png if inner.startswith(png.SIGNATURE) else _jpeg
@@ -218,7 +218,7 @@ def _in_order(image: Image) -> bool:
     return not any(image.get_typeof(name) and image.get(name) for name in _PASSES)
 
 
-OPENERS: dict[str, Callable[[Request, BinaryIO], Found]] = {
+OPENERS: dict[str, Callable[[ReadRequest, BinaryIO], Found]] = {
     "png": _png, "jpeg": _jpeg, "tiff": _tiff, "webp": _webp, "avif": _avif, "heic": _heic,
     "gif": _gif, "bmp": _bmp,
 }  # fmt: skip

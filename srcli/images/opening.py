@@ -14,7 +14,7 @@ from srcli.images import avif, bmp, frames, vips
 from srcli.images.formats import MAGIC_BYTES, Format, refusal, sniff
 from srcli.images.openers import OPENERS
 from srcli.images.picture import Header, Metadata, Pixels
-from srcli.images.request import Found, Request, binary
+from srcli.images.request import Found, ReadRequest, binary
 
 if TYPE_CHECKING:
     from pyvips import Image
@@ -47,7 +47,9 @@ def open_image(
         pyvips.Error: libvips cannot read it.
     """
     label = vips.shown(name or ("standard input" if isinstance(source, bytes) else source))
-    request = Request(source=source, name=label, max_pixels=max_pixels, page=page, decode=decode)
+    request = ReadRequest(
+        source=source, name=label, max_pixels=max_pixels, page=page, decode=decode
+    )
     fmt = _format(request)
     with binary(source) as file:
         request.check_size(_stated_size(request, fmt, file))
@@ -55,7 +57,7 @@ def open_image(
     return _opened(request, fmt, found)
 
 
-def _opened(request: Request, fmt: Format, found: Found) -> Opened:
+def _opened(request: ReadRequest, fmt: Format, found: Found) -> Opened:
     gathered, image = found.gathered, found.image
     if isinstance(image, np.ndarray):
         (height, width, bands), bits = image.shape, 8 * image.dtype.itemsize
@@ -81,7 +83,7 @@ def _opened(request: Request, fmt: Format, found: Found) -> Opened:
     )
 
 
-def _format(request: Request) -> Format:
+def _format(request: ReadRequest) -> Format:
     source, label = request.source, request.name
     head = source[:MAGIC_BYTES] if isinstance(source, bytes) else _head(source)
     if not head:
@@ -104,7 +106,7 @@ def _head(path: Path) -> bytes:
     )
 
 
-def _stated_size(request: Request, fmt: Format, file: BinaryIO) -> tuple[int, int] | None:
+def _stated_size(request: ReadRequest, fmt: Format, file: BinaryIO) -> tuple[int, int] | None:
     """Return the stated width and height, to be checked before any library believes them."""
     readers = {"avif": avif.size, "heic": avif.size, "bmp": bmp.size, "gif": frames.gif_size}
     reader = readers.get(fmt.name)

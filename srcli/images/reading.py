@@ -97,11 +97,11 @@ def is_opaque(
         if not opened.header.has_alpha:
             return True
         if isinstance(image, np.ndarray):
-            least = int(image[..., -1].min())
+            minimum = int(image[..., -1].min())
         else:
             band = image.extract_band(image.bands - 1)
-            least = int(vips.interruptible(band, band.min))
-        return least >= (255 if opened.header.bits == 8 else 65535)
+            minimum = int(vips.interruptible(band, band.min))
+        return minimum >= (255 if opened.header.bits == 8 else 65535)
 
     with vips.reading(label(source, name)):
         return vips.attempt(seen)

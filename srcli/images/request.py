@@ -29,7 +29,7 @@ LARGEST_OF_RARE_JPEG = 2_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
+class ReadRequest:
     """A request to open a picture: its source and options."""
 
     source: Path | bytes
@@ -95,7 +95,7 @@ def sample_type(image: Image) -> np.dtype[np.uint8 | np.uint16]:
 
 
 def check_content(
-    request: Request,
+    request: ReadRequest,
     size: tuple[int, int],
     pixel: int,
     file: BinaryIO,

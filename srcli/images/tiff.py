@@ -36,7 +36,7 @@ EXTRA_SAMPLES, SAMPLE_FORMAT, SUBFILE = 338, 339, 254
 JPEG_START, JPEG_SIZE = 513, 514
 COEFFICIENTS, SUBSAMPLING, REFERENCE = 529, 530, 532
 ICC = 34675
-MOST_SAMPLES = 64
+MAX_SAMPLES = 64
 BIG = 3_500_000_000  # bytes of pixels above which offsets may pass 2^32
 
 WHITE_IS_0, BLACK_IS_0, RGB, PALETTE, MASK, INKS, YCBCR = 0, 1, 2, 3, 4, 5, 6
@@ -308,7 +308,7 @@ def _storage(book: Book, index: int, fields: list[Field]) -> Storage:
     formats = (1,) if set(formats) == {0} else formats
     meaning = number(PHOTOMETRIC, RGB if samples > 2 else BLACK_IS_0)
     oddities = tuple(_oddities(book, fields, found))
-    beyond = min(MOST_SAMPLES, max(0, samples - COLORS.get(meaning, samples)))
+    beyond = min(MAX_SAMPLES, max(0, samples - COLORS.get(meaning, samples)))
     extra = (*book.numbers(found.get(EXTRA_SAMPLES)), *[0] * beyond)[:beyond]
     subsampling = (*book.numbers(found.get(SUBSAMPLING)), 0, 0)[:2]
     stream = (number(JPEG_START, 0), number(JPEG_SIZE, 0))

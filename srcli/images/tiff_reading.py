@@ -93,7 +93,7 @@ def _check(name: str, storage: Storage) -> None:
         what = f"samples of an unknown meaning ({storage.meaning})"
     elif what is None and storage.samples < tiff.COLORS[storage.meaning]:
         what = f"only {storage.samples} samples of colour"
-    elif what is None and storage.samples > tiff.MOST_SAMPLES:
+    elif what is None and storage.samples > tiff.MAX_SAMPLES:
         what = f"{storage.samples} channels"
     elif what is None and storage.meaning == tiff.BLACK_IS_0 and storage.samples > 2:
         what = f"{storage.samples} channels without a meaning as colour"

@@ -61,7 +61,7 @@ class Batch:
     progress: Callable[[str, int, int], None] = lambda name, done, total: None
     """Function that is called with a picture's name, the pixels done, and all pixels."""
 
-    lanes: int = 1
+    concurrency: int = 1
     """Number of pictures that may be in the network at once."""
 
     size: int = 1
@@ -96,25 +96,27 @@ class Batch:
     _open: dict[Scale, Restorer] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
-        self._network = threading.Semaphore(self.lanes)
+        self._network = threading.Semaphore(self.concurrency)
 
     def run(self, jobs: Sequence[Job]) -> Iterator[Outcome]:
         """Do the jobs, and yield the result of each, in order.
 
         Each group of pictures is decoded, restored and encoded by one of a few threads, so that
-        these overlap; at most `lanes` are in the network at once. Errors of single files become
-        outcomes; all others end the run. However the run ends, also by Ctrl-C, finished files are
-        whole and no half-written file stays.
+        these overlap; at most `concurrency` are in the network at once. Errors of single files
+        become outcomes; all others end the run. However the run ends, also by Ctrl-C, finished
+        files are whole and no half-written file stays.
         """
         self._progress = BatchProgress(self.progress, sum(pixels_of(job) for job in jobs))
         with ExitStack() as stack:
             self._open_journals(jobs, stack)
-            workers = stack.enter_context(Patient(self.lanes + IN_FLIGHT, "picture"))
+            workers = stack.enter_context(Patient(self.concurrency + IN_FLIGHT, "picture"))
             pending: deque[Future[list[Outcome]]] = deque()
             try:
                 for group in grouped(jobs, self.size, self.in_memory):
                     pending.append(workers.submit(self._do, group))
-                    while len(pending) > self.lanes + IN_FLIGHT or (pending and pending[0].done()):
+                    while len(pending) > self.concurrency + IN_FLIGHT or (
+                        pending and pending[0].done()
+                    ):
                         yield from pending.popleft().result()
                 for future in pending:
                     yield from future.result()

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 import numpy as np
 
-from srcli.backends.base import Batch, SessionOptions
+from srcli.backends.base import Images, SessionOptions
 from srcli.backends.ort import OnnxRuntimeSession
 from srcli.checkpoints.shipped import Weights, identity
 from srcli.checkpoints.sniffing import kind_of
@@ -64,7 +64,7 @@ class ForeignModel:
         """Name and scale of the network, for people: `theirs x4`."""
         return f"{self.spec.name} x{self.scale}"
 
-    def published(self) -> nn.Module:
+    def published_network(self) -> nn.Module:
         """Return the network as spandrel loads it, on the CPU.
 
         Raises:
@@ -80,7 +80,7 @@ class ForeignModel:
 
     def network(self) -> nn.Module:
         """Return the network as loaded: how to fuse it is not known."""
-        return self.published()
+        return self.published_network()
 
     def graph(self, precision: GraphPrecision = "fp32") -> Path:
         """Return the ONNX file in the cache, in our convention; it is made on first use.
@@ -174,7 +174,7 @@ def _from_checkpoint(file: Path, note: Note) -> ForeignModel:
         raise WeightsError(f"{file}: takes {found.input_channels} planes, not RGB", "Use another.")
     network = found.model.eval()
 
-    def run(batch: Batch) -> Batch:
+    def run(batch: Images) -> Images:
         with torch.inference_mode():
             return np.asarray(network(torch.from_numpy(batch)).numpy())
 
@@ -215,7 +215,7 @@ def _model(
         build=_not_built,
         geometry=lambda scale: geometry,
         parameters=lambda scale: parameters,
-        multiply_adds=lambda scale: MultiplyAdds(published=0, fused=0),  # not known
+        multiply_adds=lambda scale: MultiplyAdds(published_form=0, fused_form=0),  # not known
         paper="",
         tolerance=EXPORT_TOLERANCE,
     )
@@ -279,9 +279,9 @@ def _export(model: ForeignModel, target: Path) -> None:
 
     import torch
 
-    network = model.published()
-    step, least = model.geometry.multiple_of, model.geometry.minimum
-    side = _accepted(64, least, step)
+    network = model.published_network()
+    step, minimum = model.geometry.multiple_of, model.geometry.minimum
+    side = _accepted(64, minimum, step)
     sides = {0: "batch", 2: "height", 3: "width"}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -68,7 +68,7 @@ class LoadedModel:
         kind = "" if self.weights.kind == "clean" else f" ({self.weights.kind})"
         return f"{self.spec.name} x{float(self.scale):g}{kind}"
 
-    def published(self) -> PublishedNetwork:
+    def published_network(self) -> PublishedNetwork:
         """Return the network in its paper's form, with its weights, on the CPU."""
         network = self._filled()
         self._prune(network)
@@ -94,7 +94,7 @@ class LoadedModel:
 
     def network(self) -> Network:
         """Return the fused network, which computes the same function in fewer operations."""
-        return self.published().fuse()
+        return self.published_network().fuse()
 
     def graph(self, precision: GraphPrecision = "fp32") -> Path:
         """Return the verified ONNX file in the cache; exported on first use, in seconds."""
@@ -209,15 +209,17 @@ def _no_weights(spec: ModelSpec, scale: Scale, task: Task, kind: InputKind) -> W
     purpose = f"to {task} by {float(scale):g}" if scale > 1 else f"to {task}"
     problem = f"srcli ships no weights for {spec.name} {purpose}"
     ways = []
-    published = spec.weights.get(int(scale)) if task == "upscale" and scale == int(scale) else None
+    publication = (
+        spec.publications.get(int(scale)) if task == "upscale" and scale == int(scale) else None
+    )
     if kind != "clean":
-        problem, published = f"{problem} of {kind} pictures", None
+        problem, publication = f"{problem} of {kind} pictures", None
         ways.append("leave out --input")
-    if published is not None and (path := fetched_path(spec, scale)) is not None:
+    if publication is not None and (path := fetched_path(spec, scale)) is not None:
         if os.path.lexists(path):
             problem = f"{path}: the weights that were fetched are damaged"
         ways.append(f"run `srcli weights fetch {spec.name} -s {scale}` for its authors'")
-    elif published is not None:
+    elif publication is not None:
         ways.append(
             f"fetch its authors' with a browser (`srcli weights fetch {spec.name} -s {scale}` "
             "says where)"

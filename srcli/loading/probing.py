@@ -11,14 +11,14 @@ from pathlib import Path
 
 import numpy as np
 
-from srcli.backends.base import Batch
+from srcli.backends.base import Images
 from srcli.backends.ort import OnnxRuntimeSession
 from srcli.errors import WeightsError, first_line
 
-Run = Callable[[Batch], Batch]
+Run = Callable[[Images], Images]
 
 PROBED = 96  # side of the picture on which a network's reach is looked for
-LEAST_MARGIN = 16
+MIN_MARGIN = 16
 LONGEST_PROBE = 60.0  # seconds, for one small picture
 LONGEST_END = 5.0  # seconds, for a run that was told to end
 PAUSE = 0.1  # seconds between two cancellations
@@ -28,8 +28,8 @@ FELT = 1e-4  # of the range: what a changed pixel must do to another to count
 def limited(session: OnnxRuntimeSession, file: Path) -> Run:
     """Lend a session for a limited time: another's graph may hold an endless loop."""
 
-    def run(batch: Batch) -> Batch:
-        answer: Future[Batch] = Future()
+    def run(batch: Images) -> Images:
+        answer: Future[Images] = Future()
 
         def compute() -> None:
             try:
@@ -79,7 +79,7 @@ def scale_of(run: Run, file: Path, fixed: tuple[int, int] | None) -> int:
     return scale
 
 
-def _probes(fixed: tuple[int, int] | None) -> Iterator[Batch]:
+def _probes(fixed: tuple[int, int] | None) -> Iterator[Images]:
     """Return small pictures: grey, noise, black, white, and stripes; not all of one size."""
     random = np.random.default_rng(0)
     for height, width in [fixed] if fixed else [(64, 64), (96, 64), (48, 80)]:
@@ -95,7 +95,7 @@ class _RefusalError(WeightsError):
     """A network refuses a picture."""
 
 
-def _enlargement(run: Run, file: Path, picture: Batch) -> int:
+def _enlargement(run: Run, file: Path, picture: Images) -> int:
     height, width = picture.shape[2:]
     try:
         restored = run(picture)
@@ -132,9 +132,9 @@ def reach(run: Run, scale: int, fixed: tuple[int, int] | None, *, step: int = 1)
     felt = np.abs(run(picture) - run(other)).max(axis=(0, 1)) > FELT
     rows, columns = np.nonzero(felt)
     if not rows.size:
-        return LEAST_MARGIN
+        return MIN_MARGIN
     far = int(
         max(np.abs(rows // scale - y).max(initial=0), np.abs(columns // scale - x).max(initial=0))
     )
-    margin: int = max(LEAST_MARGIN, math.ceil(1.5 * int(far)))
+    margin: int = max(MIN_MARGIN, math.ceil(1.5 * int(far)))
     return min(margin, (min(fixed) - 1) // 4) if fixed else margin

@@ -10,7 +10,7 @@ from srcli.backends.base import Model, Precision, Session, SessionOptions
 from srcli.backends.ensemble import SelfEnsemble
 from srcli.errors import UsageError
 from srcli.models.spec import Geometry, Scale
-from srcli.pipeline.budget import sensible_lanes
+from srcli.pipeline.budget import sensible_concurrency
 from srcli.pipeline.restorer import Restorer
 
 Note = Callable[[str], None]
@@ -72,14 +72,16 @@ def open_restorer(
         BackendError: The backend does not exist, cannot be used here, or not for this model.
         UsageError: The model cannot be averaged over flips and turns.
     """
-    lanes = sensible_lanes(
+    concurrency = sensible_concurrency(
         pictures,
         model.geometry,
         threads=options.threads,
         memory=options.memory,
         tile=options.tile,
     )
-    settings = SessionOptions(threads=options.threads, precision=options.precision, lanes=lanes)
+    settings = SessionOptions(
+        threads=options.threads, precision=options.precision, concurrency=concurrency
+    )
     backend, session = open_model(options.backend, model, settings)
     try:
         session = SelfEnsemble(session) if options.tta else session
@@ -115,6 +117,6 @@ def restorer_of(
         backend=backend,
         tile=options.tile,
         memory=options.memory,
-        lanes=session.lanes,
+        concurrency=session.concurrency,
         note=note,
     )

@@ -74,10 +74,10 @@ class Geometry:
 class MultiplyAdds:
     """Multiply-adds for each output pixel."""
 
-    published: float
+    published_form: float
     """Multiply-adds of the published network, counted as its paper counts."""
 
-    fused: float
+    fused_form: float
     """Multiply-adds of the fused network, everything counted."""
 
 
@@ -198,13 +198,13 @@ class ModelSpec:
     eight_bits: EightBits | None = None
     """Set if the model may be computed with 8-bit convolutions."""
 
-    published: Mapping[int, Scores] = field(default_factory=dict)
+    published_scores: Mapping[int, Scores] = field(default_factory=dict)
     """The paper's own scores by scale."""
 
     latency: Mapping[int, float] = field(default_factory=dict)
     """The paper's own milliseconds for an output of 1280x720, by scale."""
 
-    weights: Mapping[int, Publication] = field(default_factory=dict)
+    publications: Mapping[int, Publication] = field(default_factory=dict)
     """The authors' own weights by scale of enlargement, where they publish them."""
 
     def grid(self, scale: Scale) -> Scale:

@@ -5,24 +5,24 @@ from __future__ import annotations
 from srcli.models.spec import Geometry
 from srcli.system.machine import free_memory, usable_cores
 
-SMALLEST_BUDGET, LARGEST_BUDGET = 128 << 20, 512 << 20  # bytes, of the automatic choice, a lane
-MOST_LANES = 4
+SMALLEST_BUDGET, LARGEST_BUDGET = 128 << 20, 512 << 20  # bytes, of the automatic choice, a call
+MAX_CONCURRENCY = 4
 FIXED = 40 << 20  # bytes that decoding, rounding and encoding take, measured
 APPROXIMATE_BUDGET = 8 << 30  # where a larger tile is a better one
 DEVICE_BUDGET = 4 << 30  # on a GPU, which a larger tile keeps no busier
 
 
-def automatic_budget(geometry: Geometry | None = None, lanes: int = 1) -> int:
+def automatic_budget(geometry: Geometry | None = None, concurrency: int = 1) -> int:
     """Return the bytes that tiles may take by default: a quarter of what is free.
 
-    At most 512 MiB for each lane, because larger tiles are hardly faster. Where tiles only
-    approximate the whole picture they are better, though: then at most 8 GiB.
+    At most 512 MiB for each concurrent call, because larger tiles are hardly faster. Where tiles
+    only approximate the whole picture they are better, though: then at most 8 GiB.
     """
     approximate = geometry is not None and geometry.tiling == "approximate"
-    largest = APPROXIMATE_BUDGET if approximate else LARGEST_BUDGET * lanes
+    largest = APPROXIMATE_BUDGET if approximate else LARGEST_BUDGET * concurrency
     free = free_memory()
     if free is None:
-        return min(largest, LARGEST_BUDGET * lanes)
+        return min(largest, LARGEST_BUDGET * concurrency)
     return min(max(free // 4, SMALLEST_BUDGET), largest)
 
 
@@ -39,7 +39,7 @@ def device_budget(free: int, geometry: Geometry) -> int:
     return free // 2 if geometry.tiling == "approximate" else min(free // 4, DEVICE_BUDGET)
 
 
-def sensible_lanes(
+def sensible_concurrency(
     pictures: int,
     geometry: Geometry,
     *,
@@ -58,11 +58,13 @@ def sensible_lanes(
         pictures: To be restored.
         geometry: Of the network.
         threads: That may be used; None for one on each core.
-        memory: Bytes for the tiles of all lanes; None for the automatic budget.
+        memory: Bytes for the tiles of all concurrent calls; None for the automatic budget.
         tile: Side of a tile that the user chose, and with it the memory.
     """
     if geometry.tiling == "approximate" or tile is not None:
         return 1
-    budget = memory or automatic_budget(lanes=MOST_LANES)
-    lanes = min(pictures, threads or usable_cores(), budget // LARGEST_BUDGET, MOST_LANES)
-    return max(1, lanes)
+    budget = memory or automatic_budget(concurrency=MAX_CONCURRENCY)
+    concurrency = min(
+        pictures, threads or usable_cores(), budget // LARGEST_BUDGET, MAX_CONCURRENCY
+    )
+    return max(1, concurrency)

@@ -12,7 +12,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from srcli.backends.base import Batch
+from srcli.backends.base import Images
 from srcli.images import Picture, Pixels, bleed, from_float, to_float
 from srcli.models.spec import Scale
 from srcli.pipeline.resample import RowResampler
@@ -55,7 +55,7 @@ def layers(part: Part, *, always: bool = False) -> list[Plane]:
     return found
 
 
-def planes(parts: Sequence[Plane]) -> Batch:
+def planes(parts: Sequence[Plane]) -> Images:
     """Stack H x W x C arrays, C = 1 or 3, to n x 3 x H x W; grey ones get equal planes."""
     height, width = parts[0].shape[:2]
     return np.stack(
@@ -64,7 +64,7 @@ def planes(parts: Sequence[Plane]) -> Batch:
 
 
 def unlayered(
-    restored: Batch,
+    restored: Images,
     stored: Sequence[Part],
     rows: slice,
     scale: Scale,
@@ -102,10 +102,10 @@ def _held(plane: Plane | None, alpha: Pixels, part: tuple[slice, slice], scale: 
     So opaque parts stay opaque and transparent parts stay transparent, also if the network
     overshoots at the edge between them.
     """
-    least = _repeated(_extreme(alpha, np.minimum), scale)[part]
+    minimum = _repeated(_extreme(alpha, np.minimum), scale)[part]
     if plane is None:
-        return least
-    return np.clip(plane, least, _repeated(_extreme(alpha, np.maximum), scale)[part])
+        return minimum
+    return np.clip(plane, minimum, _repeated(_extreme(alpha, np.maximum), scale)[part])
 
 
 def _extreme(plane: Pixels, choose: np.ufunc) -> Pixels:

@@ -11,7 +11,14 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
-from srcli.backends.base import Batch, Session, StoppedError, StreamingSession, as_pixels
+from srcli.backends.base import (
+    BlurKernels,
+    Images,
+    Session,
+    StoppedError,
+    StreamingSession,
+    as_pixels,
+)
 from srcli.errors import UsageError
 from srcli.images import Picture
 from srcli.models.spec import Geometry, Scale
@@ -44,7 +51,7 @@ class Restorer(Closing):
     memory: int | None = None
     """Bytes that one tile may take; None chooses by the free memory, of the GPU or of the host."""
 
-    lanes: int = 1
+    concurrency: int = 1
     """Number of calls of the session that may be under way at once, from any thread. The
     tiles of a picture share them, and so does the memory."""
 
@@ -62,9 +69,11 @@ class Restorer(Closing):
             raise UsageError(f"a tile of {self.tile} pixels is not possible. Give at least 1.")
         free, on_device = self.session.device_memory, None
         if self.memory is None and free is not None:
-            on_device = device_budget(free, self.geometry) // self.lanes
-        self.memory = (self.memory or automatic_budget(self.geometry, self.lanes)) // self.lanes
-        self._pool = ThreadPoolExecutor(self.lanes, "tile")
+            on_device = device_budget(free, self.geometry) // self.concurrency
+        self.memory = (
+            self.memory or automatic_budget(self.geometry, self.concurrency)
+        ) // self.concurrency
+        self._pool = ThreadPoolExecutor(self.concurrency, "tile")
         self._tiles = Tiles(
             session=self.session,
             geometry=self.geometry,
@@ -90,7 +99,7 @@ class Restorer(Closing):
                 session=self.session,
                 scale=self.scale,
                 tile=self.tile,
-                lanes=self.lanes,
+                concurrency=self.concurrency,
                 share=self._share,
                 submit=self._submit,
                 note=self.note,
@@ -213,7 +222,9 @@ class Restorer(Closing):
         multiple = self.geometry.multiple_of
         limits = self.session.limits
         if limits is not None:
-            spare = [most - side for side, most in zip((height, width), limits[1][2:], strict=True)]
+            spare = [
+                maximum - side for side, maximum in zip((height, width), limits[1][2:], strict=True)
+            ]
             if min(spare) >= 0:
                 frame = min(frame, min(spare) // 2)
                 return frame // multiple * multiple
@@ -238,7 +249,7 @@ class Restorer(Closing):
         window = self._tiles.window(height, width, work.layers)
         rows = max(min(window[0], self._tiles.strip_rows(width, len(sources))), 3 * halo + 1)
         self._tiles.tell_approximate(height, width, (min(rows, window[0]), window[1]))
-        kernel: Batch | None = None
+        kernel: BlurKernels | None = None
         for span in spans(height, rows, halo, self.geometry.multiple_of):
             stored = [source(span.start, span.stop) for source in sources]
             batch = planes([layer for part in stored for layer in layers(part)])
@@ -249,15 +260,15 @@ class Restorer(Closing):
             yield unlayered(restored[:, :, inner], stored, inner, s)
 
     def _share(self, part: float) -> int:
-        """Return a part of one lane's bytes, after those for decoding and rounding."""
+        """Return a part of one call's bytes, after those for decoding and rounding."""
         memory = self.memory or LARGEST_BUDGET
-        return int(max(memory - FIXED // self.lanes, memory // 3) * part)
+        return int(max(memory - FIXED // self.concurrency, memory // 3) * part)
 
-    def _submit(self, function: Callable[[Batch], Batch], batch: Batch) -> Future[Batch]:
+    def _submit(self, function: Callable[[Images], Images], batch: Images) -> Future[Images]:
         self._check_stopped()
         return self._pool.submit(function, batch)
 
-    def estimate_kernel(self, batch: Batch) -> Batch | None:
+    def estimate_kernel(self, batch: Images) -> BlurKernels | None:
         """Return the blur kernels of n pictures, n x 1 x K x K; None if the network is not blind.
 
         Where a picture takes more memory than there is for a tile, its middle stands for it.
@@ -269,22 +280,22 @@ class Restorer(Closing):
 
     def restore(
         self,
-        batch: Batch,
+        batch: Images,
         progress: Progress = ignore_progress,
-        kernel: Batch | None = None,
-    ) -> Batch:
+        kernel: BlurKernels | None = None,
+    ) -> Images:
         """Restore a batch, in tiles if need be; see `Tiles.restore`."""
         return self._tiles.restore(batch, progress, kernel)
 
     @property
-    def kernel(self) -> Batch | None:
+    def kernel(self) -> BlurKernels | None:
         """Blur kernels, n x 1 x K x K, of the pictures restored last, by a blind network."""
         return self._tiles.kernel
 
     @property
     def memory_of_all(self) -> int:
-        """Bytes that all lanes together may take."""
-        return (self.memory or 0) * self.lanes
+        """Bytes that all concurrent calls together may take."""
+        return (self.memory or 0) * self.concurrency
 
     def close(self) -> None:
         """Free the session, and end the threads."""

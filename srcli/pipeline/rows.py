@@ -57,14 +57,14 @@ class Framed:
         self._source = Sliding(rows)
         self._columns = np.pad(np.arange(width), frame, mode="symmetric") if frame else None
         self._index = np.pad(np.arange(height), frame, mode="symmetric")
-        self._least = np.minimum.accumulate(self._index[::-1])[::-1]  # of all rows from here on
+        self._minimum = np.minimum.accumulate(self._index[::-1])[::-1]  # of all rows from here on
         self._known = 0
 
     def __call__(self, top: int, bottom: int) -> Part:
         """Return rows [top, bottom), counted from the top of the frame."""
         wanted = self._index[top:bottom]
         self._known = max(self._known, int(wanted.max()) + 1)
-        first = int(self._least[top])
+        first = int(self._minimum[top])
         part = self._source(first, self._known)
         if self._columns is None:
             return _picked(part, wanted - first, slice(None))

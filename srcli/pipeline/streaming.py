@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from srcli.backends.base import Batch, RowStream, StreamingSession
+from srcli.backends.base import Images, RowStream, StreamingSession
 from srcli.errors import MemoryExhaustedError
 from srcli.images import Pixels
 from srcli.models.spec import Scale
@@ -35,11 +35,11 @@ class Streaming:
     session: StreamingSession
     scale: Scale
     tile: int | None
-    lanes: int
+    concurrency: int
     share: Callable[[float], int]
-    """Function from a fraction to the bytes of that part of one lane's memory."""
+    """Function from a fraction to the bytes of that part of one call's memory."""
 
-    submit: Callable[[Callable[[Batch], Batch], Batch], Future[Batch]]
+    submit: Callable[[Callable[[Images], Images], Images], Future[Images]]
     """Function that calls another in the pool whose threads all calls share."""
 
     note: Callable[[str], None]
@@ -106,11 +106,11 @@ class Streaming:
         margin, period = self.session.exact_margin, self.session.period
         height, width, count = work.height, work.width, work.layers
         bytes_of_row = sum(_bytes_of_row(source(0, 1), self.scale) for source in work.sources)
-        least = 4 * margin + period  # smaller windows take several times as long
+        minimum = 4 * margin + period  # smaller windows take several times as long
         share = self.share(NETWORK_SHARE) // count
-        each = self.session.stream_needs(least, 1024, memory=0, tile=None) / 1024
-        columns = min(width, max(least, int(share / each)))
-        rows = max(least, self.share(ROWS_SHARE) // bytes_of_row + 2 * margin)
+        each = self.session.stream_needs(minimum, 1024, memory=0, tile=None) / 1024
+        columns = min(width, max(minimum, int(share / each)))
+        rows = max(minimum, self.share(ROWS_SHARE) // bytes_of_row + 2 * margin)
         needs = int(columns * each) * count + (rows - 2 * margin) * bytes_of_row
         limit = self.share(NETWORK_SHARE + ROWS_SHARE)
         free = free_memory()
@@ -122,8 +122,8 @@ class Streaming:
         if needs > limit * SMALL and "small" not in self._told:
             self._told.add("small")
             self.note(
-                f"{width} x {height} pixels need about {needs * self.lanes >> 20} MB, more than "
-                "--memory allows"
+                f"{width} x {height} pixels need about {needs * self.concurrency >> 20} MB, more "
+                "than --memory allows"
             )
         return min(height, rows), columns
 
@@ -164,7 +164,7 @@ class Streaming:
                 yield begin - inner.start, parts
             top = bottom
 
-    def _fed(self, streams: Sequence[RowStream], rows: Batch) -> Batch:
+    def _fed(self, streams: Sequence[RowStream], rows: Images) -> Images:
         """Feed each layer to its stream, in the pool whose threads all calls share."""
         futures = [
             self.submit(stream.feed, layer) for stream, layer in zip(streams, rows, strict=True)
@@ -198,7 +198,7 @@ class _Above:
 
 
 def _from_stream(
-    restored: Batch,
+    restored: Images,
     stored: Sequence[Part],
     around: Sequence[AlphaRows],
     scale: Scale,

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from srcli.backends.base import Batch, OutOfMemory, Session, as_blind
+from srcli.backends.base import BlurKernels, Images, OutOfMemory, Session, as_blind
 from srcli.errors import MemoryExhaustedError, SrcliError
 from srcli.models.spec import Geometry, Scale
 from srcli.pipeline.tiling import Tile, choose_window, enlarged, halved, plan
@@ -30,14 +30,14 @@ class Tiles:
     the user has chosen."""
 
     share: Callable[[float], int]
-    """Function from a fraction to the bytes of that part of one lane's memory."""
+    """Function from a fraction to the bytes of that part of one call's memory."""
 
     check: Callable[[], None]
     """Function that raises if the result is no longer wanted."""
 
     pool: ThreadPoolExecutor
     note: Callable[[str], None]
-    kernel: Batch | None = None
+    kernel: BlurKernels | None = None
     """Blur kernels, n x 1 x K x K, of the pictures restored last, by a blind network."""
 
     _fitting: tuple[int, int] | None = None
@@ -46,7 +46,7 @@ class Tiles:
     _said_approximate: bool = False
     _guard: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
-    def estimate_kernel(self, batch: Batch) -> Batch | None:
+    def estimate_kernel(self, batch: Images) -> BlurKernels | None:
         """Return the blur kernels of n pictures, n x 1 x K x K; None if the network is not blind.
 
         Where a picture takes more memory than there is for a tile, its middle stands for it.
@@ -69,10 +69,10 @@ class Tiles:
 
     def restore(
         self,
-        batch: Batch,
+        batch: Images,
         progress: Progress = ignore_progress,
-        kernel: Batch | None = None,
-    ) -> Batch:
+        kernel: BlurKernels | None = None,
+    ) -> Images:
         """Restore n x 3 x h x w in [0, 1] to n x 3 x s*h x s*w, not clamped, tile by tile.
 
         Args:
@@ -98,14 +98,14 @@ class Tiles:
         return restored[:, :, : enlarged(height, self.scale), : enlarged(width, self.scale)]
 
     def _run_tiles(
-        self, batch: Batch, window: tuple[int, int], progress: Progress, kernel: Batch | None
-    ) -> Batch:
+        self, batch: Images, window: tuple[int, int], progress: Progress, kernel: BlurKernels | None
+    ) -> Images:
         count, _, height, width = batch.shape
         s = self.scale
         tiles = plan(height, width, window, self.geometry.margin, self.geometry.multiple_of)
         self.tell_approximate(height, width, window)
         if len(tiles) == 1:
-            restored: Batch = self.pool.submit(self._run, batch, kernel).result()
+            restored: Images = self.pool.submit(self._run, batch, kernel).result()
             progress(1, 1)
             return restored
         out = np.empty((count, 3, enlarged(height, s), enlarged(width, s)), np.float32)
@@ -116,7 +116,7 @@ class Tiles:
             result = self._run(cut, kernel)[:, :, rows.inner(s), columns.inner(s)]
             out[:, :, rows.outer(s), columns.outer(s)] = result
 
-        # In the pool even for one lane: all calls of the session share its threads.
+        # In the pool even at a concurrency of 1: all calls of the session share its threads.
         futures = [self.pool.submit(restore, tile) for tile in tiles]
         try:
             for done, future in enumerate(futures, start=1):
@@ -128,16 +128,16 @@ class Tiles:
             wait(futures)
         return out
 
-    def _run(self, batch: Batch, kernel: Batch | None) -> Batch:
+    def _run(self, batch: Images, kernel: BlurKernels | None) -> Images:
         limits = self.session.limits
-        most = limits[1][0] if limits else len(batch)
-        parts = [slice(first, first + most) for first in range(0, len(batch), most)]
+        maximum = limits[1][0] if limits else len(batch)
+        parts = [slice(first, first + maximum) for first in range(0, len(batch), maximum)]
         restored = np.concatenate([self._call(batch, kernel, part) for part in parts])
         self._check_shape(batch, restored)
         check_finite(restored)
         return restored
 
-    def _check_shape(self, batch: Batch, restored: Batch) -> None:
+    def _check_shape(self, batch: Images, restored: Images) -> None:
         """Raise if the output has another shape than wanted: a network may be x2 for one size only.
 
         Raises:
@@ -152,7 +152,7 @@ class Tiles:
                 "choose another."
             )
 
-    def _call(self, batch: Batch, kernel: Batch | None, part: slice) -> Batch:
+    def _call(self, batch: Images, kernel: BlurKernels | None, part: slice) -> Images:
         self.check()
         session = as_blind(self.session)
         pictures = np.ascontiguousarray(batch[part])
@@ -160,13 +160,13 @@ class Tiles:
             return self.session(pictures)
         return session.restore(pictures, kernel[part])
 
-    def _padded(self, batch: Batch) -> Batch:
+    def _padded(self, batch: Images) -> Images:
         """Pad to a size that the network accepts: repeat the border below and to the right."""
         limits = self.session.limits
         smallest = limits[0][2:] if limits else (1, 1)
         missing = [
-            max(least, self.geometry.accepted(side)) - side
-            for side, least in zip(batch.shape[2:], smallest, strict=True)
+            max(minimum, self.geometry.accepted(side)) - side
+            for side, minimum in zip(batch.shape[2:], smallest, strict=True)
         ]
         if not any(missing):
             return batch
@@ -178,9 +178,10 @@ class Tiles:
         limits = self.session.limits
         if limits is None:
             return wanted
-        (_, _, *least), (_, _, *most) = limits
+        (_, _, *minimum), (_, _, *maximum) = limits
         rows, columns = (
-            min(max(side, low), high) for side, low, high in zip(wanted, least, most, strict=True)
+            min(max(side, low), high)
+            for side, low, high in zip(wanted, minimum, maximum, strict=True)
         )
         return rows, columns
 
@@ -231,14 +232,14 @@ class Tiles:
         with self._guard:
             known = self._fitting
             if known is not None and math.prod(known) <= math.prod(smaller):
-                return  # another lane has met a smaller limit
+                return  # another call has met a smaller limit
             self._fitting = smaller
         self.note(f"out of memory: going on with tiles of {smaller[1]} x {smaller[0]}")
 
 
-def _middle(batch: Batch, window: tuple[int, int]) -> Batch:
+def _middle(batch: Images, window: tuple[int, int]) -> Images:
     """Return the part of at most `window` in the middle of n x 3 x h x w."""
     top, left = (
-        max(0, (side - most) // 2) for side, most in zip(batch.shape[2:], window, strict=True)
+        max(0, (side - maximum) // 2) for side, maximum in zip(batch.shape[2:], window, strict=True)
     )
     return batch[:, :, top : top + window[0], left : left + window[1]]

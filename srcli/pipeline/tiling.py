@@ -108,19 +108,19 @@ def choose_window(height: int, width: int, *, margin: int, pixels: int) -> tuple
     """
     smallest = 4 * margin + 1
     best = min(height, smallest), min(width, smallest)
-    least = math.inf
+    minimum = math.inf
     for across in range(1, max(1, math.ceil((width - 2 * margin) / (2 * margin + 1))) + 1):
         columns = _window_side(width, across, margin)
-        most_rows = pixels // columns
-        if most_rows >= height:
+        max_rows = pixels // columns
+        if max_rows >= height:
             down = 1
-        elif most_rows >= min(height, smallest):
-            down = math.ceil((height - 2 * margin) / (most_rows - 2 * margin))
+        elif max_rows >= min(height, smallest):
+            down = math.ceil((height - 2 * margin) / (max_rows - 2 * margin))
         else:
             continue
         rows = _window_side(height, down, margin)
-        if (computed := across * down * rows * columns) < least:
-            least, best = computed, (rows, columns)
+        if (computed := across * down * rows * columns) < minimum:
+            minimum, best = computed, (rows, columns)
     return best
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from srcli.backends.base import Batch, not_finite
+from srcli.backends.base import Images, not_finite
 from srcli.pipeline.planes import BLEED, Plane
 from srcli.pipeline.rows import Sliding
 
@@ -45,7 +45,7 @@ class Work:
         return BLEED if self.has_alpha else 0
 
 
-def check_finite(restored: Batch) -> None:
+def check_finite(restored: Images) -> None:
     """Raise `SrcliError` if a value is infinite or not a number."""
     if not np.isfinite(restored).all():
         raise not_finite()

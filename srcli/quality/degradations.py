@@ -16,9 +16,9 @@ Filter = Literal["bicubic", "area", "bilinear", "lanczos"]
 
 # What a photograph goes through before somebody enlarges it: shares, and ranges to draw from.
 CLEAN = 0.25
-BLURRED, MOST_BLUR = 0.3, 1.5  # sigma in pixels of the large picture
-NOISY, MOST_NOISE, GREY_NOISE = 0.4, 15.0, 0.3  # sigma of 255
-COMPRESSED, LEAST_QUALITY = 0.85, 30
+BLURRED, MAX_BLUR = 0.3, 1.5  # sigma in pixels of the large picture
+NOISY, MAX_NOISE, GREY_NOISE = 0.4, 15.0, 0.3  # sigma of 255
+COMPRESSED, MIN_QUALITY = 0.85, 30
 TWICE = 0.15  # of those that are compressed
 WEBP = 0.08
 SUBSAMPLINGS: tuple[tuple[Subsampling, float], ...] = (("420", 0.65), ("444", 0.25), ("422", 0.1))
@@ -146,15 +146,15 @@ def photographed(
         picture = blur(picture, _drawn_blur(rng))
     low = reduced(picture, scale, _drawn(FILTERS, rng))
     if rng.random() < NOISY:
-        low = _noisy(low, float(rng.uniform(0, MOST_NOISE)), rng)
+        low = _noisy(low, float(rng.uniform(0, MAX_NOISE)), rng)
     return _compressed(low, rng) if rng.random() < COMPRESSED else low
 
 
 def _drawn_blur(rng: np.random.Generator) -> Plane:
-    sigma = float(rng.uniform(0.1, MOST_BLUR))
+    sigma = float(rng.uniform(0.1, MAX_BLUR))
     if rng.random() < 0.5:
         return gaussian(sigma)
-    other = float(rng.uniform(0.1, MOST_BLUR))
+    other = float(rng.uniform(0.1, MAX_BLUR))
     return gaussian((sigma, other), float(rng.uniform(0, np.pi)))
 
 
@@ -167,11 +167,11 @@ def _noisy(picture: Pixels8, sigma: float, rng: np.random.Generator) -> Pixels8:
 
 
 def _compressed(picture: Pixels8, rng: np.random.Generator) -> Pixels8:
-    quality = int(rng.integers(LEAST_QUALITY, 101))
+    quality = int(rng.integers(MIN_QUALITY, 101))
     if rng.random() < WEBP:
         return compress_webp(picture, quality)
     if rng.random() < TWICE:
-        first = int(rng.integers(LEAST_QUALITY, 101))
+        first = int(rng.integers(MIN_QUALITY, 101))
         down, right = (int(shift) for shift in rng.integers(0, GRID, 2))
         around = np.pad(picture, ((down, 0), (right, 0), (0, 0)), mode="symmetric")
         once = compress(np.ascontiguousarray(around), first, _drawn(SUBSAMPLINGS, rng))

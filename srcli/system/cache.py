@@ -156,14 +156,14 @@ def seal(path: Path) -> None:
         partial.write_text(content, "ascii")
 
 
-def flawed(folder: Path, most: int) -> Iterator[Path]:
+def flawed(folder: Path, maximum: int) -> Iterator[Path]:
     """Return the entries below a folder that are not whole.
 
     Args:
         folder: The cache.
-        most: Bytes that may be read; entries beyond that are not looked at.
+        maximum: Bytes that may be read; entries beyond that are not looked at.
     """
-    left = most
+    left = maximum
     for sealed in sorted(folder.rglob(f"*{SEAL}")):
         path = sealed.with_name(sealed.name.removesuffix(SEAL))
         if not os.path.lexists(path):

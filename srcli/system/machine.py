@@ -60,12 +60,12 @@ def _left() -> Iterator[int]:
         ("memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
     ):
         for group in _groups(controller):
-            most, now = (_text(group / name).strip() for name in (limit, used))
-            if most.isdecimal() and now.isdecimal() and int(most) < NO_LIMIT:
+            maximum, now = (_text(group / name).strip() for name in (limit, used))
+            if maximum.isdecimal() and now.isdecimal() and int(maximum) < NO_LIMIT:
                 statistics = dict(
                     line.split() for line in _text(group / "memory.stat").splitlines()
                 )
-                yield max(0, int(most) - int(now) + int(statistics.get(gives_way, 0)))
+                yield max(0, int(maximum) - int(now) + int(statistics.get(gives_way, 0)))
 
 
 def _groups(controller: str) -> Iterator[Path]:

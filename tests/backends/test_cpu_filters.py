@@ -109,8 +109,8 @@ def test_a_pixel_does_not_depend_on_where_it_lies():
 
 
 @needs_compiled
-def test_lanes_do_not_disturb_each_other():
-    filters = CpuFilters(2, lanes=3)
+def test_concurrent_calls_do_not_disturb_each_other():
+    filters = CpuFilters(2, concurrency=3)
     works = [taps_and_picture(1, 3, 2 * STRIP + side, 40) for side in range(6)]
     with ThreadPoolExecutor(3) as callers:
         found = list(callers.map(lambda work: filters(*work), works))
@@ -175,7 +175,7 @@ def test_it_was_built_here():
 
 def close_to_published(model, options, backend):
     """The session's facts, after its results were compared."""
-    published = model.published()
+    published = model.published_network()
     session = get_backend(backend).open(model, options)
     for count, height, width in SHAPES:
         batch = np.random.default_rng(height).random((count, 3, height, width), np.float32)
@@ -260,7 +260,7 @@ def test_asymmetric_filters_stay_in_the_graph(tmp_path, backend):
     """Of a dictionary of the user's own; there are 25 taps of those."""
     if backend == "openvino":
         pytest.importorskip("openvino")
-    state = load("lapar-c", 2).published().state_dict()
+    state = load("lapar-c", 2).published_network().state_dict()
     state["decom_conv.weight"][:, 0, :, 4] *= 0.9
     torch.save(state, tmp_path / "net.pth")
     model = load("lapar-c", 2, weights=tmp_path / "net.pth")

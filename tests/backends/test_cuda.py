@@ -31,7 +31,7 @@ def crops(photograph):
 
 
 def check(session, model, crops, tolerance):
-    network = model.published().double().to(CUDA)
+    network = model.published_network().double().to(CUDA)
     with torch.inference_mode():
         expected = [network(torch.from_numpy(b).double().to(CUDA)).cpu().numpy() for b in crops]
     for batch, reference in [*zip(crops, expected, strict=True)] * 2:
@@ -130,8 +130,8 @@ class TestTraining:
             losses = [float(way(*pair)) for way in (recorded, plain)]
             assert losses[0] == pytest.approx(losses[1], rel=1e-5)
             for found, expected in zip(recorded._parameters, plain._parameters, strict=True):
-                most = expected.grad.abs().max()
-                assert (found.grad - expected.grad).abs().max() <= 1e-4 * most + 1e-9
+                maximum = expected.grad.abs().max()
+                assert (found.grad - expected.grad).abs().max() <= 1e-4 * maximum + 1e-9
         assert recorded._graph is not None
 
     @pytest.mark.parametrize("model", ["lapar-c", "awsrn-sd"])

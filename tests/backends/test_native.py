@@ -18,7 +18,7 @@ from srcli.backends.base import OutOfMemory, SessionOptions
 from srcli.backends.native.compiled import COMPILED
 from srcli.backends.native.network import (
     COLUMNS,
-    MOST_ROWS,
+    MAX_ROWS,
     NARROW_COLUMNS,
     OUTPUT_SIDES,
     PORTIONS,
@@ -72,20 +72,20 @@ def in_double(network, batch):
 
 
 # Several at once, and one of several strips and columns.
-SHAPES = [(2, 3, 3, 5), (3, 3, 12, 17), (1, 3, MOST_ROWS + 9, COLUMNS + 7)]
+SHAPES = [(2, 3, 3, 5), (3, 3, 12, 17), (1, 3, MAX_ROWS + 9, COLUMNS + 7)]
 
 
 @cache
 def as_published(name, scale, task, kind):
     """What shipped weights give for noise of each of the shapes."""
-    network = load(name, scale, task=task, kind=kind).published()
+    network = load(name, scale, task=task, kind=kind).published_network()
     return [in_double(network, noise(*shape)) for shape in SHAPES]
 
 
 @pytest.mark.parametrize(("name", "scale", "task", "kind"), SHIPPED)
 def test_shipped_weights_give_what_the_published_network_gives(vectors, name, scale, task, kind):
     model = load(name, scale, task=task, kind=kind)
-    network = prepared(model.published(), threads=2)
+    network = prepared(model.published_network(), threads=2)
     # AWSRN-SD x4, whose values on noise reach 1.8, is off by 3.4e-6; LAPAR-A x4, whose taps reach
     # 10 there, by 3.9e-6 (its published form in single precision by 1.2e-5). Vectors of 128 bits
     # round products before they are added. All others are off by less than 3.3e-6.
@@ -106,7 +106,7 @@ def test_every_form_of_lapar(vectors, name, scale):
     block = published.w_conv.blocks()[1]
     block.x_scale.scale.fill_(1e-3)
     block.units()[2].x_scale.scale.fill_(-2e-3)
-    batch = noise(1, 3, MOST_ROWS + 9, 34)
+    batch = noise(1, 3, MAX_ROWS + 9, 34)
     network = prepared(published.eval())
     assert any(factor != 1 for skips in published.skips() for factor in skips)
     np.testing.assert_allclose(network(batch), in_double(published, batch), atol=3e-6, rtol=0)
@@ -118,7 +118,7 @@ def test_every_form_of_awsrn(vectors, name, scale):
     block = published.blocks()[-1]
     block.x_scale.scale.fill_(1e-3)
     block.units()[2].x_scale.scale.fill_(-2e-3)
-    batch = noise(1, 3, MOST_ROWS + 9, NARROW_COLUMNS + 4)
+    batch = noise(1, 3, MAX_ROWS + 9, NARROW_COLUMNS + 4)
     assert any(factor != 1 for skips in published.skips() for factor in skips)
     found = prepared(published)(batch)
     np.testing.assert_allclose(found, in_double(published, batch), atol=3e-6, rtol=0)
@@ -164,14 +164,14 @@ def ready(name, scale):
 
 @cache
 def published(name, scale):
-    return load(name, scale).published() if name == "lapar-c" else awsrn(name, scale)
+    return load(name, scale).published_network() if name == "lapar-c" else awsrn(name, scale)
 
 
 @pytest.mark.parametrize(("name", "scale"), [("lapar-c", 2), ("lapar-c", 4), ("awsrn-s", 3)])
-def test_digits_do_not_depend_on_threads_lanes_or_neighbours(name, scale):
-    batch = noise(3, 3, MOST_ROWS + 20, COLUMNS + 40)
+def test_digits_do_not_depend_on_threads_concurrency_or_neighbours(name, scale):
+    batch = noise(3, 3, MAX_ROWS + 20, COLUMNS + 40)
     network = published(name, scale)
-    alone, many = prepared(network), prepared(network, threads=3, lanes=2)
+    alone, many = prepared(network), prepared(network, threads=3, concurrency=2)
     together = many(batch)
     with ThreadPoolExecutor(2) as callers:
         one_by_one = list(callers.map(lambda picture: many(picture[None]), [*batch] * 2))
@@ -206,7 +206,7 @@ def test_products_at_the_points_are_convolutions(side):
 
 def test_numbers_that_are_none_are_not_hidden():
     """The pipeline tells the user of them; a rectifier that made them zero would not."""
-    model = load("lapar-c", 2).published()
+    model = load("lapar-c", 2).published_network()
     model.w_conv.head[0].weight_v[0, 0, 0, 0] = float("nan")
     assert np.isnan(prepared(model)(noise(1, 3, 9, 9))).any()
 
@@ -217,7 +217,7 @@ def test_rectangles_cover_every_pixel_once(height, width, columns):
     seen = np.zeros((height, width), int)
     rows = rows_for(height, width, columns)
     for top, left, bottom, right in rectangles(height, width, rows, columns):
-        assert bottom - top <= MOST_ROWS
+        assert bottom - top <= MAX_ROWS
         assert right - left <= columns
         seen[top:bottom, left:right] += 1
     assert (seen == 1).all()
@@ -225,14 +225,14 @@ def test_rectangles_cover_every_pixel_once(height, width, columns):
 
 def test_there_is_work_for_many_threads():
     assert len([*rectangles(180, 320, rows_for(180, 320), COLUMNS)]) >= PORTIONS
-    assert rows_for(5000, 5000) == MOST_ROWS
+    assert rows_for(5000, 5000) == MAX_ROWS
 
 
 @pytest.mark.parametrize("scale", OUTPUT_SIDES)
 def test_scratch_memory_suffices(scale):
     """The largest rectangles, with borders on all sides."""
     rows, columns = OUTPUT_SIDES[scale]
-    sides = max(3 * rows // scale, MOST_ROWS + 9), max(3 * columns // scale, COLUMNS + 9)
+    sides = max(3 * rows // scale, MAX_ROWS + 9), max(3 * columns // scale, COLUMNS + 9)
     torch.manual_seed(0)
     network = prepared(Lapar(32, 4, scale).requires_grad_(False).eval())
     assert np.isfinite(network(noise(1, 3, *sides))).all()
@@ -241,7 +241,7 @@ def test_scratch_memory_suffices(scale):
 @pytest.mark.parametrize(("name", "scale"), [("awsrn-sd", 2), ("awsrn-sd", 4), ("awsrn", 8)])
 def test_scratch_memory_suffices_for_awsrn(name, scale):
     network = prepared(awsrn(name, scale))
-    assert np.isfinite(network(noise(1, 3, 8 * MOST_ROWS, 3 * NARROW_COLUMNS))).all()
+    assert np.isfinite(network(noise(1, 3, 8 * MAX_ROWS, 3 * NARROW_COLUMNS))).all()
 
 
 def test_backend_runs_lapar_and_awsrn_only():
@@ -279,7 +279,7 @@ def test_narrow_vectors_are_left_to_other_backends():
 def test_session_runs_from_the_prepared_file_without_torch(monkeypatch):
     model = load("lapar-c", 2)
     batch = noise(1, 3, 40, 50)
-    expected = in_double(model.published(), batch)
+    expected = in_double(model.published_network(), batch)
     assert model.native_weights().suffix == ".safetensors"
     monkeypatch.setitem(sys.modules, "torch", None)
     session = NativeBackend().open(model, SessionOptions(threads=2))
@@ -302,7 +302,7 @@ def test_own_dictionary_that_is_not_symmetric_runs_elsewhere(tmp_path):
     assert backend.name != "native"
     batch = noise(1, 3, 9, 12)
     np.testing.assert_allclose(
-        session(batch), in_double(model.published(), batch), atol=3e-6, rtol=0
+        session(batch), in_double(model.published_network(), batch), atol=3e-6, rtol=0
     )
     session.close()
 
@@ -333,7 +333,7 @@ def test_auto_goes_on_where_native_fails_its_check(monkeypatch):
 
 def test_nobody_goes_on_after_a_call_that_failed(monkeypatch):
     """In memory that the next call gets."""
-    network = prepared(load("lapar-c", 2).published(), threads=3)
+    network = prepared(load("lapar-c", 2).published_network(), threads=3)
     first, second = noise(1, 3, 90, 200), noise(1, 3, 90, 199)
     expected = network(second)
     submit, calls = network._pool.submit, []

@@ -43,7 +43,7 @@ def network(request, tmp_path_factory):
     """A session, its geometry and its scale."""
     name, scale, task = request.param
     model = load(name, scale, task=task)
-    published = model.published()
+    published = model.published_network()
     weights = {key: value.numpy() for key, value in published.fuse().state_dict().items()}
     file = tmp_path_factory.mktemp("native") / "weights"
     write_weights(file, weights, published.scale, published.skips())
@@ -111,10 +111,10 @@ def test_bytes_depend_on_neither_tiles_nor_memory(network, shape):
 def test_windows_are_really_used(network, monkeypatch):
     """faults.md 37 and 41: a wide picture in little memory goes in windows, to the same digits."""
     session, _, scale = network
-    least = 4 * session.exact_margin + session.period
+    minimum = 4 * session.exact_margin + session.period
     # Several windows in both directions take a while: of one network.
-    height = least + 50 if (scale, session.period) == (2, 4) else 20
-    given = picture(height, least + 150, 3, 8, "varied" if height == 20 else None)
+    height = minimum + 50 if (scale, session.period) == (2, 4) else 20
+    given = picture(height, minimum + 150, 3, 8, "varied" if height == 20 else None)
     whole = restorer(network, **LEAST)(given)
     used = []
     original = Streaming._window_rows
@@ -133,11 +133,11 @@ def test_a_group_equals_its_pictures(network):
         same(restored, restorer(network, **LEAST)(given))
 
 
-def test_lanes_do_not_matter(network):
-    """faults.md 41: lanes share the memory, so each has less."""
+def test_concurrency_does_not_matter(network):
+    """faults.md 41: concurrent calls share the memory, so each has less."""
     given = picture(50, 60)
     whole = restorer(network, **LEAST)(given)
-    same(restorer(network, memory=8 * MIB, lanes=4)(given), whole)
+    same(restorer(network, memory=8 * MIB, concurrency=4)(given), whole)
 
 
 @pytest.mark.parametrize(

@@ -65,13 +65,13 @@ def test_a_result_does_not_depend_on_what_came_before(session):
 
 @pytest.mark.parametrize("name", ["openvino", "ort"])
 def test_calls_at_the_same_time_give_what_single_ones_give(name, monkeypatch):
-    """Also where there are more of them than lanes, and shapes drop out and come back."""
+    """Also where more calls come than may run at once, and shapes drop out and come back."""
     backend, model = get_backend(name), load("lapar-c", 2)
     monkeypatch.setattr(openvino, "SMALL", 1000)
     monkeypatch.setattr(openvino, "MAX_COMPILED", 2)
     batches = [picture(shape) for shape in (SMALL, LARGE, (1, 3, 40, 30), (1, 3, 31, 41)) * 3]
     alone = backend.open(model, SessionOptions(threads=2))
-    shared = backend.open(model, SessionOptions(threads=2, lanes=2))
+    shared = backend.open(model, SessionOptions(threads=2, concurrency=2))
     with ThreadPoolExecutor(3) as callers:
         for batch, result in zip(batches, callers.map(shared, batches), strict=True):
             np.testing.assert_allclose(result, alone(batch), atol=1e-6)
@@ -87,7 +87,7 @@ def test_short_types_stay_within_their_tolerance(photograph, name, scale, precis
         pytest.skip("not on this machine")
     batch = photograph[:80, :64].transpose(2, 0, 1)[None].astype(np.float32) / 255
     with torch.inference_mode():
-        expected = model.published()(torch.from_numpy(batch)).numpy()
+        expected = model.published_network()(torch.from_numpy(batch)).numpy()
     session = backend.open(model, SessionOptions(precision=precision, threads=1))
     found = session(batch)
     session.close()

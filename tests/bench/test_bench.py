@@ -66,8 +66,8 @@ class InProcess:
 
 @pytest.fixture
 def in_process(monkeypatch):
-    monkeypatch.setattr(runner, "Worker", InProcess)
-    monkeypatch.setattr(processes, "Worker", InProcess)
+    monkeypatch.setattr(runner, "WorkerProcess", InProcess)
+    monkeypatch.setattr(processes, "WorkerProcess", InProcess)
 
 
 @pytest.fixture
@@ -99,7 +99,7 @@ def test_percentiles_are_numpys(samples):
     for share in (0, 50, 90, 99, 100):
         assert timing.percentile(samples, share) == pytest.approx(np.percentile(samples, share))
     summary = timing.summarise(samples)
-    assert summary.least <= summary.median <= summary.p90 <= summary.p99 <= max(samples)
+    assert summary.minimum <= summary.median <= summary.p90 <= summary.p99 <= max(samples)
 
 
 @given(MILLISECONDS, st.floats(0.1, 10))
@@ -120,12 +120,12 @@ def test_processes_measure_and_answer_in_json(srcli):
     for row in rows:
         assert row["verdict"] == "ok"
         assert row["error"] <= row["tolerance"]
-        assert len(row["samples_ms"]) == runner.LEAST_ROUNDS
+        assert len(row["samples_ms"]) == runner.MIN_ROUNDS
         assert 0 < row["min_ms"] <= row["median_ms"] <= row["p90_ms"] <= row["p99_ms"]
         assert row["facts"]["device"] == "cpu"
         assert row["facts"]["allocator"] in ("keep", "default")
-        assert len(row["speedup_by_round"]) == runner.LEAST_ROUNDS
-        assert len(row["cores_busy_by_others"]) == runner.LEAST_ROUNDS
+        assert len(row["speedup_by_round"]) == runner.MIN_ROUNDS
+        assert len(row["cores_busy_by_others"]) == runner.MIN_ROUNDS
     base = next(row for row in rows if row["graph"] == "published")
     assert base["speedup"] == 1
     assert "median" in found["definitions"]["speedup"]
@@ -195,7 +195,7 @@ def test_kept_memory_is_not_fetched_again():
 
 
 def test_a_process_that_dies_is_told(monkeypatch):
-    with runner.Worker(worker.Habits()) as process:
+    with runner.WorkerProcess(worker.Habits()) as process:
         process._process.kill()
         with pytest.raises(runner.WorkerFailed, match="died"):
             process.ask("ceilings")
@@ -246,7 +246,7 @@ def test_counted_work_is_what_the_paper_says(name, scale):
     # The filters of the fused graph are applied by additions and multiplications, not counted as
     # products of a convolution; the bicubic enlargement is.
     applied = (13 + 25) * 3
-    assert counted == pytest.approx((facts.fused - applied) * pixels, rel=0.05)
+    assert counted == pytest.approx((facts.fused_form - applied) * pixels, rel=0.05)
     counted = count(network, (1, 3, height, width)).multiply_adds
     filtering = 72 * 25 * 3 * pixels
     assert (counted - filtering) / 1e9 == pytest.approx(paper, rel=0.05)

@@ -204,8 +204,8 @@ def test_a_sweep_keeps_its_processes_and_replaces_one_that_died(monkeypatch):
         def __exit__(self, *details):
             pass
 
-    monkeypatch.setattr(processes, "Worker", Process)
-    with runner.Workers(worker.Habits()) as workers:
+    monkeypatch.setattr(processes, "WorkerProcess", Process)
+    with runner.WorkerProcesses(worker.Habits()) as workers:
         first = workers.of(ROW)
         workers.clear()
         assert workers.of(ROW) is first

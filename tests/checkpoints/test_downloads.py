@@ -333,7 +333,7 @@ def origin(serve, checkpoint, monkeypatch, tmp_path):
     server = serve(checkpoint)
     there = published(server, licence="Test Licence 1.0")
     specs = [
-        replace(spec, weights={SCALE: there}) if spec.name == NAME else spec for spec in MODELS
+        replace(spec, publications={SCALE: there}) if spec.name == NAME else spec for spec in MODELS
     ]
     monkeypatch.setattr(registry, "MODELS", tuple(specs))
     monkeypatch.setenv("SRCLI_CACHE", str(tmp_path / "cache"))
@@ -380,7 +380,7 @@ def err_of_a_second_time():
 def test_shipped_weights_come_first(origin, monkeypatch):
     spec = get_model("lapar-c")
     there = replace(published(origin), sha256="ab" * 32)
-    spec = replace(spec, weights={2: there})
+    spec = replace(spec, publications={2: there})
     path = fetched_path(spec, 2)
     path.parent.mkdir(parents=True)
     path.write_bytes(b"fetched")
@@ -447,8 +447,9 @@ def test_two_at_once_download_once(origin, tmp_path):
         "from dataclasses import replace\n"
         "from srcli.models import registry\n"
         "from srcli.models.spec import Publication\n"
-        f"there = {get_model(NAME).weights[SCALE]!r}\n"
-        f"registry.MODELS = [replace(registry.get_model({NAME!r}), weights={{{SCALE}: there}})]\n"
+        f"there = {get_model(NAME).publications[SCALE]!r}\n"
+        f"spec = registry.get_model({NAME!r})\n"
+        f"registry.MODELS = [replace(spec, publications={{{SCALE}: there}})]\n"
         "from srcli.cli import run\n"
         f"sys.exit(run(['weights', 'fetch', {NAME!r}, '-s', '{SCALE}', '--yes']))\n"
     )
@@ -470,7 +471,7 @@ def test_a_cache_that_cannot_be_written(srcli, origin, tmp_path, monkeypatch):
 
 
 def test_weights_of_another_model_are_not_kept(origin, monkeypatch, tmp_path):
-    wrong = replace(get_model("lapar-a"), weights=get_model(NAME).weights)
+    wrong = replace(get_model("lapar-a"), publications=get_model(NAME).publications)
     with pytest.raises(WeightsError, match="belong to no model"):
         downloads.fetch(wrong, SCALE)
     assert not fetched_path(wrong, SCALE).exists()
@@ -494,7 +495,7 @@ def test_the_list_tells_what_is_here(srcli, origin):
 
 def test_cards_say_where_weights_are(srcli):
     assert "srcli weights fetch hpinet-m -s 3" in srcli("models", "hpinet-m")[1]
-    assert get_model("awsrn").weights[2].page in srcli("models", "awsrn")[1]
+    assert get_model("awsrn").publications[2].page in srcli("models", "awsrn")[1]
     (facts,) = json.loads(srcli("models", "hpinet-s", "--json")[1])
     pages = {variant["scale"]: variant["weights_published_at"] for variant in facts["variants"]}
     assert pages == {2: None, 3: None, 4: "https://github.com/passerer/HPINet"}
@@ -502,14 +503,14 @@ def test_cards_say_where_weights_are(srcli):
 
 @pytest.mark.parametrize("spec", MODELS, ids=lambda spec: spec.name)
 def test_the_registry_is_sound(spec):
-    for scale, there in spec.weights.items():
+    for scale, there in spec.publications.items():
         assert scale in spec.scales_for("upscale")
         assert there.page.startswith("https://")
         # A checksum is known wherever it could be taken.
         assert there.sha256 is None or there.address is not None
         if there.address is None:
             with pytest.raises(UsageError):
-                downloads.publication(spec, scale)
+                downloads.find_publication(spec, scale)
         else:
             assert there.address.startswith("https://")
             assert PurePosixPath(there.address).suffix in SUFFIXES
@@ -521,7 +522,7 @@ def test_published_checksums_and_sizes(shared):
     folder = shared / "reference" / "checkpoints"
     seen = 0
     for spec in MODELS:
-        for there in spec.weights.values():
+        for there in spec.publications.values():
             file = folder / PurePosixPath(there.file or "none").name
             if file.is_file():
                 assert (sha256_of(file), file.stat().st_size) == (there.sha256, there.size)
@@ -567,8 +568,8 @@ def test_no_attempt_takes_for_ever(server, tmp_path, monkeypatch):
 def test_without_a_checksum_the_tensors_are_checked(srcli, origin, tmp_path, monkeypatch, fits):
     """faults.md 32: a checkpoint whose checksum is not known."""
     spec = get_model(NAME)
-    bare = replace(spec.weights[SCALE], sha256=None)
-    monkeypatch.setitem(spec.weights, SCALE, bare)
+    bare = replace(spec.publications[SCALE], sha256=None)
+    monkeypatch.setitem(spec.publications, SCALE, bare)
     if not fits:
         torch.save(get_model(NAME).build(2).state_dict(), tmp_path / "other.pth")
         origin.content = (tmp_path / "other.pth").read_bytes()

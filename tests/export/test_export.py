@@ -24,7 +24,7 @@ COST = 1e9  # multiply-adds of a published network that a test may spend on one 
 
 
 def cost(spec, scale, pixels):
-    return spec.multiply_adds(scale).published * scale**2 * pixels
+    return spec.multiply_adds(scale).published_form * scale**2 * pixels
 
 
 # Networks that match patches meet near ties with random weights; their own tests export them. For
@@ -52,7 +52,7 @@ def test_graph_computes_the_published_network(untrained, tmp_path, monkeypatch, 
     model = untrained(name, scale)
     to_onnx.export_verified(model, tmp_path / "net.onnx")
     session = OnnxRuntimeSession(tmp_path / "net.onnx", SessionOptions())
-    published = model.published()
+    published = model.published_network()
     for count, height, width in SIZES:
         too_dear = cost(model.spec, scale, count * height * width) > COST
         if min(height, width) < model.geometry.minimum or too_dear:
@@ -170,7 +170,7 @@ def test_half_precision_stays_within_a_grey_level(srcli, here, name, scale, phot
     assert onnx.TensorProto.FLOAT not in kinds
     batch = np.ascontiguousarray(photograph[:64, :64].transpose(2, 0, 1)[None], np.float32) / 255
     with torch.inference_mode():
-        expected = load(name, scale).published()(torch.from_numpy(batch)).numpy()
+        expected = load(name, scale).published_network()(torch.from_numpy(batch)).numpy()
     actual = OnnxRuntimeSession(file, SessionOptions())(batch)
     assert actual.dtype == np.float32
     assert np.abs(actual - expected).max() < 1 / 255

@@ -167,17 +167,17 @@ def test_every_graph_builds(
     tmp_path: Path, name: str, scale: int, precision: GraphPrecision
 ) -> None:
     model = untrained_model(name, scale, tmp_path)
-    least, most = max(8, model.geometry.minimum), 64
+    minimum, maximum = max(8, model.geometry.minimum), 64
     options = EngineOptions(
         precision=precision,
-        min_shape=(1, 3, least, least),
-        opt_shape=(1, 3, most, most),
-        max_shape=(1, 3, most, most),
+        min_shape=(1, 3, minimum, minimum),
+        opt_shape=(1, 3, maximum, maximum),
+        max_shape=(1, 3, maximum, maximum),
     )
     graph = to_onnx(model, OnnxOptions(precision=precision)).SerializeToString()
     plan, info = build_engine(graph, options, {"model": name})
     assert info.engine_sha256 == hashlib.sha256(plan).hexdigest()
-    assert info.profile["max"] == (1, 3, most, most)
+    assert info.profile["max"] == (1, 3, maximum, maximum)
 
 
 @with_rtx

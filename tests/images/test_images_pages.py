@@ -121,9 +121,9 @@ def test_alpha_that_hides_nothing(bits, orientation):
     color = noise(20, 30, 3, bits)
     top = 2**bits - 1
     options = {"extrasamples": [2], "extratags": [(274, 3, 1, orientation, True)]}
-    for least, opaque in ((top, True), (top - 1, False)):
+    for minimum, opaque in ((top, True), (top - 1, False)):
         alpha = np.full((20, 30, 1), top, color.dtype)
-        alpha[3, 4] = least
+        alpha[3, 4] = minimum
         file = io.BytesIO()
         tifffile.imwrite(file, np.dstack([color, alpha]), photometric="rgb", **options)
         assert is_opaque(file.getvalue()) == opaque

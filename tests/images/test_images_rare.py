@@ -127,14 +127,14 @@ def test_rare_kinds_of_bmp(stored):
     np.testing.assert_array_equal(stored(inside, "x.bmp").color, RGB)
     inside = bmp(RGB, kind=0, compression=4, payload=jpeg())
     np.testing.assert_array_equal(stored(inside, "x.bmp").color, pillow_array(jpeg()))
-    for least in (0, 7):  # alpha that is 0 everywhere is none
-        alpha = np.full((48, 64, 1), least, np.uint8)
+    for minimum in (0, 7):  # alpha that is 0 everywhere is none
+        alpha = np.full((48, 64, 1), minimum, np.uint8)
         masks = struct.pack("<4I", 0xFF0000, 0xFF00, 0xFF, 0xFF000000)
         payload = np.dstack([RGB[::-1, :, ::-1], alpha]).tobytes()
         content = bmp(RGB, kind=32, compression=3, header=108, payload=payload, masks=masks)
         shown = stored(content, "x.bmp")
         np.testing.assert_array_equal(shown.color, RGB)
-        assert (shown.alpha is None) == (least == 0)
+        assert (shown.alpha is None) == (minimum == 0)
     odd = bmp(RGB, kind=16, compression=3, masks=struct.pack("<3I", 0xF00, 0xF0, 7), header=40)
     with pytest.raises(InputError, match=r"BMP file of a rare kind .*ordinary BMP") as caught:
         read(odd, name="x.bmp")

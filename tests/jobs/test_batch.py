@@ -238,9 +238,9 @@ class InPairs(Nearest):
 
 def test_pictures_are_in_the_network_side_by_side(tmp_path):
     make_pictures(tmp_path / "in", 8)
-    restorer = Restorer(session=InPairs(), geometry=GEOMETRY, scale=2, lanes=2)
+    restorer = Restorer(session=InPairs(), geometry=GEOMETRY, scale=2, concurrency=2)
     jobs = plan_jobs([str(tmp_path / "in")], wishes())
-    outcomes = list(Batch(restorer=lambda scale: restorer, lanes=2).run(jobs))
+    outcomes = list(Batch(restorer=lambda scale: restorer, concurrency=2).run(jobs))
     assert [outcome.status for outcome in outcomes] == ["done"] * 8
     alone = plan_jobs([str(tmp_path / "in")], wishes(f"{tmp_path}/alone/"))
     assert len(list(batch_with(Nearest()).run(alone))) == 8
@@ -248,7 +248,7 @@ def test_pictures_are_in_the_network_side_by_side(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("done", "options", "lanes"),
+    ("done", "options", "concurrency"),
     [
         (0, (), 2),
         (0, ("--threads", "1"), 1),
@@ -260,7 +260,9 @@ def test_pictures_are_in_the_network_side_by_side(tmp_path):
         (2, ("--resume",), 1),
     ],
 )
-def test_lanes_are_for_the_pictures_ahead(srcli, tmp_path, monkeypatch, done, options, lanes):
+def test_concurrency_is_for_the_pictures_ahead(
+    srcli, tmp_path, monkeypatch, done, options, concurrency
+):
     """Of three pictures, on a machine of two cores with memory to spare."""
     from srcli.backends.ort import OnnxRuntimeSession
     from srcli.pipeline import budget
@@ -275,15 +277,20 @@ def test_lanes_are_for_the_pictures_ahead(srcli, tmp_path, monkeypatch, done, op
 
     class Recorded(OnnxRuntimeSession):
         def __init__(self, graph, options, **more):
-            opened.append(options.lanes)
+            opened.append(options.concurrency)
             super().__init__(graph, options, **more)
 
     monkeypatch.setattr("srcli.backends.ort.OnnxRuntimeSession", Recorded)
     used = []
     run = Batch.run
-    monkeypatch.setattr(Batch, "run", lambda self, jobs: used.append(self.lanes) or run(self, jobs))
+    monkeypatch.setattr(
+        Batch, "run", lambda self, jobs: used.append(self.concurrency) or run(self, jobs)
+    )
     srcli("upscale", folder, "-s", "2", "--backend", "ort", *options)
-    assert (opened[-1], used) == (lanes, [lanes])  # before, the graph may have been verified
+    assert (opened[-1], used) == (
+        concurrency,
+        [concurrency],
+    )  # before, the graph may have been verified
 
 
 def test_large_pictures_are_done_in_strips(tmp_path, photograph):

@@ -349,7 +349,7 @@ def test_calls_under_way_can_be_ended(tmp_path):
 @pytest.mark.parametrize("backend", ["native", "openvino", "ort", "torch"])
 def test_closing_while_others_compute(backend):
     """faults.md 42: they are done, or hear that it was closed; no AssertionError."""
-    session = open_model(backend, load("lapar-c", 2), SessionOptions(threads=2, lanes=2))[1]
+    session = open_model(backend, load("lapar-c", 2), SessionOptions(threads=2, concurrency=2))[1]
     batch = np.random.default_rng(0).random((1, 3, 100, 120), np.float32)
     expected = session(batch)
     with ThreadPoolExecutor(3) as pool:

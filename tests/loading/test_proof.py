@@ -43,7 +43,7 @@ def filled(tmp_path_factory):
 
 def in_double(model, batch):
     with torch.inference_mode():
-        return model.published().double()(torch.from_numpy(batch).double()).numpy()
+        return model.published_network().double()(torch.from_numpy(batch).double()).numpy()
 
 
 @pytest.mark.parametrize(("name", "scale"), FAMILIES[:4])
@@ -66,7 +66,7 @@ def test_any_checkpoint_runs(filled, name, scale):
     batch = np.random.default_rng(1).random((1, 3, 20, 24), np.float32)
     expected = in_double(model, batch)
     with torch.inference_mode():
-        own = np.abs(model.published()(torch.from_numpy(batch)).numpy() - expected).max()
+        own = np.abs(model.published_network()(torch.from_numpy(batch)).numpy() - expected).max()
     assert np.abs(expected).max() > 10
     for backend in ("auto", "ort", "openvino"):
         session = open_model(backend, model, SessionOptions(threads=1))[1]
@@ -91,7 +91,7 @@ def some_tensors(network):
 def test_a_changed_weight_of_the_fused_form_is_seen(filled, monkeypatch, name, scale):
     """faults.md 13: in float32 alone, and in double precision too, in every family."""
     model = filled(name, scale)
-    kind = type(model.published())
+    kind = type(model.published_network())
     network, fuse = LoadedModel.network, kind.fuse
     (crop,) = verify.sample_crops([(24, 24)])
     exact = verify.Proof(model).on(crop)

@@ -162,7 +162,7 @@ def test_counts_multiply_adds_of_the_fused_network(scale):
         module.register_forward_hook(count)
     output = network(torch.rand(1, 3, *fitting(scale)))
     per_pixel = counted / output[0, 0].numel()
-    formula = asdn._multiply_adds(TINY, scale_of(scale)).fused
+    formula = asdn._multiply_adds(TINY, scale_of(scale)).fused_form
     assert formula == pytest.approx(per_pixel, rel=5e-3)
 
 
@@ -248,7 +248,7 @@ def test_command_runs_the_network_at_the_scale_itself(srcli, tmp_path, checkpoin
     around = np.pad(pixels, ((frame, frame), (frame, frame), (0, 0)), mode="symmetric")
     x = torch.from_numpy(around.transpose(2, 0, 1)[None].astype(np.float32) / 255)
     edge = round(frame * 2.6)
-    large = model.published()(x)[0].numpy().transpose(1, 2, 0).clip(0, 1) * 255
+    large = model.published_network()(x)[0].numpy().transpose(1, 2, 0).clip(0, 1) * 255
     expected = large[edge:-edge, edge:-edge]
     with Image.open(tmp_path / "b.png") as picture:
         assert np.abs(np.asarray(picture) - expected).max() <= 0.51
@@ -283,7 +283,7 @@ def test_fractions_are_exported_too(scale, checkpoint, tmp_path, monkeypatch):
     session = OnnxRuntimeSession(tmp_path / "net.onnx", SessionOptions())
     side = model.geometry.multiple_of
     batch = np.random.default_rng(0).random((2, 3, side, 2 * side), np.float32)
-    expected = model.published()(torch.from_numpy(batch)).numpy()
+    expected = model.published_network()(torch.from_numpy(batch)).numpy()
     assert np.abs(session(batch) - expected).max() < model.spec.tolerance
 
 

@@ -66,7 +66,7 @@ def test_facts_agree_with_the_network(spec):
 )
 def test_counts_multiply_adds_as_the_paper_does(model, billions):
     for scale, expected in billions.items():
-        counted = get_model(model).multiply_adds(scale).published * 1280 * 720 / 1e9
+        counted = get_model(model).multiply_adds(scale).published_form * 1280 * 720 / 1e9
         assert counted == pytest.approx(expected, rel=0.02)
 
 
@@ -86,13 +86,13 @@ def test_counts_multiply_adds_of_the_fused_network(scale):
     network(torch.rand(1, 3, side, side))
     filtering = 13 * 3 + 25 * 3  # no modules: applying the filters and enlarging
     per_pixel = counted / (side * scale) ** 2 + filtering
-    assert get_model("lapar-c").multiply_adds(scale).fused == pytest.approx(per_pixel)
+    assert get_model("lapar-c").multiply_adds(scale).fused_form == pytest.approx(per_pixel)
 
 
 @pytest.mark.parametrize("scale", SHIPPED)
 def test_fused_is_exact_on_photographs(scale, shared):
     model = load("lapar-c", scale)
-    published, fused = model.published(), model.network()
+    published, fused = model.published_network(), model.network()
     session = OnnxRuntimeBackend().open(model, SessionOptions())
     for file in sorted((shared / "data/eval/Set5" / f"LRx{scale}").iterdir()):
         with Image.open(file) as picture:

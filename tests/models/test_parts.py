@@ -109,7 +109,7 @@ def test_dense_models_run_by_parts_on_cpus(tmp_path):
     assert session.memory_share < 0.5
     batch = np.random.default_rng(0).random((1, 3, 12, 14), np.float32)
     with torch.inference_mode():
-        expected = model.published()(torch.from_numpy(batch)).numpy()
+        expected = model.published_network()(torch.from_numpy(batch)).numpy()
     assert np.abs(session(batch) - expected).max() < model.spec.tolerance
 
 

@@ -169,11 +169,11 @@ def test_transparent_pixels_leave_no_fringe(restorers, hidden):
     assert np.abs(visible - 100).max() <= 2
 
 
-@pytest.mark.parametrize("lanes", [1, 3])
-def test_out_of_memory_makes_the_tiles_smaller(photograph, lanes):
+@pytest.mark.parametrize("concurrency", [1, 3])
+def test_out_of_memory_makes_the_tiles_smaller(photograph, concurrency):
     said: list[str] = []
     cramped = Restorer(
-        session=Cramped(2000), geometry=IDENTITY, scale=1, lanes=lanes, note=said.append
+        session=Cramped(2000), geometry=IDENTITY, scale=1, concurrency=concurrency, note=said.append
     )
     picture = Picture(color=photograph)
     assert np.array_equal(cramped(picture).color, photograph)

@@ -53,14 +53,14 @@ def test_chosen_windows_fit(height, width, margin, pixels):
 
 
 @pytest.mark.parametrize(
-    ("height", "width", "pixels", "most"),
+    ("height", "width", "pixels", "maximum"),
     [(320, 480, 67_000, 1.45), (320, 480, 153_600, 1.0), (8000, 12000, 270_000, 1.2)],
 )
-def test_little_is_computed_twice(height, width, pixels, most):
+def test_little_is_computed_twice(height, width, pixels, maximum):
     """Square windows of those pixels would compute 2.6, 1 and 1.2 times the picture."""
     window = choose_window(height, width, margin=21, pixels=pixels)
     tiles = plan(height, width, window, 21)
-    assert len(tiles) * window[0] * window[1] <= most * height * width
+    assert len(tiles) * window[0] * window[1] <= maximum * height * width
 
 
 @given(lengths, lengths, margins)

@@ -229,6 +229,6 @@ RESTORED = {("--sigma", 25): ("psnr_rgb", 30.0), ("--quality", 20): ("psnr", 34.
 @pytest.mark.parametrize("option", RESTORED)
 def test_lapar_c_denoises_and_deblocks(srcli, shared, option):
     code, out, _ = srcli("eval", "-m", "lapar-c", *option, shared / "data/eval/Set5", "--json")
-    figure, least = RESTORED[option]
+    figure, minimum = RESTORED[option]
     assert code == 0
-    assert json.loads(out)["datasets"][0][figure] >= least
+    assert json.loads(out)["datasets"][0][figure] >= minimum

@@ -47,7 +47,7 @@ def own_cache(filled, tmp_path, monkeypatch):
 
 def right() -> np.ndarray:
     with torch.inference_mode():
-        return load("lapar-c", 2).published()(torch.from_numpy(BATCH)).numpy()
+        return load("lapar-c", 2).published_network()(torch.from_numpy(BATCH)).numpy()
 
 
 def restored(backend: str) -> tuple[np.ndarray, list[str]]:

@@ -10,10 +10,10 @@ from srcli.backends.base import SessionOptions
 from srcli.models.spec import Geometry
 from srcli.pipeline.budget import (
     LARGEST_BUDGET,
-    MOST_LANES,
+    MAX_CONCURRENCY,
     SMALLEST_BUDGET,
     automatic_budget,
-    sensible_lanes,
+    sensible_concurrency,
 )
 from srcli.system import machine
 
@@ -70,11 +70,11 @@ def test_a_container_has_its_share(place, files):
 
 
 @pytest.mark.parametrize(
-    ("pictures", "changes", "lanes"),
+    ("pictures", "changes", "concurrency"),
     [
         (1, {}, 1),
         (3, {}, 3),
-        (99, {}, MOST_LANES),
+        (99, {}, MAX_CONCURRENCY),
         (99, {"threads": 2}, 2),
         (99, {"memory": LARGEST_BUDGET + 1}, 1),
         (99, {"memory": 1}, 1),
@@ -82,23 +82,23 @@ def test_a_container_has_its_share(place, files):
         (99, {"tile": 64}, 1),
     ],
 )
-def test_pictures_side_by_side(place, pictures, changes, lanes):
+def test_pictures_side_by_side(place, pictures, changes, concurrency):
     place({"proc/self/cgroup": ""})
     geometry = Geometry(margin=8, minimum=1, floats_per_pixel=100)
-    assert sensible_lanes(pictures, geometry, **changes) == lanes
+    assert sensible_concurrency(pictures, geometry, **changes) == concurrency
 
 
 def test_what_tiles_approximate_has_all_memory(place):
     place({"proc/self/cgroup": ""})
     geometry = Geometry(margin=8, minimum=1, floats_per_pixel=100, tiling="approximate")
-    assert sensible_lanes(99, geometry) == 1
+    assert sensible_concurrency(99, geometry) == 1
 
 
 def test_each_lane_has_its_memory_unless_there_is_little(place):
     place({"proc/self/cgroup": ""})
-    assert automatic_budget(lanes=3) == 3 * LARGEST_BUDGET
+    assert automatic_budget(concurrency=3) == 3 * LARGEST_BUDGET
     place({"proc/meminfo": f"MemAvailable: {GIB >> 10} kB\n"})
-    assert automatic_budget(lanes=3) == GIB // 4
+    assert automatic_budget(concurrency=3) == GIB // 4
 
 
 def test_without_limits_the_machine_counts(place):

@@ -416,8 +416,8 @@ def test_what_is_brought_is_whole_and_halved_where_large(tmp_path, monkeypatch):
         (tmp_path / "runs" / name).mkdir(parents=True)
         save_file({"x": torch.rand(size)}, tmp_path / "runs" / name / "weights.safetensors")
     target = tmp_path / "target"
-    bring.bring(tmp_path / "runs", target, most=10_000)
-    pieces = bring.bring(tmp_path / "runs", target, most=50_000)
+    bring.bring(tmp_path / "runs", target, maximum=10_000)
+    pieces = bring.bring(tmp_path / "runs", target, maximum=50_000)
     assert sorted(target.iterdir()) == sorted(pieces)
     assert all(piece.stat().st_size <= 50_000 for piece in pieces)
     joined = tmp_path / "joined.tar"

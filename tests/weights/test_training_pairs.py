@@ -76,10 +76,10 @@ class TestPacked:
         for index in range(7):
             turned = np.rot90(photograph, index % 4)[: 100 + index]
             Image.fromarray(turned).save(folder / "inner" / f"{index}.png")
-        most = 130_000
-        parts = pack(folder, out, most)
+        maximum = 130_000
+        parts = pack(folder, out, maximum)
         assert len(parts) > 2
-        assert all(part.stat().st_size <= most for part in parts)
+        assert all(part.stat().st_size <= maximum for part in parts)
         whole = read(folder, 1)
         for ours, theirs in zip(whole, read(out, 1), strict=True):
             assert np.array_equal(ours, theirs)

@@ -127,11 +127,11 @@ def tied(net: Dcls, device: torch.device) -> FusedDcls:
     for name, _ in list(form.named_parameters()):
         owner, _, leaf = name.rpartition(".")
         module = form.get_submodule(owner)
-        setattr(module, leaf, parameters[published(name)])
+        setattr(module, leaf, parameters[published_name(name)])
     return form
 
 
-def published(name: str) -> str:
+def published_name(name: str) -> str:
     """The name under which a parameter of the fused form is published."""
     for ours, theirs in RENAMED.items():
         if name.startswith(ours):

@@ -21,13 +21,13 @@ LARGE = 20 * MIB  # weights above this are halved: float16 holds eleven bits of 
 NAME = "weights.tar"
 
 
-def bring(runs: Path, target: Path, most: int = 15 * MIB) -> list[Path]:
+def bring(runs: Path, target: Path, maximum: int = 15 * MIB) -> list[Path]:
     """Pack weights and logs of all runs.
 
     Args:
         runs: Folder with one for each run.
         target: Receives `weights.tar.0`, `weights.tar.1`, ...; pieces of earlier calls go.
-        most: Bytes of a piece.
+        maximum: Bytes of a piece.
 
     Returns:
         The pieces.
@@ -35,10 +35,10 @@ def bring(runs: Path, target: Path, most: int = 15 * MIB) -> list[Path]:
     target.mkdir(parents=True, exist_ok=True)
     packed = _archive(runs)
     pieces = []
-    for place, start in enumerate(range(0, len(packed), most)):
+    for place, start in enumerate(range(0, len(packed), maximum)):
         piece = target / f"{NAME}.{place}"
         partial = target / f"{NAME}.partial"
-        partial.write_bytes(packed[start : start + most])
+        partial.write_bytes(packed[start : start + maximum])
         os.replace(partial, piece)
         pieces.append(piece)
     for old in target.glob(f"{NAME}.*"):

@@ -49,7 +49,7 @@ SAVED_EVERY = 30.0  # seconds
 LOGGED_EVERY = 4.0
 LAST = 1.5  # seconds before the end in which the rate is zero already, and results are written
 FIRST_STEPS = 60  # in which the rate rises: a GPU's first take longer than all that follow
-LEAST_FACTOR = 0.01  # of the rate, after which a model that diverges is given up
+MIN_FACTOR = 0.01  # of the rate, after which a model that diverges is given up
 log = logging.getLogger("train")
 
 
@@ -274,7 +274,7 @@ class Training:
 
     def _step_back(self) -> None:
         self.factor /= 2
-        if self.factor < LEAST_FACTOR:
+        if self.factor < MIN_FACTOR:
             raise RuntimeError("diverges at every rate")
         self.stepper.restore(self._good)
         log.warning(

@@ -18,7 +18,7 @@ from torch import Tensor
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of x, x^3 and x^5: steep at zero, near one at one
 TURNS = 5
-MOST_OUTPUTS = 8  # for each input
+MAX_OUTPUTS = 8  # for each input
 LIKE_ADAM = 0.2  # root mean square of a step of rate one: rates of Adam serve
 
 
@@ -31,7 +31,7 @@ def is_matrix(parameter: Tensor) -> bool:
     if parameter.ndim < 2:
         return False
     outputs, inputs = parameter.shape[0], parameter[0].numel()
-    return outputs > 1 and inputs > 1 and outputs <= MOST_OUTPUTS * inputs
+    return outputs > 1 and inputs > 1 and outputs <= MAX_OUTPUTS * inputs
 
 
 def orthogonalised(means: Sequence[Tensor]) -> list[Tensor]:

@@ -26,7 +26,7 @@ MIB = 1 << 20
 CHUNK = 4  # pictures that a process decodes at a time
 
 
-def pack(folder: Path, out: Path, most: int) -> list[Path]:
+def pack(folder: Path, out: Path, maximum: int) -> list[Path]:
     """Write the lossless pictures of a folder as tars of at most `most` bytes each.
 
     Pictures of all of its parts are in each tar in turn, so that one alone is as varied as all.
@@ -34,7 +34,7 @@ def pack(folder: Path, out: Path, most: int) -> list[Path]:
     Args:
         folder: Searched with all folders in it.
         out: Receives `pictures-0.tar`, `pictures-1.tar`, ...
-        most: Bytes; a picture that is larger is left out of none, its part is then larger.
+        maximum: Bytes; a picture that is larger is left out of none, its part is then larger.
 
     Raises:
         SystemExit: There are no lossless pictures.
@@ -43,8 +43,8 @@ def pack(folder: Path, out: Path, most: int) -> list[Path]:
     if not files:
         raise SystemExit(_none_in(folder))
     total = sum(file.stat().st_size + 2 * tarfile.BLOCKSIZE for file in files)
-    count = -(-total // most)
-    while any(_size(files[part::count]) > most for part in range(count)) and count < len(files):
+    count = -(-total // maximum)
+    while any(_size(files[part::count]) > maximum for part in range(count)) and count < len(files):
         count += 1
     out.mkdir(parents=True, exist_ok=True)
     parts = [out / f"pictures-{part}.tar" for part in range(count)]

@@ -44,7 +44,7 @@ class Store:
         self._heights, self._widths = sizes.to(device).unbind(1)
         shares = areas.double().view(len(shrink), -1)
         self._shares = (shares / shares.sum(1, keepdim=True)).flatten().float().to(device)
-        self._least = sizes.amin(1).to(device)
+        self._minimum = sizes.amin(1).to(device)
         self._largest = int(sizes.amin(1).max())
         self._by_side: dict[int, Tensor] = {}
 
@@ -82,7 +82,7 @@ class Store:
                     f"the training pictures have sides of at most {self._largest}: too small for "
                     f"patches of {side}. Give a smaller --patch, or larger pictures."
                 )
-            self._by_side[side] = self._shares * (self._least >= side)
+            self._by_side[side] = self._shares * (self._minimum >= side)
         return self._by_side[side]
 
     def _cut(self, draws: Draws, places: Tensor, side: int, around: int) -> Tensor:

@@ -23,8 +23,8 @@ from .jpeg import GRID, KINDS, Jpeg
 from .patches import Store
 from .recipe import Recipe
 
-REACH = math.ceil(3 * degradations.MOST_BLUR)  # of the largest blur
-LEAST_BLUR = 0.1
+REACH = math.ceil(3 * degradations.MAX_BLUR)  # of the largest blur
+MIN_BLUR = 0.1
 FILTERS = ("bicubic", "area", "bilinear", "lanczos")
 
 
@@ -63,7 +63,7 @@ class Reduced:
 
 
 class Noisy:
-    """White noise of any strength up to `MOST_NOISE`."""
+    """White noise of any strength up to `MAX_NOISE`."""
 
     def __init__(self, recipe: Recipe) -> None:
         self._recipe = recipe
@@ -71,7 +71,7 @@ class Noisy:
     def __call__(self, draws: Draws, store: Store) -> tuple[Tensor, Tensor]:
         recipe = self._recipe
         high = store.patches(draws, recipe.batch, recipe.patch, tries=recipe.candidates)
-        sigma = draws.within(0.0, pictures.MOST_NOISE, recipe.batch, 1, 1, 1)
+        sigma = draws.within(0.0, pictures.MAX_NOISE, recipe.batch, 1, 1, 1)
         return rounded(high + sigma * draws.normal(*high.shape)), high
 
 
@@ -132,7 +132,7 @@ class Photographed:
         count = len(low)
         coloured, grey = draws.normal(*low.shape), draws.normal(count, 1, *low.shape[2:])
         noise = _mixed(draws.uniform(count) < degradations.GREY_NOISE, grey, coloured)
-        sigma = draws.within(0.0, degradations.MOST_NOISE, count, 1, 1, 1)
+        sigma = draws.within(0.0, degradations.MAX_NOISE, count, 1, 1, 1)
         return rounded(low + sigma * noise)
 
     def _compressed(self, draws: Draws, low: Tensor) -> Tensor:
@@ -146,7 +146,7 @@ class Photographed:
         return _mixed(compressed, self._once(draws, before), low)
 
     def _once(self, draws: Draws, low: Tensor) -> Tensor:
-        quality = draws.within(degradations.LEAST_QUALITY, 101, len(low)).floor()
+        quality = draws.within(degradations.MIN_QUALITY, 101, len(low)).floor()
         return self._jpeg(low, quality, draws.chosen(self._kinds, len(low)))
 
 
@@ -183,7 +183,7 @@ def _smaller(x: Tensor) -> tuple[int, int]:
 def _drawn_kernels(draws: Draws, count: int) -> Tensor:
     """Gaussians of unit sum, round or not; n x K x K."""
     line = torch.arange(-REACH, REACH + 1, device=draws.device)
-    wide, other = (draws.within(LEAST_BLUR, degradations.MOST_BLUR, count, 1, 1) for _ in "ab")
+    wide, other = (draws.within(MIN_BLUR, degradations.MAX_BLUR, count, 1, 1) for _ in "ab")
     narrow = torch.where(draws.uniform(count, 1, 1) < 0.5, wide, other)
     angle = draws.within(0.0, math.pi, count, 1, 1)
     along = line * torch.cos(angle) + line[:, None] * torch.sin(angle)

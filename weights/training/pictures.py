@@ -29,7 +29,7 @@ Patch = TypeVar("Patch", Pixels, Taught, Errors)
 # Photographs are soft at full size, pictures that people enlarge have mostly been reduced before:
 # the network sees the training pictures at each of these sizes equally often.
 SHRINK = (1.0, 2 / 3, 1 / 2)
-MOST_NOISE = 55.0  # standard deviation, of 255
+MAX_NOISE = 55.0  # standard deviation, of 255
 QUALITIES = range(5, 101)  # of JPEG
 GOOD_QUALITIES, GOOD = (
     range(80, 98),
@@ -105,7 +105,7 @@ class Pictures:
             return self._photographed(index, top, left, side, rng)
         if recipe.task == "denoise":
             patch = _window(picture, top, left, side)
-            return add_noise(patch, float(rng.uniform(0, MOST_NOISE)), rng)
+            return add_noise(patch, float(rng.uniform(0, MAX_NOISE)), rng)
         if recipe.task == "deblock":
             # JPEG's blocks begin at the corner of the picture, so compress from one of them: the
             # network must not learn where in a patch they lie.

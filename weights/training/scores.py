@@ -131,12 +131,12 @@ def _scales(entry: Entry) -> list[int]:
 
 
 def _score_row(entry: Entry, scale: int) -> str:
-    published = get_model(entry["model"]).published.get(scale)
-    published = None if "input" in entry else published
+    scores = get_model(entry["model"]).published_scores.get(scale)
+    scores = None if "input" in entry else scores
     prefix = f"x{scale} " if isinstance(entry["scale"], list) else ""
     cells = []
     for name in TEST_SETS:
-        paper = f" ({getattr(published, name.lower()):.2f})" if published else ""
+        paper = f" ({getattr(scores, name.lower()):.2f})" if scores else ""
         own = entry["scores"].get(prefix + name)
         cells.append(f"{own['psnr']:.2f}{paper}" if own else f"–{paper}")
     kind = f" ({entry['input']})" if "input" in entry else ""

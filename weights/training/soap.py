@@ -20,7 +20,7 @@ from torch import Tensor
 
 EPS = 1e-8
 ADAMS_POWER = 0.5
-MOST_GAIN = 10.0  # a direction that hardly has gradients may be one that means nothing
+MAX_GAIN = 10.0  # a direction that hardly has gradients may be one that means nothing
 
 
 class Soap(torch.optim.Optimizer):
@@ -34,7 +34,7 @@ class Soap(torch.optim.Optimizer):
         every: Steps after which the eigenvectors are brought up to date.
         power: Of the second moments, what a matrix's gradient is divided by. With Adam's 0.5 all
             directions move alike, so that those with large gradients change what the network does,
-            and shake it, a hundred times as much as others. Above that, these go up to `MOST_GAIN`
+            and shake it, a hundred times as much as others. Above that, these go up to `MAX_GAIN`
             times as far, and the large ones less: together they change it as much as with 0.5.
     """
 
@@ -108,7 +108,7 @@ class Soap(torch.optim.Optimizer):
 def _for_power(scale: Tensor, power: float) -> Tensor:
     """What to divide n tensors by instead of their roots of second moments."""
     size = _size(scale)
-    gain = (size / scale).pow_(2 * power - 1).clamp_(max=MOST_GAIN)
+    gain = (size / scale).pow_(2 * power - 1).clamp_(max=MAX_GAIN)
     return scale / gain * (_size(gain * scale) / size)
 
 

@@ -32,7 +32,7 @@ from rich.progress import track
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from srcli.backends.base import Batch, Session
+from srcli.backends.base import Images, Session
 from srcli.backends.ensemble import SelfEnsemble
 from srcli.backends.filters.fused import use_compiled as use_compiled_filters
 from srcli.loading.model import load
@@ -63,10 +63,10 @@ class Teacher(Session):
             keep_picture(self._net, device)
 
     @torch.inference_mode()
-    def __call__(self, batch: Batch) -> Batch:
+    def __call__(self, batch: Images) -> Images:
         pictures = torch.from_numpy(batch).to(self._device, memory_format=torch.channels_last)
         with torch.autocast(self._device.type, torch.bfloat16, enabled=self._bf16):
-            restored: Batch = self._net(pictures).float().cpu().numpy()
+            restored: Images = self._net(pictures).float().cpu().numpy()
         return restored
 
     def close(self) -> None:

@@ -180,7 +180,7 @@ class Run:
         partial = self.folder / "weights.partial"
         average = self.averaged()
         if isinstance(average, ConditionedLapar):
-            average = average.published()
+            average = average.published_network()
         save_file({k: v.cpu().contiguous() for k, v in average.state_dict().items()}, partial)
         os.replace(partial, self.folder / "weights.safetensors")
 

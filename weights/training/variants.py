@@ -65,7 +65,7 @@ class ConditionedLapar(nn.Module):
         return filtered
 
     @torch.no_grad()
-    def published(self) -> Lapar:
+    def published_network(self) -> Lapar:
         """The network that computes the same, with the smallest coefficients that give its taps."""
         matrix = self.matrix.double()
         taps = torch.einsum("tv,vcyx->tcyx", matrix, self.weight.double())
@@ -80,7 +80,7 @@ class ConditionedLapar(nn.Module):
 
     def fuse(self) -> FusedLapar:
         """The network of this function that is used."""
-        return self.published().fuse()
+        return self.published_network().fuse()
 
 
 def _conditioning(count: int, scale: int) -> Tensor:

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from srcli.backends.base import Batch, Integers, not_finite, recent
+from srcli.backends.base import Images, Integers, not_finite, recent
 from srcli.backends.filters.fused import sum_in_float32, use_kernel
 from srcli.errors import OutputError, first_line
 from srcli.system import cache
@@ -79,7 +79,7 @@ class CudaNetwork:
             "cuda_graph": record,
         }
 
-    def __call__(self, batch: Batch) -> Batch:
+    def __call__(self, batch: Images) -> Images:
         """Restore a batch."""
         result = _fetched(self._restored(_pinned(batch)))
         torch.cuda.current_stream().synchronize()
@@ -94,7 +94,7 @@ class CudaNetwork:
             raise not_finite()
         return np.asarray(result.numpy()).view(np.uint8 if bits == 8 else np.uint16)
 
-    def stage(self, batch: Batch) -> Callable[[], object]:
+    def stage(self, batch: Images) -> Callable[[], object]:
         """Put a batch on the device.
 
         Returns:
@@ -119,7 +119,7 @@ class CudaNetwork:
         """Free memory of the device, in bytes."""
         return int(torch.cuda.mem_get_info(self._device)[0])
 
-    def moved(self, batch: Batch) -> Tensor:
+    def moved(self, batch: Images) -> Tensor:
         """Put a batch on the device, as the plain form takes it."""
         x = torch.from_numpy(batch)
         return x.to(self._device, self._dtype, memory_format=torch.channels_last)
@@ -285,7 +285,7 @@ def _placed(network: nn.Module, device: torch.device, dtype: torch.dtype) -> nn.
     return placed.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]  # see above
 
 
-def _pinned(batch: Batch) -> Tensor:
+def _pinned(batch: Images) -> Tensor:
     """Copy a batch to pinned memory, which the device reads directly."""
     pinned = torch.empty(batch.shape, dtype=torch.float32, pin_memory=True)
     return pinned.copy_(torch.from_numpy(batch))

@@ -1,17 +1,17 @@
-/* What the compiled parts have in common: a block of pixels, filtered each by a kernel of its own.
+/* Code that both compiled modules use: filter a block of pixels, each by a kernel of its own.
 
    For inclusion after <Python.h>. */
 
 #include <string.h>
 
-enum { SIDE = 5, REACH = 2, TAPS = 13, BLOCK = 128 };
+enum { SIDE = 5, RADIUS = 2, TAPS = 13, BLOCK = 128 };
 
 #ifdef _MSC_VER
 #define restrict __restrict
 #endif
 
-/* Compiled for several levels of x86-64; what the processor has decides when the library is loaded.
-   Levels and features are asked for, not models: those would leave out all others. */
+/* Compiles a function for several levels of x86-64; the loader picks the highest that the
+   processor has. Levels and features are named, not models: those would leave out all others. */
 #if !defined(__x86_64__) || !defined(__GLIBC__) || !defined(__GNUC__) || defined(__clang__)
 #define FOR_EVERY_PROCESSOR
 #elif __GNUC__ >= 12
@@ -21,8 +21,8 @@ enum { SIDE = 5, REACH = 2, TAPS = 13, BLOCK = 128 };
 #define FOR_EVERY_PROCESSOR __attribute__((target_clones("avx512f", "avx2", "default")))
 #endif
 
-/* A block of pixels of one plane. Rows are of the picture, from two above to two below, and begin
-   two pixels to the left of the block. */
+/* Filter a block of pixels of one plane. `rows` are those of the picture from two above the block
+   to two below; they begin two pixels to its left. */
 FOR_EVERY_PROCESSOR
 static void filter_block(float *restrict out, const float *const rows[SIDE],
                          const float (*restrict taps)[BLOCK], Py_ssize_t count)
@@ -46,7 +46,7 @@ static void filter_block(float *restrict out, const float *const rows[SIDE],
     }
 }
 
-/* The taps of a block of pixels, wherever they lie, tap by tap. */
+/* Copy the taps of a block of pixels from an array of any strides, tap by tap. */
 FOR_EVERY_PROCESSOR
 static void gather_taps(float (*restrict taps)[BLOCK], const char *from, Py_ssize_t tap_stride,
                         Py_ssize_t pixel_stride, Py_ssize_t count)

@@ -1,10 +1,10 @@
 /* Filter every pixel with a 5x5 kernel of its own, in one pass over memory.
 
-   The same sums in the same order as `apply_filters` of srcli/models/lapar/network.py. As nodes of
-   a graph each of the 24 neighbours is a copy of the picture, written to memory and read again;
-   here a row of the taps is read once, and the five rows of the picture stay in the cache.
+   Computes the same sums in the same order as `apply_filters` of srcli/models/lapar/network.py. As
+   nodes of a graph each of the 24 neighbours is a copy of the picture, written to memory and read
+   again; here a row of the taps is read once, and the five rows of the picture stay in the cache.
 
-   Knows Python's limited API only, so one build serves every version from 3.11 on. */
+   Uses only Python's limited API, so one build serves every version from 3.11 on. */
 
 #define Py_LIMITED_API 0x030B0000
 #define PY_SSIZE_T_CLEAN
@@ -12,8 +12,8 @@
 
 #include "_filter_block.h"
 
-/* What a change of each tap changes in one plane, weighted and added up. `rows` as for
-   `filter_block`. */
+/* Add the gradient by the taps of one plane, given that by its filtered pixels in `weight`. `rows`
+   as for `filter_block`. */
 FOR_EVERY_PROCESSOR
 static void add_gradient(float (*restrict taps)[BLOCK], const float *const rows[SIDE],
                          const float *restrict weight, Py_ssize_t count)
@@ -25,10 +25,10 @@ static void add_gradient(float (*restrict taps)[BLOCK], const float *const rows[
             taps[tap][x] += weight[x] * (one[x] + other[x]);
     }
     for (Py_ssize_t x = 0; x < count; x++)
-        taps[TAPS - 1][x] += weight[x] * rows[REACH][x + REACH];
+        taps[TAPS - 1][x] += weight[x] * rows[RADIUS][x + RADIUS];
 }
 
-/* The taps of a block of pixels to wherever they belong: `gather_taps` the other way round. */
+/* Copy the taps of a block of pixels to an array of any strides: the inverse of `gather_taps`. */
 FOR_EVERY_PROCESSOR
 static void scatter_taps(const float (*restrict taps)[BLOCK], char *to, Py_ssize_t tap_stride,
                          Py_ssize_t pixel_stride, Py_ssize_t count)
@@ -43,75 +43,76 @@ static void scatter_taps(const float (*restrict taps)[BLOCK], char *to, Py_ssize
             *(float *)(to + tap * tap_stride + x * pixel_stride) = taps[tap][x];
 }
 
-/* A row of one plane with its reflected border. */
+/* Copy a row of one plane, with its border reflected. */
 static void copy_row(float *restrict row, const char *from, Py_ssize_t stride, Py_ssize_t width)
 {
     if (stride == sizeof(float))
-        memcpy(row + REACH, from, (size_t)width * sizeof(float));
+        memcpy(row + RADIUS, from, (size_t)width * sizeof(float));
     else
         for (Py_ssize_t x = 0; x < width; x++)
-            row[REACH + x] = *(const float *)(from + x * stride);
-    for (Py_ssize_t x = 0; x < REACH; x++) {
-        row[x] = row[2 * REACH - x];
-        row[REACH + width + x] = row[REACH + reflected(width + x, width)];
+            row[RADIUS + x] = *(const float *)(from + x * stride);
+    for (Py_ssize_t x = 0; x < RADIUS; x++) {
+        row[x] = row[2 * RADIUS - x];
+        row[RADIUS + width + x] = row[RADIUS + reflected(width + x, width)];
     }
 }
 
-/* What is computed from what: a filtered picture from taps, or the gradient of taps from that of a
-   filtered picture. */
+/* The arrays of one call. It computes the filtered picture from the taps or, if `backwards`, the
+   gradient by the taps from that by the filtered picture. */
 typedef struct {
     Py_buffer picture, taps, filtered;
     int backwards;
 } Work;
 
-static char *at(const Py_buffer *array, Py_ssize_t n, Py_ssize_t plane, Py_ssize_t y, Py_ssize_t x)
+static char *element(const Py_buffer *array, Py_ssize_t n, Py_ssize_t plane, Py_ssize_t y,
+                     Py_ssize_t x)
 {
     return (char *)array->buf + n * array->strides[0] + plane * array->strides[1] +
            y * array->strides[2] + x * array->strides[3];
 }
 
-/* A block of pixels of one row. */
-static void do_block(const Work *work, float *scratch, Py_ssize_t padded, Py_ssize_t n,
-                     Py_ssize_t y, Py_ssize_t left, Py_ssize_t count)
+/* Compute a block of pixels of one row. */
+static void filter_one_block(const Work *work, float *scratch, Py_ssize_t padded, Py_ssize_t n,
+                             Py_ssize_t y, Py_ssize_t left, Py_ssize_t count)
 {
     float block[TAPS][BLOCK];
     const Py_buffer *taps = &work->taps;
     if (work->backwards)
         memset(block, 0, sizeof block);
     else
-        gather_taps(block, at(taps, n, 0, y, left), taps->strides[1], taps->strides[3], count);
+        gather_taps(block, element(taps, n, 0, y, left), taps->strides[1], taps->strides[3], count);
     for (Py_ssize_t plane = 0; plane < work->picture.shape[1]; plane++) {
         const float *rows[SIDE];
         for (int k = 0; k < SIDE; k++)
-            rows[k] = scratch + (plane * SIDE + (y - REACH + k + SIDE) % SIDE) * padded + left;
-        float *filtered = (float *)at(&work->filtered, n, plane, y, left);
+            rows[k] = scratch + (plane * SIDE + (y - RADIUS + k + SIDE) % SIDE) * padded + left;
+        float *filtered = (float *)element(&work->filtered, n, plane, y, left);
         if (work->backwards)
             add_gradient(block, rows, filtered, count);
         else
             filter_block(filtered, rows, (const float(*)[BLOCK])block, count);
     }
     if (work->backwards)
-        scatter_taps((const float(*)[BLOCK])block, at(taps, n, 0, y, left), taps->strides[1],
+        scatter_taps((const float(*)[BLOCK])block, element(taps, n, 0, y, left), taps->strides[1],
                      taps->strides[3], count);
 }
 
-/* Rows `top` to `bottom` of one picture. `scratch` has room for five rows of each plane, row y in
-   the place y % 5. */
-static void do_rows(const Work *work, float *scratch, Py_ssize_t n, Py_ssize_t top,
-                    Py_ssize_t bottom)
+/* Compute rows `top` to `bottom` of one picture. `scratch` holds five rows of each plane, row y at
+   index y % 5. */
+static void filter_rows(const Work *work, float *scratch, Py_ssize_t n, Py_ssize_t top,
+                        Py_ssize_t bottom)
 {
     const Py_buffer *picture = &work->picture;
     Py_ssize_t height = picture->shape[2], width = picture->shape[3];
-    Py_ssize_t padded = width + 2 * REACH;
-    for (Py_ssize_t below = top - REACH; below < bottom + REACH; below++) {
+    Py_ssize_t padded = width + 2 * RADIUS;
+    for (Py_ssize_t below = top - RADIUS; below < bottom + RADIUS; below++) {
         for (Py_ssize_t plane = 0; plane < picture->shape[1]; plane++)
             copy_row(scratch + (plane * SIDE + (below + SIDE) % SIDE) * padded,
-                     at(picture, n, plane, reflected(below, height), 0), picture->strides[3],
+                     element(picture, n, plane, reflected(below, height), 0), picture->strides[3],
                      width);
-        Py_ssize_t y = below - REACH;
+        Py_ssize_t y = below - RADIUS;
         for (Py_ssize_t left = 0; y >= top && left < width; left += BLOCK)
-            do_block(work, scratch, padded, n, y, left,
-                     width - left < BLOCK ? width - left : BLOCK);
+            filter_one_block(work, scratch, padded, n, y, left,
+                             width - left < BLOCK ? width - left : BLOCK);
     }
 }
 
@@ -126,7 +127,7 @@ static int open_array(PyObject *object, Py_buffer *view, int flags, const char *
     return -1;
 }
 
-static const char *flaw(const Work *work, Py_ssize_t top, Py_ssize_t bottom)
+static const char *mismatch(const Work *work, Py_ssize_t top, Py_ssize_t bottom)
 {
     const Py_ssize_t *shape = work->picture.shape;
     for (int axis = 0; axis < 4; axis++) {
@@ -137,7 +138,7 @@ static const char *flaw(const Work *work, Py_ssize_t top, Py_ssize_t bottom)
     }
     if (work->taps.shape[1] != TAPS)
         return "13 taps are needed";
-    if (shape[2] <= REACH || shape[3] <= REACH)
+    if (shape[2] <= RADIUS || shape[3] <= RADIUS)
         return "sides of at least 3 pixels are needed";
     if (work->filtered.strides[3] != sizeof(float))
         return "the rows of the filtered picture must be contiguous";
@@ -146,21 +147,21 @@ static const char *flaw(const Work *work, Py_ssize_t top, Py_ssize_t bottom)
     return NULL;
 }
 
-/* Five padded rows of each plane; 0 if these are more than can be counted. An array may repeat its
-   numbers by strides of 0, so that its shape says nothing of what there is in memory. */
+/* Return the bytes of five padded rows of each plane; 0 if that overflows. An array may have
+   strides of 0, so its shape can be larger than any memory. */
 static size_t scratch_bytes(Py_ssize_t planes, Py_ssize_t width)
 {
-    const Py_ssize_t most = PY_SSIZE_T_MAX / (Py_ssize_t)(SIDE * sizeof(float));
-    if (width > most - 2 * REACH || (planes > 0 && width + 2 * REACH > most / planes))
+    const Py_ssize_t maximum = PY_SSIZE_T_MAX / (Py_ssize_t)(SIDE * sizeof(float));
+    if (width > maximum - 2 * RADIUS || (planes > 0 && width + 2 * RADIUS > maximum / planes))
         return 0;
-    return ((size_t)planes * (size_t)(width + 2 * REACH) * SIDE + 1) * sizeof(float);
+    return ((size_t)planes * (size_t)(width + 2 * RADIUS) * SIDE + 1) * sizeof(float);
 }
 
-static int do_work(const Work *work, Py_ssize_t top, Py_ssize_t bottom)
+static int filter_picture(const Work *work, Py_ssize_t top, Py_ssize_t bottom)
 {
-    const char *wrong = flaw(work, top, bottom);
-    if (wrong != NULL) {
-        PyErr_SetString(PyExc_ValueError, wrong);
+    const char *message = mismatch(work, top, bottom);
+    if (message != NULL) {
+        PyErr_SetString(PyExc_ValueError, message);
         return -1;
     }
     const Py_ssize_t *shape = work->picture.shape;
@@ -172,7 +173,7 @@ static int do_work(const Work *work, Py_ssize_t top, Py_ssize_t bottom)
     }
     Py_BEGIN_ALLOW_THREADS
     for (Py_ssize_t n = 0; n < shape[0]; n++)
-        do_rows(work, scratch, n, top, bottom);
+        filter_rows(work, scratch, n, top, bottom);
     Py_END_ALLOW_THREADS
     PyMem_Free(scratch);
     return 0;
@@ -190,7 +191,7 @@ static PyObject *run(PyObject *arguments, int backwards)
         return NULL;
     if (open_array(taps, &work.taps, backwards ? PyBUF_WRITABLE : 0, "taps") == 0) {
         if (open_array(filtered, &work.filtered, backwards ? 0 : PyBUF_WRITABLE, "filtered") == 0) {
-            done = do_work(&work, top, bottom);
+            done = filter_picture(&work, top, bottom);
             PyBuffer_Release(&work.filtered);
         }
         PyBuffer_Release(&work.taps);
@@ -201,18 +202,20 @@ static PyObject *run(PyObject *arguments, int backwards)
     Py_RETURN_NONE;
 }
 
-/* filter(picture, taps, filtered, top, bottom): those rows of `filtered` from the others.
+/* filter(picture, taps, filtered, top, bottom): write rows `top` to `bottom` of `filtered`.
 
-   All are float32: picture and filtered n x c x H x W, taps n x 13 x H x W; any strides, but rows of
-   `filtered` are contiguous. Sides are at least 3. A ValueError says what does not fit. */
+   All arrays are float32: picture and filtered n x c x H x W, taps n x 13 x H x W; any strides, but
+   rows of `filtered` are contiguous. Sides are at least 3. Raises ValueError if an argument does
+   not fit. */
 static PyObject *filter(PyObject *module, PyObject *arguments)
 {
     (void)module;
     return run(arguments, 0);
 }
 
-/* gradient(picture, taps, filtered, top, bottom): given a loss's gradient by the filtered picture
-   in `filtered`, those rows of its gradient by the taps, to `taps`. Shapes as for `filter`. */
+/* gradient(picture, taps, filtered, top, bottom): write rows `top` to `bottom` of the gradient of a
+   loss by the taps to `taps`, given its gradient by the filtered picture in `filtered`. Shapes as
+   for `filter`. */
 static PyObject *gradient(PyObject *module, PyObject *arguments)
 {
     (void)module;
@@ -223,8 +226,8 @@ static PyMethodDef methods[] = {{"filter", filter, METH_VARARGS, NULL},
                                 {"gradient", gradient, METH_VARARGS, NULL},
                                 {NULL, NULL, 0, NULL}};
 
-static struct PyModuleDef definition = {PyModuleDef_HEAD_INIT, "_filters", NULL, 0, methods,
-                                        NULL, NULL, NULL, NULL};
+static struct PyModuleDef definition = {
+    PyModuleDef_HEAD_INIT, "_filters", NULL, 0, methods, NULL, NULL, NULL, NULL};
 
 PyMODINIT_FUNC PyInit__filters(void)
 {

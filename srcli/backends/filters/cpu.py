@@ -14,13 +14,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from srcli.errors import Obstacle
 from srcli.models.spec import GraphPrecision
 from srcli.system.machine import usable_cores
 
 if TYPE_CHECKING:
-    from srcli.backends.base import Batch, Model, SessionOptions
+    from srcli.backends.base import Images, Model, SessionOptions
 
 COMPILED = "srcli.backends.filters._filters"
 REBUILD = (
@@ -56,21 +57,21 @@ class CpuFilters:
     May be called from several threads at once.
 
     Args:
-        threads: Of each lane.
-        lanes: Number of calls that may be under way at once.
+        threads: Of each call.
+        concurrency: Number of calls that may be under way at once.
     """
 
-    def __init__(self, threads: int, lanes: int = 1) -> None:
+    def __init__(self, threads: int, concurrency: int = 1) -> None:
         self._compiled = importlib.import_module(COMPILED)
-        self._pool = ThreadPoolExecutor(threads * lanes) if threads > 1 else None
+        self._pool = ThreadPoolExecutor(threads * concurrency) if threads > 1 else None
 
     @classmethod
     def on_all_cores(cls, options: SessionOptions) -> CpuFilters:
-        """Return filters on as many threads as the session may use, shared by its lanes."""
+        """Return filters on as many threads as the session may use, shared by its calls."""
         threads = options.threads or usable_cores()
-        return cls(max(1, threads // options.lanes), options.lanes)
+        return cls(max(1, threads // options.concurrency), options.concurrency)
 
-    def __call__(self, picture: Batch, taps: Batch) -> Batch:
+    def __call__(self, picture: Images, taps: NDArray[np.float32]) -> Images:
         """Filter n x c x H x W with taps n x 13 x H x W, both float32, in any memory layout.
 
         The taps are row by row the first half of each kernel, and its centre; borders are
@@ -80,12 +81,16 @@ class CpuFilters:
         self._run(self._compiled.filter, picture, taps, filtered)
         return filtered
 
-    def gradient(self, picture: Batch, change: Batch, taps: Batch) -> None:
+    def gradient(self, picture: Images, change: Images, taps: NDArray[np.float32]) -> None:
         """Write a loss's gradient by the taps into `taps`; `change` is that by the result."""
         self._run(self._compiled.gradient, picture, taps, change)
 
     def _run(
-        self, function: Callable[..., None], picture: Batch, taps: Batch, filtered: Batch
+        self,
+        function: Callable[..., None],
+        picture: Images,
+        taps: NDArray[np.float32],
+        filtered: Images,
     ) -> None:
         height = picture.shape[2]
         if self._pool is None:

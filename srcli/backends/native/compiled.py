@@ -10,8 +10,8 @@ from srcli.backends.filters.cpu import REBUILD
 from srcli.errors import Obstacle
 
 COMPILED = "srcli.backends.native._network"
-LAYOUT = 4  # of the compiled module: another number means that it is of another version
-LEAST_BITS = 256  # measured on x86-64: in vectors of 128 bits other backends are faster
+LAYOUT = 5  # of the compiled module: another number means that it is of another version
+MIN_BITS = 256  # measured on x86-64: in vectors of 128 bits other backends are faster
 
 
 class Compiled(Protocol):
@@ -25,7 +25,7 @@ class Compiled(Protocol):
     STEP: int
     """Input channels in a kernel are a multiple of this."""
 
-    MOST_SOURCES: int
+    MAX_SOURCES: int
     """Maps that one convolution reads at most: as many as AWSRN's last one, the features in nine
     places and the picture."""
 
@@ -69,8 +69,8 @@ def obstacle() -> Obstacle | None:
         return Obstacle(
             "the compiled network is of another version of srcli", "Install srcli again."
         )
-    if vectors() < LEAST_BITS:
-        reason = f"this build has no vectors of {LEAST_BITS} bits for this processor"
+    if vectors() < MIN_BITS:
+        reason = f"this build has no vectors of {MIN_BITS} bits for this processor"
         return Obstacle(reason, "Choose --backend ort.")
     return None
 

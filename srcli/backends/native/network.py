@@ -13,7 +13,7 @@ from queue import SimpleQueue
 
 import numpy as np
 
-from srcli.backends.base import Batch, closed
+from srcli.backends.base import Images, closed
 from srcli.backends.native.compiled import compiled
 from srcli.backends.native.weights import (
     Array,
@@ -36,7 +36,7 @@ Work = Callable[[Rectangle, Array], object]
 # Rectangles of features, in pixels. All begin at multiples of TILE, where Winograd's tiles begin:
 # so digits do not depend on how a picture is cut into rectangles.
 TILE = 4
-MOST_ROWS, COLUMNS = 28, 124
+MAX_ROWS, COLUMNS = 28, 124
 # Narrower where a unit is as wide as AWSRN's, whose features would fill the cache.
 WIDE, NARROW_COLUMNS = 64, 28
 PORTIONS = 24  # of a stage, at least, for all threads to have work till its end
@@ -52,11 +52,11 @@ def compiled_network(
     skips: Sequence[Sequence[float]],
     *,
     threads: int,
-    lanes: int = 1,
+    concurrency: int = 1,
 ) -> CompiledNetwork:
     """The network that these weights are of, a `FusedLapar` or a `FusedAwsrn`."""
     kind = CompiledLapar if "taps.weight" in weights else CompiledAwsrn
-    return kind(weights, scale, skips, threads=threads, lanes=lanes)
+    return kind(weights, scale, skips, threads=threads, concurrency=concurrency)
 
 
 class CompiledNetwork(ABC):
@@ -69,8 +69,8 @@ class CompiledNetwork(ABC):
         weights: The state of the fused network, by its names.
         scale: Of the network.
         skips: For each block, the factors on its skip connections, the block's own last.
-        threads: Of all lanes together.
-        lanes: How many calls are to be under way at once.
+        threads: Of all concurrent calls together.
+        concurrency: Number of calls that are to be under way at once.
     """
 
     _head_is_rectified: bool
@@ -82,7 +82,7 @@ class CompiledNetwork(ABC):
         skips: Sequence[Sequence[float]],
         *,
         threads: int,
-        lanes: int = 1,
+        concurrency: int = 1,
     ) -> None:
         self._compiled = compiled()
         group = self._compiled.GROUP
@@ -109,12 +109,12 @@ class CompiledNetwork(ABC):
         ]
         self._end = self._ending(weights)
 
-        self._helpers = max(0, threads - lanes)  # besides the threads that call
+        self._helpers = max(0, threads - concurrency)  # besides the threads that call
         self._pool = ThreadPoolExecutor(self._helpers, "native") if self._helpers else None
         self._thread = threading.local()
-        self._lanes, self._is_closed = lanes, False
+        self._concurrency, self._is_closed = concurrency, False
         self._memory: SimpleQueue[Scratch] = SimpleQueue()
-        for _ in range(lanes):
+        for _ in range(concurrency):
             self._memory.put(Scratch())
 
     @property
@@ -142,11 +142,11 @@ class CompiledNetwork(ABC):
         """Memory for each pixel of the output: maps, the picture and the output itself."""
         return (self.maps * self._width + 3) / self.scale**2 + 3
 
-    def __call__(self, batch: Batch) -> Batch:
+    def __call__(self, batch: Images) -> Images:
         """n x 3 x h x w in [0, 1] to n x 3 x s*h x s*w, float32, not clamped.
 
-        Sides of LAPAR's result must be at least 3. May be called from several threads: as many
-        calls as there are lanes run at once, others wait.
+        Sides of LAPAR's result must be at least 3. May be called from several threads: at most
+        `concurrency` calls run at once, others wait.
         """
         count, _, height, width = batch.shape
         restored = np.empty((count, 3, height * self.scale, width * self.scale), np.float32)
@@ -163,9 +163,9 @@ class CompiledNetwork(ABC):
 
     def close(self) -> None:
         """End its threads, when the calls under way are done."""
-        lanes = [self._memory.get() for _ in range(self._lanes)]
+        concurrency = [self._memory.get() for _ in range(self._concurrency)]
         self._is_closed = True
-        for memory in lanes:
+        for memory in concurrency:
             self._memory.put(memory)
         if self._pool is not None:
             self._pool.shutdown()
@@ -272,7 +272,7 @@ class CompiledNetwork(ABC):
         deepest = max(units * self._width, self._wide_width, self._deepest())
         floats = self._compiled.convolution_floats
         points = max(floats(3, deepest), floats(5, self._width))
-        pixels = (MOST_ROWS + 2) * (self._columns + 2)
+        pixels = (MAX_ROWS + 2) * (self._columns + 2)
         features = pixels * max(self._width, self._wide_width)
         return points + max(features, self._finish_floats()) + 1024
 
@@ -337,7 +337,7 @@ class CompiledAwsrn(CompiledNetwork):
         of_picture = np.zeros_like(parts[0])
         of_picture[:, :3] = weights["skip.weight"]
         joined = np.concatenate([*parts, of_picture], axis=1)
-        kernel = packed(joined, weights["tail.bias"], sources=self._compiled.MOST_SOURCES)
+        kernel = packed(joined, weights["tail.bias"], sources=self._compiled.MAX_SOURCES)
         return (kernel, self._channels, self.scale, self._mean)
 
     @property
@@ -358,11 +358,11 @@ class CompiledAwsrn(CompiledNetwork):
         return partial(self._compiled.reconstruction, features, *self._end, picture, out)
 
     def _deepest(self) -> int:
-        return self._compiled.MOST_SOURCES * self._width
+        return self._compiled.MAX_SOURCES * self._width
 
     def _finish_floats(self) -> int:
         phases = rounded(3 * self.scale**2, self._compiled.GROUP)
-        return (MOST_ROWS + 2) * (self._columns + 2) * (self._width + phases)
+        return (MAX_ROWS + 2) * (self._columns + 2) * (self._width + phases)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -386,5 +386,5 @@ def rows_for(height: int, width: int, columns: int = COLUMNS) -> int:
     All are multiples of TILE, so they change no digit.
     """
     across = -(-width // columns)
-    choices = range(MOST_ROWS, TILE, -TILE)
+    choices = range(MAX_ROWS, TILE, -TILE)
     return next((rows for rows in choices if across * -(-height // rows) >= PORTIONS), choices[-1])

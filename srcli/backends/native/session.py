@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from srcli.backends.base import (
-    Batch,
+    Images,
     Model,
     OutOfMemory,
     Precision,
@@ -65,12 +65,14 @@ class NativeBackend:
 
 
 class NativeSession(StreamingSession):
-    """One network; its lanes may call it at the same time, and share the threads."""
+    """A compiled network. Concurrent calls share its threads."""
 
     def __init__(self, weights: Path, options: SessionOptions, geometry: Geometry) -> None:
-        self.lanes = options.lanes
+        self.concurrency = options.concurrency
         self._network: CompiledNetwork | None = compiled_network(
-            *read_weights(weights), threads=options.threads or usable_cores(), lanes=self.lanes
+            *read_weights(weights),
+            threads=options.threads or usable_cores(),
+            concurrency=self.concurrency,
         )
         self.memory_share = self._network.floats_per_pixel / geometry.floats_per_pixel
 
@@ -79,7 +81,7 @@ class NativeSession(StreamingSession):
         """Return the device and the width of the vectors."""
         return {"device": "cpu", "vectors": f"{vectors()} bits"}
 
-    def __call__(self, batch: Batch) -> Batch:
+    def __call__(self, batch: Images) -> Images:
         network = self._network
         if network is None:
             raise closed()

@@ -29,7 +29,7 @@ TILE = 4
 REACH = 4  # rows that a stage must be behind the one before it: what its tiles read
 TAIL_REACH = 12  # the same for what follows the body
 KEPT = 8  # rows above those to be done that are still read
-LEAST_STEP, MOST_STEP = 8, 64  # rows at a time
+MIN_STEP, MAX_STEP = 8, 64  # rows at a time
 
 
 class Band(NamedTuple):
@@ -119,7 +119,7 @@ def shape_for(
         return Shape(_rounded(min(max(tile, TILE), height)), _bands(network, width, tile))
     fixed, each = _floats(network, width, 0), _floats(network, width, 1)
     rows = int((memory / 4 - fixed) // (each - fixed)) // TILE * TILE
-    step = max(LEAST_STEP, min(MOST_STEP, rows, _rounded(height)))
+    step = max(MIN_STEP, min(MAX_STEP, rows, _rounded(height)))
     return Shape(step, (Band(0, width, 0, width),))
 
 
@@ -166,7 +166,7 @@ class _Rows:
     def __init__(self, maps: Sequence[Array], start: int, capacity: int, height: int) -> None:
         self.maps, self.start, self.capacity, self._height = maps, start, capacity, height
 
-    def make_room(self, needed: int, upto: int) -> None:
+    def reserve(self, needed: int, upto: int) -> None:
         """Let go of rows above `needed`, so that those before `upto` have a place."""
         if upto <= self.start + self.capacity:
             return
@@ -256,7 +256,7 @@ class _BlockRows:
 
     def _take(self, map_: Array, rows: Array, top: int) -> None:
         bottom = top + rows.shape[1]
-        self._rows.make_room(max(0, self._done[-1] - TILE), bottom)
+        self._rows.reserve(max(0, self._done[-1] - TILE), bottom)
         map_[:, self._rows.local(top) : self._rows.local(bottom)] = rows
 
     def areas(self, top: int, bottom: int) -> list[Rectangle]:
@@ -306,7 +306,7 @@ class _TailRows:
     def take(self, features: Array, picture: Array) -> None:
         """Take in the next rows of both."""
         top, bottom = self.known, self.known + features.shape[1]
-        self._rows.make_room(max(0, self.done - KEPT), bottom)
+        self._rows.reserve(max(0, self.done - KEPT), bottom)
         place = slice(self._rows.local(top), self._rows.local(bottom))
         self._features[:, place], self._picture[:, place] = features, picture
         self.known = bottom

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from srcli.backends.base import (
-    Batch,
+    Images,
     Model,
     OutOfMemory,
     Precision,
@@ -87,7 +87,7 @@ class OpenVinoSession(Session):
     is faster than OpenVINO with a graph of any shape. The size alone decides: the two differ in the
     last digits, and a picture's result must not depend on what came before it.
 
-    Its lanes may call it at the same time, each with its share of the threads.
+    Calls may be concurrent; each has its share of the threads.
     """
 
     memory_share = 0.6  # measured: 0.58 (LAPAR), 0.59 (AWSRN), 0.2 (HPINet)
@@ -96,11 +96,13 @@ class OpenVinoSession(Session):
         self._precision = options.precision
         core: Core = runtimes.openvino().Core()
         self._core: Core | None = core
-        self.lanes = options.lanes
-        self._most = max(2, MAX_COMPILED // options.lanes)  # each lane has memory for each shape
+        self.concurrency = options.concurrency
+        self._capacity = max(
+            2, MAX_COMPILED // options.concurrency
+        )  # each call has memory for each shape
         self._settings: dict[str, object] = {
             "PERFORMANCE_HINT": "LATENCY",
-            "NUM_STREAMS": options.lanes,
+            "NUM_STREAMS": options.concurrency,
             "INFERENCE_PRECISION_HINT": _TYPES[options.precision],
             # Threads tied to cores all take the same ones: those of two sessions of one thread
             # share the first core while the second is idle, and encoders wait for it too.
@@ -140,7 +142,7 @@ class OpenVinoSession(Session):
             "filters": None if self._filters is None else "compiled",
         }
 
-    def __call__(self, batch: Batch) -> Batch:
+    def __call__(self, batch: Images) -> Images:
         if self._model is None:
             raise closed()
         if batch.size <= 3 * SMALL and self._precision in ("fp32", "int8"):
@@ -191,12 +193,12 @@ class OpenVinoSession(Session):
             model.reshape(list(shape))
             compiled = core.compile_model(model, "CPU", self._settings)
             requests: SimpleQueue[InferRequest] = SimpleQueue()
-            for _ in range(self.lanes):
+            for _ in range(self.concurrency):
                 requests.put(compiled.create_infer_request())
             return requests
 
         with self._guard:
-            free = recent(self._compiled, shape, self._most, compile_for_shape)
+            free = recent(self._compiled, shape, self._capacity, compile_for_shape)
         request = free.get()
         try:
             yield request

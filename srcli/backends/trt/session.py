@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from srcli.backends.base import (
-    Batch,
+    Images,
     Model,
     OutOfMemory,
     RunsEveryModel,
@@ -114,11 +114,11 @@ class TensorRtSession(Session):
         self._stream: Any = torch.cuda.Stream()
         self.cuda_stream = self._stream  # who measures must wait for it
         self._input, self._output = self._tensor_names()
-        self._least, self._most = self._limits()
-        self.min_shape, self.max_shape = self._least, self._most
+        self._minimum, self._maximum = self._limits()
+        self.min_shape, self.max_shape = self._minimum, self._maximum
         self._prepared: OrderedDict[Shape, _Prepared] = OrderedDict()
 
-    def __call__(self, batch: Batch) -> Batch:
+    def __call__(self, batch: Images) -> Images:
         import torch
 
         self._check(batch.shape)
@@ -149,7 +149,7 @@ class TensorRtSession(Session):
 
         return int(torch.cuda.mem_get_info()[0])
 
-    def stage(self, batch: Batch) -> Callable[[], object]:
+    def stage(self, batch: Images) -> Callable[[], object]:
         """Put a batch on the device.
 
         Returns:
@@ -244,7 +244,7 @@ class TensorRtSession(Session):
             raise self._refusal("cannot run the engine")
 
     def _check(self, shape: Shape) -> None:
-        low, high = self._least, self._most
+        low, high = self._minimum, self._maximum
         fits = len(shape) == len(low) and all(
             a <= n <= b for a, n, b in zip(low, shape, high, strict=True)
         )

@@ -191,8 +191,8 @@ def _multiply_adds(shape: Shape, scale: int | Fraction) -> MultiplyAdds:
         if step.weight:
             ratio = step.scale / level_scale(step.level - 1)
             resizing += 3 * _resize_taps(ratio) * done**2
-    published, enlarging = float(total / done**2), float(resizing / done**2)
-    return MultiplyAdds(published=published, fused=published + enlarging)
+    body, enlarging = float(total / done**2), float(resizing / done**2)
+    return MultiplyAdds(published_form=body, fused_form=body + enlarging)
 
 
 def _resize_taps(scale: Fraction) -> int:
@@ -216,9 +216,12 @@ def _multiply_adds_fixed(shape: Shape, scale: int | Fraction) -> MultiplyAdds:
     body = _feature_weights(shape) / s**2
     enlarging = shape.features * LOW_LEVEL * kernel_side(s) ** 2 / s**2 + 3 * LOW_LEVEL
     return MultiplyAdds(
-        published=body + enlarging + SPATIAL_ATTENTION,
+        published_form=body + enlarging + SPATIAL_ATTENTION,
         # The transposed convolution and the head are one 3x3 convolution at input resolution.
-        fused=body + 3 * 9 * shape.features + SPATIAL_ATTENTION + 3 * _resize_taps(Fraction(s)),
+        fused_form=body
+        + 3 * 9 * shape.features
+        + SPATIAL_ATTENTION
+        + 3 * _resize_taps(Fraction(s)),
     )
 
 

@@ -48,8 +48,8 @@ def _multiply_adds(channels: int, blocks: int, units: int, scale: int) -> Multip
     body = _body_weights(channels, blocks, units) / scale**2
     skip = 3 * 27  # nine taps of three planes for each of three planes
     return MultiplyAdds(
-        published=body + 3 * channels * sum(BRANCH_TAPS) + skip,
-        fused=body + 3 * channels * max(BRANCH_TAPS) + skip,
+        published_form=body + 3 * channels * sum(BRANCH_TAPS) + skip,
+        fused_form=body + 3 * channels * max(BRANCH_TAPS) + skip,
     )
 
 
@@ -75,7 +75,7 @@ def _spec(
     shape: tuple[int, int, int],
     scales: tuple[int, ...],
     good_for: str,
-    published: dict[int, Scores],
+    published_scores: dict[int, Scores],
 ) -> ModelSpec:
     return ModelSpec(
         name=f"awsrn-{size}" if size else "awsrn",
@@ -92,8 +92,8 @@ def _spec(
         tolerance=1e-5,
         compiled=True,
         prunable=True,
-        published=published,
-        weights={scale: _publication(size, scale) for scale in scales},
+        published_scores=published_scores,
+        publications={scale: _publication(size, scale) for scale in scales},
     )
 
 

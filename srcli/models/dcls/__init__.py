@@ -67,7 +67,7 @@ def _multiply_adds(sides: Sides, scale: int) -> MultiplyAdds:
     # A transform of N pixels takes about 2.5 N log2 N; there are three for each of 16 channels.
     # Real arithmetic spares half of each.
     transforms = 3 * narrow * 2.5 * 16 / 2 / scale**2
-    return MultiplyAdds(published=total, fused=total + transforms)
+    return MultiplyAdds(published_form=total, fused_form=total + transforms)
 
 
 def _parameters(sides: Sides, scale: int) -> int:
@@ -123,7 +123,7 @@ def _spec(kind: str, title: str, sides: Sides, good_for: str) -> ModelSpec:
         # The division amplifies rounding where a kernel's spectrum is small.
         tolerance=1e-3,
         half_tolerance=None,
-        weights=dict.fromkeys(sides, PUBLICATION),
+        publications=dict.fromkeys(sides, PUBLICATION),
     )
 
 

@@ -51,7 +51,7 @@ class Dcls(PublishedNetwork):
 
     def __init__(self, sides: Sequence[int], scale: int) -> None:
         super().__init__()
-        self.Restorer = Restorer(kernel_side(sides), scale)
+        self.Restorer = DeblurringNetwork(kernel_side(sides), scale)
         self.Estimator = Estimator(sides)
         self.clamped = True
 
@@ -129,7 +129,7 @@ class ResidualBlock(nn.Module):
         return x + self.conv2(self.activation(self.conv1(x)))
 
 
-class Restorer(nn.Module):
+class DeblurringNetwork(nn.Module):
     """A network that deblurs feature maps and restores from these and from the blurred ones."""
 
     def __init__(self, kernel_side: int, scale: int) -> None:

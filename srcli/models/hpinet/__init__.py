@@ -64,8 +64,8 @@ def _multiply_adds(
     padding = sum(
         LAYERS * (channels - keys) * (2 * channels + side**2) * _overlap(side) for side in sides
     )
-    published = printed[scale] * 1e9 / (1280 * 720) if scale in printed else total
-    return MultiplyAdds(published=published, fused=total + padding / scale**2 + 27)
+    counted = printed[scale] * 1e9 / (1280 * 720) if scale in printed else total
+    return MultiplyAdds(published_form=counted, fused_form=total + padding / scale**2 + 27)
 
 
 def _overlap(side: int) -> float:
@@ -104,7 +104,7 @@ def _spec(
     hidden: int,
     sides: Sides,
     good_for: str,
-    published: dict[int, Scores],
+    published_scores: dict[int, Scores],
     weights: dict[int, Publication],
     printed: dict[int, float] | None = None,
 ) -> ModelSpec:
@@ -123,8 +123,8 @@ def _spec(
         # may get the other one.
         tolerance=1e-3,
         half_tolerance=None,
-        published=published,
-        weights=weights,
+        published_scores=published_scores,
+        publications=weights,
     )
 
 

@@ -61,11 +61,11 @@ def _geometry(channels: int, blocks: int, scale: int) -> Geometry:
 def _multiply_adds(channels: int, blocks: int, scale: int) -> MultiplyAdds:
     body = 27 * channels + blocks * 9 * 3 * UNITS * channels**2
     body += 9 * channels**2 * scale**2 if scale > 1 else 0
-    published = (9 + 25 + 9) * channels**2 + 9 * ATOMS * channels
+    filters = (9 + 25 + 9) * channels**2 + 9 * ATOMS * channels
     fused = (25 + 9) * channels**2 + 9 * DISTINCT_TAPS * channels
     return MultiplyAdds(
-        published=body / scale**2 + published,
-        fused=body / scale**2 + fused + DISTINCT_TAPS * PLANES + TAPS * PLANES,
+        published_form=body / scale**2 + filters,
+        fused_form=body / scale**2 + fused + DISTINCT_TAPS * PLANES + TAPS * PLANES,
     )
 
 
@@ -90,7 +90,7 @@ def _spec(
     blocks: int,
     latency: float,
     good_for: dict[Purpose, str],
-    published: dict[int, Scores],
+    published_scores: dict[int, Scores],
 ) -> ModelSpec:
     return ModelSpec(
         name=f"lapar-{size}",
@@ -102,7 +102,7 @@ def _spec(
         multiply_adds=partial(_multiply_adds, channels, blocks),
         paper=PAPER,
         good_for=good_for,
-        published=published,
+        published_scores=published_scores,
         compiled=True,
         distinct_taps=DISTINCT_TAPS,
         # Those after the body: four fifths of the arithmetic. In the body 8 bits cost another
@@ -110,7 +110,7 @@ def _spec(
         # noise differs by up to 17 levels of 255 at x4, photographs by up to 5, in few pixels.
         eight_bits=EightBits(layers=("up.", "mix.", "merge.", "taps."), tolerance=16 / 255),
         latency={4: latency},  # on an RTX 2080 Ti
-        weights={scale: _publication(size, scale) for scale in (2, 3, 4)},
+        publications={scale: _publication(size, scale) for scale in (2, 3, 4)},
     )
 
 
