@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
 _FLATTEST, _LARGEST_SIDE = 0.01, 10_000.0  # of the ratio of a pixel's sides, and its numbers
 _LEAST, _MOST = 0.01, 100_000.0  # dots per inch that are believed
-_XMP, _PHOTOSHOP, _IPTC, _C2PA = 700, 34377, 33723, 52545  # tags of TIFF
+_XMP, _PHOTOSHOP, _IPTC, _C2PA, _JPEG_TABLES = 700, 34377, 33723, 52545, 347  # tags of TIFF
+_LOSSY = (tiff.OLD_JPEG, tiff.JPEG, 34892)  # compressions of TIFF
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +68,7 @@ def gather_tiff(name: str, book: Book, storage: Storage) -> Gathered:
         icc=book.blob(storage, tiff.ICC), xmp=packet_,
         iptc=resources.joined(_photoshop(book, storage), book.blob(storage, _IPTC)),
         depth=storage.bits if storage.kind != 3 and storage.bits not in (8, 16) else None,
-        lossless=storage.lossless, quality=_quality_inside(book, storage),
+        lossless=storage.compression not in _LOSSY, quality=_quality_inside(book, storage),
     )  # fmt: skip
     lost = list(found.lost)
     lost += ["content credentials (C2PA)"] if book.blob(storage, _C2PA) else []
@@ -86,7 +87,7 @@ def gather_tiff(name: str, book: Book, storage: Storage) -> Gathered:
 
 def _quality_inside(book: Book, storage: Storage) -> int | None:
     """Return the quality of JPEG within a TIFF file, whose tables stand in a tag of their own."""
-    stream = None if storage.lossless else book.blob(storage, tiff.JPEG_TABLES)
+    stream = book.blob(storage, _JPEG_TABLES) if storage.compression in _LOSSY else None
     return None if stream is None else jpeg.facts(io.BytesIO(stream)).quality
 
 

@@ -41,8 +41,7 @@ BIG = 3_500_000_000  # bytes of pixels above which offsets may pass 2^32
 
 WHITE_IS_0, BLACK_IS_0, RGB, PALETTE, MASK, INKS, YCBCR = 0, 1, 2, 3, 4, 5, 6
 CIELAB, ICCLAB, ITULAB = 8, 9, 10
-NO_COMPRESSION, OLD_JPEG, JPEG, LOSSY_JPEG = 1, 6, 7, 34892
-JPEG_TABLES = 347
+NO_COMPRESSION, OLD_JPEG, JPEG = 1, 6, 7
 
 # Samples of colour that each meaning has.
 COLORS = {WHITE_IS_0: 1, BLACK_IS_0: 1, RGB: 3, PALETTE: 1, MASK: 1, INKS: 4, YCBCR: 3,
@@ -112,11 +111,6 @@ class Storage:
             return False
         few = self.bits in (1, 2, 4) and self.samples == 1 and self.meaning in (0, 1, 3, 4)
         return self.bits in (8, 16) or few
-
-    @property
-    def lossless(self) -> bool:
-        """True unless the samples went through JPEG."""
-        return self.compression not in (OLD_JPEG, JPEG, LOSSY_JPEG)
 
     @property
     def compressed_by(self) -> str:
