@@ -74,3 +74,4 @@ $(filter %-deblock,$(RUNS)): train-%-deblock:
 # Measure the shipped weights again and write the figures into the manifest and the tables.
 scores:
 	$(PYTHON) -m srcli.weights.training.scores --test $(TEST)
+	$(PYTHON) -m srcli.weights.training.limits --test $(TEST)

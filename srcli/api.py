@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast, overload
@@ -12,7 +13,7 @@ from srcli.errors import OutputExistsError, UsageError
 from srcli.images.arrays import as_array, as_picture, is_array
 from srcli.jobs.sizes import parse_factor
 from srcli.models.registry import DEFAULT_MODEL, DEFAULT_SCALE, MODELS, get_model
-from srcli.models.spec import InputKind, ModelSpec, Scale, Task
+from srcli.models.spec import InputChoice, ModelSpec, Scale, Task
 from srcli.system.closing import Closing
 
 if TYPE_CHECKING:
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from srcli.images import Picture, SaveOptions, Subsampling
+    from srcli.jobs.sizes import Size
+    from srcli.jobs.steps import Rules, Step
     from srcli.loading.foreign import ForeignModel
     from srcli.loading.model import LoadedModel
     from srcli.loading.restorer import RunOptions
@@ -44,19 +47,20 @@ class OpenModel(Closing):
     def __init__(
         self,
         factor: Fraction,
-        task: Task,
-        find: Any,
+        spec: ModelSpec,
+        rules: Rules,
+        find: Callable[[Step], LoadedModel | ForeignModel],
         options: RunOptions,
     ) -> None:
-        self._factor, self._task = factor, task
+        from srcli.images.picture import Metadata
+
+        self._factor, self._spec, self._rules = factor, spec, rules
         self._find, self._options = find, options
-        self._open: dict[Scale, Restorer] = {}
+        self._open: dict[Step, Restorer] = {}
         self._weights: dict[str, str] = {}
         self._closed = False
-        spec: ModelSpec = find(None)
-        self._spec = spec
-        for scale in self._passes(1, 1).passes:
-            self._restorer(scale)
+        for step in rules.steps(self._size(1, 1).passes, Metadata()):
+            self._restorer(step)
 
     @property
     def scale(self) -> Scale:
@@ -101,14 +105,15 @@ class OpenModel(Closing):
         return restored
 
     def picture(self, picture: Picture) -> Picture:
-        """Restore what `srcli.images.read` gives.
+        """Restore what `srcli.images.read` gives, with the weights that suit its file.
 
         Raises:
             UsageError: The model was closed.
         """
         self._check_open()
-        size = self._passes(picture.width, picture.height)
-        return self._through(size.passes).restore_all([picture], size=(size.height, size.width))[0]
+        size = self._size(picture.width, picture.height)
+        steps = self._rules.steps(size.passes, picture.metadata)
+        return self._through(steps).restore_all([picture], size=(size.height, size.width))[0]
 
     def file(
         self,
@@ -179,9 +184,10 @@ class OpenModel(Closing):
         size = SizeRequest(scale=self._factor)
         wishes = Wishes(
             output=None if target is None else os.fspath(target),
-            suffix=usual_suffix(self._task, size.label),
+            suffix=usual_suffix(self._rules.task, size.label),
             size=size,
-            scales=self._spec.reached(self._task),
+            scales=self._scales,
+            rules=self._rules,
             grid=self._spec.scale_grid,
             options=options,
             page=page,
@@ -213,25 +219,29 @@ class OpenModel(Closing):
         if self._closed:
             raise UsageError("this model has been closed. Load it again.")
 
-    def _passes(self, width: int, height: int) -> Any:
+    @property
+    def _scales(self) -> tuple[int, ...]:
+        return self._rules.scales(self._spec.reached(self._rules.task))
+
+    def _size(self, width: int, height: int) -> Size:
         from srcli.jobs.sizes import SizeRequest
 
-        spec, size = self._spec, SizeRequest(scale=self._factor)
-        return size.resolve(width, height, spec.reached(self._task), spec.scale_grid)
+        size = SizeRequest(scale=self._factor)
+        return size.resolve(width, height, self._scales, self._spec.scale_grid)
 
-    def _through(self, scales: Sequence[Scale]) -> Passes:
+    def _through(self, steps: Sequence[Step]) -> Passes:
         from srcli.pipeline.passes import Passes
 
-        return Passes([self._restorer(scale) for scale in scales])
+        return Passes([self._restorer(step) for step in steps])
 
-    def _restorer(self, scale: Scale) -> Restorer:
+    def _restorer(self, step: Step) -> Restorer:
         from srcli.loading.restorer import open_restorer
 
-        if scale not in self._open:
-            model: LoadedModel | ForeignModel = self._find(scale)
-            self._weights[f"x{float(scale):g}"] = model.weights.sha256
-            self._open[scale] = open_restorer(model, self._options, scale=model.grid)
-        return self._open[scale]
+        if step not in self._open:
+            model = self._find(step)
+            self._weights[step.label] = model.weights.sha256
+            self._open[step] = open_restorer(model, self._options, scale=model.grid)
+        return self._open[step]
 
 
 def load(
@@ -239,7 +249,7 @@ def load(
     scale: Factor | None = None,
     *,
     task: Task = "upscale",
-    kind: InputKind = "clean",
+    input: InputChoice = "auto",
     weights: PathName | None = None,
     model_file: PathName | None = None,
     backend: str = "auto",
@@ -256,7 +266,9 @@ def load(
         scale: Factor of enlargement, any number: passes of the network, then one resampling. None
             is 4 (of `model_file`, its own), and 1 to denoise and deblock.
         task: Which of the model's weights.
-        kind: Which weights for upscaling: `clean`, or `photo` for JPEG compression and noise.
+        input: Which weights for upscaling: `clean`, `photo` for JPEG compression and noise, or
+            `auto` for those that measured better on files of this format and quality. An array is
+            taken to be clean.
         weights: Your own checkpoint instead of what srcli ships.
         model_file: Another network instead: an ONNX file, or with spandrel a checkpoint.
         backend: `native`, `openvino`, `ort`, `torch`, `trt`, or `auto` for the fastest that works.
@@ -269,6 +281,8 @@ def load(
     Raises:
         SrcliError: Any of these does not exist or does not work; the message says what to do.
     """
+    from srcli.jobs.steps import rules_for
+    from srcli.loading import model as loading
     from srcli.loading.restorer import RunOptions
 
     options = RunOptions(
@@ -283,24 +297,25 @@ def load(
 
         check_scale(spec, int(factor), task)
 
-    def find(at: Scale | None) -> Any:
-        from srcli.loading import model as loading
+    rules = rules_for(spec, task, input, own_weights=weights is not None)
+    if rules.input == "photo" and not rules.photo:
+        raise loading.no_photo_weights(spec)
 
-        if at is None:
-            return spec
+    def find(step: Step) -> LoadedModel:
         own = None if weights is None else Path(weights)
-        return loading.load(model, at, task=task, kind=kind, weights=own)
+        return loading.load(model, step.scale, task=step.task, kind=step.kind, weights=own)
 
-    return OpenModel(factor, task, find, options)
+    return OpenModel(factor, spec, rules, find, options)
 
 
 def _load_foreign(file: Path, scale: Factor | None, options: RunOptions) -> OpenModel:
+    from srcli.jobs.steps import Rules
     from srcli.loading.foreign import load_foreign
 
     network = load_foreign(file)
     task: Task = "upscale" if max(network.spec.scales) > 1 else "denoise"
     factor = _factor(scale, max(network.spec.scales))
-    return OpenModel(factor, task, lambda at: network.spec if at is None else network, options)
+    return OpenModel(factor, network.spec, Rules(task=task), lambda step: network, options)
 
 
 def upscale(
@@ -357,17 +372,9 @@ def deblock_file(
 
 
 _OF_FILES = frozenset(
-    [
-        "overwrite",
-        "format",
-        "quality",
-        "lossless",
-        "subsampling",
-        "background",
-        "strip",
-        "preserve",
-        "page",
-    ]
+    name
+    for name, parameter in inspect.signature(OpenModel.file).parameters.items()
+    if parameter.kind is inspect.Parameter.KEYWORD_ONLY
 )
 
 

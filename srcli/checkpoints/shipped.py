@@ -41,6 +41,10 @@ class Weights:
     scores: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     """Scores that we measured: test set -> {psnr, ssim}."""
 
+    better_up_to_jpeg: int | None = None
+    """Highest quality of JPEG files on which these weights measured better: those for photographs
+    than those for clean pictures, those for deblocking than nothing. None if not measured."""
+
     any_scale: bool = False
     """True if the same file serves all scales of its model."""
 
@@ -68,6 +72,7 @@ def _of_row(path: Path, row: dict[str, Any]) -> Iterator[Weights]:
         sha256=row.pop("sha256"),
         kind=row.pop("input", "clean"),
         licence=row.pop("licence"),
+        better_up_to_jpeg=row.pop("better_up_to_jpeg", None),
         facts=row,
         any_scale=isinstance(scale, list),
     )
@@ -106,6 +111,15 @@ def find_weights(
         shipped = replace(able[0], scale=scale, scores={})
     fetchable = task == "upscale" and kind == "clean"
     return shipped or (fetched_weights(spec, scale) if fetchable else None)
+
+
+def photo_limits(spec: ModelSpec) -> dict[Scale, int]:
+    """Return the scales of a model with weights for photographs, with their `better_up_to_jpeg`."""
+    return {
+        weights.scale: weights.better_up_to_jpeg or 0
+        for weights in shipped_weights()
+        if (weights.model, weights.kind) == (spec.name, "photo")
+    }
 
 
 def fetched_weights(spec: ModelSpec, scale: Scale) -> Weights | None:

@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
     from srcli.commands.request import RestoreRequest
     from srcli.jobs.planning import Job
+    from srcli.jobs.steps import Step
     from srcli.loading.foreign import ForeignModel
     from srcli.loading.model import LoadedModel
-    from srcli.models.spec import Scale
 
 AGAINST_WHOLE, TOO_LARGE = "against the whole", "too large"
 LARGEST = 512  # pixels of a side that is checked; the middle of larger pictures
@@ -26,7 +26,7 @@ LARGEST = 512  # pixels of a side that is checked; the middle of larger pictures
 def check_jobs(
     jobs: Sequence[Job],
     request: RestoreRequest,
-    load: Callable[[Scale], LoadedModel | ForeignModel],
+    load: Callable[[Step], LoadedModel | ForeignModel],
 ) -> int:
     """Compare tiled with untiled results, and backends with each other, on each input."""
     rows, failed = [], False
@@ -39,7 +39,7 @@ def check_jobs(
             console.error(str(error))
             failed = True
             continue
-        model = load(job.size.passes[0])
+        model = load(job.steps[0])
         for what, difference in _differences(middle, request, model):
             verdict = _verdict(what, difference, model)
             failed = failed or verdict == TOO_LARGE

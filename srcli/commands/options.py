@@ -14,7 +14,7 @@ import click
 from srcli import console
 from srcli.errors import OutputExistsError, UsageError
 from srcli.models.registry import DEFAULT_MODEL, MODELS, model_names
-from srcli.models.spec import INPUT_KINDS
+from srcli.models.spec import INPUT_CHOICES, INPUT_KINDS
 
 if TYPE_CHECKING:
     from fractions import Fraction
@@ -141,6 +141,15 @@ input_kind = click.option(
     show_default=True,
     help="Kind of weights: clean for pictures as they were reduced, photo for those with JPEG "
     "compression and noise.",
+)
+
+input_choice = click.option(
+    "--input",
+    type=click.Choice(INPUT_CHOICES),
+    default="auto",
+    show_default=True,
+    help="Kind of weights: clean for pictures as they were reduced, photo for those with JPEG "
+    "compression and noise; auto takes what measured better for the file's format and quality.",
 )
 
 weights = click.option(

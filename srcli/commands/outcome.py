@@ -164,6 +164,7 @@ def described(job: Job) -> dict[str, object]:
         "input_size": None if header is None else [header.width, header.height],
         "output_size": None if size is None else [size.width, size.height],
         "scale": None if size is None else number(size.network_scale),
+        "steps": [step.label for step in job.steps],
         "exists": job.exists,
         "error": None if job.error is None else str(job.error),
         "notes": list(job.notes),

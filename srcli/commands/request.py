@@ -19,7 +19,7 @@ from srcli.commands.sections import section
 from srcli.errors import UsageError
 from srcli.images.formats import FORMATS, MAX_PIXELS
 from srcli.models.registry import DEFAULT_MODEL, get_model
-from srcli.models.spec import InputKind, ModelSpec
+from srcli.models.spec import InputChoice, ModelSpec
 
 if TYPE_CHECKING:
     from srcli.backends.base import Precision
@@ -78,7 +78,7 @@ class RestoreRequest:
     events: str | None = None
     prune_below: float | None = None
     save_kernel: Path | None = None
-    kind: InputKind = "clean"
+    input: InputChoice = "auto"
 
     @property
     def spec(self) -> ModelSpec:
@@ -170,7 +170,7 @@ def _checked(request: RestoreRequest, *, by_model: bool) -> RestoreRequest:
     own = {
         "--model": request.model_was_named and not by_model,
         "--weights": request.weights is not None,
-        "--input": request.kind != "clean",
+        "--input": request.input != "auto",
         "--prune-branches": request.prune_below is not None,
     }
     for option in (name for name, is_given in own.items() if is_given):

@@ -12,13 +12,14 @@ from srcli.commands.kernels import check_kernel_file, save_kernel
 from srcli.commands.outcome import Teller, result, show_plan, tell_how_to_go_on
 from srcli.commands.request import RestoreRequest, foreign, restoring_options
 from srcli.errors import UsageError
-from srcli.models.spec import Scale, Task
+from srcli.models.spec import Task
 
 if TYPE_CHECKING:
     from srcli.backends.base import BlurKernels
     from srcli.jobs.batch import Outcome
     from srcli.jobs.planning import Job, Plan
     from srcli.jobs.sizes import SizeRequest
+    from srcli.jobs.steps import Rules, Step
     from srcli.loading.foreign import ForeignModel
     from srcli.loading.model import LoadedModel
     from srcli.pipeline.restorer import Restorer
@@ -86,8 +87,8 @@ def _side_by_side(jobs: Sequence[Job], request: RestoreRequest) -> int:
 
     keep = request.skip_existing or request.resume
     ahead = [j for j in jobs if j.size is not None and not (keep and j.exists)]
-    if len({job.size.passes for job in ahead if job.size is not None}) > 1:
-        return 1  # each scale has its own network, and tiles of its own
+    if len({job.steps for job in ahead}) > 1:
+        return 1  # each network has tiles of its own
     return sum(1 for _ in grouped(ahead, request.batch))
 
 
@@ -102,12 +103,13 @@ def _plan(request: RestoreRequest, task: Task, size: SizeRequest) -> Plan:
 
     if request.skip_existing and (request.overwrite or request.resume):
         raise UsageError("choose one of --overwrite, --skip-existing and --resume.")
-    spec = request.spec
+    spec, rules = request.spec, _rules(request, task)
     wishes = Wishes(
         output=request.output,
         suffix=usual_suffix(task, size.label) if request.suffix is None else request.suffix,
         size=size,
-        scales=spec.reached(task),
+        scales=rules.scales(spec.reached(task)),
+        rules=rules,
         grid=spec.scale_grid,
         options=request.save_options(),
         recursive=request.recursive,
@@ -125,13 +127,31 @@ def _plan(request: RestoreRequest, task: Task, size: SizeRequest) -> Plan:
     return plan
 
 
+def _rules(request: RestoreRequest, task: Task) -> Rules:
+    """Return the rules for the networks that pictures go through.
+
+    Raises:
+        WeightsError: Weights for photographs are wanted, and the model has none.
+    """
+    from srcli.jobs.steps import Rules, rules_for
+    from srcli.loading.model import no_photo_weights
+
+    if request.model_file is not None:
+        return Rules(task=task)
+    own = request.weights is not None
+    rules = rules_for(request.spec, task, request.input, own_weights=own)
+    if rules.input == "photo" and not rules.photo:
+        raise no_photo_weights(request.spec)
+    return rules
+
+
 class _Runner:
-    """Opens the model at each scale that a picture needs, once."""
+    """Opens each network that a picture needs, once."""
 
     def __init__(self, request: RestoreRequest, task: Task, pictures: int) -> None:
         from srcli.backends import get_backend
 
-        self.request, self.task = request, task
+        self.request = request
         self.pictures = pictures
         backend = get_backend(_backend(request), request.spec, request.precision)
         self.facts: dict[str, Any] = {
@@ -143,10 +163,10 @@ class _Runner:
             "version": __version__,
             "weights_sha256": {},
         }
-        self._open: dict[Scale, Restorer] = {}
+        self._open: dict[Step, Restorer] = {}
         self._stack = ExitStack()
 
-    def load(self, scale: Scale) -> LoadedModel | ForeignModel:
+    def load(self, step: Step) -> LoadedModel | ForeignModel:
         from srcli.loading.model import load
 
         request = self.request
@@ -156,23 +176,23 @@ class _Runner:
         else:
             model = own = load(
                 request.model,
-                scale,
-                task=self.task,
-                kind=request.kind,
+                step.scale,
+                task=step.task,
+                kind=step.kind,
                 weights=request.weights,
                 note=console.note,
                 prune_below=request.prune_below,
             )
             for line in own.removed() if own.prune_below is not None else ():
                 console.note(line)
-        self.facts["weights_sha256"][f"x{float(scale):g}"] = model.weights.sha256
+        self.facts["weights_sha256"][step.label] = model.weights.sha256
         return model
 
-    def restorer(self, scale: Scale) -> Restorer:
+    def restorer(self, step: Step) -> Restorer:
         from srcli.loading.restorer import open_restorer
 
-        if scale not in self._open:
-            model = self.load(scale)
+        if step not in self._open:
+            model = self.load(step)
             restorer = open_restorer(
                 model,
                 replace(self.request.run_options(), backend=_backend(self.request)),
@@ -184,12 +204,12 @@ class _Runner:
             self.facts["backend"] = restorer.backend
             if self.request.backend == "auto":
                 console.note(f"{model.label} with {restorer.backend}")
-            self._open[scale] = restorer
+            self._open[step] = restorer
             console.detail(
                 f"{model.label}: {restorer.concurrency} at a time, "
                 f"{restorer.memory_of_all >> 20} MB, {restorer.session.facts}"
             )
-        return self._open[scale]
+        return self._open[step]
 
     @property
     def concurrency(self) -> int:
@@ -220,9 +240,8 @@ def _run(plan: Plan, request: RestoreRequest, runner: _Runner, teller: Teller) -
     from srcli.jobs.groups import IN_MEMORY
 
     # Before the first picture is read: a model without weights stops everything.
-    for passes in {job.size.passes for job in plan if job.size is not None}:
-        for scale in passes:
-            runner.restorer(scale)
+    for step in dict.fromkeys(step for job in plan for step in job.steps):
+        runner.restorer(step)
     outcomes: list[Outcome] = []
     with runner, console.progress() as bar:
 

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     click.option("--fit", type=options.size, metavar="WxH", help="Box to fit the output into."),
 )
 @restoring_options
-@section("Model", options.input_kind, options.prune_branches, options.save_kernel)
+@section("Model", options.input_choice, options.prune_branches, options.save_kernel)
 def upscale(
     request: RestoreRequest,
     scale: Fraction | None,

@@ -34,6 +34,7 @@ class Facts:
     premultiplied: bool  # colour is already multiplied by alpha
     credentials: bool
     turned: int  # EXIF's word for how the container says that the picture is to be turned
+    lossless: bool
     pixel_density: tuple[float, float] | None  # along x and y, without a unit, where not square
 
 
@@ -56,6 +57,8 @@ def facts(file: BinaryIO) -> Facts:
         gain_map=b"tmap" in head,
         premultiplied=b"prem" in head.partition(b"iref")[2],
         turned=_turned(head),
+        # RGB as it is, where loss would be costly: encoders choose it for compression without loss.
+        lossless=len(codes) == 7 and codes[4:6] == b"\0\0",
         credentials=b"\xd8\xfe\xc3\xd6\x1b\x0e\x48\x3c" in head,
         # Spacing says how wide a pixel is; density is the inverse.
         pixel_density=(ratio[1], ratio[0]) if len(spacing) == 8 and ratio[0] != ratio[1] else None,

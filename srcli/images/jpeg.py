@@ -13,6 +13,7 @@ from typing import BinaryIO
 
 from srcli.images import exif
 from srcli.images.picture import Metadata
+from srcli.images.quantisation import Table, quality_of, tables_in
 from srcli.images.spliced import Piece
 from srcli.images.tags import DamagedTagsError, directory, layout_of, reader_of
 
@@ -28,6 +29,7 @@ _FRAMES = (0xC0, 0xC1, 0xC2, 0xC9, 0xCA)  # start of frame: baseline, progressiv
 _ALL_FRAMES = {0xC3: "lossless", 0xC5: "hierarchical", 0xC6: "hierarchical", 0xC7: "hierarchical",
                0xCB: "lossless arithmetic", 0xCD: "hierarchical", 0xCE: "hierarchical",
                0xCF: "hierarchical", 0xF7: "JPEG-LS"} | dict.fromkeys(_FRAMES, "")  # fmt: skip
+_LOSSLESS = (0xC3, 0xCB, 0xF7)
 _SOS, _EOI, _COM, _DQT = 0xDA, 0xD9, 0xFE, 0xDB
 _SUBSAMPLINGS = {(1, 1): "4:4:4", (2, 1): "4:2:2", (1, 2): "4:4:0", (2, 2): "4:2:0",
                  (4, 1): "4:1:1"}  # fmt: skip
@@ -62,6 +64,15 @@ class Facts:
     credentials: bool = False  # C2PA or another JUMBF box
     gain_map: bool = False
     appended: bool = False  # what Samsung's phones put behind the picture
+    lossless: bool = False
+    tables: dict[int, Table] = field(default_factory=dict)  # of quantisation, by their numbers
+    brightness: int = 0  # number of the table that the first component, mostly Y, has
+
+    @property
+    def quality(self) -> int | None:
+        """Quality that it was written with, 1 to 100, by its tables; None if it has none."""
+        table = self.tables.get(self.brightness)
+        return None if table is None or self.lossless else quality_of(table)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,8 +113,10 @@ def facts(file: BinaryIO) -> Facts:
 def _note(found: Facts, marker: int, data: bytes, icc: dict[int, bytes]) -> None:
     if marker == 0xE0 and data[:5] == b"JFIF\0" and len(data) >= 12:
         _density(found, data)
-    elif marker in _FRAMES and len(data) >= 15 and data[5] == 3:
-        found.subsampling = _subsampling(data[6:15])
+    elif marker in _ALL_FRAMES and len(data) >= 9:
+        _note_frame(found, marker, data)
+    elif marker == _DQT:
+        found.tables.update(tables_in(data))
     elif marker == 0xE1:
         _note_app1(found, data)
     elif marker == 0xE2 and data[:4] == b"MPF\0":
@@ -118,6 +131,13 @@ def _note(found: Facts, marker: int, data: bytes, icc: dict[int, bytes]) -> None
         found.iptc = (found.iptc or b"") + data[len(IPTC_PREFIX) :]
     elif marker == _COM:
         found.comments += (data.rstrip(b"\0"),)
+
+
+def _note_frame(found: Facts, marker: int, data: bytes) -> None:
+    found.lossless = marker in _LOSSLESS
+    found.brightness = data[8]
+    if marker in _FRAMES and len(data) >= 15 and data[5] == 3:
+        found.subsampling = _subsampling(data[6:15])
 
 
 def _note_app1(found: Facts, data: bytes) -> None:

@@ -5,6 +5,7 @@ XMP and Photoshop resources repeat what EXIF says of the pixels, so they are cor
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
 
 _FLATTEST, _LARGEST_SIDE = 0.01, 10_000.0  # of the ratio of a pixel's sides, and its numbers
 _LEAST, _MOST = 0.01, 100_000.0  # dots per inch that are believed
-_XMP, _PHOTOSHOP, _IPTC, _C2PA = 700, 34377, 33723, 52545  # tags of TIFF
+_XMP, _PHOTOSHOP, _IPTC, _C2PA, _JPEG_TABLES = 700, 34377, 33723, 52545, 347  # tags of TIFF
+_LOSSY = (tiff.OLD_JPEG, tiff.JPEG, 34892)  # compressions of TIFF
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +68,7 @@ def gather_tiff(name: str, book: Book, storage: Storage) -> Gathered:
         icc=book.blob(storage, tiff.ICC), xmp=packet_,
         iptc=resources.joined(_photoshop(book, storage), book.blob(storage, _IPTC)),
         depth=storage.bits if storage.kind != 3 and storage.bits not in (8, 16) else None,
+        lossless=storage.compression not in _LOSSY, quality=_quality_inside(book, storage),
     )  # fmt: skip
     lost = list(found.lost)
     lost += ["content credentials (C2PA)"] if book.blob(storage, _C2PA) else []
@@ -80,6 +83,12 @@ def gather_tiff(name: str, book: Book, storage: Storage) -> Gathered:
             notes=_left_out(name, lost),
         ),
     )
+
+
+def _quality_inside(book: Book, storage: Storage) -> int | None:
+    """Return the quality of JPEG within a TIFF file, whose tables stand in a tag of their own."""
+    stream = book.blob(storage, _JPEG_TABLES) if storage.compression in _LOSSY else None
+    return None if stream is None else jpeg.facts(io.BytesIO(stream)).quality
 
 
 def current(metadata: Metadata, format: str, width: int, height: int, channels: int) -> Metadata:
@@ -197,6 +206,7 @@ def _jpeg(name: str, file: BinaryIO, image: Image | None, metadata: Metadata) ->
     metadata = replace(
         metadata, exif=found.exif, xmp=more or found.xmp, icc=found.icc, iptc=found.iptc or None,
         dpi=dpi, aspect=found.aspect, subsampling=found.subsampling, comments=found.comments,
+        lossless=found.lossless, quality=found.quality,
     )  # fmt: skip
     notes = _left_out(name, lost)
     if found.several or found.gain_map:
@@ -242,6 +252,7 @@ def _avif(name: str, file: BinaryIO, image: Image | None, metadata: Metadata) ->
         aspect=found.pixel_density,
         png_color=() if chunk is None else (chunk,),
         depth=found.depth if found.depth > 8 else None,
+        lossless=found.lossless,
     )
     lost = ["gain map"] if found.gain_map else []
     lost += ["content credentials (C2PA)"] if found.credentials else []

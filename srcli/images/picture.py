@@ -29,7 +29,8 @@ class Metadata:
     converted: bool = False  # colours became sRGB, so what is said of their space no longer holds
     depth: int | None = None  # bits that each sample really has, if fewer than 8 or 16
     subsampling: str | None = None  # of a JPEG source: "4:4:4", "4:2:0"...
-    lossless: bool = True  # of the source; False for JPEG, AVIF and most WebP
+    lossless: bool = True  # of the source; False for most JPEG, WebP and AVIF
+    quality: int | None = None  # of a JPEG source, 1..100, as its quantisation tables tell
     png_text: tuple[tuple[bytes, bytes], ...] = ()  # a PNG's text chunks: type and data
     png_background: bytes | None = None  # a PNG's suggested colour behind it, as stored
     png_color: tuple[tuple[bytes, bytes], ...] = ()  # gAMA, cHRM, sRGB, cICP...; an AVIF's too

@@ -26,8 +26,7 @@ from srcli.jobs.delivery import preserve_facts, write_stdout
 from srcli.jobs.groups import IN_MEMORY, BatchProgress, Patient, grouped, is_large, pixels_of
 from srcli.jobs.journal import Journal, recipe_of
 from srcli.jobs.planning import Job
-from srcli.jobs.sizes import Size
-from srcli.models.spec import Scale
+from srcli.jobs.steps import Step
 from srcli.pipeline.passes import Passes
 from srcli.pipeline.restorer import Restorer
 from srcli.system.files import leftovers
@@ -55,8 +54,8 @@ class Outcome:
 class Batch:
     """Jobs, and how they are to be done."""
 
-    restorer: Callable[[Scale], Restorer]
-    """Function that opens a restorer for a scale of the network."""
+    restorer: Callable[[Step], Restorer]
+    """Function that opens the restorer for a step."""
 
     progress: Callable[[str, int, int], None] = lambda name, done, total: None
     """Function that is called with a picture's name, the pixels done, and all pixels."""
@@ -93,7 +92,7 @@ class Batch:
     _journals: dict[Path, Journal] = field(default_factory=dict, init=False)
     _network: threading.Semaphore = field(init=False)
     _progress: BatchProgress = field(init=False)
-    _open: dict[Scale, Restorer] = field(default_factory=dict, init=False)
+    _open: dict[Step, Restorer] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
         self._network = threading.Semaphore(self.concurrency)
@@ -147,10 +146,10 @@ class Batch:
         for restorer in list(self._open.values()):
             restorer.stop()
 
-    def _passes(self, size: Size) -> Passes:
-        """Return the restorers for the scales of a size, one after the other."""
-        self._open |= {scale: self.restorer(scale) for scale in size.passes}
-        return Passes([self._open[scale] for scale in size.passes])
+    def _passes(self, job: Job) -> Passes:
+        """Return the restorers for the steps of a job, one after the other."""
+        self._open |= {step: self.restorer(step) for step in job.steps}
+        return Passes([self._open[step] for step in job.steps])
 
     def _do(self, jobs: Sequence[Job]) -> list[Outcome]:
         """Decode, restore and encode pictures of one size."""
@@ -214,10 +213,9 @@ class Batch:
             raise InputError(f"{job.name}: cannot be read ({error.strerror}).") from error
         facts = {**self.facts, "size": None, "options": asdict(job.options), "page": job.page}
         if job.size is not None:
-            # Not of the other scales that this batch happens to need.
-            own = {f"x{float(scale):g}" for scale in job.size.passes}
+            # Not of the other networks that this batch happens to need.
             weights = self.facts.get("weights_sha256", {})
-            used = {scale: weights.get(scale) for scale in own}
+            used = {step.label: weights.get(step.label) for step in job.steps}
             facts |= {"size": asdict(job.size), "weights_sha256": used}
         return digest, recipe_of(facts)
 
@@ -230,7 +228,7 @@ class Batch:
         try:
             with self._network:
                 started = time.monotonic()
-                restored = self._passes(size).restore_all(
+                restored = self._passes(first.job).restore_all(
                     [prepared.decoded for prepared in group],
                     self._progress.of(*(prepared.job for prepared in group)),
                     (size.height, size.width),
@@ -283,7 +281,7 @@ class Batch:
         job = prepared.job
         assert job.size is not None
         header, size = reader.header, job.size
-        passes = self._passes(size)
+        passes = self._passes(job)
         with StripWriter(
             job.target,
             width=size.width,

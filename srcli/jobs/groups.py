@@ -38,6 +38,7 @@ def _fit_together(first: Job, second: Job, in_memory: int) -> bool:
         and kinds[0] == kinds[1]
         and first.header.has_alpha == second.header.has_alpha
         and first.size == second.size
+        and first.steps == second.steps
         and not is_large(first, in_memory)
     )
 

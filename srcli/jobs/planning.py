@@ -29,6 +29,7 @@ from srcli.jobs.finding import (
 )
 from srcli.jobs.naming import Naming, check_forgotten_option
 from srcli.jobs.sizes import Grid, Size, SizeRequest
+from srcli.jobs.steps import Rules, Step
 from srcli.system.files import check_place
 
 __all__ = ["STDIO", "Job", "Plan", "Wishes", "check_existing", "plan_jobs"]
@@ -56,6 +57,9 @@ class Job:
 
     header: Header | None = None
     size: Size | None = None
+    steps: tuple[Step, ...] = ()
+    """The networks that the picture goes through, one after the other."""
+
     notes: tuple[str, ...] = ()
     error: SrcliError | None = None
     """Reason why the picture cannot be done, if that is known before work."""
@@ -111,6 +115,9 @@ class Wishes:
 
     grid: Grid | None = None
     """Grid of scales if the network takes any scale; else None."""
+
+    rules: Rules = field(default_factory=Rules)
+    """Rules for the networks that each picture goes through."""
 
     options: SaveOptions
     recursive: bool = False
@@ -260,7 +267,9 @@ def _described(job: Job, wishes: Wishes, *, alone: bool) -> Job:
         metadata=metadata,
     )
     notes += size.notes(str(job.target), header.width, header.height)
-    return replace(job, header=header, size=size, options=options, notes=tuple(notes))
+    notes += wishes.rules.notes(job.name, size.passes, metadata)
+    steps = wishes.rules.steps(size.passes, metadata)
+    return replace(job, header=header, size=size, steps=steps, options=options, notes=tuple(notes))
 
 
 def _check_place(job: Job) -> None:

@@ -192,7 +192,7 @@ def load(
         else find_weights(spec, scale, task, kind)
     )
     if found is None:
-        raise _no_weights(spec, scale, task, kind)
+        raise no_photo_weights(spec, scale) if kind == "photo" else _no_weights(spec, scale, task)
     if prune_below is not None:
         found = _pruned(found, prune_below)
     return LoadedModel(spec=spec, scale=scale, weights=found, note=note, prune_below=prune_below)
@@ -204,7 +204,26 @@ def _pruned(weights: Weights, threshold: float) -> Weights:
     return replace(weights, sha256=hashlib.sha256(name.encode()).hexdigest())
 
 
-def _no_weights(spec: ModelSpec, scale: Scale, task: Task, kind: InputKind) -> WeightsError:
+def no_photo_weights(spec: ModelSpec, scale: Scale | None = None) -> WeightsError:
+    """Return the error for missing weights for photographs, which names all that there are.
+
+    Args:
+        spec: The model that was asked for.
+        scale: The scale that was asked for; None for any.
+    """
+    by = "" if scale is None else f" by {float(scale):g}"
+    having = ", ".join(
+        f"{weights.model} x{float(weights.scale):g}"
+        for weights in shipped_weights()
+        if weights.kind == "photo"
+    )
+    return WeightsError(
+        f"srcli ships no weights for {spec.name} to upscale photographs{by}",
+        f"Leave out --input photo, or choose a model and scale that have them: {having}.",
+    )
+
+
+def _no_weights(spec: ModelSpec, scale: Scale, task: Task) -> WeightsError:
     """Return the error for missing weights, which names all ways to get some."""
     purpose = f"to {task} by {float(scale):g}" if scale > 1 else f"to {task}"
     problem = f"srcli ships no weights for {spec.name} {purpose}"
@@ -212,9 +231,6 @@ def _no_weights(spec: ModelSpec, scale: Scale, task: Task, kind: InputKind) -> W
     publication = (
         spec.publications.get(int(scale)) if task == "upscale" and scale == int(scale) else None
     )
-    if kind != "clean":
-        problem, publication = f"{problem} of {kind} pictures", None
-        ways.append("leave out --input")
     if publication is not None and (path := fetched_path(spec, scale)) is not None:
         if os.path.lexists(path):
             problem = f"{path}: the weights that were fetched are damaged"
@@ -225,18 +241,18 @@ def _no_weights(spec: ModelSpec, scale: Scale, task: Task, kind: InputKind) -> W
             "says where)"
         )
     ways.append("give your own with --weights FILE")
-    if (other := _best(scale, task, kind)) is not None:
+    if (other := _best(scale, task)) is not None:
         ways.append(f"use -m {other}, the best that ships")
     remedy = ", or ".join(ways)
     return WeightsError(problem, f"{remedy[0].upper()}{remedy[1:]}.")
 
 
-def _best(scale: Scale, task: Task, kind: InputKind) -> str | None:
+def _best(scale: Scale, task: Task) -> str | None:
     """Return the shipped model that does the same work with the best scores; None without one."""
     able = [
         weights
         for weights in shipped_weights()
-        if (weights.scale, weights.task, weights.kind) == (scale, task, kind)
+        if (weights.scale, weights.task, weights.kind) == (scale, task, "clean")
         and weights.scores  # of one that was not measured nothing is promised
         and "protocol" not in weights.facts  # measured in another way than all others
     ]

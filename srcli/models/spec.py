@@ -18,6 +18,10 @@ InputKind = Literal["clean", "photo"]
 with noise and JPEG compression, as cameras and the web make them."""
 INPUT_KINDS: tuple[InputKind, ...] = get_args(InputKind)
 
+InputChoice = Literal["auto"] | InputKind
+"""Kind of weights that a user wants; `auto` chooses by what each file tells."""
+INPUT_CHOICES: tuple[InputChoice, ...] = ("auto", *INPUT_KINDS)
+
 Purpose = Task | Literal["photo"]
 """Purpose of weights: a task on clean pictures, or `photo`, which is upscaling of photographs."""
 

@@ -57,7 +57,7 @@ def offered(words):
         ("srcli weights fetch ", ["hpinet-s", "hpinet-m", "hpinet-l"]),
         ("srcli weights fe", ["fetch"]),
         ("srcli de", ["denoise", "deblock"]),
-        ("srcli upscale --input ", ["clean", "photo"]),
+        ("srcli upscale --input ", ["auto", "clean", "photo"]),
     ],
 )
 def test_names_are_completed_without_loading_much(words, wanted):

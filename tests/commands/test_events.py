@@ -13,7 +13,17 @@ from PIL import Image
 
 from srcli import console
 
-FIELDS = {"input", "output", "input_size", "output_size", "scale", "exists", "error", "notes"}
+FIELDS = {
+    "input",
+    "output",
+    "input_size",
+    "output_size",
+    "scale",
+    "steps",
+    "exists",
+    "error",
+    "notes",
+}
 
 
 @pytest.fixture

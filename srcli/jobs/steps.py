@@ -1,0 +1,96 @@
+"""Choose the networks that a picture goes through, by what its file tells."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from srcli.checkpoints.shipped import photo_limits
+from srcli.images.picture import Metadata
+from srcli.models.spec import InputChoice, InputKind, ModelSpec, Scale, Task
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """One pass of a picture through one network."""
+
+    scale: Scale
+    """Factor of enlargement."""
+
+    task: Task = "upscale"
+    kind: InputKind = "clean"
+    """Which weights for upscaling."""
+
+    @property
+    def label(self) -> str:
+        """Name among the weights of a batch: `x2`, `x2 photo`, `denoise`."""
+        if self.task != "upscale":
+            return self.task
+        return f"x{float(self.scale):g}" + ("" if self.kind == "clean" else f" {self.kind}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rules:
+    """Rules for the steps of every picture of a batch."""
+
+    task: Task = "upscale"
+    input: InputChoice = "auto"
+    """Kind of weights for upscaling; `auto` chooses by the file."""
+
+    photo: Mapping[Scale, int] = field(default_factory=dict)
+    """Scales with weights for photographs. The number is the highest quality of JPEG files on
+    which these measure better than the weights for clean pictures."""
+
+    def scales(self, scales: tuple[int, ...]) -> tuple[int, ...]:
+        """Return those of a model's scales that have the kind of weights that is wanted."""
+        return tuple(s for s in scales if s in self.photo) if self.input == "photo" else scales
+
+    def steps(self, passes: Sequence[Scale], metadata: Metadata) -> tuple[Step, ...]:
+        """Return the steps of a picture.
+
+        Args:
+            passes: Scales of the network's passes, one after the other.
+            metadata: The picture's, of which format, loss and quality are looked at.
+        """
+        kind = self._kind(passes[0], metadata)
+        return tuple(
+            Step(task=self.task, scale=scale, kind=kind if scale in self.photo else "clean")
+            for scale in passes
+        )
+
+    def notes(self, name: str, passes: Sequence[Scale], metadata: Metadata) -> list[str]:
+        """Say which weights were chosen and why, where there was a choice."""
+        if self.input != "auto" or passes[0] not in self.photo or metadata.lossless:
+            return []
+        chosen = {"photo": "photographs", "clean": "clean pictures"}
+        kind = self._kind(passes[0], metadata)
+        return [f"{name} ({_described(metadata)}): weights for {chosen[kind]}"]
+
+    def _kind(self, scale: Scale, metadata: Metadata) -> InputKind:
+        if self.input != "auto":
+            return self.input
+        if scale not in self.photo or metadata.lossless:
+            return "clean"
+        # Of other formats than JPEG weights for photographs measured better at usual qualities.
+        good = metadata.quality is not None and metadata.quality > self.photo[scale]
+        return "clean" if good else "photo"
+
+
+def rules_for(spec: ModelSpec, task: Task, input: InputChoice, *, own_weights: bool) -> Rules:
+    """Return the rules for a model of the registry.
+
+    Args:
+        spec: The model.
+        task: What is to be done.
+        input: Kind of weights for upscaling.
+        own_weights: True if the user brings weights, of which there is one kind.
+    """
+    if own_weights or task != "upscale":
+        return Rules(task=task, input="clean")
+    return Rules(task=task, input=input, photo=photo_limits(spec))
+
+
+def _described(metadata: Metadata) -> str:
+    if metadata.quality is not None:
+        return f"JPEG of quality {metadata.quality}"
+    return f"{(metadata.format or 'file').upper()} with loss"

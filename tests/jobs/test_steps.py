@@ -1,0 +1,200 @@
+"""Which networks a picture goes through: chosen by its file, by an option, or by both."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import srcli as api
+from srcli.checkpoints.shipped import photo_limits, shipped_weights
+from srcli.commands import restoring
+from srcli.errors import WeightsError
+from srcli.images import read
+from srcli.images.picture import Metadata
+from srcli.jobs.steps import Rules, Step
+from srcli.models.registry import get_model
+
+LIMIT = photo_limits(get_model("lapar-c"))[2]
+PHOTO, CLEAN = "weights for photographs", "weights for clean pictures"
+
+
+@pytest.fixture
+def mixed(tmp_path, photograph):
+    """Files of one picture, by the kind of weights that should enlarge each by 2."""
+    picture = Image.fromarray(photograph[:40, :56])
+    folder = tmp_path / "mixed"
+    folder.mkdir()
+    picture.save(folder / "a.png")
+    picture.save(folder / "b.jpg", quality=40)
+    picture.save(folder / "c.jpg", quality=LIMIT)
+    picture.save(folder / "d.jpg", quality=LIMIT + 1)
+    picture.save(folder / "e.webp", lossless=True)
+    picture.save(folder / "f.webp", quality=80)
+    picture.save(folder / "g.tif", compression="jpeg", quality=60)
+    picture.save(folder / "h.tif")
+    picture.save(folder / "i.avif", quality=70)
+    return folder
+
+
+PHOTOGRAPHS = {"b.jpg", "c.jpg", "f.webp", "g.tif", "i.avif"}
+
+
+def labels(rows):
+    return {row["input"].rpartition("/")[2]: row["steps"] for row in rows}
+
+
+class TestRules:
+    rules = Rules(photo={2: 90})
+
+    @pytest.mark.parametrize(
+        ("metadata", "kind"),
+        [
+            (Metadata(), "clean"),
+            (Metadata(lossless=False), "photo"),
+            (Metadata(lossless=False, quality=90), "photo"),
+            (Metadata(lossless=False, quality=91), "clean"),
+        ],
+    )
+    def test_auto_goes_by_the_file(self, metadata, kind):
+        assert self.rules.steps([2], metadata) == (Step(scale=2, kind=kind),)
+        assert bool(self.rules.notes("x", [2], metadata)) != metadata.lossless
+
+    @pytest.mark.parametrize("kind", ["clean", "photo"])
+    def test_an_option_goes_before_the_file(self, kind):
+        rules = Rules(input=kind, photo={2: 90})
+        for metadata in (Metadata(), Metadata(lossless=False, quality=10)):
+            assert rules.steps([2], metadata) == (Step(scale=2, kind=kind),)
+            assert rules.notes("x", [2], metadata) == []
+
+    def test_scales_without_such_weights(self):
+        bad = Metadata(lossless=False, quality=10)
+        assert self.rules.steps([3], bad) == (Step(scale=3),)
+        assert self.rules.steps([4, 2], bad) == (Step(scale=4), Step(scale=2))
+        assert self.rules.steps([2, 2], bad) == (Step(scale=2, kind="photo"),) * 2
+        assert self.rules.notes("x", [3], bad) == []
+        assert self.rules.scales((2, 3, 4)) == (2, 3, 4)
+        assert Rules(input="photo", photo={2: 90}).scales((2, 3, 4)) == (2,)
+
+    def test_every_file_of_weights_for_photographs_has_its_limit(self):
+        for weights in shipped_weights():
+            if weights.kind == "photo":
+                assert 80 < weights.better_up_to_jpeg <= 100, weights.path.name
+
+
+def test_a_mixed_folder(srcli, mixed, monkeypatch):
+    """Two networks are open at a time, each opened once; each picture is what it is alone."""
+    opened = []
+    load = restoring._Runner.load
+
+    def counted(self, step):
+        opened.append(step.label)
+        return load(self, step)
+
+    monkeypatch.setattr(restoring._Runner, "load", counted)
+    code, out, err = srcli("upscale", mixed, "-s", 2, "--json")
+    assert code == 0, err
+    assert sorted(opened) == ["x2", "x2 photo"]
+    result = json.loads(out)
+    assert set(result["weights_sha256"]) == {"x2", "x2 photo"}
+    found = labels(result["files"])
+    assert {name for name, steps in found.items() if steps == ["x2 photo"]} == PHOTOGRAPHS
+    assert {name for name, steps in found.items() if steps == ["x2"]} == found.keys() - PHOTOGRAPHS
+    for name in ("a.png", "b.jpg", "h.tif"):
+        kind = "photo" if name in PHOTOGRAPHS else "clean"
+        alone = mixed / f"alone-{name}"
+        srcli("upscale", mixed / name, "-s", 2, "--input", kind, "-o", alone)
+        assert alone.read_bytes() == (mixed.with_name("mixed_x2") / name).read_bytes()
+
+
+def test_what_was_chosen_is_said(srcli, mixed):
+    _, _, err = srcli("upscale", mixed / "b.jpg", "-s", 2)
+    assert f"b.jpg (JPEG of quality 40): {PHOTO}" in err
+    assert "lapar-c x2 (photo) with" in err
+    assert (
+        f"d.jpg (JPEG of quality {LIMIT + 1}): {CLEAN}"
+        in srcli("upscale", mixed / "d.jpg", "-s", 2, "--dry-run")[2]
+    )
+    assert f"f.webp (WEBP with loss): {PHOTO}" in srcli("upscale", mixed / "f.webp", "-s", 2)[2]
+    assert "weights for" not in srcli("upscale", mixed / "a.png", "-s", 2)[2]
+
+
+@pytest.mark.parametrize("more", [("-s", 3), ("-s", 2, "-m", "awsrn-sd")])
+def test_without_such_weights_nothing_is_said(srcli, mixed, more):
+    code, out, err = srcli("upscale", mixed / "b.jpg", *more, "--json")
+    assert code == 0, err
+    assert json.loads(out)["files"][0]["steps"] == [f"x{more[1]}"]
+    assert "photo" not in err
+
+
+def test_resuming_knows_which_weights_made_a_picture(srcli, mixed):
+    def statuses(*more):
+        rows = json.loads(srcli("upscale", mixed, "-s", 2, "--json", *more)[1])["files"]
+        return {row["input"].rpartition("/")[2]: row["status"] for row in rows}
+
+    assert set(statuses().values()) == {"done"}
+    assert set(statuses("--resume").values()) == {"skipped"}
+    again = statuses("--resume", "--input", "clean")
+    assert {name for name, status in again.items() if status == "done"} == PHOTOGRAPHS
+
+
+def test_pictures_that_go_together_have_the_same_steps(srcli, mixed):
+    code, out, err = srcli("upscale", mixed, "-s", 2, "--batch", 9, "--json")
+    assert code == 0, err
+    found = labels(json.loads(out)["files"])
+    assert {name for name, steps in found.items() if steps == ["x2 photo"]} == PHOTOGRAPHS
+
+
+def test_photographs_by_larger_factors_take_several_passes(srcli, mixed):
+    _, out, err = srcli("upscale", mixed / "a.png", "-s", 4, "--input", "photo", "--json")
+    assert json.loads(out)["files"][0]["steps"] == ["x2 photo", "x2 photo"]
+    assert "enlarged by 2, then by 2" in err
+
+
+@pytest.mark.parametrize("more", [(), ("--dry-run",)])
+def test_models_without_weights_for_photographs(srcli, mixed, more):
+    """The error says which models and scales have them."""
+    options = ("-s", 2, "-m", "awsrn-sd", "--input", "photo")
+    code, _, err = srcli("upscale", mixed / "a.png", *options, *more)
+    assert code == 3
+    assert "awsrn-sd to upscale photographs" in err
+    for weights in shipped_weights():
+        assert weights.kind != "photo" or f"{weights.model} x{weights.scale}" in err
+    with pytest.raises(WeightsError, match="lapar-c x2"):
+        api.load("awsrn-sd", 2, input="photo")
+
+
+def test_eval_needs_the_scale_itself(srcli, mixed):
+    code, _, err = srcli("eval", "-s", 4, "--input", "photo", mixed)
+    assert code == 3
+    assert "photographs by 4" in err
+    assert "lapar-c x2" in err
+
+
+def test_weights_of_ones_own_are_of_one_kind(srcli, mixed):
+    own = next(w.path for w in shipped_weights() if (w.model, w.scale) == ("lapar-c", 2))
+    options = ("-s", 2, "--weights", own, "--json")
+    for kind in ("auto", "photo"):
+        _, out, _ = srcli("upscale", mixed / "b.jpg", *options, "--input", kind, "--overwrite")
+        assert json.loads(out)["files"][0]["steps"] == ["x2"]
+
+
+def test_from_python(mixed, tmp_path):
+    pixels = read(mixed / "b.jpg")
+    with (
+        api.load("lapar-c", 2) as auto,
+        api.load("lapar-c", 2, input="photo") as photo,
+        api.load("lapar-c", 2, input="clean") as clean,
+    ):
+        np.testing.assert_array_equal(auto(pixels.color), clean(pixels.color))
+        np.testing.assert_array_equal(auto.picture(pixels).color, photo(pixels.color))
+        assert (photo(pixels.color) != clean(pixels.color)).any()
+        made = [
+            network.file(mixed / "b.jpg", tmp_path / f"{name}.png").read_bytes()
+            for name, network in (("auto", auto), ("photo", photo), ("clean", clean))
+        ]
+    assert made[0] == made[1] != made[2]
+    with api.load("lapar-c", 4, input="photo") as network:
+        assert network(pixels.color).shape == (160, 224, 3)
