@@ -28,6 +28,7 @@ COMMANDS: Mapping[str, str] = {
     "denoise": "srcli.commands.denoise:denoise",
     "deblock": "srcli.commands.deblock:deblock",
     "models": "srcli.commands.models:models",
+    "pick": "srcli.commands.pick:pick",
     "eval": "srcli.commands.eval:evaluate",
     "export": "srcli.export.cli:export",
     "weights": "srcli.commands.weights:weights",

@@ -11,12 +11,15 @@ from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from srcli.checkpoints.shipped import Weights
 from srcli.models.spec import ModelSpec
 from srcli.system import cache
 from srcli.system.machine import PROC, usable_cores
+
+if TYPE_CHECKING:
+    from srcli.backends.base import Precision
 
 WIDTH, HEIGHT = 1280, 720
 """Size of the output that is measured, in pixels."""
@@ -35,6 +38,7 @@ class Latency:
     backend: str
     runs: int
     threads: int
+    precision: str = "fp32"
 
 
 def kept() -> dict[str, Latency]:
@@ -65,11 +69,18 @@ def keep(found: dict[str, Latency]) -> None:
     cache.keep(_path(), json.dumps(table, indent=1))
 
 
-def measure(weights: Weights) -> Latency:
-    """Measure a model by a few runs, in the backend `native` if that runs it, else in `auto`.
+def key(weights: Weights, backend: str, precision: str) -> str:
+    """Return the key of a latency in one backend and precision, at the weights' scale."""
+    return f"{weights.sha256} x{weights.scale} {backend} {precision}"
+
+
+def measure(weights: Weights, backend: str | None = None, precision: Precision = "fp32") -> Latency:
+    """Measure a model by a few runs.
 
     Args:
         weights: Of a model in the registry.
+        backend: Its name; None for `native` if that runs the model, else the fastest that does.
+        precision: Number type to compute in.
 
     Raises:
         SrcliError: It cannot be run here.
@@ -85,15 +96,17 @@ def measure(weights: Weights) -> Latency:
     model = LoadedModel(spec=get_model(weights.model), scale=weights.scale, weights=weights)
     size = (math.ceil(HEIGHT / weights.scale), math.ceil(WIDTH / weights.scale))
     picture = np.random.default_rng(0).random((1, 3, *size), np.float32)
-    backend, session = open_model(_backend(model.spec), model, SessionOptions())
+    options = SessionOptions(precision=precision)
+    opened, session = open_model(backend or _backend(model.spec), model, options)
     with closing(session):
         session(picture)  # the first takes longer
         samples = for_a_while(lambda: clock(lambda: session(picture)), _LONGEST, RUNS)
     return Latency(
         milliseconds=round(statistics.median(samples), 2),
-        backend=backend.name,
+        backend=opened.name,
         runs=len(samples),
         threads=usable_cores(),
+        precision=precision,
     )
 
 

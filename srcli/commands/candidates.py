@@ -1,0 +1,170 @@
+"""Ways to restore one file on this machine, with the time and the quality of each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from srcli.bench.latencies import HEIGHT, WIDTH, Latency, keep, kept, key, measure
+from srcli.checkpoints.shipped import Weights, find_weights
+from srcli.commands.catalogue import MEASURES
+from srcli.errors import SrcliError
+from srcli.jobs.sizes import SizeRequest
+from srcli.jobs.steps import Step, rules_for
+from srcli.models.registry import MODELS
+from srcli.models.spec import InputChoice, InputKind, ModelSpec, Task
+
+if TYPE_CHECKING:
+    from srcli.backends.base import Precision
+    from srcli.images import Header
+    from srcli.images.picture import Metadata
+
+Way = tuple[str, "Precision"]
+"""A backend, or `auto`, and a precision."""
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """What is to be done with a file."""
+
+    task: Task
+    size: SizeRequest
+    input: InputChoice
+    header: Header
+    metadata: Metadata
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """One way to do it."""
+
+    spec: ModelSpec
+    steps: tuple[Step, ...]
+    weights: tuple[Weights, ...]
+    """Those of each step."""
+
+    width: int
+    height: int
+    """Pixels of the input."""
+
+    backend: str = "auto"
+    precision: Precision = "fp32"
+    seconds: float | None = None
+    """Estimate for the whole file, without reading and writing it; None if not measured."""
+
+    @property
+    def kind(self) -> InputKind:
+        """Kind of the weights of the first step."""
+        return self.steps[0].kind
+
+    @property
+    def psnr(self) -> float | None:
+        """PSNR in dB on the task's test set; None where it was measured in another way."""
+        name, figure, _ = MEASURES[self.steps[0].task]
+        first = self.weights[0]
+        comparable = "protocol" not in first.facts and len(self.steps) == 1
+        return first.scores.get(name, {}).get(figure) if comparable else None
+
+    def rank(self) -> tuple[bool, float]:
+        """Return what the best one has the most of: weights for such files, then PSNR."""
+        return self.kind == "photo", self.psnr or 0.0
+
+    def time(self, latencies: Sequence[Latency]) -> float:
+        """Return seconds for the file, by the latencies of each step."""
+        total, width, height = 0.0, float(self.width), float(self.height)
+        for step, latency in zip(self.steps, latencies, strict=True):
+            width, height = width * float(step.scale), height * float(step.scale)
+            total += latency.milliseconds / 1e3 * width * height / (WIDTH * HEIGHT)
+        return total
+
+
+def candidates(wanted: Wanted) -> list[Candidate]:
+    """Return all models whose weights are on this machine and that can do it."""
+    return [found for spec in MODELS if (found := _candidate(spec, wanted)) is not None]
+
+
+def _candidate(spec: ModelSpec, wanted: Wanted) -> Candidate | None:
+    if wanted.task not in spec.tasks():
+        return None
+    rules = rules_for(spec, wanted.task, wanted.input, own_weights=False)
+    here = tuple(
+        scale
+        for scale in rules.scales(spec.reached(wanted.task))
+        if find_weights(spec, scale, wanted.task) or find_weights(spec, scale, wanted.task, "photo")
+    )
+    if not here:
+        return None
+    width, height = wanted.header.width, wanted.header.height
+    size = wanted.size.resolve(width, height, here, spec.scale_grid)
+    steps = rules.steps(size.passes, wanted.metadata)
+    weights = [find_weights(spec, step.scale, step.task, step.kind) for step in steps]
+    found = tuple(one for one in weights if one is not None)
+    if len(found) < len(steps):
+        return None
+    return Candidate(spec=spec, steps=steps, weights=found, width=width, height=height)
+
+
+def timed(
+    found: Sequence[Candidate],
+    ways: Callable[[ModelSpec], Sequence[Way]],
+    note: Callable[[str], None],
+    progress: Progress,
+    *,
+    measures: bool,
+) -> Iterator[Candidate]:
+    """Yield each candidate in each way that it runs in, with its time.
+
+    Args:
+        found: Candidates.
+        ways: Function from a model to the ways to try.
+        note: Called with what could not be measured, and why.
+        progress: Called with a label, the number of ways done, and of all.
+        measures: True to measure what is not known yet.
+    """
+    from dataclasses import replace
+
+    plan = [(one, way) for one in found for way in ways(one.spec)]
+    for done, (one, (backend, precision)) in enumerate(plan):
+        progress(f"{one.spec.name} {backend} {precision}", done, len(plan))
+        try:
+            latencies = [_latency(w, backend, precision, measures) for w in one.weights]
+        except SrcliError as error:
+            note(f"{one.spec.name} with {backend} in {precision} was not measured: {error}")
+            continue
+        known = [latency for latency in latencies if latency is not None]
+        if len(known) == len(latencies):
+            yield replace(
+                one, backend=known[0].backend, precision=precision, seconds=one.time(known)
+            )
+
+
+def _latency(
+    weights: Weights, backend: str, precision: Precision, measures: bool
+) -> Latency | None:
+    """Return a latency from the cache; else measure and keep it."""
+    name = key(weights, backend, precision)
+    known = kept().get(name)
+    if known is not None or not measures:
+        return known
+    latency = measure(weights, None if backend == "auto" else backend, precision)
+    keep({name: latency})
+    return latency
+
+
+def chosen(found: Sequence[Candidate], *, fastest: bool, within: float | None) -> Candidate | None:
+    """Return the candidate that a wish is for; None if none is within the time.
+
+    Args:
+        found: Candidates with times.
+        fastest: The one that takes least time; else the best.
+        within: Most seconds; None for any.
+    """
+    fitting = [one for one in found if within is None or (one.seconds or 0.0) <= within]
+    if not fitting:
+        return None
+    if fastest:
+        return min(fitting, key=lambda one: (one.seconds or 0.0, -(one.psnr or 0.0)))
+    return max(fitting, key=lambda one: (*one.rank(), -(one.seconds or 0.0)))

@@ -1,0 +1,152 @@
+"""`srcli pick`: the command that it prints is the one that the wish is for, and it runs."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+
+from srcli.bench import latencies
+from srcli.bench.latencies import Latency
+from srcli.commands import candidates, pick
+from srcli.errors import BackendError
+
+# Milliseconds for 1280 x 720 pixels of output.
+TIMES = {"lapar-c": 200.0, "lapar-b": 500.0, "lapar-a": 800.0, "awsrn-sd": 300.0}
+
+
+@pytest.fixture
+def machine(monkeypatch, tmp_path):
+    """A machine on which nothing was measured, and measuring takes no time."""
+    asked = []
+
+    def measure(weights, backend, precision):
+        asked.append((weights.model, weights.scale, backend, precision))
+        if weights.model not in TIMES:
+            raise BackendError("it is too slow", "Wait.")
+        time = TIMES[weights.model] * (1 if backend in (None, "native") else 2)
+        return Latency(
+            milliseconds=time, backend=backend or "native", runs=1, threads=1, precision=precision
+        )
+
+    monkeypatch.setenv("SRCLI_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(candidates, "measure", measure)
+    return asked
+
+
+@pytest.fixture
+def pictures(tmp_path, photograph):
+    """A clean picture and a JPEG file of quality 75, 64 x 36 each."""
+    picture = Image.fromarray(photograph[:36, :64])
+    picture.save(tmp_path / "clean.png")
+    picture.save(tmp_path / "photo.jpg", quality=75)
+    return tmp_path
+
+
+def chosen(srcli, *arguments):
+    code, out, _ = srcli("pick", *arguments, "--json")
+    assert code == 0
+    return json.loads(out)
+
+
+def test_the_best_and_the_fastest(srcli, machine, pictures):
+    file = pictures / "clean.png"
+    best, fastest = chosen(srcli, file), chosen(srcli, file, "--fastest")
+    assert best["chosen"]["model"] == "lapar-a"
+    assert fastest["chosen"]["model"] == "lapar-c"
+    # 64 x 36 becomes 256 x 144, the 25th part of 1280 x 720.
+    assert fastest["chosen"]["seconds"] == pytest.approx(0.2 / 25)
+    seconds = [one["seconds"] for one in best["candidates"]]
+    assert seconds == sorted(seconds)
+
+
+@pytest.mark.parametrize(("time", "model"), [("10ms", "lapar-c"), ("15ms", "awsrn-sd"),
+                                             ("1m", "lapar-a")])  # fmt: skip
+def test_the_best_within_a_time(srcli, machine, pictures, time, model):
+    assert chosen(srcli, pictures / "clean.png", "--within", time)["chosen"]["model"] == model
+
+
+def test_too_little_time_is_told(srcli, machine, pictures):
+    code, out, err = srcli("pick", pictures / "clean.png", "--within", "1ms")
+    assert (code, out) == (2, "")
+    assert "the fastest takes 0.008 s" in err
+
+
+def test_a_photograph_gets_weights_for_photographs(srcli, machine, pictures):
+    found = chosen(srcli, pictures / "photo.jpg", "-s", 2)
+    assert found["chosen"]["steps"] == ["x2 photo"]
+    assert found["command"][-4:] == ["--input", "photo", "--backend", "native"]
+    clean = chosen(srcli, pictures / "photo.jpg", "-s", 2, "--input", "clean")
+    assert clean["chosen"]["steps"] == ["x2"]
+
+
+def test_what_was_measured_is_kept(srcli, machine, pictures):
+    file = pictures / "clean.png"
+    code, _, err = srcli("pick", file, "--no-measure")
+    assert code == 2
+    assert "--no-measure" in err
+    chosen(srcli, file)
+    count = len(machine)
+    assert count > 0
+    again = chosen(srcli, file, "--no-measure")
+    assert len(machine) == count
+    assert again["chosen"]["model"] == "lapar-a"
+
+
+def test_what_cannot_be_measured_is_told_and_left_out(srcli, machine, pictures):
+    code, out, err = srcli("pick", pictures / "clean.png")
+    assert code == 0
+    assert "dcls-iso with auto in fp32 was not measured: it is too slow" in err
+    assert "dcls-iso" not in out
+
+
+def test_every_backend_is_tried(srcli, machine, pictures):
+    found = chosen(srcli, pictures / "clean.png", "--all-backends")
+    backends = {one["backend"] for one in found["candidates"]}
+    assert {"native", "ort", "torch"} <= backends
+    assert found["chosen"]["backend"] == "native"
+
+
+@pytest.mark.parametrize("task", ["upscale", "denoise", "deblock"])
+def test_the_command_runs(srcli, machine, pictures, monkeypatch, task):
+    monkeypatch.chdir(pictures)
+    code, out, _ = srcli("pick", "clean.png", "--task", task, "-s", 2)
+    assert code == 0
+    program, *words = shlex.split(out.splitlines()[-1])
+    assert program == "srcli"
+    assert srcli(*words, "-o", "out.png")[0] == 0
+    with Image.open("out.png") as made:
+        assert made.size == ((128, 72) if task == "upscale" else (64, 36))
+
+
+def test_several_passes_take_their_times(machine, pictures):
+    from srcli.commands.pick import _wanted
+
+    wanted = _wanted(pictures / "clean.png", "upscale", Fraction(8), "clean")
+    found = {one.spec.name: one for one in candidates.candidates(wanted)}
+    lapar = found["lapar-c"]
+    assert [step.scale for step in lapar.steps] == [4, 2]
+    rows = [Latency(milliseconds=100, backend="native", runs=1, threads=1)] * 2
+    pixels = np.array([256 * 144, 512 * 288])
+    assert lapar.time(rows) == pytest.approx(0.1 * pixels.sum() / (1280 * 720))
+    assert lapar.psnr is None  # of two passes nothing was measured
+
+
+def test_a_model_is_really_measured(monkeypatch, pictures, tmp_path, srcli):
+    monkeypatch.setenv("SRCLI_CACHE", str(tmp_path / "cache"))
+    for name, value in (("WIDTH", 64), ("HEIGHT", 48), ("RUNS", 1)):
+        monkeypatch.setattr(latencies, name, value)
+    (deblock,) = chosen(srcli, pictures / "photo.jpg", "--task", "deblock")["candidates"]
+    assert (deblock["model"], deblock["precision"]) == ("lapar-c", "fp32")
+    assert deblock["seconds"] > 0
+
+
+@pytest.mark.parametrize("words", [("--best", "--fastest"), ("--within", "0s"), ("--within", "x")])
+def test_wishes_that_make_no_sense(words, pictures):
+    done = CliRunner().invoke(pick.pick, [str(pictures / "clean.png"), *words])
+    assert done.exit_code != 0
