@@ -28,7 +28,7 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
-    """What is to be done with a file."""
+    """A file, the task and the wanted size."""
 
     task: Task
     size: SizeRequest

@@ -98,7 +98,7 @@ class Entry:
         some = [scale for scale in self.scales if self.way(scale) == best]
         if len(some) == len(self.scales):
             return best
-        return f"{best} {' '.join(f'x{scale}' for scale in some)}"
+        return f"{best} x{','.join(map(str, some))}"
 
     @property
     def usual(self) -> int:
