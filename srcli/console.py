@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from enum import Enum
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from srcli.errors import OutputError
 
@@ -190,7 +190,7 @@ def _encodable(value: object, indent: int | None) -> str:
     return text
 
 
-def _finite(value: object) -> Any:
+def _finite(value: object) -> object:
     """Replace infinity, the PSNR of equal pictures, by null: JSON has no infinity."""
     if isinstance(value, float) and not math.isfinite(value):
         return None

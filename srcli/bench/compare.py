@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 from srcli.bench.timing import ratio_interval
 from srcli.errors import InputError, UsageError
@@ -26,6 +26,7 @@ KEY = (
     "cold",
 )
 HARDWARE = ("cpu", "cores", "gpus")
+Kind = TypeVar("Kind")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,27 +53,80 @@ class Change:
         return self.high < 1 - tolerance
 
 
-def read_report(file: Path) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """A row of a report."""
+
+    key: tuple[object, ...]
+    """Values that two rows share if they measure the same work."""
+
+    label: str
+    scope: str
+    allocator: str
+    rounds: Sequence[Sequence[float]]
+    """Milliseconds, by round; empty if the row failed."""
+
+    median: float
+    """Milliseconds; 0 if the row failed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """A file written by `srcli bench --json`."""
+
+    hardware: Mapping[str, object]
+    rows: Sequence[Measured] = field(repr=False)
+
+
+def read_report(file: Path) -> Report:
     """Read a file written by `srcli bench --json`.
 
     Raises:
-        InputError: It is none.
+        InputError: The file cannot be read, or is no benchmark.
     """
     try:
-        report = json.loads(file.read_text("utf-8"))
-        rows, machine = report["rows"], report["hardware"]
-        for row in rows:
-            row["model"], row["samples_ms"], row["scope"]
+        report = _as(dict, json.loads(file.read_text("utf-8")))
+        rows = [_measured(_as(dict, row)) for row in _as(list, report["rows"])]
+        return Report(hardware=_as(dict, report["hardware"]), rows=rows)
     except OSError as error:
-        raise InputError(f"{file}: cannot be read ({error.strerror}).") from error
+        raise InputError(
+            f"{file}: cannot be read ({error.strerror})", "Check its name and permissions."
+        ) from error
     except (ValueError, KeyError, TypeError):
         raise InputError(f"{file}: no benchmark", "Write one with `srcli bench --json`.") from None
-    return {"rows": rows, "hardware": machine}
 
 
-def compare(
-    first: Mapping[str, Any], second: Mapping[str, Any], *, anyway: bool = False
-) -> list[Change]:
+def _measured(row: Mapping[str, object]) -> Measured:
+    """Read a row of JSON; raise KeyError, TypeError or ValueError if it is none."""
+    rounds = [[_number(sample) for sample in turn] for turn in _as(list, row["samples_ms"])]
+    width, height = _as(list, row["output_size"])
+    batch = _as(int, row["batch"])
+    return Measured(
+        key=tuple(row.get(name) for name in KEY),
+        label=f"{row['model']} x{row['scale']} {row['graph']} {row['backend']} {row['precision']} "
+        f"{width}x{height}" + (f" x {batch}" if batch > 1 else ""),
+        scope=_as(str, row["scope"]),
+        # Old files without an allocator used malloc's default.
+        allocator=_as(str, _as(dict, row.get("facts", {})).get("allocator", "default")),
+        rounds=rounds,
+        median=_number(row["median_ms"]) if rounds else 0.0,
+    )
+
+
+def _number(value: object) -> float:
+    if not isinstance(value, int | float):
+        raise TypeError(f"{value!r} is no number")
+    return float(value)
+
+
+def _as(kind: type[Kind], value: object) -> Kind:
+    """Return a value of JSON if it has this type; raise TypeError otherwise."""
+    if not isinstance(value, kind):
+        raise TypeError(f"{value!r} is no {kind}")
+    return value
+
+
+def compare(first: Report, second: Report, *, anyway: bool = False) -> list[Change]:
     """Compare the rows that both reports have.
 
     Args:
@@ -85,23 +139,23 @@ def compare(
     """
     if not anyway:
         for name in HARDWARE:
-            one, other = first["hardware"].get(name), second["hardware"].get(name)
+            one, other = first.hardware.get(name), second.hardware.get(name)
             if one != other:
                 raise UsageError(
                     f"measured on different hardware ({name}: {one} and {other})",
                     "Give --anyway to compare all the same.",
                 )
-    earlier: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
-    for row in first["rows"]:
-        if row["samples_ms"]:
-            earlier.setdefault(_key(row), []).append(row)
+    earlier: dict[tuple[object, ...], list[Measured]] = {}
+    for row in first.rows:
+        if row.rounds:
+            earlier.setdefault(row.key, []).append(row)
     changes = []
-    for row in second["rows"]:
-        candidates = earlier.get(_key(row))
-        if not candidates or not row["samples_ms"]:
+    for row in second.rows:
+        candidates = earlier.get(row.key)
+        if not candidates or not row.rounds:
             continue
         # Of several scopes in one file the same one is meant.
-        before = min(candidates, key=lambda other: other["scope"] != row["scope"])
+        before = min(candidates, key=lambda other: other.scope != row.scope)
         if not anyway:
             _check_manner(before, row)
         changes.append(_change(before, row))
@@ -110,46 +164,29 @@ def compare(
     return changes
 
 
-def _check_manner(before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
+def _check_manner(before: Measured, after: Measured) -> None:
     """Raise UsageError if the same work was timed in different ways."""
     for name, one, other in (
-        ("scope", before["scope"], after["scope"]),
-        ("allocator", _allocator(before), _allocator(after)),
+        ("scope", before.scope, after.scope),
+        ("allocator", before.allocator, after.allocator),
     ):
         if one != other:
             raise UsageError(
-                f"{_label(after)}: one was measured with --{name} {one}, the other with --{name} "
+                f"{after.label}: one was measured with --{name} {one}, the other with --{name} "
                 f"{other}",
                 "Measure both alike, or give --anyway.",
             )
 
 
-def _allocator(row: Mapping[str, Any]) -> str:
-    """Return the allocator of a report; old files without one used malloc's default."""
-    return str(row.get("facts", {}).get("allocator", "default"))
-
-
-def _change(before: Mapping[str, Any], after: Mapping[str, Any]) -> Change:
-    # Samples of one turn resemble each other, so the turns are what is drawn from.
-    first, second = ([min(turn) for turn in row["samples_ms"]] for row in (before, after))
+def _change(before: Measured, after: Measured) -> Change:
+    # Samples of one round resemble each other, so the rounds are what is drawn from.
+    first, second = ([min(turn) for turn in row.rounds] for row in (before, after))
     ratio, low, high = ratio_interval(first, second)
     return Change(
-        label=_label(after),
-        before=before["median_ms"],
-        after=after["median_ms"],
+        label=after.label,
+        before=before.median,
+        after=after.median,
         ratio=ratio,
         low=low,
         high=high,
-    )
-
-
-def _key(row: Mapping[str, Any]) -> tuple[Any, ...]:
-    return tuple(row.get(name) for name in KEY)
-
-
-def _label(row: Mapping[str, Any]) -> str:
-    width, height = row["output_size"]
-    return (
-        f"{row['model']} x{row['scale']} {row['graph']} {row['backend']} {row['precision']} "
-        f"{width}x{height}" + (f" x {row['batch']}" if row["batch"] > 1 else "")
     )

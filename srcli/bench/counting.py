@@ -9,12 +9,15 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
+
+if TYPE_CHECKING:
+    from torch._ops import OpOverload
 
 # Operations that look at a tensor in another way and move nothing.
 _VIEWS = frozenset(
@@ -59,11 +62,11 @@ class _Counter(TorchDispatchMode):
 
     def __torch_dispatch__(
         self,
-        func: Any,
+        func: OpOverload[..., object],
         types: Sequence[type],
-        args: Sequence[Any] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
+        args: Sequence[object] = (),
+        kwargs: Mapping[str, object] | None = None,
+    ) -> object:
         out = func(*args, **(kwargs or {}))
         name = func.overloadpacket.__name__
         results = _tensors([out])
@@ -75,7 +78,7 @@ class _Counter(TorchDispatchMode):
             return out
         numbers = sum(t.numel() for t in results)
         self.moved += 4 * (numbers + sum(t.numel() for t in read))
-        products = _multiply_adds(name, args, results)
+        products = _multiply_adds(name, args, read, results)
         self._note(results, self._layer(read, numbers, stems) if products else stems)
         self.multiply_adds += products
         if not products:
@@ -132,29 +135,31 @@ def count(network: nn.Module, shape: tuple[int, int, int, int]) -> Work:
     )
 
 
-def _multiply_adds(name: str, args: Sequence[Any], results: Sequence[Tensor]) -> int:
+def _multiply_adds(
+    name: str, args: Sequence[object], read: Sequence[Tensor], results: Sequence[Tensor]
+) -> int:
+    """Return the multiply-adds of an operation; `read` are the tensors among its arguments."""
     if name in ("convolution", "_convolution"):
-        weight = args[1]
-        transposed = bool(args[6])
+        weight, transposed = read[1], bool(args[6])
         # One product for each number of one filter at each place of the finer side: the output, or
         # the input of a transposed convolution.
-        places = args[0] if transposed else results[0]
+        places = read[0] if transposed else results[0]
         return int(places.numel() * math.prod(weight.shape[1:]))
     if name == "mm":
-        return int(results[0].numel() * args[0].shape[-1])
+        return int(results[0].numel() * read[0].shape[-1])
     if name == "addmm":
-        return int(results[0].numel() * args[1].shape[-1])
+        return int(results[0].numel() * read[1].shape[-1])
     if name in ("bmm", "baddbmm"):
-        left = args[0] if name == "bmm" else args[1]
+        left = read[0] if name == "bmm" else read[1]
         return int(results[0].numel() * left.shape[-1])
     if name.startswith("_scaled_dot_product"):
-        query, key, value = args[:3]
+        query, key, value = read[:3]
         scores = query.numel() // query.shape[-1] * key.shape[-2]
         return int(scores * (query.shape[-1] + value.shape[-1]))
     return 0
 
 
-def _tensors(values: Sequence[Any]) -> list[Tensor]:
+def _tensors(values: Sequence[object]) -> list[Tensor]:
     found: list[Tensor] = []
     for value in values:
         if isinstance(value, Tensor):

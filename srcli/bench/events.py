@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 from srcli.bench.timing import Step
+
+if TYPE_CHECKING:
+    import torch
 
 SPIN = 200_000  # clock cycles, 0.1 ms: longer than it takes to launch a recorded network
 
@@ -34,7 +37,7 @@ def between_events(step: Step, runs: int = 1) -> float:
     return float(first.elapsed_time(last)) / runs
 
 
-def _event() -> Any:
+def _event() -> torch.cuda.Event:
     import torch
 
     return torch.cuda.Event(enable_timing=True)

@@ -6,9 +6,11 @@ import os
 import platform
 import shutil
 import subprocess
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
+from typing import TypedDict
 
 from srcli.system.cuda import driver
 from srcli.system.machine import usable_cores
@@ -25,7 +27,40 @@ _QUERY = (
 )  # fmt: skip
 
 
-def hardware() -> dict[str, object]:
+class Hardware(TypedDict):
+    """Facts about a machine that stay the same while a benchmark runs."""
+
+    date: str
+    cpu: str
+    cores: int
+    memory_gb: float | None
+    governor: str
+    system: str
+    python: str
+    cuda_driver: str | None
+    gpus: list[str]
+    packages: dict[str, str]
+
+
+class State(TypedDict):
+    """Facts about a machine that change."""
+
+    load_average: float | None
+    gpus: list[dict[str, str]]
+    """For each GPU what `nvidia-smi` says, by the names of its query."""
+
+
+class Conditions(Hardware):
+    """The machine, its state before and after a benchmark, and how this measured."""
+
+    allocator: str
+    threads: int | None
+    before: State
+    after: State
+    ceilings: Mapping[str, float]
+
+
+def hardware() -> Hardware:
     """Return the facts that stay the same while a benchmark runs."""
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -41,7 +76,7 @@ def hardware() -> dict[str, object]:
     }
 
 
-def state() -> dict[str, object]:
+def state() -> State:
     """Return the facts that change; they are taken before and after."""
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
     return {"load_average": load, "gpus": gpus()}

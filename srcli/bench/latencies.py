@@ -7,11 +7,11 @@ import json
 import math
 import platform
 import statistics
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, NotRequired, TypedDict
 
 from srcli.checkpoints.shipped import Weights
 from srcli.models.spec import ModelSpec
@@ -41,6 +41,14 @@ class Latency:
     precision: str = "fp32"
 
 
+class _Row(TypedDict):
+    milliseconds: float
+    backend: str
+    runs: int
+    threads: int
+    precision: NotRequired[str]
+
+
 def kept() -> dict[str, Latency]:
     """Return the latencies kept from earlier runs on this machine, by the weights' checksum.
 
@@ -52,7 +60,7 @@ def kept() -> dict[str, Latency]:
         return {}
 
 
-def _entries(table: dict[str, dict[str, Any]]) -> Iterator[tuple[str, Latency]]:
+def _entries(table: Mapping[str, _Row]) -> Iterator[tuple[str, Latency]]:
     for sha256, row in table.items():
         latency = Latency(**row)
         if math.isfinite(latency.milliseconds) and latency.milliseconds > 0:

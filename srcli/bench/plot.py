@@ -7,7 +7,7 @@ import math
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from srcli.bench.rows import Result
 from srcli.checkpoints.shipped import find_weights
@@ -18,6 +18,7 @@ from srcli.system.files import atomic_path
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.axis import Axis
+    from matplotlib.typing import RcKeyType
 
 FORMATS = (".svg", ".png", ".pdf")
 MARKERS = {"published": "s", "fused": "o"}
@@ -163,9 +164,15 @@ def _plain_numbers(axis: Axis) -> None:
     axis.set_minor_formatter(NullFormatter())
 
 
-def _style() -> Any:
-    """Set one colour of ink that reads on light and dark pages, on a transparent ground."""
-    inked = ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color")
+def _style() -> dict[RcKeyType, object]:
+    """Return a style with one colour of ink that reads on light and dark pages."""
+    inked: tuple[RcKeyType, ...] = (
+        "text.color",
+        "axes.labelcolor",
+        "axes.edgecolor",
+        "xtick.color",
+        "ytick.color",
+    )
     return {
         **dict.fromkeys(inked, INK),
         "axes.grid": True,

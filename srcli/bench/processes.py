@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 from contextlib import ExitStack
 from multiprocessing.process import BaseProcess
+from types import TracebackType
 from typing import Any
 
 from srcli.bench.rows import Row
@@ -27,7 +28,7 @@ class WorkerProcess:
         self._process.start()
         theirs.close()
 
-    def ask(self, method: str, *arguments: Any) -> Any:
+    def ask(self, method: str, *arguments: object) -> Any:
         """Call a method of the worker.
 
         Raises:
@@ -95,5 +96,10 @@ class WorkerProcesses:
     def __enter__(self) -> WorkerProcesses:
         return self
 
-    def __exit__(self, *details: Any) -> None:
-        self._stack.__exit__(*details)
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stack.__exit__(kind, error, trace)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from srcli.bench import elsewhere
+from srcli.bench.hardware import Conditions
 from srcli.bench.rows import Result
 from srcli.models.registry import get_model
 
@@ -38,7 +38,7 @@ _NAMES = (
 )  # fmt: skip
 
 
-def as_dict(results: Sequence[Result], facts: Mapping[str, Any]) -> dict[str, Any]:
+def as_dict(results: Sequence[Result], facts: Conditions) -> dict[str, object]:
     """Return all figures for JSON, samples included."""
     return {
         "hardware": dict(facts),
@@ -132,7 +132,7 @@ def to_markdown(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "".join("| " + " | ".join(line) + " |\n" for line in lines)
 
 
-def conditions(facts: Mapping[str, Any]) -> list[str]:
+def conditions(facts: Conditions) -> list[str]:
     """Return lines, for people, about the machine that was measured and its state."""
     gpus = facts["before"]["gpus"]
     where = ", ".join(gpu["name"] for gpu in gpus) or facts["cpu"]
@@ -142,12 +142,12 @@ def conditions(facts: Mapping[str, Any]) -> list[str]:
     ]
     lines.append(SPEEDUP)
     lines.append(_ALLOCATORS[facts["allocator"]])
-    for moment in ("before", "after"):
-        load = facts[moment]["load_average"]
+    for moment, found in (("before", facts["before"]), ("after", facts["after"])):
+        load = found["load_average"]
         told = [] if load is None else [f"load average {load:.1f}"]
         told += [
             f"{gpu['clocks.sm']}, {gpu['temperature.gpu']} C, throttling {gpu[_REASONS]}"
-            for gpu in facts[moment]["gpus"]
+            for gpu in found["gpus"]
         ]
         lines.append(f"{moment}: {'; '.join(told)}")
     if not gpus:
@@ -193,11 +193,12 @@ def _roof(result: Result) -> tuple[str, str, str, str]:
     if summary is None:
         return "", "", "", ""
     seconds = summary.median / 1e3
-    reached = result.roofline.get("reached")
+    roofline = result.roofline
+    reached = roofline["reached"] if roofline else None
     return (
         f"{row.batch / seconds:.1f}",
         f"{row.megapixels / seconds:.1f}",
-        result.roofline.get("bound", ""),
+        roofline["bound"] if roofline else "",
         "" if reached is None else f"{100 * reached:.0f}",
     )
 

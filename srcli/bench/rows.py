@@ -3,13 +3,30 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import Literal, TypedDict
 
+from srcli.backends.base import Precision
 from srcli.bench.timing import Summary, percentile, summarise
 from srcli.errors import UsageError
 
 Graph = Literal["published", "fused"]
 Scope = Literal["network", "host", "file"]
+
+Subject = tuple[str, int, int, int, int]
+"""A computation that is measured: model, scale, height, width and batch."""
+
+
+class Roofline(TypedDict):
+    """The latency that the device's ceilings allow a row; times are milliseconds."""
+
+    bytes_of_layers: int
+    bytes_moved: int
+    bytes_at_once: int
+    compute_ms: float
+    memory_ms: float
+    every_pass_ms: float
+    bound: Literal["compute", "memory"]
+    reached: float | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,7 +37,7 @@ class Row:
     scale: int
     graph: Graph
     backend: str
-    precision: str = "fp32"
+    precision: Precision = "fp32"
     height: int
     """Height of the input; the output is `scale` times as high."""
 
@@ -42,7 +59,7 @@ class Row:
         return self.width * self.scale, self.height * self.scale
 
     @property
-    def subject(self) -> tuple[str, int, int, int, int]:
+    def subject(self) -> Subject:
         """The computation that is measured: model, scale, height, width and batch."""
         return self.model, self.scale, self.height, self.width, self.batch
 
@@ -74,13 +91,13 @@ class Result:
     failure: str = ""
     """The reason why there are no samples; empty if there are."""
 
-    facts: dict[str, Any] = field(default_factory=dict)
+    facts: dict[str, object] = field(default_factory=dict)
     """Facts from the backend: device, provider, precision in use, peak of memory."""
 
     multiply_adds: float = 0.0
     """Multiply-adds in one run, counted."""
 
-    roofline: dict[str, Any] = field(default_factory=dict)
+    roofline: Roofline | None = None
     speedups: list[float] = field(default_factory=list)
     """By round: median time of the published network in float32 PyTorch over the row's own. Only
     of rounds in which the machine was quiet, unless it is `disturbed`."""
@@ -127,11 +144,11 @@ class Result:
         # Not `error > tolerance`: a value that is not a number must not pass.
         return "ok" if self.error is not None and self.error <= self.tolerance else "wrong"
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, object]:
         """Return the result for JSON; times are milliseconds."""
         row, summary = self.row, self.summary
         width, height = row.output
-        measured: dict[str, Any] = {}
+        measured: dict[str, object] = {}
         if summary is not None:
             seconds = summary.median / 1e3
             measured = {
@@ -164,7 +181,7 @@ class Result:
             "verdict": self.verdict,
             "failure": self.failure or None,
             "multiply_adds": self.multiply_adds,
-            "roofline": self.roofline or None,
+            "roofline": self.roofline,
             "facts": self.facts,
             "samples_ms": self.rounds,
         }

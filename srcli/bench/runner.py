@@ -12,11 +12,11 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING
 
 from srcli.bench.processes import WorkerFailed, WorkerProcess, WorkerProcesses
-from srcli.bench.rows import Result, Row
-from srcli.bench.worker import Habits, Taken, Truth
+from srcli.bench.rows import Result, Row, Subject
+from srcli.bench.worker import Habits, Opened, Taken, Truth
 from srcli.errors import SrcliError
 from srcli.system.cuda import driver
 from srcli.system.machine import free_memory
@@ -120,13 +120,13 @@ def describe(row: Row) -> str:
 
 
 def _by_subject(results: Sequence[Result]) -> list[list[Result]]:
-    groups: dict[tuple[Any, ...], list[Result]] = {}
+    groups: dict[Subject, list[Result]] = {}
     for result in results:
         groups.setdefault(result.row.subject, []).append(result)
     return list(groups.values())
 
 
-Truths = Mapping[tuple[Any, ...], "tuple[Truth, dict[str, Work]] | str"]
+Truths = Mapping[Subject, "tuple[Truth, dict[str, Work]] | str"]
 """The reference results, by subject; a text in their place says why there is none."""
 
 
@@ -156,13 +156,12 @@ def _foresee(
 
 def _alike(first: Row, second: Row) -> bool:
     """Tell whether two rows differ in nothing but size and batch."""
-    size = {"height": 0, "width": 0, "batch": 0}
-    return replace(first, **size) == replace(second, **size)  # type: ignore[arg-type]  # all three are int
+    return replace(first, height=0, width=0, batch=0) == replace(second, height=0, width=0, batch=0)
 
 
 def _truths(rows: Sequence[Row], reference: WorkerProcess, folder: Path, tell: Tell) -> Truths:
     subjects = {row.subject: row for row in rows}
-    truths: dict[tuple[Any, ...], tuple[Truth, dict[str, Work]] | str] = {}
+    truths: dict[Subject, tuple[Truth, dict[str, Work]] | str] = {}
     for done, (subject, row) in enumerate(subjects.items()):
         tell(f"reference for {row.model} x{row.scale}", done, len(subjects))
         try:
@@ -192,12 +191,12 @@ def _open(result: Result, worker: WorkerProcess, truths: Truths, threads: int | 
         result.failure = truth
         return
     try:
-        opened = worker.ask("open", result.row, truth[0], threads)
+        opened: Opened = worker.ask("open", result.row, truth[0], threads)
     except WorkerFailed as error:
         result.failure = str(error)
         return
-    result.error, result.tolerance = opened["error"], opened["tolerance"]
-    result.facts = {**opened["facts"], "weights": opened["weights"]}
+    result.error, result.tolerance = opened.error, opened.tolerance
+    result.facts = opened.facts
 
 
 def _take_turns(
@@ -243,11 +242,11 @@ def _take_turns(
 def _sample(result: Result, workers: WorkerProcesses, seconds: float) -> Taken | None:
     """Let a worker measure a row for one turn; if it fails, note that and return None."""
     try:
-        taken = workers.of(result.row).ask("sample", result.row, seconds)
+        taken: Taken = workers.of(result.row).ask("sample", result.row, seconds)
     except WorkerFailed as error:
         result.failure = str(error)
         return None
-    return cast("Taken", taken)
+    return taken
 
 
 def _compare(results: Sequence[Result]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import importlib
 import os
 import signal
 import statistics
@@ -16,7 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,10 +31,12 @@ from srcli.checkpoints.shipped import weights_from_file
 from srcli.errors import BackendError, SrcliError, WeightsError, first_line
 from srcli.loading.model import LoadedModel, load
 from srcli.models.registry import get_model
-from srcli.models.spec import Geometry, Scale
+from srcli.models.spec import Geometry, Scale, Task
 from srcli.pipeline.resample import resize
 
 if TYPE_CHECKING:
+    import torch
+
     from srcli.bench.counting import Work
 
 # Correctness is judged on an input of at most so many output pixels: the published network takes
@@ -91,6 +92,18 @@ class Taken:
 
     others: float | None
     """CPU cores that other processes kept busy meanwhile; None where this is not known."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Opened:
+    """A row that is open, and its result compared with the reference."""
+
+    error: float
+    """Largest difference from the reference, relative to its largest value."""
+
+    tolerance: float
+    facts: dict[str, object]
+    """Facts from the session, clock, allocator, peak of memory, and the weights' checksum."""
 
 
 def serve(connection: Connection, habits: Habits) -> None:
@@ -158,17 +171,13 @@ class Worker:
             work[graph] = found
         return truth, work
 
-    def open(self, row: Row, truth: Truth, threads: int | None) -> dict[str, Any]:
-        """Open a row's session, check its result and warm it up.
-
-        Returns:
-            `error`, `tolerance`, and the session's facts.
-        """
+    def open(self, row: Row, truth: Truth, threads: int | None) -> Opened:
+        """Open a row's session, compare its result with the reference, and warm it up."""
         model = _model(row, truth)
         options = SessionOptions(
             shape=(row.batch, 3, row.height, row.width),
             threads=threads,
-            precision=row.precision,  # type: ignore[arg-type]  # checked by the command line
+            precision=row.precision,
             cuda_graph=row.cuda_graph,
         )
         subject: Model = (
@@ -180,17 +189,17 @@ class Worker:
         opened = _Open(session, row, self._step(session, row, model.geometry))
         self._open[row] = opened
         for_a_while(opened.sample, WARM_UP)
-        return {
-            "error": error,
-            "tolerance": model.spec.tolerance_for(row.precision),
-            "facts": {
+        return Opened(
+            error=error,
+            tolerance=model.spec.tolerance_for(row.precision),
+            facts={
                 **session.facts,
                 "clock": "events" if opened.by_events else "host",
                 "allocator": self._allocator,
                 **_peak(opened.by_events),
+                "weights": "random" if truth.weights else model.weights.sha256,
             },
-            "weights": "random" if truth.weights else model.weights.sha256,
-        }
+        )
 
     def _step(self, session: Session, row: Row, geometry: Geometry) -> Step:
         """Return a function that runs the row once; on CUDA it may return before it is done."""
@@ -231,8 +240,9 @@ class Worker:
             opened.session.close()
         self._open.clear()
         gc.collect()
-        torch: Any = sys.modules.get("torch")
-        if torch is not None and torch.cuda.is_available():
+        if _cuda_is_used():
+            import torch
+
             torch.cuda.empty_cache()
         trim()
 
@@ -258,7 +268,7 @@ class _Open:
         self.on_cuda = device != "cpu" and row.scope == "network"
         # Events of a stream tell nothing of what was launched on another and waited for.
         self.by_events = self.on_cuda and not session.waits
-        self._flush: Any = None
+        self._flush: torch.Tensor | None = None
         if self.by_events and row.cold:
             import torch
 
@@ -284,7 +294,7 @@ class _Open:
         self._stream.synchronize()
 
     @property
-    def _stream(self) -> Any:
+    def _stream(self) -> torch.cuda.Stream:
         import torch
 
         return self.session.cuda_stream or torch.cuda.current_stream()
@@ -349,13 +359,13 @@ def _difference(restored: Images, truth: Images) -> float:
 
 
 def _model(row: Row, truth: Truth) -> LoadedModel:
-    task: Any = "upscale" if row.scale > 1 else "denoise"
+    task: Task = "upscale" if row.scale > 1 else "denoise"
     return load(row.model, row.scale, task=task, weights=truth.weights)
 
 
 def _model_or_random(name: str, scale: int, folder: Path) -> tuple[LoadedModel, Path | None]:
     """Return a model with the weights that ship; if none do, with random weights."""
-    task: Any = "upscale" if scale > 1 else "denoise"
+    task: Task = "upscale" if scale > 1 else "denoise"
     try:
         return load(name, scale, task=task), None
     except WeightsError:
@@ -375,17 +385,28 @@ def _model_or_random(name: str, scale: int, folder: Path) -> tuple[LoadedModel, 
 def _reset_peak() -> None:
     trim()  # what earlier rows left over is not this row's
     forget_peak()
-    torch: Any = sys.modules.get("torch")
-    if torch is not None and torch.cuda.is_available():
+    if _cuda_is_used():
+        import torch
+
         torch.cuda.reset_peak_memory_stats()
 
 
-def _peak(on_cuda: bool) -> dict[str, Any]:
+def _cuda_is_used() -> bool:
+    """Tell whether this process may have used a GPU by PyTorch, without importing that."""
+    if "torch" not in sys.modules:
+        return False
+    import torch
+
+    return torch.cuda.is_available()
+
+
+def _peak(on_cuda: bool) -> dict[str, int]:
     """Return the peak of memory since `_reset_peak`, in MiB."""
-    found: dict[str, Any] = {}
+    found: dict[str, int] = {}
     if (resident := peak_bytes()) is not None:
         found["process_peak_mib"] = resident >> 20
     if on_cuda:
-        torch: Any = importlib.import_module("torch")
+        import torch
+
         found["device_peak_mib"] = torch.cuda.max_memory_allocated() >> 20
     return found

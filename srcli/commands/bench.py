@@ -5,12 +5,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Unpack
 
 import click
 
 from srcli.commands import options
-from srcli.commands.bench_rows import chosen_rows
+from srcli.commands.bench_rows import RowOptions, chosen_rows
 from srcli.commands.sections import SectionedGroup, section
 from srcli.errors import FAILED, UsageError
 
@@ -19,8 +19,25 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from srcli.backends.base import Session
+    from srcli.bench.hardware import Conditions
     from srcli.bench.rows import Result, Row
     from srcli.models.spec import Geometry, Scale
+
+
+class BenchOptions(RowOptions):
+    """The options of `srcli bench`, as parsed."""
+
+    plot: Path | None
+    overwrite: bool
+    as_json: bool
+    as_csv: bool
+    as_markdown: bool
+    seconds: float
+    threads: int | None
+    allocator: str
+    sweep: bool
+    roofline: bool
+
 
 LONGEST = 10.0  # seconds of one run, in a sweep
 
@@ -129,7 +146,7 @@ LONGEST = 10.0  # seconds of one run, in a sweep
     click.option("--markdown", "as_markdown", is_flag=True, help="Print a Markdown table."),
 )
 @click.pass_context
-def bench(context: click.Context, /, **wishes: Any) -> int | None:
+def bench(context: click.Context, /, **given: Unpack[BenchOptions]) -> int | None:
     """Measure how long networks take, next to their published form.
 
     Without options: the table of the LAPAR paper, 1280x720 output from 320x180 input. Rows take
@@ -144,7 +161,7 @@ def bench(context: click.Context, /, **wishes: Any) -> int | None:
     """
     if context.invoked_subcommand is not None:
         return None
-    return _bench(**wishes)
+    return _bench(**given)
 
 
 @bench.command("compare")
@@ -209,7 +226,7 @@ def _bench(
     allocator: str,
     sweep: bool,
     roofline: bool,
-    **wishes: Any,
+    **wishes: Unpack[RowOptions],
 ) -> int | None:
     from srcli import console
     from srcli.bench import elsewhere, report
@@ -230,7 +247,7 @@ def _bench(
             "there is nothing to measure: no backend that was asked for runs these models in this "
             "form and precision. Leave out --backend, --graph or --precision."
         )
-    facts = {**hardware(), "allocator": allocator, "before": state()}
+    machine, before = hardware(), state()
     with console.progress() as bar:
         measured = measure(
             chosen,
@@ -244,7 +261,14 @@ def _bench(
             finished=_tell_row if sweep and not sys.stderr.isatty() else lambda result: None,
         )
     results = measured.results
-    facts = {**facts, "after": state(), "threads": threads, "ceilings": measured.ceilings}
+    facts: Conditions = {
+        **machine,
+        "allocator": allocator,
+        "threads": threads,
+        "before": before,
+        "after": state(),
+        "ceilings": measured.ceilings,
+    }
     check(results)
     shown = {
         "paper": _has_paper_rows(results),

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING
 
 import click
 
 from srcli import console
+from srcli.commands.sections import Command, Decorator
 from srcli.errors import OutputExistsError, UsageError
 from srcli.models.registry import DEFAULT_MODEL, MODELS, model_names
 from srcli.models.spec import INPUT_CHOICES, INPUT_KINDS
@@ -19,10 +20,10 @@ from srcli.models.spec import INPUT_CHOICES, INPUT_KINDS
 if TYPE_CHECKING:
     from fractions import Fraction
 
-Command = TypeVar("Command", bound=Callable[..., Any])
+    from click.shell_completion import CompletionItem
 
 
-def apply(*options: Callable[[Any], Any]) -> Callable[[Command], Command]:
+def apply(*options: Decorator) -> Decorator:
     """Join several options into one decorator; help shows them in this order."""
 
     def decorate(command: Command) -> Command:
@@ -37,7 +38,7 @@ class Range(click.FloatRange):
     """A click range that refuses `nan`, which click's own takes."""
 
     def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+        self, value: float, param: click.Parameter | None, ctx: click.Context | None
     ) -> float:
         number = float(super().convert(value, param, ctx))
         if math.isnan(number):
@@ -48,7 +49,12 @@ class Range(click.FloatRange):
 class PathName(click.Path):
     """A path that is not empty; `click.Path` would take an empty one for the current folder."""
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+    def convert(
+        self,
+        value: str | os.PathLike[str],
+        param: click.Parameter | None,
+        ctx: click.Context | None,
+    ) -> str | bytes | os.PathLike[str]:
         if value == "":
             self.fail("There is no name. Is a variable of your shell empty?", param, ctx)
         return super().convert(value, param, ctx)
@@ -95,7 +101,9 @@ def check_free(output: Path, overwrite: bool, other: str = "-o") -> None:
         )
 
 
-def complete_models(ctx: click.Context, parameter: click.Parameter, text: str) -> list[Any]:
+def complete_models(
+    ctx: click.Context, parameter: click.Parameter, text: str
+) -> list[CompletionItem]:
     """Offer the names of models to a shell."""
     from click.shell_completion import CompletionItem
 
@@ -103,7 +111,9 @@ def complete_models(ctx: click.Context, parameter: click.Parameter, text: str) -
     return [CompletionItem(name) for name in names] or [CompletionItem(text, type="file")]
 
 
-def complete_fetchable(ctx: click.Context, parameter: click.Parameter, text: str) -> list[Any]:
+def complete_fetchable(
+    ctx: click.Context, parameter: click.Parameter, text: str
+) -> list[CompletionItem]:
     """Offer the names of models whose authors' weights a program can fetch."""
     from click.shell_completion import CompletionItem
 
@@ -114,7 +124,9 @@ def complete_fetchable(ctx: click.Context, parameter: click.Parameter, text: str
     ]
 
 
-def complete_backends(ctx: click.Context, parameter: click.Parameter, text: str) -> list[Any]:
+def complete_backends(
+    ctx: click.Context, parameter: click.Parameter, text: str
+) -> list[CompletionItem]:
     """Offer the names of backends to a shell."""
     from click.shell_completion import CompletionItem
 

@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Protocol, TypeVar
 
 import click
 
-Command = TypeVar("Command", bound=Callable[..., Any])
+Command = TypeVar("Command", bound=Callable[..., object])
 NARROWEST, WIDEST = 60, 120
 NAMES = 30  # letters for the names of options: the texts of all sections begin below each other
 OTHER = "Other"
 _ATTRIBUTE = "srcli_section"
 
 
-def section(title: str, *options: Callable[[Any], Any]) -> Callable[[Command], Command]:
+class Decorator(Protocol):
+    """A decorator that adds options to a command."""
+
+    def __call__(self, command: Command, /) -> Command:
+        """Return the command, on which its options are noted."""
+        ...
+
+
+def section(title: str, *options: Decorator) -> Decorator:
     """Join options into one decorator, and show them under a title in the help."""
 
     def decorate(command: Command) -> Command:
@@ -30,7 +38,7 @@ def section(title: str, *options: Callable[[Any], Any]) -> Callable[[Command], C
     return decorate
 
 
-def _parameters(command: Any) -> list[click.Parameter]:
+def _parameters(command: object) -> list[click.Parameter]:
     """Return what click has noted of a function's parameters so far."""
     found: list[click.Parameter] = getattr(command, "__click_params__", [])
     return found
@@ -39,9 +47,16 @@ def _parameters(command: Any) -> list[click.Parameter]:
 class Sectioned(click.Command):
     """A base class of commands and groups whose options stand under titles."""
 
-    def __init__(self, *arguments: Any, **settings: Any) -> None:
-        settings.setdefault("context_settings", {}).setdefault("max_content_width", help_width())
-        super().__init__(*arguments, **settings)
+    def make_context(
+        self,
+        info_name: str | None,
+        args: list[str],
+        parent: click.Context | None = None,
+        **extra: object,
+    ) -> click.Context:
+        """Return a context whose help is as wide as is easy to read; click calls this."""
+        extra.setdefault("max_content_width", help_width())
+        return super().make_context(info_name, args, parent, **extra)
 
     def write_sections(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write a list of options for each section, in the order in which they appear."""
