@@ -111,8 +111,10 @@ class OpenModel(Closing):
             UsageError: The model was closed.
         """
         self._check_open()
+        from srcli.jobs.looking import steps_of
+
         size = self._size(picture.width, picture.height)
-        steps = self._rules.steps(size.passes, picture.metadata)
+        steps = steps_of(self._rules, size.passes, picture)
         return self._through(steps).restore_all([picture], size=(size.height, size.width))[0]
 
     def file(
@@ -267,8 +269,8 @@ def load(
             is 4 (of `model_file`, its own), and 1 to denoise and deblock.
         task: Which of the model's weights.
         input: Which weights for upscaling: `clean`, `photo` for JPEG compression and noise, or
-            `auto` for those that measured better on files of this format and quality. An array is
-            taken to be clean.
+            `auto` for those that measured better on files of this format and quality, and on
+            pixels with traces of JPEG. An array is taken to be clean.
         weights: Your own checkpoint instead of what srcli ships.
         model_file: Another network instead: an ONNX file, or with spandrel a checkpoint.
         backend: `native`, `openvino`, `ort`, `torch`, `trt`, or `auto` for the fastest that works.

@@ -161,7 +161,8 @@ input_choice = click.option(
     default="auto",
     show_default=True,
     help="Kind of weights: clean for pictures as they were reduced, photo for those with JPEG "
-    "compression and noise; auto takes what measured better for the file's format and quality.",
+    "compression and noise; auto takes what measured better for such files: by format, JPEG's "
+    "quality, and traces of JPEG in the pixels.",
 )
 
 weights = click.option(

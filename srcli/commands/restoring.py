@@ -50,7 +50,7 @@ def restore_files(request: RestoreRequest, task: Task, size: SizeRequest) -> int
     if request.save_kernel is not None and runner.kernel is not None:
         save_kernel(runner.kernel[0, 0], request.save_kernel, replace=request.overwrite)
     if request.as_json:
-        console.print_json(result(runner.facts, outcomes, plan))
+        console.print_json(result(runner.used, outcomes, plan))
     return teller.summary(outcomes, plan)
 
 
@@ -87,8 +87,8 @@ def _side_by_side(jobs: Sequence[Job], request: RestoreRequest) -> int:
 
     keep = request.skip_existing or request.resume
     ahead = [j for j in jobs if j.size is not None and not (keep and j.exists)]
-    if len({job.steps for job in ahead}) > 1:
-        return 1  # each network has tiles of its own
+    if len({tuple(step.scale for step in job.steps) for job in ahead}) > 1:
+        return 1  # networks of other scales have tiles of their own
     return sum(1 for _ in grouped(ahead, request.batch))
 
 
@@ -163,12 +163,15 @@ class _Runner:
             "version": __version__,
             "weights_sha256": {},
         }
+        self._loaded: dict[Step, LoadedModel | ForeignModel] = {}
         self._open: dict[Step, Restorer] = {}
         self._stack = ExitStack()
 
     def load(self, step: Step) -> LoadedModel | ForeignModel:
         from srcli.loading.model import load
 
+        if step in self._loaded:
+            return self._loaded[step]
         request = self.request
         model: LoadedModel | ForeignModel
         if request.model_file is not None:
@@ -186,6 +189,7 @@ class _Runner:
             for line in own.removed() if own.prune_below is not None else ():
                 console.note(line)
         self.facts["weights_sha256"][step.label] = model.weights.sha256
+        self._loaded[step] = model
         return model
 
     def restorer(self, step: Step) -> Restorer:
@@ -198,6 +202,7 @@ class _Runner:
                 replace(self.request.run_options(), backend=_backend(self.request)),
                 scale=model.grid,
                 pictures=self.pictures,
+                alongside=next(iter(self._open.values()), None),
                 note=console.note,
             )
             self._stack.enter_context(restorer)
@@ -210,6 +215,13 @@ class _Runner:
                 f"{restorer.memory_of_all >> 20} MB, {restorer.session.facts}"
             )
         return self._open[step]
+
+    @property
+    def used(self) -> dict[str, Any]:
+        """Facts about the run, without those of networks that turned out not to be needed."""
+        opened = {step.label for step in self._open}
+        weights = {k: v for k, v in self.facts["weights_sha256"].items() if k in opened}
+        return {**self.facts, "weights_sha256": weights}
 
     @property
     def concurrency(self) -> int:
@@ -240,6 +252,8 @@ def _run(plan: Plan, request: RestoreRequest, runner: _Runner, teller: Teller) -
     from srcli.jobs.groups import IN_MEMORY
 
     # Before the first picture is read: a model without weights stops everything.
+    for step in dict.fromkeys(step for job in plan for step in job.steps_if_jpeg):
+        runner.load(step)  # opened when a picture turns out to need it
     for step in dict.fromkeys(step for job in plan for step in job.steps):
         runner.restorer(step)
     outcomes: list[Outcome] = []

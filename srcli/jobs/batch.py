@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, wait
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, field
+from itertools import groupby
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,6 +26,7 @@ from srcli.images import Picture, StripReader, StripWriter
 from srcli.jobs.delivery import preserve_facts, write_stdout
 from srcli.jobs.groups import IN_MEMORY, BatchProgress, Patient, grouped, is_large, pixels_of
 from srcli.jobs.journal import Journal, recipe_of
+from srcli.jobs.looking import decided
 from srcli.jobs.planning import Job
 from srcli.jobs.steps import Step
 from srcli.pipeline.passes import Passes
@@ -91,6 +93,7 @@ class Batch:
 
     _journals: dict[Path, Journal] = field(default_factory=dict, init=False)
     _network: threading.Semaphore = field(init=False)
+    _opening: threading.Lock = field(default_factory=threading.Lock, init=False)
     _progress: BatchProgress = field(init=False)
     _open: dict[Step, Restorer] = field(default_factory=dict, init=False)
 
@@ -148,14 +151,15 @@ class Batch:
 
     def _passes(self, job: Job) -> Passes:
         """Return the restorers for the steps of a job, one after the other."""
-        self._open |= {step: self.restorer(step) for step in job.steps}
+        with self._opening:
+            self._open |= {step: self.restorer(step) for step in job.steps}
         return Passes([self._open[step] for step in job.steps])
 
     def _do(self, jobs: Sequence[Job]) -> list[Outcome]:
         """Decode, restore and encode pictures of one size."""
         prepared = [self._prepare(job) for job in jobs]
         ready = [entry for entry in prepared if isinstance(entry, _Prepared)]
-        done = iter(self._restore(ready)) if ready else iter(())
+        done = iter([o for _, same in groupby(ready, _steps) for o in self._restore([*same])])
         outcomes = [entry if isinstance(entry, Outcome) else next(done) for entry in prepared]
         for outcome in outcomes:
             if outcome.status != "done":
@@ -182,6 +186,7 @@ class Batch:
                 picture = images.read(
                     _source(job), max_pixels=self.max_pixels, name=job.name, page=job.page
                 )
+            job = decided(job, picture, self.max_pixels)
             return _Prepared(job, picture, digest, recipe, replace)
         except (SrcliError, MemoryError) as error:
             return self._failure(job, error, digest, recipe)
@@ -215,7 +220,8 @@ class Batch:
         if job.size is not None:
             # Not of the other networks that this batch happens to need.
             weights = self.facts.get("weights_sha256", {})
-            used = {step.label: weights.get(step.label) for step in job.steps}
+            steps = (*job.steps, *job.steps_if_jpeg)
+            used = {step.label: weights.get(step.label) for step in steps}
             facts |= {"size": asdict(job.size), "weights_sha256": used}
         return digest, recipe_of(facts)
 
@@ -369,6 +375,10 @@ class _Prepared:
     def decoded(self) -> Picture:
         assert self.picture is not None, "large pictures go another way"
         return self.picture
+
+
+def _steps(prepared: _Prepared) -> tuple[Step, ...]:
+    return prepared.job.steps
 
 
 def _naming(job: Job, error: SrcliError) -> SrcliError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from types import TracebackType
 
 from srcli.backends.base import StoppedError
@@ -61,7 +62,7 @@ class BatchProgress:
 
     def __init__(self, tell: Callable[[str, int, int], None], total: int) -> None:
         self._tell, self._total = tell, max(1, total)
-        self._done: dict[int, int] = {}
+        self._done: dict[Path, int] = {}
         self._guard = threading.Lock()
         self._stopped = False
 
@@ -82,7 +83,7 @@ class BatchProgress:
         if self._stopped:
             raise StoppedError
         with self._guard:
-            self._done[id(job)] = round(pixels_of(job) * done / total)
+            self._done[job.source] = round(pixels_of(job) * done / total)
             self._tell(job.name, sum(self._done.values()), self._total)
 
 

@@ -60,6 +60,10 @@ class Job:
     steps: tuple[Step, ...] = ()
     """The networks that the picture goes through, one after the other."""
 
+    steps_if_jpeg: tuple[Step, ...] = ()
+    """Those that it goes through instead if its pixels have traces of JPEG; empty if these are not
+    looked for."""
+
     notes: tuple[str, ...] = ()
     error: SrcliError | None = None
     """Reason why the picture cannot be done, if that is known before work."""
@@ -268,8 +272,17 @@ def _described(job: Job, wishes: Wishes, *, alone: bool) -> Job:
     )
     notes += size.notes(str(job.target), header.width, header.height)
     notes += wishes.rules.notes(job.name, size.passes, metadata)
-    steps = wishes.rules.steps(size.passes, metadata)
-    return replace(job, header=header, size=size, steps=steps, options=options, notes=tuple(notes))
+    return replace(
+        job,
+        header=header,
+        size=size,
+        steps=wishes.rules.steps(size.passes, metadata),
+        steps_if_jpeg=wishes.rules.steps_if_jpeg(
+            size.passes, metadata, has_alpha=header.has_alpha, bits=header.bits
+        ),
+        options=options,
+        notes=tuple(notes),
+    )
 
 
 def _check_place(job: Job) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from srcli.checkpoints.shipped import photo_limits
 from srcli.images.picture import Metadata
@@ -57,6 +57,19 @@ class Rules:
             Step(task=self.task, scale=scale, kind=kind if scale in self.photo else "clean")
             for scale in passes
         )
+
+    def steps_if_jpeg(
+        self, passes: Sequence[Scale], metadata: Metadata, *, has_alpha: bool, bits: int
+    ) -> tuple[Step, ...]:
+        """Return the steps of a picture whose pixels turn out to have been in a JPEG file.
+
+        It is empty where they are not to be looked at: they came from no file, or the file tells,
+        or it holds what JPEG cannot hold, or there is no choice.
+        """
+        if metadata.format is None or not metadata.lossless or has_alpha or bits != 8:
+            return ()
+        found = self.steps(passes, replace(metadata, lossless=False))
+        return () if found == self.steps(passes, metadata) else found
 
     def notes(self, name: str, passes: Sequence[Scale], metadata: Metadata) -> list[str]:
         """Say which weights were chosen and why, where there was a choice."""

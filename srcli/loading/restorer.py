@@ -57,6 +57,7 @@ def open_restorer(
     *,
     scale: Scale,
     pictures: int = 1,
+    alongside: Restorer | None = None,
     note: Note = lambda message: None,
 ) -> Restorer:
     """Open a model; the restorer owns what it opens, so close it, or use it as a context manager.
@@ -66,6 +67,7 @@ def open_restorer(
         options: Options for running it.
         scale: Factor by which the model enlarges.
         pictures: Number of pictures ahead: several go through the network side by side.
+        alongside: A restorer that stays open, to share its threads with; see `Restorer`.
         note: Called with messages, for example that a tile had to be made smaller.
 
     Raises:
@@ -85,7 +87,15 @@ def open_restorer(
     backend, session = open_model(options.backend, model, settings)
     try:
         session = SelfEnsemble(session) if options.tta else session
-        return restorer_of(session, model.geometry, scale, options, backend=backend.name, note=note)
+        return restorer_of(
+            session,
+            model.geometry,
+            scale,
+            options,
+            backend=backend.name,
+            alongside=alongside,
+            note=note,
+        )
     except BaseException:
         session.close()
         raise
@@ -98,6 +108,7 @@ def restorer_of(
     options: RunOptions,
     *,
     backend: str = "",
+    alongside: Restorer | None = None,
     note: Note = lambda message: None,
 ) -> Restorer:
     """Let an open session restore pictures of any size; closing the restorer closes it too.
@@ -108,6 +119,7 @@ def restorer_of(
         scale: Factor by which the network enlarges.
         options: Tiles and memory are taken from here.
         backend: Name of the backend, for people.
+        alongside: A restorer that stays open, to share its threads with; see `Restorer`.
         note: Called with messages, for example that a tile had to be made smaller.
     """
     return Restorer(
@@ -118,5 +130,6 @@ def restorer_of(
         tile=options.tile,
         memory=options.memory,
         concurrency=session.concurrency,
+        alongside=alongside,
         note=note,
     )

@@ -55,11 +55,16 @@ class Restorer(Closing):
     """Number of calls of the session that may be under way at once, from any thread. The
     tiles of a picture share them, and so does the memory."""
 
+    alongside: Restorer | None = None
+    """Another restorer of the same concurrency, with which threads are shared: of several networks
+    open at a time no more tiles are computed at once than of one. It is closed last."""
+
     note: Callable[[str], None] = lambda message: None
     """Function that is called if a tile had to be made smaller, and once if tiles approximate."""
 
     _stopped: bool = field(default=False, init=False)
     _pool: ThreadPoolExecutor = field(init=False, repr=False)
+    _owns_pool: bool = field(init=False, repr=False)
     _tiles: Tiles = field(init=False, repr=False)
     _streaming: Streaming | None = field(default=None, init=False, repr=False)
     _whole: Whole | None = field(default=None, init=False, repr=False)
@@ -73,7 +78,12 @@ class Restorer(Closing):
         self.memory = (
             self.memory or automatic_budget(self.geometry, self.concurrency)
         ) // self.concurrency
-        self._pool = ThreadPoolExecutor(self.concurrency, "tile")
+        other = self.alongside
+        self._owns_pool = other is None or other.concurrency != self.concurrency
+        if other is not None and not self._owns_pool:
+            self._pool = other._pool
+        else:
+            self._pool = ThreadPoolExecutor(self.concurrency, "tile")
         self._tiles = Tiles(
             session=self.session,
             geometry=self.geometry,
@@ -299,7 +309,8 @@ class Restorer(Closing):
 
     def close(self) -> None:
         """Free the session, and end the threads."""
-        self._pool.shutdown()
+        if self._owns_pool:
+            self._pool.shutdown()
         self.session.close()
 
     def stop(self) -> None:

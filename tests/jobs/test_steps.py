@@ -10,11 +10,11 @@ from PIL import Image
 
 import srcli as api
 from srcli.checkpoints.shipped import photo_limits, shipped_weights
-from srcli.commands import restoring
 from srcli.errors import WeightsError
 from srcli.images import read
 from srcli.images.picture import Metadata
 from srcli.jobs.steps import Rules, Step
+from srcli.loading.restorer import open_restorer
 from srcli.models.registry import get_model
 
 LIMIT = photo_limits(get_model("lapar-c"))[2]
@@ -48,6 +48,7 @@ def labels(rows):
 
 class TestRules:
     rules = Rules(photo={2: 90})
+    png = Metadata(format="png")
 
     @pytest.mark.parametrize(
         ("metadata", "kind"),
@@ -78,6 +79,22 @@ class TestRules:
         assert self.rules.scales((2, 3, 4)) == (2, 3, 4)
         assert Rules(input="photo", photo={2: 90}).scales((2, 3, 4)) == (2,)
 
+    def test_pixels_are_looked_at_where_the_file_does_not_tell(self):
+        def otherwise(rules=self.rules, about=self.png, has_alpha=False, bits=8, scale=2):
+            return rules.steps_if_jpeg([scale], about, has_alpha=has_alpha, bits=bits)
+
+        assert otherwise() == (Step(scale=2, kind="photo"),)
+        for no_choice in (
+            otherwise(has_alpha=True),
+            otherwise(bits=16),
+            otherwise(scale=3),
+            otherwise(about=Metadata()),
+            otherwise(about=Metadata(format="jpeg", lossless=False, quality=95)),
+            otherwise(rules=Rules(input="clean", photo={2: 90})),
+            otherwise(rules=Rules()),
+        ):
+            assert no_choice == ()
+
     def test_every_file_of_weights_for_photographs_has_its_limit(self):
         for weights in shipped_weights():
             if weights.kind == "photo":
@@ -87,16 +104,15 @@ class TestRules:
 def test_a_mixed_folder(srcli, mixed, monkeypatch):
     """Two networks are open at a time, each opened once; each picture is what it is alone."""
     opened = []
-    load = restoring._Runner.load
 
-    def counted(self, step):
-        opened.append(step.label)
-        return load(self, step)
+    def counted(model, *arguments, **options):
+        opened.append(model.label)
+        return open_restorer(model, *arguments, **options)
 
-    monkeypatch.setattr(restoring._Runner, "load", counted)
+    monkeypatch.setattr("srcli.loading.restorer.open_restorer", counted)
     code, out, err = srcli("upscale", mixed, "-s", 2, "--json")
     assert code == 0, err
-    assert sorted(opened) == ["x2", "x2 photo"]
+    assert sorted(opened) == ["lapar-c x2", "lapar-c x2 (photo)"]
     result = json.loads(out)
     assert set(result["weights_sha256"]) == {"x2", "x2 photo"}
     found = labels(result["files"])
@@ -107,6 +123,51 @@ def test_a_mixed_folder(srcli, mixed, monkeypatch):
         alone = mixed / f"alone-{name}"
         srcli("upscale", mixed / name, "-s", 2, "--input", kind, "-o", alone)
         assert alone.read_bytes() == (mixed.with_name("mixed_x2") / name).read_bytes()
+
+
+@pytest.fixture
+def decoded(tmp_path, photograph):
+    """PNG files of a reduced photograph; one of them was a JPEG file before."""
+    small = Image.fromarray(photograph).resize((104, 96), Image.Resampling.LANCZOS)
+    small.save(tmp_path / "was.jpg", quality=60)
+    folder = tmp_path / "decoded"
+    folder.mkdir()
+    with Image.open(tmp_path / "was.jpg") as jpeg:
+        jpeg.load()
+        for name in ("b.png", "d.png"):
+            jpeg.save(folder / name)
+        jpeg.convert("RGBA").save(folder / "e.png")
+    small.save(folder / "a.png")
+    small.save(folder / "c.png")
+    return folder
+
+
+@pytest.mark.parametrize("more", [(), ("--batch", 9), ("--memory", "40M")])
+def test_pixels_tell_that_they_were_jpeg(srcli, decoded, more, monkeypatch):
+    if "--memory" in more:  # pictures are read, restored and written in strips
+        monkeypatch.setattr("srcli.jobs.groups.IN_MEMORY", 1000)
+    code, out, err = srcli("upscale", decoded, "-s", 2, "--json", *more)
+    assert code == 0, err
+    result = json.loads(out)
+    found = labels(result["files"])
+    assert {name for name, steps in found.items() if steps == ["x2 photo"]} == {"b.png", "d.png"}
+    assert set(result["weights_sha256"]) == {"x2", "x2 photo"}
+    assert f"b.png (was in JPEG of quality 60): {PHOTO}" in err
+    for name, kind in (("a.png", "clean"), ("b.png", "photo"), ("e.png", "clean")):
+        alone = decoded.parent / f"{kind}-{name}"
+        srcli("upscale", decoded / name, "-s", 2, "--input", kind, "-o", alone)
+        assert (
+            read(alone).color.tobytes()
+            == read(decoded.parent / "decoded_x2" / name).color.tobytes()
+        )
+    _, out, _ = srcli("upscale", decoded, "-s", 2, "--json", "--resume", *more)
+    assert {row["status"] for row in json.loads(out)["files"]} == {"skipped"}
+
+
+def test_networks_that_are_not_needed_are_not_opened(srcli, decoded):
+    _, out, err = srcli("upscale", decoded / "a.png", decoded / "c.png", "-s", 2, "--json")
+    assert set(json.loads(out)["weights_sha256"]) == {"x2"}
+    assert "photo" not in err
 
 
 def test_what_was_chosen_is_said(srcli, mixed):
@@ -137,7 +198,9 @@ def test_resuming_knows_which_weights_made_a_picture(srcli, mixed):
     assert set(statuses().values()) == {"done"}
     assert set(statuses("--resume").values()) == {"skipped"}
     again = statuses("--resume", "--input", "clean")
-    assert {name for name, status in again.items() if status == "done"} == PHOTOGRAPHS
+    done = {name for name, status in again.items() if status == "done"}
+    assert done >= PHOTOGRAPHS  # and those whose pixels were looked at
+    assert again["d.jpg"] == "skipped"
 
 
 def test_pictures_that_go_together_have_the_same_steps(srcli, mixed):
@@ -179,6 +242,16 @@ def test_weights_of_ones_own_are_of_one_kind(srcli, mixed):
     for kind in ("auto", "photo"):
         _, out, _ = srcli("upscale", mixed / "b.jpg", *options, "--input", kind, "--overwrite")
         assert json.loads(out)["files"][0]["steps"] == ["x2"]
+
+
+def test_traces_from_python(decoded, tmp_path):
+    was, never = read(decoded / "b.png"), read(decoded / "a.png")
+    with api.load("lapar-c", 2) as auto, api.load("lapar-c", 2, input="photo") as photo:
+        np.testing.assert_array_equal(auto.picture(was).color, photo(was.color))
+        assert (auto.picture(never).color != photo(never.color)).any()
+        assert (auto(was.color) != photo(was.color)).any()  # an array is taken to be clean
+        made = read(auto.file(decoded / "b.png", tmp_path / "made.png"))
+        np.testing.assert_array_equal(made.color, photo(was.color))
 
 
 def test_from_python(mixed, tmp_path):
