@@ -32,7 +32,8 @@ format:
 	$(PYTHON) -m ruff check --fix .
 
 # The tests of the compiled code under AddressSanitizer and UndefinedBehaviorSanitizer, in a build of
-# its own. PyTorch is loaded by the same process, so leaks are not looked for.
+# its own. PyTorch is loaded by the same process, so leaks are not looked for. Sessions of other
+# runtimes, which take minutes under sanitizers, are left out.
 SANITIZERS = -fsanitize=address,undefined -fno-sanitize-recover=undefined -g -O1
 sanitize:
 	rm -rf build/sanitized && mkdir -p build/sanitized
@@ -40,7 +41,8 @@ sanitize:
 		--no-deps --no-build-isolation --target build/sanitized .
 	cd build && PYTHONPATH=sanitized PYTHONSAFEPATH=1 ASAN_OPTIONS=detect_leaks=0 \
 		LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
-		$(PYTHON) -m pytest -p no:cacheprovider --rootdir .. -c ../pyproject.toml \
+		$(PYTHON) -m pytest $(SIDE_BY_SIDE) -p no:cacheprovider --rootdir .. -c ../pyproject.toml \
+		-k "not backends_use_it" \
 		../tests/backends/test_native.py ../tests/backends/test_native_stream.py ../tests/backends/test_cpu_filters.py
 
 # The pages in build/site, without a single warning.
