@@ -17,7 +17,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 import srcli
 from srcli.pipeline.resample import reduce, resize
-from srcli.quality.degradations import add_noise, compress
+from srcli.quality.degradations import add_noise, blur, compress, gaussian
 
 Pixels = NDArray[np.uint8]
 Detail = tuple[int, int, int, int]  # top, left, bottom, right, in the original
@@ -25,6 +25,7 @@ Detail = tuple[int, int, int, int]  # top, left, bottom, right, in the original
 FOLDER = Path(__file__).parents[1] / "examples"
 SCALE = 4
 SIGMA, QUALITY = 25, 15
+PHONE_BLUR, PHONE_NOISE, PHONE_QUALITY = 0.7, 4, 75
 FACE: Detail = (60, 130, 228, 298)
 SMILE: Detail = (90, 160, 202, 272)
 BADGE: Detail = (330, 190, 442, 302)
@@ -42,6 +43,21 @@ def main() -> None:
     smooth = srcli.restore(blocky, "deblock", "lapar-c")
     panels = {f"JPEG, quality {QUALITY}": blocky, "srcli deblock": smooth, "original": original}
     draw("deblock", panels, BADGE)
+    draw("photo", photographed(original), FACE)
+
+
+def photographed(original: Pixels) -> dict[str, Pixels]:
+    """Return what a phone makes of the original, and what others make of that."""
+    soft = np.rint(blur(original, gaussian(PHONE_BLUR))).astype(np.uint8)
+    small = reduce(soft, 2)
+    photo = compress(add_noise(small, PHONE_NOISE, np.random.default_rng(0)), PHONE_QUALITY)
+    cubic = resize(photo.astype(np.float64), *original.shape[:2])
+    return {
+        "photograph, bicubic": np.clip(np.rint(cubic), 0, 255).astype(np.uint8),
+        "--input clean": srcli.upscale(photo, "lapar-a", 2, input="clean"),
+        "--input photo": srcli.upscale(photo, "lapar-a", 2, input="photo"),
+        "original": original,
+    }
 
 
 def enlarged(original: Pixels) -> dict[str, Pixels]:
