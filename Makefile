@@ -74,6 +74,10 @@ $(filter %-deblock,$(RUNS)): train-%-deblock:
 	$(call TRAIN,$* --task deblock --loss psnr --patch 80 --batch 4)
 
 # Measure the shipped weights again and write the figures into the manifest and the tables.
+# The shipped weights as our compiled code reads them, verified: `weights/prepared`.
+weights-prepared:
+	$(PYTHON) -m srcli.weights.training.prepare
+
 scores:
 	$(PYTHON) -m srcli.weights.training.scores --test $(TEST)
 	$(PYTHON) -m srcli.weights.training.limits --test $(TEST)

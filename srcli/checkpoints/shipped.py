@@ -48,6 +48,10 @@ class Weights:
     any_scale: bool = False
     """True if the same file serves all scales of its model."""
 
+    prepared_sha256: str | None = None
+    """Checksum of the file in `prepared`, which holds the same weights as `srcli.backends.native`
+    reads them, verified when they were committed; None if there is none."""
+
 
 @cache
 def shipped_weights() -> tuple[Weights, ...]:
@@ -73,6 +77,7 @@ def _of_row(path: Path, row: dict[str, Any]) -> Iterator[Weights]:
         kind=row.pop("input", "clean"),
         licence=row.pop("licence"),
         better_up_to_jpeg=row.pop("better_up_to_jpeg", None),
+        prepared_sha256=row.pop("prepared_sha256", None),
         facts=row,
         any_scale=isinstance(scale, list),
     )
@@ -97,7 +102,27 @@ def flaw(weights: Weights) -> str | None:
 def flaws() -> dict[str, str | None]:
     """Return the flaw of each shipped file by its name; a file that serves several scales once."""
     shipped = {weights.path.name: weights for weights in shipped_weights()}
-    return {name: flaw(weights) for name, weights in shipped.items()}
+    found = {name: flaw(weights) for name, weights in shipped.items()}
+    for name, weights in shipped.items():
+        if weights.prepared_sha256 is not None:
+            file = prepared_file(weights)
+            form = replace(weights, path=file, sha256=weights.prepared_sha256)
+            found[f"{file.parent.name}/{name}"] = flaw(form)
+    return found
+
+
+def prepared_file(weights: Weights) -> Path:
+    """Return the path, present or not, of shipped weights as `srcli.backends.native` reads them."""
+    return weights.path.parent / "prepared" / weights.path.name
+
+
+def ready_weights(weights: Weights) -> Path | None:
+    """Return the prepared file that ships; None if there is none, or it is not whole."""
+    if weights.prepared_sha256 is None:
+        return None
+    file = prepared_file(weights)
+    form = replace(weights, path=file, sha256=weights.prepared_sha256)
+    return file if flaw(form) is None else None
 
 
 def find_weights(

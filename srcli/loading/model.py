@@ -15,6 +15,7 @@ from srcli.checkpoints.shipped import (
     find_weights,
     graph_path,
     native_path,
+    ready_weights,
     shipped_weights,
     weights_from_file,
 )
@@ -119,6 +120,9 @@ class LoadedModel:
         """Return the verified weights for the backend `native`; None if it cannot run the model."""
         if not self.spec.compiled:
             return None
+        ready = ready_weights(self.weights) if self.prune_below is None else None
+        if ready is not None:
+            return ready
         path = native_path(self.weights)
         if self.spec.distinct_taps is not None and not self._is_symmetric(path):
             return None

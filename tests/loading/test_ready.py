@@ -1,0 +1,121 @@
+"""Weights that are prepared when they are committed: nobody needs PyTorch to run them."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from srcli.backends.base import SessionOptions
+from srcli.backends.native.session import NativeBackend
+from srcli.backends.native.weights import read_weights
+from srcli.checkpoints.shipped import flaws, prepared_file, shipped_weights
+from srcli.errors import MissingPartError
+from srcli.loading.model import load
+from srcli.models.registry import get_model
+
+COMPILED = [weights for weights in shipped_weights() if get_model(weights.model).compiled]
+BATCH = np.random.default_rng(0).random((1, 3, 14, 19), np.float32)
+HEAVY = ("torch", "onnx", "onnxscript", "onnxruntime", "openvino")
+
+
+def test_every_file_is_there_and_whole():
+    found = flaws()
+    for weights in COMPILED:
+        assert found[f"prepared/{weights.path.name}"] is None
+
+
+@pytest.mark.parametrize("name", ["lapar-c-x4", "awsrn-sd-x2", "lapar-c-deblock"])
+def test_a_file_holds_what_would_be_made_now(tmp_path, name):
+    (weights,) = (w for w in COMPILED if w.path.stem == name)
+    prepare = importlib.import_module("srcli.weights.training.prepare").prepare
+    prepare(weights, tmp_path / "new.safetensors")
+    ours, scale, skips = read_weights(prepared_file(weights))
+    made, *others = read_weights(tmp_path / "new.safetensors")
+    assert others == [scale, skips]
+    assert ours.keys() == made.keys()
+    for key, value in ours.items():
+        np.testing.assert_allclose(value, made[key], rtol=1e-5, atol=1e-7)
+
+
+def test_nothing_is_written_for_them(tmp_path, monkeypatch):
+    monkeypatch.setenv("SRCLI_CACHE", str(tmp_path / "cache"))
+    assert load("lapar-c", 2).native_weights() == prepared_file(load("lapar-c", 2).weights)
+    assert not (tmp_path / "cache").exists()
+
+
+@pytest.mark.parametrize("damage", ["gone", "cut", "other"])
+def test_a_damaged_file_is_not_believed(tmp_path, monkeypatch, damage):
+    """The weights are prepared in the cache then, as the user's own are."""
+    monkeypatch.setenv("SRCLI_CACHE", str(tmp_path / "cache"))
+    model = load("lapar-c", 2)
+    folder = tmp_path / "weights"
+    (folder / "prepared").mkdir(parents=True)
+    shutil.copy(model.weights.path, folder)
+    damaged = replace(model, weights=replace(model.weights, path=folder / "lapar-c-x2.safetensors"))
+    target = prepared_file(damaged.weights)
+    if damage != "gone":
+        source = prepared_file(load("lapar-c", 3 if damage == "other" else 2).weights)
+        content = source.read_bytes()
+        target.write_bytes(content[: len(content) // 2] if damage == "cut" else content)
+    assert damaged.native_weights().is_relative_to(tmp_path / "cache")
+    sessions = [NativeBackend().open(one, SessionOptions()) for one in (damaged, model)]
+    np.testing.assert_array_equal(*(session(BATCH) for session in sessions))
+    for session in sessions:
+        session.close()
+
+
+def test_pruned_weights_are_others():
+    model = replace(load("awsrn-sd", 2), prune_below=0.5)
+    assert model.native_weights() != prepared_file(model.weights)
+
+
+WITHOUT = """
+import sys
+for name in sys.argv.pop(1).split(","):
+    sys.modules[name] = None
+from srcli.cli import main
+main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("command", "model"),
+    [("upscale", "lapar-c"), ("upscale", "awsrn-sd"), ("denoise", "lapar-a"), ("deblock", None)],
+)
+def test_heavy_packages_are_not_needed(tmp_path, photograph, srcli, command, model):
+    """Nor a cache that can be written; the result is the same to the byte."""
+    Image.fromarray(photograph[:40, :50]).save(tmp_path / "in.png")
+    (tmp_path / "file").write_text("in the way")
+    words = [command, str(tmp_path / "in.png")] + (["-m", model] if model else [])
+    cache = {"SRCLI_CACHE": str(tmp_path / "file" / "cache")}
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT, ",".join(HEAVY), *words, "-o", str(tmp_path / "a.png")],
+        env=os.environ | cache,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert srcli(*words, "-o", tmp_path / "b.png")[0] == 0
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+
+
+def test_what_needs_a_package_says_which(tmp_path, photograph):
+    Image.fromarray(photograph[:40, :50]).save(tmp_path / "in.png")
+    own = load("lapar-c", 2).weights.path
+    words = ["upscale", str(tmp_path / "in.png"), "-s", "2", "--weights", str(own)]
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT, ",".join(HEAVY), *words],
+        env=os.environ | {"SRCLI_CACHE": str(tmp_path / "cache")},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == MissingPartError.exit_code, done.stderr
+    assert "pip install torch" in done.stderr
