@@ -7,11 +7,12 @@ import os
 from collections.abc import Callable, Sequence
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast, overload
+from typing import TYPE_CHECKING, Unpack, cast, overload
 
 from srcli.errors import OutputExistsError, UsageError
 from srcli.images.arrays import as_array, as_picture, is_array
 from srcli.jobs.sizes import parse_factor
+from srcli.loading.options import FileOptions, LoadOptions, PathName, Precision, SaveFileOptions
 from srcli.models.registry import DEFAULT_MODEL, DEFAULT_SCALE, MODELS, get_model
 from srcli.models.spec import InputChoice, ModelSpec, Scale, Task
 from srcli.system.closing import Closing
@@ -31,9 +32,7 @@ if TYPE_CHECKING:
 
     Pixels = NDArray[np.uint8] | NDArray[np.uint16] | NDArray[np.float32]
 
-Precision = Literal["fp32", "fp16", "bf16", "int8"]
 Factor = int | float | str | Fraction
-PathName = str | os.PathLike[str]
 
 
 def list_models() -> tuple[ModelSpec, ...]:
@@ -98,11 +97,10 @@ class OpenModel(Closing):
             )
         if isinstance(pixels, list | tuple) and pixels and all(is_array(p) for p in pixels):
             return [self(picture) for picture in pixels]
-        plain: Any = np.asarray(pixels)  # matrices and masked arrays compute in their own ways
+        plain = np.asarray(pixels)  # matrices and masked arrays compute in their own ways
         if plain.ndim == 4 and len(plain):
             return cast("Pixels", np.stack([self(picture) for picture in plain]))
-        restored: Pixels = as_array(self.picture(as_picture(plain)), plain)
-        return restored
+        return cast("Pixels", as_array(self.picture(as_picture(plain)), plain))
 
     def picture(self, picture: Picture) -> Picture:
         """Restore what `srcli.images.read` gives, with the weights that suit its file.
@@ -321,7 +319,10 @@ def _load_foreign(file: Path, scale: Factor | None, options: RunOptions) -> Open
 
 
 def upscale(
-    pixels: Pixels, model: str = DEFAULT_MODEL, scale: Factor = DEFAULT_SCALE, **options: Any
+    pixels: Pixels,
+    model: str = DEFAULT_MODEL,
+    scale: Factor = DEFAULT_SCALE,
+    **options: Unpack[LoadOptions],
 ) -> Pixels:
     """Enlarge one array; see `OpenModel.__call__`, and `load` for options.
 
@@ -331,7 +332,9 @@ def upscale(
         return network(pixels)
 
 
-def restore(pixels: Pixels, task: Task, model: str = DEFAULT_MODEL, **options: Any) -> Pixels:
+def restore(
+    pixels: Pixels, task: Task, model: str = DEFAULT_MODEL, **options: Unpack[LoadOptions]
+) -> Pixels:
     """Denoise or deblock one array; see `OpenModel.__call__`, and `load` for options."""
     with load(model, 1, task=task, **options) as network:
         return network(pixels)
@@ -342,7 +345,7 @@ def upscale_file(
     target: PathName | None = None,
     model: str = DEFAULT_MODEL,
     scale: Factor = DEFAULT_SCALE,
-    **options: Any,
+    **options: Unpack[FileOptions],
 ) -> Path:
     """Enlarge a file; returns where the output is. For many files, `load` the model once.
 
@@ -360,14 +363,20 @@ def upscale_file(
 
 
 def denoise_file(
-    source: PathName, target: PathName | None = None, model: str = DEFAULT_MODEL, **options: Any
+    source: PathName,
+    target: PathName | None = None,
+    model: str = DEFAULT_MODEL,
+    **options: Unpack[FileOptions],
 ) -> Path:
     """Remove noise from a file; see `upscale_file`."""
     return _one_file(source, target, options, model=model, scale=1, task="denoise")
 
 
 def deblock_file(
-    source: PathName, target: PathName | None = None, model: str = DEFAULT_MODEL, **options: Any
+    source: PathName,
+    target: PathName | None = None,
+    model: str = DEFAULT_MODEL,
+    **options: Unpack[FileOptions],
 ) -> Path:
     """Remove JPEG's blocks from a file; see `upscale_file`."""
     return _one_file(source, target, options, model=model, scale=1, task="deblock")
@@ -381,11 +390,19 @@ _OF_FILES = frozenset(
 
 
 def _one_file(
-    source: PathName, target: PathName | None, options: dict[str, Any], **model: Any
+    source: PathName,
+    target: PathName | None,
+    options: FileOptions,
+    *,
+    model: str,
+    scale: Factor,
+    task: Task = "upscale",
 ) -> Path:
-    of_file = {name: value for name, value in options.items() if name in _OF_FILES}
-    of_model = {name: value for name, value in options.items() if name not in _OF_FILES}
-    with load(**model, **of_model) as network:
+    own = SaveFileOptions.__annotations__
+    # Each option goes where it belongs; `load` refuses one that does not exist.
+    of_file = cast("SaveFileOptions", {k: v for k, v in options.items() if k in own})
+    of_model = cast("LoadOptions", {k: v for k, v in options.items() if k not in own})
+    with load(model, scale, task=task, **of_model) as network:
         return network.file(source, target, **of_file)
 
 
