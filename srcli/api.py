@@ -9,7 +9,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Unpack, cast, overload
 
-from srcli.errors import OutputExistsError, UsageError
+from srcli.errors import UsageError
 from srcli.images.arrays import as_array, as_picture, is_array
 from srcli.jobs.sizes import parse_factor
 from srcli.loading.options import FileOptions, LoadOptions, PathName, Precision, SaveFileOptions
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from srcli.loading.foreign import ForeignModel
     from srcli.loading.model import LoadedModel
     from srcli.loading.restorer import RunOptions
-    from srcli.pipeline.passes import Passes
     from srcli.pipeline.restorer import Restorer
 
     Pixels = NDArray[np.uint8] | NDArray[np.uint16] | NDArray[np.float32]
@@ -108,12 +107,15 @@ class OpenModel(Closing):
         Raises:
             UsageError: The model was closed.
         """
-        self._check_open()
         from srcli.jobs.looking import steps_of
+        from srcli.pipeline.passes import Passes
+
+        self._check_open()
 
         size = self._size(picture.width, picture.height)
         steps = steps_of(self._rules, size.passes, picture)
-        return self._through(steps).restore_all([picture], size=(size.height, size.width))[0]
+        passes = Passes([self._restorer(step) for step in steps])
+        return passes.restore_all([picture], size=(size.height, size.width))[0]
 
     def file(
         self,
@@ -176,9 +178,8 @@ class OpenModel(Closing):
     ) -> Path:
         from srcli import __version__
         from srcli.jobs.batch import Batch
-        from srcli.jobs.finding import as_file
         from srcli.jobs.naming import usual_suffix
-        from srcli.jobs.planning import Wishes, plan_jobs
+        from srcli.jobs.planning import Wishes, plan_file
         from srcli.jobs.sizes import SizeRequest
 
         size = SizeRequest(scale=self._factor)
@@ -192,16 +193,7 @@ class OpenModel(Closing):
             options=options,
             page=page,
         )
-        name = os.fspath(source)  # a file, also where it is called like standard input
-        plan = plan_jobs([name and str(as_file(name))], wishes)
-        if len(plan) > 1:
-            raise UsageError(f"{source}: is a folder. Give one file.")
-        if plan[0].error is not None:
-            raise plan[0].error
-        if plan[0].exists and not overwrite:
-            raise OutputExistsError(
-                f"{plan[0].target}: exists already. Give overwrite=True, or another target."
-            )
+        plan = plan_file(os.fspath(source), wishes, overwrite=overwrite)
         facts = {"model": self._spec.name, "version": __version__, "weights_sha256": self._weights}
         batch = Batch(restorer=self._restorer, overwrite=overwrite, preserve=preserve, facts=facts)
         (outcome,) = batch.run(plan.jobs)
@@ -228,11 +220,6 @@ class OpenModel(Closing):
 
         size = SizeRequest(scale=self._factor)
         return size.resolve(width, height, self._scales, self._spec.scale_grid)
-
-    def _through(self, steps: Sequence[Step]) -> Passes:
-        from srcli.pipeline.passes import Passes
-
-        return Passes([self._restorer(step) for step in steps])
 
     def _restorer(self, step: Step) -> Restorer:
         from srcli.loading.restorer import open_restorer
