@@ -171,7 +171,7 @@ def export(task: Task | None, **given: Any) -> None:
     for line in model.removed() if request.prune_below is not None else ():
         console.note(line)
     _check_targets(request, model)
-    report: dict[str, Any] = {"model": model.spec.name, "scale": number(model.scale)}
+    report: dict[str, object] = {"model": model.spec.name, "scale": number(model.scale)}
     if request.trt:
         report |= _export_engine(request, model)
     else:
@@ -213,7 +213,7 @@ def _named(model: LoadedModel, request: ExportRequest, suffix: str) -> Path:
     return Path(f"{model.spec.name}-x{float(model.scale):g}{task}{precision}{suffix}")
 
 
-def _export_onnx(request: ExportRequest, model: LoadedModel, target: Path) -> dict[str, Any]:
+def _export_onnx(request: ExportRequest, model: LoadedModel, target: Path) -> dict[str, object]:
     from .to_onnx import export_verified
 
     comparisons = export_verified(model, target, _onnx_options(request), replace=request.overwrite)
@@ -223,7 +223,7 @@ def _export_onnx(request: ExportRequest, model: LoadedModel, target: Path) -> di
     return {"onnx": str(target), "comparisons": [asdict(c) for c in comparisons]}
 
 
-def _export_engine(request: ExportRequest, model: LoadedModel) -> dict[str, Any]:
+def _export_engine(request: ExportRequest, model: LoadedModel) -> dict[str, object]:
     """Build from a verified graph; the graph is kept only if it was asked for."""
     import tempfile
 
@@ -263,7 +263,7 @@ def _export_engine(request: ExportRequest, model: LoadedModel) -> dict[str, Any]
     return {**report, "engine": str(engine), "info": asdict(info), "trtexec": line}
 
 
-def _silent(request: ExportRequest, model: LoadedModel, onnx: Path) -> dict[str, Any]:
+def _silent(request: ExportRequest, model: LoadedModel, onnx: Path) -> dict[str, object]:
     from .to_onnx import export_verified
 
     comparisons = export_verified(model, onnx, _onnx_options(request))
@@ -324,7 +324,7 @@ def _show_engine(engine: Path, info: EngineInfo) -> None:
     console.result(f"layers as parsed: {info.network_types}; as built: {info.engine_types}")
 
 
-def _write_report(file: Path, report: dict[str, Any], *, replace: bool) -> None:
+def _write_report(file: Path, report: dict[str, object], *, replace: bool) -> None:
     import json
 
     from srcli.system.files import atomic_path

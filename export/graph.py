@@ -11,11 +11,11 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Sequence
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from onnx import ModelProto, TensorProto, helper, numpy_helper
+from onnx import ModelProto, TensorProto, ValueInfoProto, helper, numpy_helper
 from torch import fx, nn
 from torch.nn import functional as F
 
@@ -81,7 +81,7 @@ class _Walk:
             graph, opset_imports=[helper.make_opsetid("", writer.opset)], ir_version=_IR_VERSION
         )
 
-    def _typed(self, value: NDArray[Any]) -> NDArray[Any]:
+    def _typed(self, value: NDArray[np.generic]) -> NDArray[np.generic]:
         return (
             value.astype(np.float16) if self._writer.half and value.dtype == np.float32 else value
         )
@@ -189,11 +189,11 @@ def _concatenate(writer: Writer, node: fx.Node, tensors: Sequence[fx.Node], dim:
     writer.emit("Concat", list(tensors), node.name, axis=dim)
 
 
-def _getitem(writer: Writer, node: fx.Node, x: fx.Node, index: Any) -> None:
-    if x in writer.shapes:
+def _getitem(writer: Writer, node: fx.Node, x: fx.Node, index: object) -> None:
+    if isinstance(index, int) and x in writer.shapes:
         graph_tensors.side(writer, node, x, index)
         return
-    if x.target is torch.chunk:
+    if isinstance(index, int) and x.target is torch.chunk:
         graph_tensors.part(node, x, index)
         return
     if not isinstance(index, tuple) or not all(isinstance(part, slice) for part in index):
@@ -221,7 +221,7 @@ def _is_single(part: slice) -> bool:
     return part.start is not None and part.start >= 0 and part.stop == part.start + 1
 
 
-_OPERATIONS: dict[Any, Callable[..., None]] = {
+_OPERATIONS: dict[object, Callable[..., None]] = {
     **graph_tensors.OPERATIONS,
     F.conv2d: _convolution,
     torch.conv2d: _convolution,
@@ -236,7 +236,7 @@ _OPERATIONS: dict[Any, Callable[..., None]] = {
 }
 
 
-def _image(name: str, scale: int | Fraction, size: tuple[int, int] | None) -> Any:
+def _image(name: str, scale: int | Fraction, size: tuple[int, int] | None) -> ValueInfoProto:
     if size is not None:
         sides: list[int | str] = [int(side * scale) for side in size]
     elif scale == 1:
@@ -253,5 +253,5 @@ def _attribute(module: nn.Module, path: str) -> torch.Tensor:
     return value
 
 
-def _array(tensor: torch.Tensor) -> NDArray[Any]:
+def _array(tensor: torch.Tensor) -> NDArray[np.generic]:
     return tensor.detach().cpu().numpy()

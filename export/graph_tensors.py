@@ -11,7 +11,7 @@ from __future__ import annotations
 import builtins
 import operator
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -21,15 +21,18 @@ from torch.nn import functional as F
 
 from srcli.models.layers import as_numbers, count_up, quotient
 
-from .writer import UnsupportedOperation, Writer
+from .writer import Operand, UnsupportedOperation, Writer
 
 GELU_SINCE = 20  # opset
+
+Size: TypeAlias = fx.Node | int
+"""A whole number, computed in the graph or known."""
 
 
 def _arithmetic(kind: str) -> Callable[..., None]:
     """Write an operation on two operands, of which one may be a number."""
 
-    def write(writer: Writer, node: fx.Node, first: Any, second: Any) -> None:
+    def write(writer: Writer, node: fx.Node, first: Operand, second: Operand) -> None:
         whole = writer.is_whole(first, second)
         if whole:
             writer.whole.add(node)
@@ -45,7 +48,7 @@ def _arithmetic(kind: str) -> Callable[..., None]:
 def _comparison(kind: str) -> Callable[..., None]:
     write_numbers = _arithmetic(kind)
 
-    def write(writer: Writer, node: fx.Node, first: Any, second: Any) -> None:
+    def write(writer: Writer, node: fx.Node, first: Operand, second: Operand) -> None:
         write_numbers(writer, node, first, second)
         writer.whole.discard(node)  # the result is a truth value
 
@@ -73,7 +76,7 @@ def side(writer: Writer, node: fx.Node, shape: fx.Node, axis: int) -> None:
     writer.emit("Gather", [shape, writer.integers(f"{node.name}.axis", [axis])], node.name, axis=0)
 
 
-def _count_up(writer: Writer, node: fx.Node, count: Any, like: fx.Node) -> None:
+def _count_up(writer: Writer, node: fx.Node, count: Size, like: fx.Node) -> None:
     writer.whole.add(node)
     if isinstance(count, int):
         writer.integers(node.name, range(count))
@@ -89,9 +92,9 @@ def _as_numbers(writer: Writer, node: fx.Node, values: fx.Node, like: fx.Node) -
     writer.emit("Cast", [values], node.name, to=kind)
 
 
-def _quotient(writer: Writer, node: fx.Node, values: Any, divisor: Any) -> None:
+def _quotient(writer: Writer, node: fx.Node, values: Size, divisor: Size) -> None:
     """Divide whole numbers as floats."""
-    floats = []
+    floats: list[fx.Node | str] = []
     for value, place in ((values, "over"), (divisor, "under")):
         if isinstance(value, int):
             floats.append(writer.number(f"{node.name}.{place}", value))
@@ -103,12 +106,18 @@ def _quotient(writer: Writer, node: fx.Node, values: Any, divisor: Any) -> None:
     writer.emit("Div", floats, node.name)
 
 
-def _clamp(writer: Writer, node: fx.Node, x: fx.Node, min: Any = None, max: Any = None) -> None:
+def _clamp(
+    writer: Writer,
+    node: fx.Node,
+    x: fx.Node,
+    min: Operand | None = None,
+    max: Operand | None = None,
+) -> None:
     whole = writer.is_whole(x)
     if whole:
         writer.whole.add(node)
     limits = [(kind, v) for kind, v in (("Max", min), ("Min", max)) if v is not None]
-    current: Any = x
+    current: fx.Node | str = x
     for index, (kind, value) in enumerate(limits):
         last = index == len(limits) - 1
         name = node.name if last else f"{node.name}.{kind}"
@@ -117,7 +126,9 @@ def _clamp(writer: Writer, node: fx.Node, x: fx.Node, min: Any = None, max: Any 
         current = name
 
 
-def _where(writer: Writer, node: fx.Node, condition: fx.Node, first: Any, second: Any) -> None:
+def _where(
+    writer: Writer, node: fx.Node, condition: fx.Node, first: Operand, second: Operand
+) -> None:
     whole = writer.is_whole(first, second)
     if whole:
         writer.whole.add(node)
@@ -128,15 +139,16 @@ def _where(writer: Writer, node: fx.Node, condition: fx.Node, first: Any, second
     writer.emit("Where", [condition, *operands], node.name)
 
 
-def _reshape(writer: Writer, node: fx.Node, x: fx.Node, shape: Sequence[Any]) -> None:
+def _reshape(writer: Writer, node: fx.Node, x: fx.Node, shape: Sequence[Size]) -> None:
     writer.follow(node, x)
     writer.emit("Reshape", [x, _sizes(writer, f"{node.name}.shape", shape)], node.name)
 
 
-def _sizes(writer: Writer, name: str, sizes: Sequence[Any]) -> str:
+def _sizes(writer: Writer, name: str, sizes: Sequence[Size]) -> str:
     """Write a shape, some sides of which may be computed in the graph."""
-    if all(isinstance(size, int) for size in sizes):
-        return writer.integers(name, sizes)
+    known = [size for size in sizes if isinstance(size, int)]
+    if len(known) == len(sizes):
+        return writer.integers(name, known)
     parts = [
         writer.integers(f"{name}.{index}", [size]) if isinstance(size, int) else size
         for index, size in enumerate(sizes)
@@ -175,7 +187,9 @@ def part(node: fx.Node, parts: fx.Node, index: int) -> None:
 
 
 def _reduction(kind: str) -> Callable[..., None]:
-    def write(writer: Writer, node: fx.Node, x: fx.Node, dim: Any, keepdim: bool = False) -> None:
+    def write(
+        writer: Writer, node: fx.Node, x: fx.Node, dim: int | Sequence[int], keepdim: bool = False
+    ) -> None:
         axes = writer.integers(f"{node.name}.axes", [dim] if isinstance(dim, int) else list(dim))
         writer.emit(kind, [x, axes], node.name, keepdims=int(keepdim))
 
@@ -291,7 +305,7 @@ MODULES: dict[type[nn.Module], Callable[..., None]] = {
     nn.LayerNorm: layer_norm,
 }
 
-OPERATIONS: dict[Any, Callable[..., None]] = {
+OPERATIONS: dict[object, Callable[..., None]] = {
     builtins.getattr: _attribute,
     as_numbers: _as_numbers,
     count_up: _count_up,

@@ -37,7 +37,7 @@ SUPPORTED = frozenset(
     Scan Scatter ScatterElements ScatterND Selu Shape Shrink Sigmoid Sign Sin Sinh Size Slice
     Softmax Softplus Softsign SpaceToDepth Split Sqrt Squeeze Sub Sum Tan Tanh ThresholdedRelu Tile
     TopK Transpose Trilu Unsqueeze Upsample Where Xor
-    """.split()  # noqa: SIM905  a column of quoted names is longer and no clearer
+    """.split()  # noqa: SIM905  # a column of quoted names is longer and no clearer
 )
 
 # Operators that some TensorRT takes; what to say instead of a bare "not supported".

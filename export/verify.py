@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib.resources import as_file, files
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 import numpy as np
 
@@ -216,7 +216,7 @@ class Reference:
     @cached_property
     def exact(self) -> NDArray[np.float64]:
         """Output in double precision."""
-        return self.proof.exact(self.crop.astype(np.float64))
+        return self.proof.exact(self.crop.astype(np.float64)).astype(np.float64, copy=False)
 
     @cached_property
     def rounding(self) -> float:
@@ -273,7 +273,7 @@ def _too_far(model: LoadedModel, found: Comparison) -> VerificationError:
     )
 
 
-def _largest_difference(actual: NDArray[Any], expected: NDArray[Any]) -> float:
+def _largest_difference(actual: NDArray[np.floating], expected: NDArray[np.floating]) -> float:
     if actual.shape != expected.shape:
         return math.inf
     return float(np.abs(actual - expected).max())
@@ -342,10 +342,10 @@ def sample_crops(sizes: Sequence[tuple[int, int]] = CROPS) -> Iterator[Images]:
         yield np.ascontiguousarray(pixels[:height, :width].transpose(2, 0, 1)[None])
 
 
-def _runner(network: nn.Module) -> Callable[[NDArray[Any]], NDArray[Any]]:
+def _runner(network: nn.Module) -> Callable[[NDArray[np.floating]], NDArray[np.floating]]:
     import torch
 
-    def run(batch: NDArray[Any]) -> NDArray[Any]:
+    def run(batch: NDArray[np.floating]) -> NDArray[np.floating]:
         with torch.inference_mode():
             return np.asarray(network(torch.from_numpy(batch)).numpy())
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 from onnx import NodeProto, helper
@@ -11,6 +11,13 @@ from torch import fx
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+
+Attribute: TypeAlias = int | float | str | Sequence[int]
+"""A value that a node carries."""
+
+Operand: TypeAlias = fx.Node | float
+"""A node of the network, or a number."""
 
 
 class UnsupportedOperation(Exception):
@@ -28,15 +35,21 @@ class Writer:
     def __init__(self, *, half: bool, opset: int) -> None:
         self.half, self.opset = half, opset
         self.nodes: list[NodeProto] = []
-        self.constants: dict[str, NDArray[Any]] = {}
+        self.constants: dict[str, NDArray[np.generic]] = {}
         self.whole: set[fx.Node] = set()
         """Nodes whose values are whole numbers; all others are floats or truth values."""
         self.shapes: set[fx.Node] = set()
         """Nodes that stand for the shape of a tensor."""
 
-    def emit(self, kind: str, inputs: Sequence[Any], output: str, **attributes: Any) -> None:
+    def emit(
+        self, kind: str, inputs: Sequence[object], output: str, **attributes: Attribute
+    ) -> None:
+        """Write a node; its inputs are nodes of the network, names, or numbers."""
         names = [self._name(value, output) for value in inputs]
-        self.nodes.append(helper.make_node(kind, names, [output], name=output, **attributes))
+        node = helper.make_node(kind, names, [output], name=output)
+        pairs = sorted(attributes.items())
+        node.attribute.extend(helper.make_attribute(key, value) for key, value in pairs)
+        self.nodes.append(node)
 
     def integers(self, name: str, values: Sequence[int]) -> str:
         self.constants[name] = np.array(values, np.int64)
@@ -50,7 +63,7 @@ class Writer:
             )
         )
 
-    def constant(self, name: str, value: NDArray[Any]) -> str:
+    def constant(self, name: str, value: NDArray[np.generic]) -> str:
         self.constants[name] = np.ascontiguousarray(value)
         return name
 
@@ -62,13 +75,13 @@ class Writer:
         self.constants[name] = np.array(value, np.int64)
         return name
 
-    def operand(self, value: Any, name: str, *, whole: bool) -> Any:
+    def operand(self, value: Operand, name: str, *, whole: bool) -> fx.Node | str:
         """Return a node as it is; write a number as a constant of its partner's type."""
         if isinstance(value, fx.Node):
             return value
-        return self.integers(name, [value]) if whole else self.number(name, value)
+        return self.integers(name, [int(value)]) if whole else self.number(name, value)
 
-    def is_whole(self, *values: Any) -> bool:
+    def is_whole(self, *values: object) -> bool:
         """Tell whether any of these is a node of whole numbers."""
         return any(isinstance(value, fx.Node) and value in self.whole for value in values)
 
@@ -77,7 +90,7 @@ class Writer:
         if x in self.whole:
             self.whole.add(node)
 
-    def _name(self, value: Any, consumer: str) -> str:
+    def _name(self, value: object, consumer: str) -> str:
         if isinstance(value, fx.Node):
             return value.name
         if isinstance(value, str):

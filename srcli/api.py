@@ -7,11 +7,12 @@ import os
 from collections.abc import Callable, Sequence
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast, overload
+from typing import TYPE_CHECKING, Unpack, cast, overload
 
-from srcli.errors import OutputExistsError, UsageError
+from srcli.errors import UsageError
 from srcli.images.arrays import as_array, as_picture, is_array
 from srcli.jobs.sizes import parse_factor
+from srcli.loading.options import FileOptions, LoadOptions, PathName, Precision, SaveFileOptions
 from srcli.models.registry import DEFAULT_MODEL, DEFAULT_SCALE, MODELS, get_model
 from srcli.models.spec import InputChoice, ModelSpec, Scale, Task
 from srcli.system.closing import Closing
@@ -26,14 +27,11 @@ if TYPE_CHECKING:
     from srcli.loading.foreign import ForeignModel
     from srcli.loading.model import LoadedModel
     from srcli.loading.restorer import RunOptions
-    from srcli.pipeline.passes import Passes
     from srcli.pipeline.restorer import Restorer
 
     Pixels = NDArray[np.uint8] | NDArray[np.uint16] | NDArray[np.float32]
 
-Precision = Literal["fp32", "fp16", "bf16", "int8"]
 Factor = int | float | str | Fraction
-PathName = str | os.PathLike[str]
 
 
 def list_models() -> tuple[ModelSpec, ...]:
@@ -98,11 +96,10 @@ class OpenModel(Closing):
             )
         if isinstance(pixels, list | tuple) and pixels and all(is_array(p) for p in pixels):
             return [self(picture) for picture in pixels]
-        plain: Any = np.asarray(pixels)  # matrices and masked arrays compute in their own ways
+        plain = np.asarray(pixels)  # matrices and masked arrays compute in their own ways
         if plain.ndim == 4 and len(plain):
             return cast("Pixels", np.stack([self(picture) for picture in plain]))
-        restored: Pixels = as_array(self.picture(as_picture(plain)), plain)
-        return restored
+        return cast("Pixels", as_array(self.picture(as_picture(plain)), plain))
 
     def picture(self, picture: Picture) -> Picture:
         """Restore what `srcli.images.read` gives, with the weights that suit its file.
@@ -110,12 +107,15 @@ class OpenModel(Closing):
         Raises:
             UsageError: The model was closed.
         """
-        self._check_open()
         from srcli.jobs.looking import steps_of
+        from srcli.pipeline.passes import Passes
+
+        self._check_open()
 
         size = self._size(picture.width, picture.height)
         steps = steps_of(self._rules, size.passes, picture)
-        return self._through(steps).restore_all([picture], size=(size.height, size.width))[0]
+        passes = Passes([self._restorer(step) for step in steps])
+        return passes.restore_all([picture], size=(size.height, size.width))[0]
 
     def file(
         self,
@@ -178,9 +178,8 @@ class OpenModel(Closing):
     ) -> Path:
         from srcli import __version__
         from srcli.jobs.batch import Batch
-        from srcli.jobs.finding import as_file
         from srcli.jobs.naming import usual_suffix
-        from srcli.jobs.planning import Wishes, plan_jobs
+        from srcli.jobs.planning import Wishes, plan_file
         from srcli.jobs.sizes import SizeRequest
 
         size = SizeRequest(scale=self._factor)
@@ -194,16 +193,7 @@ class OpenModel(Closing):
             options=options,
             page=page,
         )
-        name = os.fspath(source)  # a file, also where it is called like standard input
-        plan = plan_jobs([name and str(as_file(name))], wishes)
-        if len(plan) > 1:
-            raise UsageError(f"{source}: is a folder. Give one file.")
-        if plan[0].error is not None:
-            raise plan[0].error
-        if plan[0].exists and not overwrite:
-            raise OutputExistsError(
-                f"{plan[0].target}: exists already. Give overwrite=True, or another target."
-            )
+        plan = plan_file(os.fspath(source), wishes, overwrite=overwrite)
         facts = {"model": self._spec.name, "version": __version__, "weights_sha256": self._weights}
         batch = Batch(restorer=self._restorer, overwrite=overwrite, preserve=preserve, facts=facts)
         (outcome,) = batch.run(plan.jobs)
@@ -230,11 +220,6 @@ class OpenModel(Closing):
 
         size = SizeRequest(scale=self._factor)
         return size.resolve(width, height, self._scales, self._spec.scale_grid)
-
-    def _through(self, steps: Sequence[Step]) -> Passes:
-        from srcli.pipeline.passes import Passes
-
-        return Passes([self._restorer(step) for step in steps])
 
     def _restorer(self, step: Step) -> Restorer:
         from srcli.loading.restorer import open_restorer
@@ -321,7 +306,10 @@ def _load_foreign(file: Path, scale: Factor | None, options: RunOptions) -> Open
 
 
 def upscale(
-    pixels: Pixels, model: str = DEFAULT_MODEL, scale: Factor = DEFAULT_SCALE, **options: Any
+    pixels: Pixels,
+    model: str = DEFAULT_MODEL,
+    scale: Factor = DEFAULT_SCALE,
+    **options: Unpack[LoadOptions],
 ) -> Pixels:
     """Enlarge one array; see `OpenModel.__call__`, and `load` for options.
 
@@ -331,7 +319,9 @@ def upscale(
         return network(pixels)
 
 
-def restore(pixels: Pixels, task: Task, model: str = DEFAULT_MODEL, **options: Any) -> Pixels:
+def restore(
+    pixels: Pixels, task: Task, model: str = DEFAULT_MODEL, **options: Unpack[LoadOptions]
+) -> Pixels:
     """Denoise or deblock one array; see `OpenModel.__call__`, and `load` for options."""
     with load(model, 1, task=task, **options) as network:
         return network(pixels)
@@ -342,7 +332,7 @@ def upscale_file(
     target: PathName | None = None,
     model: str = DEFAULT_MODEL,
     scale: Factor = DEFAULT_SCALE,
-    **options: Any,
+    **options: Unpack[FileOptions],
 ) -> Path:
     """Enlarge a file; returns where the output is. For many files, `load` the model once.
 
@@ -360,14 +350,20 @@ def upscale_file(
 
 
 def denoise_file(
-    source: PathName, target: PathName | None = None, model: str = DEFAULT_MODEL, **options: Any
+    source: PathName,
+    target: PathName | None = None,
+    model: str = DEFAULT_MODEL,
+    **options: Unpack[FileOptions],
 ) -> Path:
     """Remove noise from a file; see `upscale_file`."""
     return _one_file(source, target, options, model=model, scale=1, task="denoise")
 
 
 def deblock_file(
-    source: PathName, target: PathName | None = None, model: str = DEFAULT_MODEL, **options: Any
+    source: PathName,
+    target: PathName | None = None,
+    model: str = DEFAULT_MODEL,
+    **options: Unpack[FileOptions],
 ) -> Path:
     """Remove JPEG's blocks from a file; see `upscale_file`."""
     return _one_file(source, target, options, model=model, scale=1, task="deblock")
@@ -381,11 +377,19 @@ _OF_FILES = frozenset(
 
 
 def _one_file(
-    source: PathName, target: PathName | None, options: dict[str, Any], **model: Any
+    source: PathName,
+    target: PathName | None,
+    options: FileOptions,
+    *,
+    model: str,
+    scale: Factor,
+    task: Task = "upscale",
 ) -> Path:
-    of_file = {name: value for name, value in options.items() if name in _OF_FILES}
-    of_model = {name: value for name, value in options.items() if name not in _OF_FILES}
-    with load(**model, **of_model) as network:
+    own = SaveFileOptions.__annotations__
+    # Each option goes where it belongs; `load` refuses one that does not exist.
+    of_file = cast("SaveFileOptions", {k: v for k, v in options.items() if k in own})
+    of_model = cast("LoadOptions", {k: v for k, v in options.items() if k not in own})
+    with load(model, scale, task=task, **of_model) as network:
         return network.file(source, target, **of_file)
 
 

@@ -197,4 +197,44 @@ def test_openings_of_docstrings():
     assert not found, "\n".join(found)
 
 
+def code_files():
+    return source_files("srcli") + source_files("export")
+
+
+ANY_PER_1000_LINES = 2
+SUPPRESSIONS = 3
+
+
+def test_any_is_rare():
+    """Objects of other libraries have types too: theirs, a Protocol, `object`."""
+    found, lines = [], 0
+    for file in code_files():
+        text = file.read_text()
+        lines += len(text.splitlines())
+        for node in ast.walk(ast.parse(text)):
+            # As a name, or in quotes as in `cast("Any", value)`.
+            if getattr(node, "id", getattr(node, "value", None)) == "Any":
+                found.append(f"{file.relative_to(ROOT)}:{node.lineno}")
+    assert len(found) <= ANY_PER_1000_LINES * lines / 1000, "\n".join(found)
+
+
+def test_type_checks_are_switched_off_with_a_reason():
+    """As in `# type: ignore[misc]  # the base exists once TensorRT is loaded`."""
+    for file in code_files():
+        for number, line in enumerate(file.read_text().splitlines(), 1):
+            if "# type: ignore" in line:
+                reason = re.search(r"# type: ignore\[[a-z, -]+\]  # \w.+$", line)
+                assert reason, f"{file.relative_to(ROOT)}:{number}"
+
+
+def test_the_linter_is_rarely_overruled():
+    found = [
+        f"{file.relative_to(ROOT)}:{number}"
+        for file in code_files()
+        for number, line in enumerate(file.read_text().splitlines(), 1)
+        if "noqa" in line
+    ]
+    assert len(found) <= SUPPRESSIONS, found
+
+
 LEANING = re.compile(r"(What|How|Where|Whether|When|Who|Which|Why|Nor|The same|As in|See)\b")

@@ -7,7 +7,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, Literal, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,7 @@ from srcli.models.spec import GraphPrecision
 from srcli.system.machine import usable_cores
 
 if TYPE_CHECKING:
+    import torch
     from torch import nn
 
     from srcli.models.spec import Geometry, ModelSpec
@@ -63,7 +64,7 @@ class Session:
     waits: bool = False
     """True if a staged run returns only when the GPU is done."""
 
-    cuda_stream: Any = None
+    cuda_stream: torch.cuda.Stream | None = None
     """The `torch.cuda.Stream` that the session computes on, if it has one of its own."""
 
     def __call__(self, batch: Images) -> Images:
@@ -75,7 +76,7 @@ class Session:
         raise NotImplementedError
 
     @property
-    def facts(self) -> dict[str, Any]:
+    def facts(self) -> dict[str, object]:
         """Return facts about the computation, for people and reports: `device`, `precision`..."""
         return {}
 

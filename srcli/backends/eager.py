@@ -199,7 +199,7 @@ class _OnProcessor:
         """Keep nothing between batches."""
 
 
-class _memory_errors:  # noqa: N801  reads as a statement: `with _memory_errors(...)`
+class _memory_errors:  # noqa: N801  # reads as a statement: `with _memory_errors(...)`
     """A context that turns PyTorch's errors about memory into `OutOfMemory`."""
 
     def __init__(self, session: TorchSession) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from srcli.backends.base import (
@@ -61,7 +59,7 @@ class SelfEnsemble(Session):
         return total / np.float32(8)
 
     @property
-    def facts(self) -> dict[str, Any]:
+    def facts(self) -> dict[str, object]:
         """Return the inner session's facts, and `tta`."""
         return {**self._session.facts, "tta": True}
 

@@ -8,8 +8,9 @@ from multiprocessing.process import BaseProcess
 from types import TracebackType
 from typing import Any
 
+from srcli.bench.messages import Habits
 from srcli.bench.rows import Row
-from srcli.bench.worker import Habits, serve
+from srcli.bench.worker import serve
 
 
 class WorkerFailed(Exception):

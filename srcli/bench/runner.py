@@ -14,9 +14,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from srcli.bench.messages import Habits, Opened, Taken, Truth
 from srcli.bench.processes import WorkerFailed, WorkerProcess, WorkerProcesses
 from srcli.bench.rows import Result, Row, Subject
-from srcli.bench.worker import Habits, Opened, Taken, Truth
 from srcli.errors import SrcliError
 from srcli.system.cuda import driver
 from srcli.system.machine import free_memory

@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from srcli.checkpoints.reading import SUFFIXES, fits, read_tensors
 from srcli.checkpoints.shipped import ENGINES, identity, part_names, sha256_of
@@ -18,6 +18,7 @@ from srcli.models.spec import ModelSpec
 from srcli.system.files import atomic_path
 
 if TYPE_CHECKING:
+    from onnx import ValueInfoProto
     from torch import Tensor, nn
 
 HEADER = "srcli"
@@ -167,15 +168,17 @@ def _engine(file: Path) -> dict[str, object]:
 
 def _weights(file: Path) -> dict[str, object]:
     tensors = read_tensors(file)
-    header: dict[str, Any] = {}
+    stated: dict[str, str] = {}
+    header: dict[str, object] = {}
     if file.suffix.lower() == ".safetensors":
         from safetensors import safe_open
 
         with safe_open(file, "pt") as opened:
-            header = opened.metadata() or {}
-        if HEADER in header:
+            stated = opened.metadata() or {}
+        header |= stated
+        if HEADER in stated:
             with suppress(ValueError):  # else it is somebody else's, and shown as it is
-                ours = json.loads(header[HEADER])
+                ours = json.loads(stated[HEADER])
                 header = ours if isinstance(ours, dict) else header
     return {
         "kind": "weights",
@@ -193,6 +196,6 @@ def _count(sides: Sequence[int]) -> int:
     return product
 
 
-def _shape(value: Any) -> str:
+def _shape(value: ValueInfoProto) -> str:
     sides = value.type.tensor_type.shape.dim
     return f"{value.name}: " + " x ".join(side.dim_param or str(side.dim_value) for side in sides)

@@ -7,7 +7,7 @@ import re
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from srcli.checkpoints.sniffing import kind_of
 from srcli.errors import WeightsError
@@ -152,7 +152,7 @@ def _shown(name: str) -> str:
     return "".join(sign if sign.isprintable() else "?" for sign in name[:100])
 
 
-def _read_safetensors(file: Path) -> Any:
+def _read_safetensors(file: Path) -> dict[str, Tensor]:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
@@ -164,7 +164,7 @@ def _read_safetensors(file: Path) -> Any:
         ) from error
 
 
-def _read(file: Path) -> Any:
+def _read(file: Path) -> object:
     import torch
 
     try:
@@ -195,7 +195,7 @@ def _refusal(said: str) -> WeightsError:
     )
 
 
-def _unwrapped(content: Any, depth: int = 0) -> dict[str, Tensor]:
+def _unwrapped(content: object, depth: int = 0) -> dict[str, Tensor]:
     import torch
 
     if not isinstance(content, Mapping) or depth > _DEEPEST:

@@ -10,12 +10,15 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from srcli.errors import WeightsError
 from srcli.models.spec import InputKind, ModelSpec, Scale, Task
 from srcli.system.cache import cache_folder, is_whole
 from srcli.system.files import open_regular
+
+if TYPE_CHECKING:
+    from onnx import ModelProto, TensorProto
 
 ENGINES = (".engine", ".plan")
 """Suffixes of TensorRT engines."""
@@ -236,8 +239,8 @@ def _external_data(file: Path) -> list[str]:
     return sorted(found)
 
 
-def _tensors(message: Any) -> Iterator[Any]:
-    """Yield all tensors within a protobuf message of ONNX, wherever they are."""
+def _tensors(message: ModelProto) -> Iterator[TensorProto]:
+    """Yield all tensors within a model or any other message of ONNX, wherever they are."""
     for field_, value in message.ListFields():
         if field_.message_type is None:
             continue

@@ -231,8 +231,8 @@ def _bench(
     from srcli import console
     from srcli.bench import elsewhere, report
     from srcli.bench.hardware import hardware, state
+    from srcli.bench.messages import Habits
     from srcli.bench.runner import check, measure
-    from srcli.bench.worker import Habits
 
     if as_json + as_csv + as_markdown > 1:
         raise UsageError("choose one of --json, --csv and --markdown.")

@@ -40,7 +40,7 @@ class RowOptions(TypedDict):
 
 
 class Kind(TypedDict):
-    """What computes a row, and in which form."""
+    """Form of the network, backend and precision of a row."""
 
     graph: Graph
     backend: str
@@ -48,7 +48,7 @@ class Kind(TypedDict):
 
 
 class Variant(TypedDict, total=False):
-    """How a row is run on CUDA."""
+    """Settings of a row on CUDA."""
 
     cuda_graph: bool
     cold: bool

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypedDict, Unpack
 
 import click
 
@@ -16,10 +16,28 @@ from srcli.errors import UsageError
 from srcli.models.spec import InputKind, Task
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from srcli.backends.base import Precision
-    from srcli.quality.evaluation import Conditions, Damage, Enlarge, Score
+    from srcli.quality.evaluation import Conditions, Damage, Enlarge, Pixels8, Score
 
 BICUBIC, NONE = "bicubic", "none"
+
+
+class RunningOptions(TypedDict):
+    """The options of `srcli eval` for the model and how it runs, as parsed."""
+
+    kind: InputKind
+    weights: Path | None
+    backend: str
+    precision: Precision
+    tta: bool
+    threads: int | None
+    tile: int | None
+    memory: int | None
+
+
 TITLES = {
     "psnr": "PSNR-Y (dB)",
     "ssim": "SSIM-Y",
@@ -125,7 +143,7 @@ def evaluate(
     y_rounded: bool,
     each: bool,
     as_json: bool,
-    **running: Any,
+    **running: Unpack[RunningOptions],
 ) -> None:
     """Measure PSNR and SSIM on test sets.
 
@@ -221,16 +239,9 @@ def _enlarger(
     model: str,
     scale: int,
     task: Task,
-    kind: InputKind,
     whole: bool,
-    weights: Path | None,
-    backend: str,
-    precision: Precision,
-    tta: bool,
-    threads: int | None,
-    tile: int | None,
-    memory: int | None,
-) -> tuple[Enlarge, dict[str, Any], Any]:
+    **running: Unpack[RunningOptions],
+) -> tuple[Enlarge, dict[str, object], Callable[[], None]]:
     """Return the function that enlarges, facts about it, and the function that closes it."""
     from srcli import console
     from srcli.quality.evaluation import bicubic
@@ -249,13 +260,19 @@ def _enlarger(
     from srcli.loading.restorer import RunOptions, open_restorer
     from srcli.pipeline.resample import resize
 
+    kind, weights = running["kind"], running["weights"]
     loaded = load(model, scale, task=task, kind=kind, weights=weights, note=console.note)
     chosen = RunOptions(
-        backend=backend, precision=precision, tta=tta, threads=threads, tile=tile, memory=memory
+        backend=running["backend"],
+        precision=running["precision"],
+        tta=running["tta"],
+        threads=running["threads"],
+        tile=running["tile"],
+        memory=running["memory"],
     )
     restorer = open_restorer(loaded, chosen, scale=loaded.grid)
 
-    def enlarge(low: Any) -> Any:
+    def enlarge(low: Pixels8) -> NDArray[np.floating]:
         size = low.shape[0] * scale, low.shape[1] * scale
         if whole:
             return to_float(restorer(Picture(color=low), size=size).color)
@@ -263,20 +280,20 @@ def _enlarger(
         restored = restorer.restore(batch)[0].transpose(1, 2, 0)
         return restored if loaded.grid == scale else resize(restored, *size)
 
-    facts = {
+    facts: dict[str, object] = {
         "model": loaded.spec.name,
         "scale": scale,
         "backend": restorer.backend,
         "input": loaded.weights.kind,
         "protocol": "whole" if whole else "paper",
-        "precision": precision,
-        "tta": tta,
+        "precision": chosen.precision,
+        "tta": chosen.tta,
         "weights_sha256": loaded.weights.sha256,
     }
     return enlarge, facts, restorer.close
 
 
-def _as_it_is(low: Any) -> Any:
+def _as_it_is(low: Pixels8) -> NDArray[np.floating]:
     return low / 255
 
 
@@ -302,6 +319,6 @@ def _rows(
     return [*shown, (f"{name} {level}".rstrip(), str(len(scores)), *_cells(_mean(scores), task))]
 
 
-def _as_dict(name: str, level: str, scores: list[Score]) -> dict[str, Any]:
+def _as_dict(name: str, level: str, scores: list[Score]) -> dict[str, object]:
     pictures = [{"name": score.name, **_measured(score)} for score in scores]
     return {"name": name, "level": level or None, **_mean(scores), "pictures": pictures}

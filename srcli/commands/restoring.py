@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from srcli import __version__, console
 from srcli.commands.kernels import check_kernel_file, save_kernel
@@ -154,14 +154,15 @@ class _Runner:
         self.request = request
         self.pictures = pictures
         backend = get_backend(_backend(request), request.spec, request.precision)
-        self.facts: dict[str, Any] = {
+        self._weights_sha256: dict[str, str] = {}  # by scale
+        self.facts: dict[str, object] = {
             "model": request.spec.name,
             "task": task,
             "backend": backend.name,
             "precision": request.precision,
             "tta": request.tta,
             "version": __version__,
-            "weights_sha256": {},
+            "weights_sha256": self._weights_sha256,
         }
         self._loaded: dict[Step, LoadedModel | ForeignModel] = {}
         self._open: dict[Step, Restorer] = {}
@@ -188,7 +189,7 @@ class _Runner:
             )
             for line in own.removed() if own.prune_below is not None else ():
                 console.note(line)
-        self.facts["weights_sha256"][step.label] = model.weights.sha256
+        self._weights_sha256[step.label] = model.weights.sha256
         self._loaded[step] = model
         return model
 
@@ -217,10 +218,10 @@ class _Runner:
         return self._open[step]
 
     @property
-    def used(self) -> dict[str, Any]:
+    def used(self) -> dict[str, object]:
         """Facts about the run, without those of networks that turned out not to be needed."""
         opened = {step.label for step in self._open}
-        weights = {k: v for k, v in self.facts["weights_sha256"].items() if k in opened}
+        weights = {k: v for k, v in self._weights_sha256.items() if k in opened}
         return {**self.facts, "weights_sha256": weights}
 
     @property

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypedDict
 
 import click
 
@@ -164,7 +164,22 @@ def listing(as_json: bool) -> None:
     )
 
 
-def _publication_facts(spec: ModelSpec, scale: int, publication: Publication) -> dict[str, Any]:
+class _Row(TypedDict):
+    """Weights that a model's authors publish, for people and for JSON."""
+
+    model: str
+    scale: int
+    page: str
+    file: str | None
+    address: str | None
+    sha256: str | None
+    bytes: int | None
+    licence: str | None
+    path: str | None
+    shipped: bool
+
+
+def _publication_facts(spec: ModelSpec, scale: int, publication: Publication) -> _Row:
     from srcli.checkpoints.shipped import fetched_weights, find_weights
 
     fetched = fetched_weights(spec, scale)

@@ -21,7 +21,7 @@ def tensorrt() -> Iterator[Finding]:
     serious: Status = "problem" if present and driver().devices else "note"
     try:
         trt = load_tensorrt()
-        label = f"{trt.__name__.removesuffix('_bindings')} {trt.__version__}"  # type: ignore[attr-defined]  # a module
+        label = f"{trt.__name__.removesuffix('_bindings')} {trt.__version__}"
         if driver().devices:
             open_runtime(trt, host_code=False)
     except BackendError as error:

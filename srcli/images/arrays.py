@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, cast
 
 from srcli.errors import UsageError
 
@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from srcli.images import Picture
+    from srcli.images.picture import Pixels
 
 
 def is_array(value: object) -> bool:
@@ -20,7 +21,7 @@ def is_array(value: object) -> bool:
     return isinstance(value, np.ndarray) and value.ndim >= 2
 
 
-def as_picture(pixels: Any) -> Picture:
+def as_picture(pixels: NDArray[np.generic]) -> Picture:
     """Take an array for a picture.
 
     Args:
@@ -29,23 +30,26 @@ def as_picture(pixels: Any) -> Picture:
     Raises:
         UsageError: It has another shape or type, or values outside the range.
     """
+    import numpy as np
+
     from srcli.images import Picture
 
     layered = pixels[:, :, None] if pixels.ndim == 2 else pixels
     fits = layered.ndim == 3 and 1 <= layered.shape[2] <= 4 and layered.size > 0
     if not fits or layered.dtype.name not in ("uint8", "uint16", "float32"):
         raise UsageError(
-            f"an array of shape {pixels.shape} and type {pixels.dtype} is no picture. Give uint8, "
-            "uint16 or float32 in [0, 1], H x W or H x W x C with 1 to 4 channels."
+            f"an array of shape {pixels.shape} and type {pixels.dtype} is no picture",
+            "Give uint8, uint16 or float32 in [0, 1], H x W or H x W x C with 1 to 4 channels.",
         )
     if layered.dtype.name == "float32":
-        layered = _as_integers(layered)
-    has_alpha = layered.shape[2] in (2, 4)
-    color = layered[:, :, :-1] if has_alpha else layered
-    return Picture(color=color, alpha=layered[:, :, -1] if has_alpha else None)
+        layered = _as_integers(layered.astype(np.float32, copy=False))
+    planes = cast("Pixels", layered)  # one of the three types, as just checked
+    has_alpha = planes.shape[2] in (2, 4)
+    color = planes[:, :, :-1] if has_alpha else planes
+    return Picture(color=color, alpha=planes[:, :, -1] if has_alpha else None)
 
 
-def _as_integers(pixels: NDArray[np.float32]) -> Any:
+def _as_integers(pixels: NDArray[np.float32]) -> NDArray[np.uint16] | NDArray[np.float32]:
     """Return floats in [0, 1] in 16 bits, or as they are where there is no alpha.
 
     Raises:
@@ -55,19 +59,20 @@ def _as_integers(pixels: NDArray[np.float32]) -> Any:
 
     if not (np.isfinite(pixels).all() and pixels.min() >= 0 and pixels.max() <= 1):
         raise UsageError(
-            "an array of float32 has values outside [0, 1]. Divide by 255 what is in 0 to 255, and "
-            "clip the rest."
+            "an array of float32 has values outside [0, 1]",
+            "Divide by 255 what is in 0 to 255, and clip the rest.",
         )
     if pixels.shape[2] in (2, 4):
-        return np.rint(pixels * np.float32(65535)).astype(np.uint16)
+        deep: NDArray[np.uint16] = np.rint(pixels * np.float32(65535)).astype(np.uint16)
+        return deep
     return pixels
 
 
-def as_array(picture: Picture, given: Any) -> Any:
+def as_array(picture: Picture, given: NDArray[np.generic]) -> Pixels | NDArray[np.float32]:
     """Return a picture as an array of the type and the number of axes that were given."""
     import numpy as np
 
-    pixels: Any = picture.color
+    pixels: Pixels | NDArray[np.float32] = picture.color
     if picture.alpha is not None:
         pixels = np.dstack([picture.color, picture.alpha])
     if given.dtype == np.float32 and pixels.dtype != np.float32:

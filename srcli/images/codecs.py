@@ -7,7 +7,6 @@ import io
 import logging
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,9 +49,10 @@ def tiff_samples(name: str, source: Path | bytes, index: int, size: int) -> Samp
 
         # What is wrong arrives as an error.
         logging.getLogger("tifffile").setLevel(logging.CRITICAL + 1)
-        file: Any = io.BytesIO(source) if isinstance(source, bytes) else source
+        file = io.BytesIO(source) if isinstance(source, bytes) else source
         with tifffile.TiffFile(file) as tiff:
-            page: Any = tiff.pages[index]
+            page = tiff.pages[index]
+            assert isinstance(page, tifffile.TiffPage), "frames are read only where asked for"
             samples: Samples = np.asarray(page.asarray(maxworkers=1))
             separate = int(page.planarconfig) == 2 and page.samplesperpixel > 1
             height, width, count = page.imagelength, page.imagewidth, page.samplesperpixel

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
+from typing import TYPE_CHECKING, BinaryIO, TypeVar
 
 import numpy as np
 
@@ -13,6 +13,7 @@ from srcli.errors import InputError
 from srcli.images.picture import Pixels
 
 if TYPE_CHECKING:
+    from PIL.AvifImagePlugin import AvifImageFile
     from PIL.Image import Image as PillowImage
 
 _T = TypeVar("_T")
@@ -51,13 +52,13 @@ def count_of_avif(name: str, source: Path | bytes) -> int:
     return _guarded(name, count)
 
 
-def _avif(source: Path | bytes) -> Any:
+def _avif(source: Path | bytes) -> AvifImageFile:
     from PIL.AvifImagePlugin import AvifImageFile
 
     return AvifImageFile(_file(source))
 
 
-def _file(source: Path | bytes) -> Any:
+def _file(source: Path | bytes) -> io.BytesIO | Path:
     return io.BytesIO(source) if isinstance(source, bytes) else source
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -12,6 +12,9 @@ from srcli.errors import InputError
 from srcli.images import avif, exif
 from srcli.images.metadata import Gathered, checked
 from srcli.images.picture import Metadata, Pixels
+
+if TYPE_CHECKING:
+    from pillow_heif import HeifFile
 
 
 def divided(pixels: Pixels) -> Pixels:
@@ -21,6 +24,10 @@ def divided(pixels: Pixels) -> Pixels:
     color = np.rint(pixels[..., :3] * np.divide(top, alpha, where=alpha > 0, out=alpha * 0))
     made: Pixels = np.concatenate([color.clip(0, top), alpha], -1).astype(pixels.dtype)
     return made
+
+
+def _bytes(value: object) -> bytes | None:
+    return value if isinstance(value, bytes) else None
 
 
 class Container:
@@ -39,7 +46,7 @@ class Container:
             self._turned = avif.facts(file).turned
         content = io.BytesIO(source) if isinstance(source, bytes) else source
         try:
-            self._file: Any = pillow_heif.open_heif(
+            self._file: HeifFile = pillow_heif.open_heif(
                 content, convert_hdr_to_8bit=False, hdr_to_16bit=True
             )
             self.count = len(self._file)
@@ -85,11 +92,11 @@ class Container:
     def gathered(self, page: int) -> Gathered:
         """Return what the file says beside the pixels."""
         info = self._file[page].info
-        raw = exif.checked(info.get("exif"))
+        stored, depth = _bytes(info.get("exif")), info.get("bit_depth")
         metadata = Metadata(
-            format="heic", lossless=False, icc=info.get("icc_profile"), exif=info.get("exif"),
-            xmp=info.get("xmp"), dpi=exif.resolution_of(raw),
-            depth=info.get("bit_depth") if info.get("bit_depth", 8) > 8 else None,
+            format="heic", lossless=False, icc=_bytes(info.get("icc_profile")), exif=stored,
+            xmp=_bytes(info.get("xmp")), dpi=exif.resolution_of(exif.checked(stored)),
+            depth=depth if isinstance(depth, int) and depth > 8 else None,
         )  # fmt: skip
         parts = {"depth_images": "its depth map", "aux": "its auxiliary pictures"}
         lost = [words for key, words in parts.items() if info.get(key)]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from srcli.errors import InputError
 from srcli.images import avif, exif, exif_tiff, jpeg, packet, png, resources, tiff, webp, xmp
@@ -236,7 +236,7 @@ def _webp(name: str, file: BinaryIO, image: Image | None, metadata: Metadata) ->
     return Gathered(
         metadata=metadata,
         orientation=_orientation(metadata),
-        frames=_field(image, "n-pages", 1),
+        frames=_frames(image),
         notes=_left_out(name, lost),
     )
 
@@ -261,18 +261,18 @@ def _avif(name: str, file: BinaryIO, image: Image | None, metadata: Metadata) ->
         metadata=metadata,
         orientation=1,
         turned=found.turned,
-        frames=_field(image, "n-pages", 1),
+        frames=_frames(image),
         notes=_left_out(name, lost),
     )
 
 
 def _gif(name: str, file: BinaryIO, image: Image | None, metadata: Metadata) -> Gathered:
-    text = _field(image, "gif-comment", None)
+    text = _field(image, "gif-comment")
     comments = (text.encode(),) if isinstance(text, str) and text else ()
     return Gathered(
         metadata=replace(metadata, comments=comments),
         orientation=1,
-        frames=_field(image, "n-pages", 1),
+        frames=_frames(image),
     )
 
 
@@ -310,9 +310,16 @@ def _photoshop(book: Book, storage: Storage) -> bytes | None:
 
 
 def _blob(image: Image | None, name: str) -> bytes | None:
-    value = _field(image, name, None)
-    return None if value is None else bytes(value)
+    value = _field(image, name)
+    return value if isinstance(value, bytes) else None
 
 
-def _field(image: Image | None, name: str, default: object) -> Any:
-    return image.get(name) if image is not None and image.get_typeof(name) else default
+def _frames(image: Image | None) -> int:
+    """Return the number of frames of an animation; 1 for a picture."""
+    count = _field(image, "n-pages")
+    return count if isinstance(count, int) else 1
+
+
+def _field(image: Image | None, name: str) -> object:
+    """Return what libvips has noted under a name; None if nothing."""
+    return image.get(name) if image is not None and image.get_typeof(name) else None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
@@ -72,7 +72,7 @@ def _jpeg(request: ReadRequest, file: BinaryIO) -> Found:
         pixel = survey.channels * (2 if survey.bits > 8 else 1)
         check_content(request, survey.size, pixel, file, LARGEST_OF_RARE_JPEG)
         return _rare_jpeg(request, survey, gathered)
-    source: Any = request.source
+    source = request.source
     if survey.pieces is not None:
         source = Spliced(request.source, survey.pieces).content()
     # "warning" is where libvips counts damaged data.

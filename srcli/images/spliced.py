@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
+    from pyvips import Source
+
+Result = TypeVar("Result")
 
 Piece = bytes | tuple[int, int]
 """A part of the content: bytes, or (start, end) of the file."""
@@ -27,7 +33,7 @@ class Spliced:
         """Return the content as an open file; closing it closes the file below."""
         return io.BufferedReader(_SplicedFile(self.source, self.pieces), 1 << 16)
 
-    def for_libvips(self) -> Any:
+    def for_libvips(self) -> Source:
         """Return the content as a libvips source."""
         import pyvips
 
@@ -35,12 +41,12 @@ class Spliced:
             return pyvips.Source.new_from_memory(self.content())
         file = _SplicedFile(self.source, self.pieces)
         made = pyvips.SourceCustom()
-        made.on_read(lambda size: _quietly(lambda: file.read(size), b""))
+        made.on_read(lambda size: _quietly(lambda: file.read(size) or b"", b""))
         made.on_seek(lambda to, how: _quietly(lambda: file.seek(to, how), -1))
         return made
 
 
-def _quietly(action: Any, failed: Any) -> Any:
+def _quietly(action: Callable[[], Result], failed: Result) -> Result:
     # An exception may not cross the C code that called us.
     try:
         return action()
@@ -74,12 +80,13 @@ class _SplicedFile(io.RawIOBase):
     def tell(self) -> int:
         return self._at
 
-    def readinto(self, buffer: Any) -> int:
+    def readinto(self, buffer: WriteableBuffer) -> int:
         """Fill as much of the buffer as one piece reaches."""
+        target = memoryview(buffer).cast("B")
         for piece, start, end in zip(self._pieces, self._starts, self._starts[1:], strict=False):
             if start <= self._at < end:
-                data = self._part(piece, self._at - start, min(len(buffer), end - self._at))
-                buffer[: len(data)] = data
+                data = self._part(piece, self._at - start, min(len(target), end - self._at))
+                target[: len(data)] = data
                 self._at += len(data)
                 return len(data)
         return 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
@@ -22,7 +22,7 @@ from srcli.system.closing import Closing
 from srcli.system.files import atomic_path, temporary_name
 
 if TYPE_CHECKING:
-    from pyvips import Image
+    from pyvips import Image, Region
 
 _ROWS_AT_ONCE = 256
 
@@ -65,7 +65,7 @@ class StripReader(Closing):
         self.notes: tuple[str, ...] = opened.notes
         self._name, self._folder = opened.name, folder
         self._image: Image | Pixels | None = opened.image
-        self._region: Any = None
+        self._region: Region | None = None
         self._spool: TurnedSpool | None = None
         self._next = 0
 

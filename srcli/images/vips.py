@@ -13,14 +13,14 @@ from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import ModuleType, TracebackType
-from typing import TYPE_CHECKING, Any, BinaryIO, Self, TypeVar
+from typing import TYPE_CHECKING, BinaryIO, Self, TypeVar
 
 from srcli.errors import InputError, MemoryExhaustedError, MissingPartError, OutputError
 from srcli.images.spliced import Spliced
 from srcli.images.turns import Turns
 
 if TYPE_CHECKING:
-    from pyvips import Image
+    from pyvips import Image, Source
 
 _T = TypeVar("_T")
 TURNS = Turns()
@@ -49,11 +49,11 @@ def library() -> ModuleType:
     return pyvips
 
 
-def source_of(source: Path | bytes | Spliced) -> Any:
+def source_of(source: Path | bytes | Spliced) -> Source:
     """Return a libvips source; a file's name is never parsed for options such as `[page=2]`."""
     if isinstance(source, Spliced):
         return source.for_libvips()
-    kind = library().Source
+    kind: type[Source] = library().Source
     if isinstance(source, bytes):
         return kind.new_from_memory(source)
     return kind.new_from_file(os.fsencode(source))

@@ -9,7 +9,7 @@ import io
 import stat
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
@@ -224,7 +224,7 @@ def _encode(
     image: Image,
     file: BinaryIO,
     save: str,
-    settings: dict[str, Any],
+    settings: dict[str, object],
     splice: Callable[[bytes], bytes] | None = None,
     start: int = 0,
 ) -> None:
@@ -245,11 +245,11 @@ def _encode(
 
 
 def _save_tiff(
-    image: Image, file: BinaryIO, save: str, settings: dict[str, Any], about: Metadata
+    image: Image, file: BinaryIO, save: str, settings: dict[str, object], about: Metadata
 ) -> None:
     data, wide = about.exif, image.format == "ushort"
     in_front = exif_tiff.has_maker_note(data) and exif_tiff.stays_in_front(
-        data, wide, settings["bigtiff"]
+        data, wide, bool(settings["bigtiff"])
     )
     start = 0
     if data is not None and in_front:
@@ -266,7 +266,7 @@ def _save_tiff(
 
 def _saver(
     image: Image, fmt: Format, metadata: Metadata, about: Metadata, options: SaveOptions
-) -> tuple[str, dict[str, Any]]:
+) -> tuple[str, dict[str, object]]:
     """Return name and arguments of the libvips call that writes this format.
 
     `metadata` is the source's, `about` what is to be written of it.

@@ -12,7 +12,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, field
 from itertools import groupby
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from srcli import images
 from srcli.checkpoints.shipped import sha256_of
@@ -78,7 +78,7 @@ class Batch:
     preserve: bool = False
     """Give outputs the time and the permissions of their inputs."""
 
-    facts: Mapping[str, Any] = field(default_factory=dict)
+    facts: Mapping[str, object] = field(default_factory=dict)
     """Facts that outputs depend on besides input and options: model, weights, version."""
 
     max_pixels: int | None = images.MAX_PIXELS
@@ -219,9 +219,10 @@ class Batch:
         facts = {**self.facts, "size": None, "options": asdict(job.options), "page": job.page}
         if job.size is not None:
             # Not of the other networks that this batch happens to need.
-            weights = self.facts.get("weights_sha256", {})
+            weights = self.facts.get("weights_sha256")
+            known = weights if isinstance(weights, Mapping) else {}
             steps = (*job.steps, *job.steps_if_jpeg)
-            used = {step.label: weights.get(step.label) for step in steps}
+            used = {step.label: known.get(step.label) for step in steps}
             facts |= {"size": asdict(job.size), "weights_sha256": used}
         return digest, recipe_of(facts)
 

@@ -24,6 +24,7 @@ from srcli.jobs.finding import (
     STDIO,
     Found,
     LeftOut,
+    as_file,
     find,
     read_standard_input,
 )
@@ -165,6 +166,26 @@ def plan_jobs(inputs: Sequence[str], wishes: Wishes) -> Plan:
     _check_names(jobs)
     examined = [_examined(job, wishes, alone=len(jobs) == 1) for job in jobs]
     return Plan(jobs=tuple(examined), left_out=tuple(left_out))
+
+
+def plan_file(source: str, wishes: Wishes, *, overwrite: bool) -> Plan:
+    """Plan the work on one file for a program, also if its name is that of standard input.
+
+    Raises:
+        UsageError: It is a folder.
+        OutputExistsError: The output is there already and may not be replaced.
+        SrcliError: It cannot be read, or no output can be named.
+    """
+    plan = plan_jobs([source and str(as_file(source))], wishes)
+    if len(plan) > 1:
+        raise UsageError(f"{source}: is a folder", "Give one file.")
+    if plan[0].error is not None:
+        raise plan[0].error
+    if plan[0].exists and not overwrite:
+        raise OutputExistsError(
+            f"{plan[0].target}: exists already", "Give overwrite=True, or another target."
+        )
+    return plan
 
 
 def check_existing(jobs: Iterable[Job]) -> None:

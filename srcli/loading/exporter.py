@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import importlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 from srcli.models.spec import GraphForm, GraphPrecision
 
@@ -61,5 +62,5 @@ def cached_engine(graph: Path, precision: GraphPrecision, shape: tuple[int, ...]
     return engine
 
 
-def _module(name: str) -> Any:
+def _module(name: str) -> ModuleType:
     return importlib.import_module(f"srcli.export.{name}")

@@ -10,7 +10,7 @@ import importlib.util
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Literal, NoReturn
 
 import numpy as np
 
@@ -34,6 +34,7 @@ from srcli.system.cache import Note, cache_folder
 from srcli.system.files import atomic_path
 
 if TYPE_CHECKING:
+    from spandrel import ImageModelDescriptor
     from torch import nn
 
 
@@ -237,7 +238,7 @@ def _digest(file: Path) -> str:
         raise WeightsError(f"{file}: cannot be read ({error.strerror}).") from error
 
 
-def _described(file: Path) -> Any:
+def _described(file: Path) -> ImageModelDescriptor[nn.Module]:
     """Load a checkpoint by spandrel."""
     if kind_of(file) == "onnx":
         raise WeightsError(f"{file}: is an ONNX network", "Rename it so that it ends in .onnx.")

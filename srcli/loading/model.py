@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from srcli.checkpoints.shipped import (
     Weights,
@@ -142,8 +142,11 @@ class LoadedModel:
         if is_whole(path):
             return True
         with needs_packages(self.label):
-            network: Any = self.network()
-        return bool(network.taps.out_channels == self.spec.distinct_taps)
+            from torch import nn
+
+            taps = self.network().get_submodule("taps")
+        assert isinstance(taps, nn.Conv2d)
+        return taps.out_channels == self.spec.distinct_taps
 
     def _kept(self, path: Path, make: Callable[[Path], object]) -> Path:
         return prepared(path, make, label=self.label, note=self.note)

@@ -11,7 +11,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from srcli.models.dcls.network import ChannelAttention, Dcls, DualPathBlock, FusedDcls
+from srcli.models.dcls.network import (
+    ChannelAttention,
+    Dcls,
+    DualPathBlock,
+    DualPathGroup,
+    FusedDcls,
+)
 
 from .damage import applied, gaussian_rows, rounded
 from .draws import Draws
@@ -92,7 +98,9 @@ class BlindObjective:
         with wanted:
             paths = clear, restorer.head1(features).float()
             for group in restorer.body:
+                assert isinstance(group, DualPathGroup)
                 for block in group.body:
+                    assert isinstance(block, DualPathBlock)
                     paths = _block(block, *paths)
                 paths = paths[0] * 2.0, paths[1] * 2.0
             fused = restorer.fusion(torch.cat([paths[1], paths[0]], dim=1)) + first

@@ -91,6 +91,7 @@ def _start_dcls(net: Dcls) -> None:
             _shrink([_conv(block.CA_body1[1]), _conv(block.body2[2])])
     # Each of the groups doubles what goes through it.
     _shrink([restorer.fusion], SMALL / 2 ** len(restorer.body))
+    assert isinstance(restorer.head2, LeastSquares), "the published form"
     _start_smoothing(restorer.head2)
     _pass_through(restorer.conv_first, [_conv(m) for m in restorer.upscale if _is_conv(m)])
     _start_estimator(net.Estimator)

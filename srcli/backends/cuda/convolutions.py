@@ -14,7 +14,6 @@ annotations but `tl.constexpr`, because Triton compiles annotations too.
 """
 
 # mypy: disable-error-code="no-untyped-def, misc, untyped-decorator"
-# ruff: noqa: ANN001, ANN201, ANN202, N803, N806
 
 from __future__ import annotations
 

@@ -8,7 +8,6 @@ annotations but `tl.constexpr`, because Triton compiles annotations too.
 """
 
 # mypy: disable-error-code="no-untyped-def, misc, untyped-decorator"
-# ruff: noqa: ANN001, ANN202, N803, SIM102
 
 import torch
 import triton

@@ -5,7 +5,6 @@ compiles annotations too.
 """
 
 # mypy: disable-error-code="no-untyped-def, misc, untyped-decorator"
-# ruff: noqa: ANN001, ANN202, N803, N806
 
 from __future__ import annotations
 

@@ -281,8 +281,7 @@ class CudaNetwork:
 
 def _placed(network: nn.Module, device: torch.device, dtype: torch.dtype) -> nn.Module:
     placed = network.eval().to(device, dtype)
-    # The stubs of `Module.to` do not know this argument.
-    return placed.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]  # see above
+    return placed.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]  # PyTorch's types lack this argument
 
 
 def _pinned(batch: Images) -> Tensor:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from functools import cache
 from importlib.resources import files
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 
@@ -46,11 +46,11 @@ def key(role: Role, inputs: int, outputs: int, side: int, scale: int, dtype: tor
 
 
 @cache
-def _measured() -> dict[str, dict[str, Any]]:
+def _measured() -> dict[str, dict[str, int]]:
     file = files("srcli.backends.cuda").joinpath(FILE)
     if not file.is_file():
         return {}
-    found: dict[str, dict[str, Any]] = json.loads(file.read_text("utf-8"))
+    found: dict[str, dict[str, int]] = json.loads(file.read_text("utf-8"))
     return found
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from srcli.errors import first_line
 
@@ -26,7 +26,7 @@ def use_kernel(network: nn.Module, device: torch.device, dtype: torch.dtype) -> 
     as it was.
 
     Args:
-        network: Applies filters if it has the attribute `assemble`, which is then replaced.
+        network: If it is a LAPAR, its `assemble` is replaced.
         device: Device that the network is on.
         dtype: Number type that the network computes in.
 
@@ -48,10 +48,11 @@ def sum_in_float32(network: nn.Module) -> None:
     Thirteen roundings of a result near the picture itself are more than all else that half
     precision costs. Networks without filters stay as they are.
     """
-    lapar: Any = network
-    plain: Filters | None = getattr(lapar, "assemble", None)
-    if plain is not None:
-        lapar.assemble = lambda picture, taps, count: plain(picture.float(), taps.float(), count)
+    from srcli.models.lapar.network import FusedLapar
+
+    if isinstance(network, FusedLapar):
+        plain = network.assemble
+        network.assemble = lambda picture, taps, count: plain(picture.float(), taps.float(), count)
 
 
 def use_compiled(network: nn.Module, threads: int) -> str | None:
@@ -73,20 +74,21 @@ def _use(
     device: torch.device,
     dtype: torch.dtype,
 ) -> str | None:
-    lapar: Any = network
-    plain: Filters | None = getattr(lapar, "assemble", None)
-    if plain is None:
+    from srcli.models.lapar.network import FusedLapar
+
+    if not isinstance(network, FusedLapar):
         return None
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what Triton says of its own defaults
             kernel = make()
-            error = _difference(kernel, plain, lapar.taps.out_channels, device, dtype)
+            count = network.taps.out_channels
+            error = _difference(kernel, network.assemble, count, device, dtype)
     except Exception as problem:  # Triton's compilers and drivers have many ways to fail
         return f"PyTorch ({first_line(problem)})"
     if not error <= ROUNDINGS:
         return f"PyTorch (the kernel differs by {error:.0f} roundings)"
-    lapar.assemble = kernel
+    network.assemble = kernel
     return name
 
 

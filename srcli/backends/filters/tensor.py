@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -33,9 +33,18 @@ def for_tensors(threads: int) -> Callable[[Tensor, Tensor, int], Tensor]:
     return apply_filters
 
 
+class _Context(Protocol):
+    """What PyTorch keeps between forward and backward."""
+
+    filters: CpuFilters
+    saved_tensors: tuple[Tensor, ...]
+
+    def save_for_backward(self, *tensors: Tensor) -> None: ...
+
+
 class _Filtering(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, picture: Tensor, taps: Tensor, filters: CpuFilters) -> Tensor:
+    def forward(ctx: _Context, picture: Tensor, taps: Tensor, filters: CpuFilters) -> Tensor:
         if picture.requires_grad:
             raise NotImplementedError("the compiled filters have no gradient by the picture")
         ctx.save_for_backward(picture, taps)
@@ -43,7 +52,7 @@ class _Filtering(torch.autograd.Function):
         return torch.from_numpy(filters(picture.numpy(), taps.detach().numpy()))
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[None, Tensor, None]:
+    def backward(ctx: _Context, *gradients: Tensor) -> tuple[None, Tensor, None]:
         picture, taps = ctx.saved_tensors
         wanted = torch.empty_like(taps, requires_grad=False)
         ctx.filters.gradient(picture.numpy(), gradients[0].contiguous().numpy(), wanted.numpy())

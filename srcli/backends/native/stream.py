@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -324,7 +324,7 @@ class _TailRows:
             (a - start * network.area_scale, left, b - start * network.area_scale, right)
             for a, left, b, right in areas
         ]
-        work: Any = network.tail_work(self._features, self._picture, self._out)
+        work = network.tail_work(self._features, self._picture, self._out)
         network.on_each(local, work)
         self.done = bottom
         return self._out[:, (top - start) * s : (bottom - start) * s].copy()

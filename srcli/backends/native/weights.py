@@ -109,7 +109,8 @@ def read_weights(path: Path) -> tuple[dict[str, Array], int, list[list[float]]]:
     try:
         with safe_open(path, framework="numpy") as file:
             facts = json.loads(file.metadata()["srcli"])
-            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            names = file.keys()  # it is no mapping, and cannot be iterated over
+            weights = {name: file.get_tensor(name) for name in names}
         return weights, int(facts["scale"]), facts["skips"]
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
         raise BackendError(

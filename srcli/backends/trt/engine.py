@@ -26,6 +26,7 @@ _OLDEST = 10  # major version of TensorRT; networks are strongly typed from here
 class TensorRt(Protocol):
     """The names that srcli uses of the module that `load_tensorrt` returns."""
 
+    __name__: str
     __version__: str
     Builder: type[tensorrt.Builder]
     BuilderFlag: type[tensorrt.BuilderFlag]
@@ -82,7 +83,7 @@ def times(shape: Sequence[int]) -> str:
 
 def flavour_of(trt: TensorRt) -> Flavour:
     """Name the library that a module belongs to; the engines of the two are not interchangeable."""
-    name: str = cast("Any", trt).__name__
+    name = trt.__name__
     return "tensorrt_rtx" if name.startswith("tensorrt_rtx") else "tensorrt"
 
 

@@ -109,9 +109,9 @@ class TensorRtSession(Session):
         if engine is None:
             raise self._refusal(f"cannot load {path}")
         self._engine = engine
-        self._compiled: Any = None  # kernels that TensorRT-RTX has compiled, for all contexts
+        self._compiled: object = None  # kernels that TensorRT-RTX has compiled, for all contexts
         # TensorRT adds synchronisation on the default stream, and that one cannot be captured.
-        self._stream: Any = torch.cuda.Stream()
+        self._stream = torch.cuda.Stream()
         self.cuda_stream = self._stream  # who measures must wait for it
         self._input, self._output = self._tensor_names()
         self._minimum, self._maximum = self._limits()
@@ -134,7 +134,7 @@ class TensorRtSession(Session):
         return np.asarray(result.numpy())
 
     @property
-    def facts(self) -> dict[str, Any]:
+    def facts(self) -> dict[str, object]:
         """Return the device and the precision of the engine, and the version of TensorRT."""
         return {
             "device": self.info.gpu or _DEVICE,

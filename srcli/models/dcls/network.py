@@ -15,7 +15,6 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
@@ -137,7 +136,7 @@ class DeblurringNetwork(nn.Module):
         self.conv_first = _conv(3, FEATURES)
         self.feature_block = nn.Sequential(*(ResidualBlock(nn.LeakyReLU(SLOPE)) for _ in "abc"))
         self.head1 = _conv(FEATURES, DEBLURRED)
-        self.head2 = LeastSquares(kernel_side)
+        self.head2: LeastSquares | FusedLeastSquares = LeastSquares(kernel_side)
         self.body = nn.Sequential(*(DualPathGroup() for _ in range(GROUPS)))
         self.fusion = _conv(FEATURES + DEBLURRED, FEATURES)
         factors = (2, 2) if scale == 4 else (scale,)
@@ -290,9 +289,11 @@ class FusedDcls(Network):
 
     def __init__(self, published: Dcls) -> None:
         super().__init__()
-        source: Any = copy.deepcopy(published)
+        source = copy.deepcopy(published)
         self.restorer = source.Restorer
-        self.restorer.head2 = FusedLeastSquares(source.Restorer.head2)
+        head = source.Restorer.head2
+        assert isinstance(head, LeastSquares)
+        self.restorer.head2 = FusedLeastSquares(head)
         self.head, self.body = source.Estimator.head, source.Estimator.body[0]
         self.tail = source.Estimator.tail[:3]
         self.describe = source.Estimator.tail[4]
@@ -316,7 +317,9 @@ class FusedDcls(Network):
     def for_export(self) -> FusedDcls:
         """Return a copy whose Fourier transforms are matrix products, which every runtime has."""
         exportable = copy.deepcopy(self)
-        exportable.restorer.head2.as_products = True
+        deconvolution = exportable.restorer.head2
+        assert isinstance(deconvolution, FusedLeastSquares)
+        deconvolution.as_products = True
         return exportable
 
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, fx, nn
@@ -28,6 +28,10 @@ fx.wrap("count_up")  # stays one operation in a traced graph
 
 SELF_PENALTY = 100.0  # keeps a patch from being its own best match
 SLOPE = 0.1  # of the leaky ReLU after up-sampling
+
+
+Stage = tuple[int, "PatchMatch", "Transformer", nn.Conv2d]
+"""Patch side, matching, transformer and convolution of a block."""
 
 
 class HpiNet(PublishedNetwork):
@@ -69,9 +73,10 @@ class HpiNet(PublishedNetwork):
         )  # n 3 H W
         return self.last_conv(features) + enlarged  # n 3 H W
 
-    def stages(self) -> list[tuple[int, Any, Any, Any]]:
+    def stages(self) -> list[Stage]:
         """Return the patch side, matching, transformer and convolution of each block."""
-        return list(zip(self.sides, self.cross_match, self.blocks, self.mid_convs, strict=True))
+        parts = zip(self.sides, self.cross_match, self.blocks, self.mid_convs, strict=True)
+        return cast("list[Stage]", list(parts))
 
     def ups(self) -> list[nn.Conv2d]:
         """Return the convolutions before each `pixel_shuffle`."""
