@@ -39,11 +39,12 @@ def check_jobs(
             console.error(str(error))
             failed = True
             continue
-        model = load(job.steps[0])
-        for what, difference in _differences(middle, request, model):
-            verdict = _verdict(what, difference, model)
-            failed = failed or verdict == TOO_LARGE
-            rows.append((job.name, what, f"{difference:.1e}", verdict))
+        for model in map(load, job.steps):
+            for what, difference in _differences(middle, request, model):
+                verdict = _verdict(what, difference, model)
+                failed = failed or verdict == TOO_LARGE
+                said = what if len(job.steps) == 1 else f"{model.label}: {what}"
+                rows.append((job.name, said, f"{difference:.1e}", verdict))
     if request.as_json:
         keys = ("input", "comparison", "difference", "verdict")
         console.print_json([dict(zip(keys, row, strict=True)) for row in rows])

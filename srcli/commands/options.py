@@ -205,6 +205,15 @@ tta = click.option(
     help="Average over the eight flips and turns of the picture: eight times the work.",
 )
 
+restore_first = apply(
+    click.option(
+        "--deblock",
+        is_flag=True,
+        help="Remove the blocks of JPEG before enlarging, without a file in between.",
+    ),
+    click.option("--denoise", is_flag=True, help="Remove noise before enlarging, likewise."),
+)
+
 prune_branches = click.option(
     "--prune-branches",
     "prune_below",

@@ -19,7 +19,7 @@ from srcli.commands.sections import section
 from srcli.errors import UsageError
 from srcli.images.formats import FORMATS, MAX_PIXELS
 from srcli.models.registry import DEFAULT_MODEL, get_model
-from srcli.models.spec import InputChoice, ModelSpec
+from srcli.models.spec import InputChoice, ModelSpec, Task
 
 if TYPE_CHECKING:
     from srcli.backends.base import Precision
@@ -79,6 +79,8 @@ class RestoreRequest:
     prune_below: float | None = None
     save_kernel: Path | None = None
     input: InputChoice = "auto"
+    denoise: bool = False
+    deblock: bool = False
 
     @property
     def spec(self) -> ModelSpec:
@@ -94,6 +96,12 @@ class RestoreRequest:
     def for_programs(self) -> bool:
         """True if standard output is for programs."""
         return self.as_json or self.events is not None
+
+    @property
+    def before(self) -> tuple[Task, ...]:
+        """Tasks to do before enlarging."""
+        wishes: dict[Task, bool] = {"deblock": self.deblock, "denoise": self.denoise}
+        return tuple(task for task, wanted in wishes.items() if wanted)
 
     def run_options(self) -> RunOptions:
         """Return the options for running the network."""

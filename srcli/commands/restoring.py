@@ -87,14 +87,17 @@ def _side_by_side(jobs: Sequence[Job], request: RestoreRequest) -> int:
 
     keep = request.skip_existing or request.resume
     ahead = [j for j in jobs if j.size is not None and not (keep and j.exists)]
-    if len({tuple(step.scale for step in job.steps) for job in ahead}) > 1:
+    scales = {tuple(s.scale for s in job.steps if s.task == "upscale") for job in ahead}
+    if len(scales) > 1:
         return 1  # networks of other scales have tiles of their own
     return sum(1 for _ in grouped(ahead, request.batch))
 
 
-def _backend(request: RestoreRequest) -> str:
+def _backend(request: RestoreRequest, step: Step | None = None) -> str:
+    """Return the name of the backend for a step; without one, for the model of the request."""
     # In PyTorch a blind network gives out its kernel, so that all tiles share one.
-    return "torch" if request.backend == "auto" and request.spec.blind else request.backend
+    blind = (step is None or step.model is None) and request.spec.blind
+    return "torch" if request.backend == "auto" and blind else request.backend
 
 
 def _plan(request: RestoreRequest, task: Task, size: SizeRequest) -> Plan:
@@ -133,13 +136,14 @@ def _rules(request: RestoreRequest, task: Task) -> Rules:
     Raises:
         WeightsError: Weights for photographs are wanted, and the model has none.
     """
-    from srcli.jobs.steps import Rules, rules_for
+    from srcli.jobs.steps import Rules, rules_for, steps_before
     from srcli.loading.model import no_photo_weights
 
     if request.model_file is not None:
-        return Rules(task=task)
+        return Rules(task=task, before=steps_before(request.spec.name, request.before))
     own = request.weights is not None
-    rules = rules_for(request.spec, task, request.input, own_weights=own)
+    before = request.before
+    rules = rules_for(request.spec, task, request.input, own_weights=own, before=before)
     if rules.input == "photo" and not rules.photo:
         raise no_photo_weights(request.spec)
     return rules
@@ -175,7 +179,9 @@ class _Runner:
             return self._loaded[step]
         request = self.request
         model: LoadedModel | ForeignModel
-        if request.model_file is not None:
+        if step.model is not None:
+            model = load(step.model, step.scale, task=step.task, note=console.note)
+        elif request.model_file is not None:
             model = foreign(request.model_file)
         else:
             model = own = load(
@@ -200,7 +206,7 @@ class _Runner:
             model = self.load(step)
             restorer = open_restorer(
                 model,
-                replace(self.request.run_options(), backend=_backend(self.request)),
+                replace(self.request.run_options(), backend=_backend(self.request, step)),
                 scale=model.grid,
                 pictures=self.pictures,
                 alongside=next(iter(self._open.values()), None),

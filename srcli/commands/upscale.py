@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     ),
     click.option("--fit", type=options.size, metavar="WxH", help="Box to fit the output into."),
 )
+@section("Before enlarging", options.restore_first)
 @restoring_options
 @section("Model", options.input_choice, options.prune_branches, options.save_kernel)
 def upscale(
@@ -62,6 +63,7 @@ def upscale(
         srcli upscale photo.png -m lapar-c -s 4
         srcli upscale holiday/ -r -s 2 --resume
         srcli upscale photo.jpg --width 3840 -o large.jpg
+        srcli upscale noisy.jpg --deblock --denoise
         srcli upscale blurred.png -m dcls-iso -s 4 --save-kernel kernel.png
     """
     from fractions import Fraction

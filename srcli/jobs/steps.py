@@ -5,9 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from srcli.checkpoints.shipped import photo_limits
+from srcli.checkpoints.shipped import photo_limits, shipped_weights
+from srcli.errors import UsageError, WeightsError
 from srcli.images.picture import Metadata
+from srcli.models.registry import DEFAULT_MODEL
 from srcli.models.spec import InputChoice, InputKind, ModelSpec, Scale, Task
+
+ORDER: tuple[Task, ...] = ("deblock", "denoise")
+"""Tasks before enlargement, the first first."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,11 +26,14 @@ class Step:
     kind: InputKind = "clean"
     """Which weights for upscaling."""
 
+    model: str | None = None
+    """Name of the model, with the weights that ship; None for the one that the user chose."""
+
     @property
     def label(self) -> str:
-        """Name among the weights of a batch: `x2`, `x2 photo`, `denoise`."""
+        """Name among the weights of a batch: `x2`, `x2 photo`, `denoise`, `lapar-c denoise`."""
         if self.task != "upscale":
-            return self.task
+            return f"{self.model or ''} {self.task}".lstrip()
         return f"x{float(self.scale):g}" + ("" if self.kind == "clean" else f" {self.kind}")
 
 
@@ -41,6 +49,9 @@ class Rules:
     """Scales with weights for photographs. The number is the highest quality of JPEG files on
     which these measure better than the weights for clean pictures."""
 
+    before: tuple[Step, ...] = ()
+    """Steps that restore a picture before it is enlarged."""
+
     def scales(self, scales: tuple[int, ...]) -> tuple[int, ...]:
         """Return those of a model's scales that have the kind of weights that is wanted."""
         return tuple(s for s in scales if s in self.photo) if self.input == "photo" else scales
@@ -53,10 +64,11 @@ class Rules:
             metadata: The picture's, of which format, loss and quality are looked at.
         """
         kind = self._kind(passes[0], metadata)
-        return tuple(
+        own = (
             Step(task=self.task, scale=scale, kind=kind if scale in self.photo else "clean")
             for scale in passes
         )
+        return (*self.before, *own)
 
     def steps_if_jpeg(
         self, passes: Sequence[Scale], metadata: Metadata, *, has_alpha: bool, bits: int
@@ -89,7 +101,14 @@ class Rules:
         return "clean" if good else "photo"
 
 
-def rules_for(spec: ModelSpec, task: Task, input: InputChoice, *, own_weights: bool) -> Rules:
+def rules_for(
+    spec: ModelSpec,
+    task: Task,
+    input: InputChoice,
+    *,
+    own_weights: bool,
+    before: Sequence[Task] = (),
+) -> Rules:
     """Return the rules for a model of the registry.
 
     Args:
@@ -97,10 +116,41 @@ def rules_for(spec: ModelSpec, task: Task, input: InputChoice, *, own_weights: b
         task: What is to be done.
         input: Kind of weights for upscaling.
         own_weights: True if the user brings weights, of which there is one kind.
+        before: Tasks to do before enlarging.
+
+    Raises:
+        UsageError: Something is to be done before, and nothing is enlarged.
+        WeightsError: No weights ship for a task of `before`.
     """
+    if before and task != "upscale":
+        raise UsageError(f"to {before[0]} goes before enlarging, and the task is to {task}.")
+    steps = steps_before(spec.name, before)
     if own_weights or task != "upscale":
-        return Rules(task=task, input="clean")
-    return Rules(task=task, input=input, photo=photo_limits(spec))
+        return Rules(task=task, input="clean", before=steps)
+    return Rules(task=task, input=input, photo=photo_limits(spec), before=steps)
+
+
+def steps_before(model: str, tasks: Sequence[Task]) -> tuple[Step, ...]:
+    """Return the steps that do tasks before a model enlarges.
+
+    Args:
+        model: Its name. It does them itself where it has weights for that, else the default model.
+        tasks: `denoise`, `deblock` or both. What happened to a picture last is undone first: JPEG.
+
+    Raises:
+        WeightsError: No weights ship for a task.
+    """
+    return tuple(
+        Step(scale=1, task=task, model=_model_for(task, model)) for task in ORDER if task in tasks
+    )
+
+
+def _model_for(task: Task, wanted: str) -> str:
+    able = [weights.model for weights in shipped_weights() if weights.task == task]
+    found = next((name for name in (wanted, DEFAULT_MODEL, *able) if name in able), None)
+    if found is None:
+        raise WeightsError(f"srcli ships no weights to {task}", f"Leave out --{task}.")
+    return found
 
 
 def _described(metadata: Metadata) -> str:

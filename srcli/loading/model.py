@@ -65,7 +65,9 @@ class LoadedModel:
 
     @property
     def label(self) -> str:
-        """Name and scale of the model, for people: `lapar-c x4`, `lapar-c x2 (photo)`."""
+        """Name and scale or task of the model, for people: `lapar-c x2 (photo)`."""
+        if self.weights.task != "upscale":
+            return f"{self.spec.name} {self.weights.task}"
         kind = "" if self.weights.kind == "clean" else f" ({self.weights.kind})"
         return f"{self.spec.name} x{float(self.scale):g}{kind}"
 

@@ -15,6 +15,8 @@ class LoadOptions(TypedDict, total=False):
     """Options of `srcli.load`, besides model, scale and task."""
 
     input: InputChoice
+    denoise: bool
+    deblock: bool
     weights: PathName | None
     model_file: PathName | None
     backend: str

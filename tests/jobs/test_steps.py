@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 
 import numpy as np
+import onnx
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
 import srcli as api
 from srcli.checkpoints.shipped import photo_limits, shipped_weights
-from srcli.errors import WeightsError
+from srcli.errors import UsageError, WeightsError
 from srcli.images import read
 from srcli.images.picture import Metadata
-from srcli.jobs.steps import Rules, Step
+from srcli.jobs.steps import Rules, Step, rules_for, steps_before
 from srcli.loading.restorer import open_restorer
 from srcli.models.registry import get_model
 
@@ -271,3 +273,109 @@ def test_from_python(mixed, tmp_path):
     assert made[0] == made[1] != made[2]
     with api.load("lapar-c", 4, input="photo") as network:
         assert network(pixels.color).shape == (160, 224, 3)
+
+
+class TestBefore:
+    def test_the_model_itself_where_it_has_weights(self):
+        assert [s.model for s in steps_before("lapar-a", ["denoise"])] == ["lapar-a"]
+        assert [s.model for s in steps_before("lapar-a", ["deblock"])] == ["lapar-c"]
+        assert [s.model for s in steps_before("awsrn-sd", ["denoise"])] == ["lapar-c"]
+
+    def test_what_happened_last_is_undone_first(self):
+        steps = steps_before("lapar-c", ["denoise", "deblock"])
+        assert [step.label for step in steps] == ["lapar-c deblock", "lapar-c denoise"]
+
+    def test_restoring_goes_before_enlarging_only(self):
+        with pytest.raises(UsageError, match="before enlarging"):
+            rules_for(
+                get_model("lapar-c"), "denoise", "auto", own_weights=False, before=["deblock"]
+            )
+
+
+@pytest.mark.parametrize(
+    ("options", "steps"),
+    [
+        (["--deblock"], ["lapar-c deblock", "x2 photo"]),
+        (["--denoise", "--deblock"], ["lapar-c deblock", "lapar-c denoise", "x2 photo"]),
+        (["--denoise", "-m", "lapar-a"], ["lapar-a denoise", "x2 photo"]),
+        (["--deblock", "-m", "awsrn-sd"], ["lapar-c deblock", "x2"]),
+    ],
+)
+def test_chains(srcli, mixed, options, steps):
+    code, out, err = srcli("upscale", mixed / "b.jpg", "-s", 2, "--json", *options)
+    assert code == 0, err
+    result = json.loads(out)
+    assert result["files"][0]["steps"] == steps
+    assert set(result["weights_sha256"]) == set(steps)
+    for step in steps[:-1]:
+        assert f"{step} with " in err
+
+
+def test_a_chain_is_one_command_after_the_other_in_16_bits(srcli, mixed, tmp_path):
+    """Nothing is rounded to 8 bits in between."""
+    pixels = read(mixed / "b.jpg").color
+    wide = (pixels.astype(np.uint16) * 257).astype(np.uint16)
+    between = api.restore(wide, "deblock")
+    expected = api.upscale(between, "lapar-c", 2, input="photo")
+    srcli("upscale", mixed / "b.jpg", "-s", 2, "--deblock", "-o", tmp_path / "x.png")
+    found = read(tmp_path / "x.png").color.astype(int)
+    assert np.abs(found - np.rint(expected / 257)).max() == 0
+    with api.load("lapar-c", 2, input="photo", deblock=True) as network:
+        np.testing.assert_array_equal(network(pixels), found)
+
+
+def test_a_chain_keeps_transparency(srcli, decoded):
+    code, _, err = srcli("upscale", decoded / "e.png", "-s", 2, "--deblock", "--denoise")
+    assert code == 0, err
+    made = read(decoded / "e_x2.png")
+    assert made.alpha is not None
+    assert made.alpha.min() == 255
+
+
+def test_a_chain_in_strips(srcli, mixed, monkeypatch, tmp_path):
+    options = ("-s", 2, "--deblock", "--tile", 16)
+    srcli("upscale", mixed / "b.jpg", *options, "-o", tmp_path / "whole.png")
+    monkeypatch.setattr("srcli.jobs.groups.IN_MEMORY", 1000)
+    code, _, err = srcli("upscale", mixed / "b.jpg", *options, "-o", tmp_path / "strips.png")
+    assert code == 0, err
+    assert (tmp_path / "whole.png").read_bytes() == (tmp_path / "strips.png").read_bytes()
+
+
+def save_twice(file):
+    """Write an ONNX file that doubles each pixel."""
+    node = helper.make_node(
+        "Resize", ["x", "", "scales"], ["y"], mode="nearest",
+        coordinate_transformation_mode="asymmetric", nearest_mode="floor",
+    )  # fmt: skip
+    sides = ["n", 3, "h", "w"], ["n", 3, "2h", "2w"]
+    values = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+        for name, shape in zip("xy", sides, strict=True)
+    ]
+    scales = numpy_helper.from_array(np.array([1, 1, 2, 2], np.float32), "scales")
+    graph = helper.make_graph([node], "twice", values[:1], values[1:], [scales])
+    opset = [helper.make_opsetid("", 18)]
+    onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=9), file)
+
+
+def test_a_chain_before_another_network(srcli, mixed, tmp_path):
+    save_twice(tmp_path / "twice.onnx")
+    options = ("--model-file", tmp_path / "twice.onnx", "--deblock", "--json")
+    code, out, err = srcli("upscale", mixed / "b.jpg", *options)
+    assert code == 0, err
+    assert json.loads(out)["files"][0]["steps"] == ["lapar-c deblock", "x2"]
+    with api.load(model_file=tmp_path / "twice.onnx", denoise=True) as opened:
+        assert opened(read(mixed / "b.jpg").color).shape == (80, 112, 3)
+
+
+def test_weights_of_ones_own_are_not_for_what_goes_before(srcli, mixed):
+    own = next(w.path for w in shipped_weights() if (w.model, w.scale) == ("lapar-c", 2))
+    _, out, _ = srcli("upscale", mixed / "b.jpg", "-s", 2, "--weights", own, "--deblock", "--json")
+    assert json.loads(out)["files"][0]["steps"] == ["lapar-c deblock", "x2"]
+
+
+def test_every_step_is_checked(srcli, mixed):
+    code, out, err = srcli("upscale", mixed / "b.jpg", "-s", 2, "--check", "--denoise", "--json")
+    assert code == 0, err
+    said = {row["comparison"].partition(":")[0] for row in json.loads(out)}
+    assert said == {"lapar-c denoise", "lapar-c x2 (photo)"}

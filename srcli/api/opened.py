@@ -1,20 +1,17 @@
-"""The Python API: open a model, and restore arrays, pictures and files."""
+"""An open model: restores arrays, pictures and files."""
 
 from __future__ import annotations
 
-import inspect
 import os
 from collections.abc import Callable, Sequence
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Unpack, cast, overload
+from typing import TYPE_CHECKING, cast, overload
 
-from srcli.errors import UsageError
+from srcli.errors import OutputExistsError, UsageError
 from srcli.images.arrays import as_array, as_picture, is_array
-from srcli.jobs.sizes import parse_factor
-from srcli.loading.options import FileOptions, LoadOptions, PathName, Precision, SaveFileOptions
-from srcli.models.registry import DEFAULT_MODEL, DEFAULT_SCALE, MODELS, get_model
-from srcli.models.spec import InputChoice, ModelSpec, Scale, Task
+from srcli.loading.options import PathName
+from srcli.models.spec import ModelSpec, Scale, whole
 from srcli.system.closing import Closing
 
 if TYPE_CHECKING:
@@ -27,16 +24,10 @@ if TYPE_CHECKING:
     from srcli.loading.foreign import ForeignModel
     from srcli.loading.model import LoadedModel
     from srcli.loading.restorer import RunOptions
+    from srcli.pipeline.passes import Passes
     from srcli.pipeline.restorer import Restorer
 
     Pixels = NDArray[np.uint8] | NDArray[np.uint16] | NDArray[np.float32]
-
-Factor = int | float | str | Fraction
-
-
-def list_models() -> tuple[ModelSpec, ...]:
-    """Return all models that srcli knows, with their facts."""
-    return MODELS
 
 
 class OpenModel(Closing):
@@ -63,8 +54,7 @@ class OpenModel(Closing):
     @property
     def scale(self) -> Scale:
         """Factor of enlargement."""
-        whole = self._factor.denominator == 1
-        return int(self._factor) if whole else self._factor
+        return whole(self._factor)
 
     @overload
     def __call__(self, pixels: Pixels) -> Pixels: ...
@@ -107,15 +97,12 @@ class OpenModel(Closing):
         Raises:
             UsageError: The model was closed.
         """
-        from srcli.jobs.looking import steps_of
-        from srcli.pipeline.passes import Passes
-
         self._check_open()
+        from srcli.jobs.looking import steps_of
 
         size = self._size(picture.width, picture.height)
         steps = steps_of(self._rules, size.passes, picture)
-        passes = Passes([self._restorer(step) for step in steps])
-        return passes.restore_all([picture], size=(size.height, size.width))[0]
+        return self._through(steps).restore_all([picture], size=(size.height, size.width))[0]
 
     def file(
         self,
@@ -178,8 +165,9 @@ class OpenModel(Closing):
     ) -> Path:
         from srcli import __version__
         from srcli.jobs.batch import Batch
+        from srcli.jobs.finding import as_file
         from srcli.jobs.naming import usual_suffix
-        from srcli.jobs.planning import Wishes, plan_file
+        from srcli.jobs.planning import Wishes, plan_jobs
         from srcli.jobs.sizes import SizeRequest
 
         size = SizeRequest(scale=self._factor)
@@ -193,7 +181,16 @@ class OpenModel(Closing):
             options=options,
             page=page,
         )
-        plan = plan_file(os.fspath(source), wishes, overwrite=overwrite)
+        name = os.fspath(source)  # a file, also where it is called like standard input
+        plan = plan_jobs([name and str(as_file(name))], wishes)
+        if len(plan) > 1:
+            raise UsageError(f"{source}: is a folder. Give one file.")
+        if plan[0].error is not None:
+            raise plan[0].error
+        if plan[0].exists and not overwrite:
+            raise OutputExistsError(
+                f"{plan[0].target}: exists already. Give overwrite=True, or another target."
+            )
         facts = {"model": self._spec.name, "version": __version__, "weights_sha256": self._weights}
         batch = Batch(restorer=self._restorer, overwrite=overwrite, preserve=preserve, facts=facts)
         (outcome,) = batch.run(plan.jobs)
@@ -221,6 +218,11 @@ class OpenModel(Closing):
         size = SizeRequest(scale=self._factor)
         return size.resolve(width, height, self._scales, self._spec.scale_grid)
 
+    def _through(self, steps: Sequence[Step]) -> Passes:
+        from srcli.pipeline.passes import Passes
+
+        return Passes([self._restorer(step) for step in steps])
+
     def _restorer(self, step: Step) -> Restorer:
         from srcli.loading.restorer import open_restorer
 
@@ -229,172 +231,3 @@ class OpenModel(Closing):
             self._weights[step.label] = model.weights.sha256
             self._open[step] = open_restorer(model, self._options, scale=model.grid)
         return self._open[step]
-
-
-def load(
-    model: str = DEFAULT_MODEL,
-    scale: Factor | None = None,
-    *,
-    task: Task = "upscale",
-    input: InputChoice = "auto",
-    weights: PathName | None = None,
-    model_file: PathName | None = None,
-    backend: str = "auto",
-    precision: Precision = "fp32",
-    tta: bool = False,
-    threads: int | None = None,
-    tile: int | None = None,
-    memory: int | None = None,
-) -> OpenModel:
-    """Open a model for use on many pictures.
-
-    Args:
-        model: Its name; see `list_models`.
-        scale: Factor of enlargement, any number: passes of the network, then one resampling. None
-            is 4 (of `model_file`, its own), and 1 to denoise and deblock.
-        task: Which of the model's weights.
-        input: Which weights for upscaling: `clean`, `photo` for JPEG compression and noise, or
-            `auto` for those that measured better on files of this format and quality, and on
-            pixels with traces of JPEG. An array is taken to be clean.
-        weights: Your own checkpoint instead of what srcli ships.
-        model_file: Another network instead: an ONNX file, or with spandrel a checkpoint.
-        backend: `native`, `openvino`, `ort`, `torch`, `trt`, or `auto` for the fastest that works.
-        precision: Number type that the network computes in.
-        tta: Average over the eight flips and turns of a picture.
-        threads: CPU threads; None for one on each core.
-        tile: Side of a tile of the input; None chooses by `memory`.
-        memory: Bytes that a run may take; None for a quarter of what is free.
-
-    Raises:
-        SrcliError: Any of these does not exist or does not work; the message says what to do.
-    """
-    from srcli.jobs.steps import rules_for
-    from srcli.loading import model as loading
-    from srcli.loading.restorer import RunOptions
-
-    options = RunOptions(
-        backend=backend, precision=precision, tta=tta, threads=threads, tile=tile, memory=memory
-    )
-    if model_file is not None:
-        return _load_foreign(Path(model_file), scale, options)
-    spec = get_model(model)
-    factor = _factor(scale, DEFAULT_SCALE if task == "upscale" else 1)
-    if not spec.scales_for(task) or (task != "upscale" and factor != 1):
-        from srcli.models.registry import check_scale
-
-        check_scale(spec, int(factor), task)
-
-    rules = rules_for(spec, task, input, own_weights=weights is not None)
-    if rules.input == "photo" and not rules.photo:
-        raise loading.no_photo_weights(spec)
-
-    def find(step: Step) -> LoadedModel:
-        own = None if weights is None else Path(weights)
-        return loading.load(model, step.scale, task=step.task, kind=step.kind, weights=own)
-
-    return OpenModel(factor, spec, rules, find, options)
-
-
-def _load_foreign(file: Path, scale: Factor | None, options: RunOptions) -> OpenModel:
-    from srcli.jobs.steps import Rules
-    from srcli.loading.foreign import load_foreign
-
-    network = load_foreign(file)
-    task: Task = "upscale" if max(network.spec.scales) > 1 else "denoise"
-    factor = _factor(scale, max(network.spec.scales))
-    return OpenModel(factor, network.spec, Rules(task=task), lambda step: network, options)
-
-
-def upscale(
-    pixels: Pixels,
-    model: str = DEFAULT_MODEL,
-    scale: Factor = DEFAULT_SCALE,
-    **options: Unpack[LoadOptions],
-) -> Pixels:
-    """Enlarge one array; see `OpenModel.__call__`, and `load` for options.
-
-    For many arrays, `load` the model once.
-    """
-    with load(model, scale, **options) as network:
-        return network(pixels)
-
-
-def restore(
-    pixels: Pixels, task: Task, model: str = DEFAULT_MODEL, **options: Unpack[LoadOptions]
-) -> Pixels:
-    """Denoise or deblock one array; see `OpenModel.__call__`, and `load` for options."""
-    with load(model, 1, task=task, **options) as network:
-        return network(pixels)
-
-
-def upscale_file(
-    source: PathName,
-    target: PathName | None = None,
-    model: str = DEFAULT_MODEL,
-    scale: Factor = DEFAULT_SCALE,
-    **options: Unpack[FileOptions],
-) -> Path:
-    """Enlarge a file; returns where the output is. For many files, `load` the model once.
-
-    Args:
-        source: A picture.
-        target: The output, or the folder for it; None for beside the input.
-        model: Its name.
-        scale: Factor of enlargement.
-        **options: Of `load`, and of `OpenModel.file`.
-
-    Raises:
-        SrcliError: Something does not exist, does not work, or is there already.
-    """
-    return _one_file(source, target, options, model=model, scale=scale)
-
-
-def denoise_file(
-    source: PathName,
-    target: PathName | None = None,
-    model: str = DEFAULT_MODEL,
-    **options: Unpack[FileOptions],
-) -> Path:
-    """Remove noise from a file; see `upscale_file`."""
-    return _one_file(source, target, options, model=model, scale=1, task="denoise")
-
-
-def deblock_file(
-    source: PathName,
-    target: PathName | None = None,
-    model: str = DEFAULT_MODEL,
-    **options: Unpack[FileOptions],
-) -> Path:
-    """Remove JPEG's blocks from a file; see `upscale_file`."""
-    return _one_file(source, target, options, model=model, scale=1, task="deblock")
-
-
-_OF_FILES = frozenset(
-    name
-    for name, parameter in inspect.signature(OpenModel.file).parameters.items()
-    if parameter.kind is inspect.Parameter.KEYWORD_ONLY
-)
-
-
-def _one_file(
-    source: PathName,
-    target: PathName | None,
-    options: FileOptions,
-    *,
-    model: str,
-    scale: Factor,
-    task: Task = "upscale",
-) -> Path:
-    own = SaveFileOptions.__annotations__
-    # Each option goes where it belongs; `load` refuses one that does not exist.
-    of_file = cast("SaveFileOptions", {k: v for k, v in options.items() if k in own})
-    of_model = cast("LoadOptions", {k: v for k, v in options.items() if k not in own})
-    with load(model, scale, task=task, **of_model) as network:
-        return network.file(source, target, **of_file)
-
-
-def _factor(scale: Factor | None, default: int) -> Fraction:
-    factor = parse_factor(str(default if scale is None else scale))
-    if factor <= 0:
-        raise UsageError(f"a scale of {float(factor):g} is not possible.")
-    return factor
