@@ -14,7 +14,7 @@ from contextlib import suppress
 import click
 
 from srcli import __version__
-from srcli.errors import OutputError, SrcliError, UsageError
+from srcli.errors import MissingPartError, OutputError, SrcliError, UsageError, first_line
 
 INTERRUPTED = 130
 _KILLED = tuple(
@@ -36,6 +36,18 @@ COMMANDS: Mapping[str, str] = {
     "attribute": "srcli.commands.attribute:attribute",
     "bench": "srcli.commands.bench:bench",
     "doctor": "srcli.commands.doctor:doctor",
+}
+
+
+# Packages that some commands need, and how to get each.
+PACKAGES: Mapping[str, str] = {
+    "matplotlib": "srcli[plot]",
+    "onnx": "onnx",
+    "onnxruntime": "onnxruntime",
+    "onnxscript": "onnxscript",
+    "openvino": "srcli[openvino]",
+    "tensorrt": "srcli[tensorrt]",
+    "torch": "torch",
 }
 
 
@@ -137,6 +149,15 @@ def _terminate(number: int, frame: object) -> None:
     sys.exit(128 + number)
 
 
+def missing_part(error: ImportError) -> MissingPartError | None:
+    """Return the error for users if a package that a command needs cannot be loaded."""
+    name = (error.name or "").partition(".")[0]
+    if name not in PACKAGES:
+        return None
+    problem = f"this command needs {name}, which cannot be loaded ({first_line(error)})"
+    return MissingPartError(problem, f"Run `pip install {PACKAGES[name]}`.")
+
+
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; the one place where errors become a message and an exit code.
 
@@ -154,6 +175,11 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except SrcliError as error:
         console.error(str(error))
         return error.exit_code
+    except ImportError as error:
+        if (missing := missing_part(error)) is None:
+            raise
+        console.error(str(missing))
+        return missing.exit_code
     except click.exceptions.Exit as leave:
         return leave.exit_code
     except click.Abort:

@@ -119,3 +119,44 @@ def test_what_needs_a_package_says_which(tmp_path, photograph):
     )
     assert done.returncode == MissingPartError.exit_code, done.stderr
     assert "pip install torch" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("filters", "in.png", "--at", "3,3"),
+        ("attribute", "in.png", "--window", "8,8,4"),
+        ("export", "-m", "lapar-c"),
+        ("upscale", "in.png", "-m", "asdn-base"),
+    ],
+    ids=lambda words: words[0],
+)
+def test_commands_that_need_a_package_say_which(tmp_path, photograph, words):
+    Image.fromarray(photograph[:20, :20]).save(tmp_path / "in.png")
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", WITHOUT, ",".join(HEAVY), *words],
+        env=os.environ | {"SRCLI_CACHE": str(tmp_path / "cache")},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == MissingPartError.exit_code, done.stderr
+    assert "pip install" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert [path.name for path in tmp_path.iterdir() if path.name != "cache"] == ["in.png"]
+
+
+@pytest.mark.parametrize(
+    "words", [("models",), ("models", "lapar-a"), ("doctor",), ("eval", "HR", "-s", "2")]
+)
+def test_commands_that_need_none(tmp_path, photograph, words):
+    (tmp_path / "HR").mkdir()
+    Image.fromarray(photograph[:64, :64]).save(tmp_path / "HR" / "one.png")
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", WITHOUT, ",".join(HEAVY), *words],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert "Traceback" not in done.stderr
+    assert done.returncode == 0, done.stderr
