@@ -32,7 +32,14 @@ def test_every_file_is_there_and_whole():
         assert found[f"prepared/{weights.path.name}"] is None
 
 
-@pytest.mark.parametrize("name", ["lapar-c-x4", "awsrn-sd-x2", "lapar-c-deblock"])
+SOME = ("lapar-c-x4", "awsrn-sd-x2", "lapar-c-deblock")
+NAMES = [
+    pytest.param(name, marks=() if name in SOME else pytest.mark.slow)
+    for name in (weights.path.stem for weights in COMPILED)
+]
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_a_file_holds_what_would_be_made_now(tmp_path, name):
     (weights,) = (w for w in COMPILED if w.path.stem == name)
     prepare = importlib.import_module("srcli.weights.training.prepare").prepare

@@ -199,7 +199,10 @@ def main() -> None:
     if unknown := set(arguments.names) - set(table):
         parser.error(f"the manifest has no {min(unknown)}")
     for name in arguments.names or table:
-        table[name]["sha256"] = sha256_of(FOLDER / f"{name}.safetensors")
+        found = sha256_of(FOLDER / f"{name}.safetensors")
+        if found != table[name]["sha256"]:
+            table[name].pop("prepared_sha256", None)  # of other weights
+        table[name]["sha256"] = found
     write_manifest(table)  # the command that measures checks nothing against an old checksum
     for name in arguments.names or table:
         table[name]["scores"] = measure(table[name], arguments.test)
