@@ -105,8 +105,7 @@ def _middle(job: Job) -> NDArray[np.float32]:
 
     from srcli.images import read, to_float
 
-    source = job.source if job.content is None else job.content
-    color = to_float(read(source, name=job.name, page=job.page).color)
+    color = to_float(read(job.data, name=job.name, page=job.page).color)
     top, left = (max(0, (side - LARGEST) // 2) for side in color.shape[:2])
     crop = color[top : top + LARGEST, left : left + LARGEST]
     planes = np.broadcast_to(crop, (*crop.shape[:2], 3)).transpose(2, 0, 1)

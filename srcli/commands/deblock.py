@@ -14,7 +14,8 @@ from srcli.commands.sections import SectionedCommand
 def deblock(request: RestoreRequest) -> int:
     """Remove the blocks and rings of JPEG compression.
 
-    Give the JPEG file itself, or a copy in another format.
+    Give the JPEG file itself, or a copy in another format. What a JPEG file's tables say is too
+    good to gain stays as it is.
 
     \b
     Example:

@@ -22,8 +22,8 @@ from srcli.errors import (
     OutputExistsError,
     SrcliError,
 )
-from srcli.images import Picture, StripReader, StripWriter
-from srcli.jobs.delivery import preserve_facts, write_stdout
+from srcli.images import Picture, StripReader, StripWriter, encode
+from srcli.jobs.delivery import check_whole, content_of, preserve_facts, write_copy, write_stdout
 from srcli.jobs.groups import IN_MEMORY, BatchProgress, Patient, grouped, is_large, pixels_of
 from srcli.jobs.journal import Journal, recipe_of
 from srcli.jobs.looking import decided
@@ -184,7 +184,7 @@ class Batch:
             self.event("started", job)
             if not self._is_large(job):
                 picture = images.read(
-                    _source(job), max_pixels=self.max_pixels, name=job.name, page=job.page
+                    job.data, max_pixels=self.max_pixels, name=job.name, page=job.page
                 )
             job = decided(job, picture, self.max_pixels)
             return _Prepared(job, picture, digest, recipe, replace)
@@ -252,10 +252,13 @@ class Batch:
         job = prepared.job
         try:
             if job.to_stdout:
-                write_stdout(images.encode(picture, job.options))
+                write_stdout(content_of(job) if job.copied else encode(picture, job.options))
             else:
                 self._announce(prepared)
-                images.write(picture, job.target, job.options, replace=prepared.replace)
+                if job.copied:
+                    write_copy(job, replace=prepared.replace)
+                else:
+                    images.write(picture, job.target, job.options, replace=prepared.replace)
                 self._finish(prepared)
         except (SrcliError, MemoryError) as error:
             return self._failed(prepared, error)
@@ -270,13 +273,17 @@ class Batch:
                 started = time.monotonic()
                 self._announce(prepared)
                 with StripReader(
-                    _source(job),
+                    job.data,
                     max_pixels=self.max_pixels,
                     name=job.name,
                     folder=job.root,
                     page=job.page,
                 ) as reader:
-                    self._copy_strips(prepared, reader)
+                    if job.copied:
+                        check_whole(reader)
+                        write_copy(job, replace=prepared.replace)
+                    else:
+                        self._restore_strips(prepared, reader)
                     notes = (*job.notes, *reader.notes)
                 self._finish(prepared)
         except (SrcliError, MemoryError) as error:
@@ -284,7 +291,7 @@ class Batch:
         seconds = time.monotonic() - started
         return Outcome(job=job, status="done", seconds=seconds, notes=notes)
 
-    def _copy_strips(self, prepared: _Prepared, reader: StripReader) -> None:
+    def _restore_strips(self, prepared: _Prepared, reader: StripReader) -> None:
         job = prepared.job
         assert job.size is not None
         header, size = reader.header, job.size
@@ -387,10 +394,6 @@ def _naming(job: Job, error: SrcliError) -> SrcliError:
     if str(job.target) in str(error):
         return error
     return error.about(job.name)
-
-
-def _source(job: Job) -> Path | bytes:
-    return job.source if job.content is None else job.content
 
 
 def _sha256(content: bytes) -> str:

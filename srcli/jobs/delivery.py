@@ -5,8 +5,12 @@ from __future__ import annotations
 import shutil
 import sys
 
-from srcli.errors import OutputError
+from srcli.errors import InputError, OutputError
+from srcli.images import StripReader
 from srcli.jobs.planning import Job
+from srcli.system.files import atomic_path
+
+ROWS_AT_ONCE = 256
 
 
 def preserve_facts(job: Job) -> None:
@@ -22,6 +26,42 @@ def preserve_facts(job: Job) -> None:
             f"{job.target}: cannot have the input's time and permissions ({error.strerror})",
             "Leave out --preserve.",
         ) from error
+
+
+def content_of(job: Job) -> bytes:
+    """Return the bytes of a job's input.
+
+    Raises:
+        InputError: It cannot be read.
+    """
+    if job.content is not None:
+        return job.content
+    try:
+        return job.source.read_bytes()
+    except OSError as error:
+        raise InputError(f"{job.name}: cannot be read ({error.strerror}).") from error
+
+
+def check_whole(reader: StripReader) -> None:
+    """Decode a picture to see that it is not damaged.
+
+    Raises:
+        InputError: It is.
+    """
+    for _ in reader.strips(ROWS_AT_ONCE):
+        pass
+
+
+def write_copy(job: Job, *, replace: bool) -> None:
+    """Write the input's bytes under the output's name, whole or not at all.
+
+    Raises:
+        InputError: The input cannot be read.
+        OutputError: The output cannot be written, or is there already and may not be replaced.
+    """
+    content = content_of(job)
+    with atomic_path(job.target, replace=replace) as partial:
+        partial.write_bytes(content)
 
 
 def write_stdout(content: bytes) -> None:

@@ -44,8 +44,7 @@ def steps_of(rules: Rules, passes: Sequence[Scale], picture: Picture) -> tuple[S
 
 
 def _in_strips(job: Job, max_pixels: int | None) -> int | None:
-    source = job.source if job.content is None else job.content
     with StripReader(
-        source, max_pixels=max_pixels, name=job.name, folder=job.root, page=job.page
+        job.data, max_pixels=max_pixels, name=job.name, folder=job.root, page=job.page
     ) as reader:
         return quality_in_strips(reader)

@@ -29,6 +29,7 @@ from srcli.jobs.finding import (
     read_standard_input,
 )
 from srcli.jobs.naming import Naming, check_forgotten_option
+from srcli.jobs.rewriting import can_be_copied, options_for_jpeg, steps_for_jpeg
 from srcli.jobs.sizes import Grid, Size, SizeRequest
 from srcli.jobs.steps import Rules, Step
 from srcli.system.files import check_place
@@ -65,6 +66,9 @@ class Job:
     """Those that it goes through instead if its pixels have traces of JPEG; empty if these are not
     looked for."""
 
+    copied: bool = False
+    """True if the output is the input's own bytes: nothing is to be done to it."""
+
     notes: tuple[str, ...] = ()
     error: SrcliError | None = None
     """Reason why the picture cannot be done, if that is known before work."""
@@ -79,6 +83,11 @@ class Job:
     def to_stdout(self) -> bool:
         """True if the output goes to standard output."""
         return str(self.target) == STDIO
+
+    @property
+    def data(self) -> Path | bytes:
+        """The file to be read, or all bytes of standard input."""
+        return self.source if self.content is None else self.content
 
     @property
     def name(self) -> str:
@@ -266,8 +275,9 @@ def _examined(job: Job, wishes: Wishes, *, alone: bool) -> Job:
 
 
 def _described(job: Job, wishes: Wishes, *, alone: bool) -> Job:
-    source = job.source if job.content is None else job.content
-    header, metadata = probe_all(source, max_pixels=wishes.max_pixels, name=job.name, page=job.page)
+    header, metadata = probe_all(
+        job.data, max_pixels=wishes.max_pixels, name=job.name, page=job.page
+    )
     size = wishes.size.resolve(header.width, header.height, wishes.scales, wishes.grid)
     options = job.options
     if job.to_stdout:
@@ -276,7 +286,7 @@ def _described(job: Job, wishes: Wishes, *, alone: bool) -> Job:
         _check_place(job)
     chosen = options.format or format_of(job.target).name
     if header.has_alpha and not FORMATS[chosen].alpha and options.background is None:
-        opaque = is_opaque(source, max_pixels=wishes.max_pixels, name=job.name, page=job.page)
+        opaque = is_opaque(job.data, max_pixels=wishes.max_pixels, name=job.name, page=job.page)
         options = replace(options, opaque=opaque)
     options, notes = _fitting(job, options, chosen, alone=alone)
     _check_pixels(job, size, wishes.max_pixels)
@@ -292,16 +302,23 @@ def _described(job: Job, wishes: Wishes, *, alone: bool) -> Job:
         metadata=metadata,
     )
     notes += size.notes(str(job.target), header.width, header.height)
-    notes += wishes.rules.notes(job.name, size.passes, metadata)
+    steps = wishes.rules.steps(size.passes, metadata)
+    copied = False
+    if wishes.rules.task == "deblock" and chosen == "jpeg":
+        steps = steps_for_jpeg(steps, metadata)
+        copied = not steps and job.page is None and can_be_copied(options, metadata)
+        options = options_for_jpeg(options, metadata)
+    notes += wishes.rules.notes(job.name, size.passes, metadata, steps)
     return replace(
         job,
         header=header,
         size=size,
-        steps=wishes.rules.steps(size.passes, metadata),
+        steps=steps,
         steps_if_jpeg=wishes.rules.steps_if_jpeg(
             size.passes, metadata, has_alpha=header.has_alpha, bits=header.bits
         ),
         options=options,
+        copied=copied,
         notes=tuple(notes),
     )
 

@@ -14,6 +14,9 @@ from srcli.models.spec import InputChoice, InputKind, ModelSpec, Scale, Task
 ORDER: tuple[Task, ...] = ("deblock", "denoise")
 """Tasks before enlargement, the first first."""
 
+LITTLE_TO_GAIN = 95
+"""Quality of a JPEG file from which it is said that deblocking gains little: 0.4 dB at most."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
@@ -52,6 +55,9 @@ class Rules:
     before: tuple[Step, ...] = ()
     """Steps that restore a picture before it is enlarged."""
 
+    deblock_up_to: int | None = None
+    """Highest quality of JPEG files that gain by deblocking; None if that is not known."""
+
     def scales(self, scales: tuple[int, ...]) -> tuple[int, ...]:
         """Return those of a model's scales that have the kind of weights that is wanted."""
         return tuple(s for s in scales if s in self.photo) if self.input == "photo" else scales
@@ -68,7 +74,8 @@ class Rules:
             Step(task=self.task, scale=scale, kind=kind if scale in self.photo else "clean")
             for scale in passes
         )
-        return (*self.before, *own)
+        good = self._is_good(metadata)
+        return tuple(s for s in (*self.before, *own) if not (good and s.task == "deblock"))
 
     def steps_if_jpeg(
         self, passes: Sequence[Scale], metadata: Metadata, *, has_alpha: bool, bits: int
@@ -83,13 +90,41 @@ class Rules:
         found = self.steps(passes, replace(metadata, lossless=False))
         return () if found == self.steps(passes, metadata) else found
 
-    def notes(self, name: str, passes: Sequence[Scale], metadata: Metadata) -> list[str]:
-        """Say which weights were chosen and why, where there was a choice."""
-        if self.input != "auto" or passes[0] not in self.photo or metadata.lossless:
-            return []
+    def notes(
+        self, name: str, passes: Sequence[Scale], metadata: Metadata, steps: Sequence[Step]
+    ) -> list[str]:
+        """Say what was chosen and why, where there was a choice.
+
+        Args:
+            name: The picture's.
+            passes: As for `steps`.
+            metadata: The picture's.
+            steps: Those that it will go through.
+        """
+        said = [self._about_weights(passes[0], metadata), self._about_deblocking(metadata, steps)]
+        return [f"{name} ({_described(metadata)}): {words}" for words in said if words]
+
+    def _about_weights(self, scale: Scale, metadata: Metadata) -> str | None:
+        if self.input != "auto" or scale not in self.photo or metadata.lossless:
+            return None
         chosen = {"photo": "photographs", "clean": "clean pictures"}
-        kind = self._kind(passes[0], metadata)
-        return [f"{name} ({_described(metadata)}): weights for {chosen[kind]}"]
+        return f"weights for {chosen[self._kind(scale, metadata)]}"
+
+    def _about_deblocking(self, metadata: Metadata, steps: Sequence[Step]) -> str | None:
+        wanted = self.task == "deblock" or any(step.task == "deblock" for step in self.before)
+        quality = metadata.quality
+        if not wanted or quality is None or quality < LITTLE_TO_GAIN:
+            return None
+        if any(step.task == "deblock" for step in steps):
+            return "there is little to gain by deblocking"
+        if self.task == "deblock":
+            return "there is nothing to gain by deblocking, so the pixels stay as they are"
+        return "there is nothing to gain by deblocking, so it is left out"
+
+    def _is_good(self, metadata: Metadata) -> bool:
+        """Tell whether a JPEG file is too good to gain by deblocking."""
+        quality, limit = metadata.quality, self.deblock_up_to
+        return quality is not None and limit is not None and quality > limit
 
     def _kind(self, scale: Scale, metadata: Metadata) -> InputKind:
         if self.input != "auto":
@@ -125,9 +160,20 @@ def rules_for(
     if before and task != "upscale":
         raise UsageError(f"to {before[0]} goes before enlarging, and the task is to {task}.")
     steps = steps_before(spec.name, before)
-    if own_weights or task != "upscale":
-        return Rules(task=task, input="clean", before=steps)
-    return Rules(task=task, input=input, photo=photo_limits(spec), before=steps)
+    if task != "upscale":
+        limit = None if own_weights else _deblock_limit(spec.name)
+        return Rules(task=task, input="clean", deblock_up_to=limit)
+    limit = next((_deblock_limit(s.model) for s in steps if s.task == "deblock"), None)
+    if own_weights:
+        return Rules(input="clean", before=steps, deblock_up_to=limit)
+    photo = photo_limits(spec)
+    return Rules(input=input, photo=photo, before=steps, deblock_up_to=limit)
+
+
+def _deblock_limit(model: str | None) -> int | None:
+    """Return the highest quality of JPEG files on which a model's deblocking measured better."""
+    able = [w for w in shipped_weights() if (w.model, w.task) == (model, "deblock")]
+    return able[0].better_up_to_jpeg if able else None
 
 
 def steps_before(model: str, tasks: Sequence[Task]) -> tuple[Step, ...]:

@@ -13,6 +13,7 @@ from srcli.pipeline.rows import Rows
 from srcli.pipeline.tiling import enlarged
 from srcli.pipeline.work import Progress, ignore_progress
 
+ROWS_AT_ONCE = 256
 BETWEEN = 16  # bits per channel of what lies between two passes
 
 
@@ -32,7 +33,12 @@ class Passes:
         progress: Progress = ignore_progress,
         size: tuple[int, int] | None = None,
     ) -> list[Picture]:
-        """Restore pictures of one size, channels and bits; see `Restorer.restore_all`."""
+        """Restore pictures of one size, channels and bits; see `Restorer.restore_all`.
+
+        Without restorers they stay as they are.
+        """
+        if not self._restorers:
+            return list(pictures)
         *before, last = self._restorers
         bits = pictures[0].bits
         between = max(bits, BETWEEN)
@@ -52,12 +58,15 @@ class Passes:
         size: tuple[int, int] | None = None,
     ) -> Iterator[Part]:
         """Restore one picture of any height in bounded memory; see `Restorer.restore_strips`."""
+        if not self._restorers:
+            yield from _as_they_are(rows, height)
+            return
         *before, last = self._restorers
         for restorer in before:
             parts = restorer.restore_strips(rows, height, width, has_alpha=has_alpha, bits=BETWEEN)
             rows = _rows_from(parts)
             height, width = enlarged(height, restorer.scale), enlarged(width, restorer.scale)
-        return last.restore_strips(
+        yield from last.restore_strips(
             rows, height, width, has_alpha=has_alpha, progress=progress, size=size, bits=bits
         )
 
@@ -70,6 +79,11 @@ class Passes:
         return lambda done, total: progress(
             round(thousand * (first + share * done / total)), thousand
         )
+
+
+def _as_they_are(rows: Rows, height: int) -> Iterator[Part]:
+    for top in range(0, height, ROWS_AT_ONCE):
+        yield rows(top, min(top + ROWS_AT_ONCE, height))
 
 
 def _rows_from(parts: Iterator[Part]) -> Rows:

@@ -63,21 +63,21 @@ class TestRules:
     )
     def test_auto_goes_by_the_file(self, metadata, kind):
         assert self.rules.steps([2], metadata) == (Step(scale=2, kind=kind),)
-        assert bool(self.rules.notes("x", [2], metadata)) != metadata.lossless
+        assert bool(self.rules.notes("x", [2], metadata, ())) != metadata.lossless
 
     @pytest.mark.parametrize("kind", ["clean", "photo"])
     def test_an_option_goes_before_the_file(self, kind):
         rules = Rules(input=kind, photo={2: 90})
         for metadata in (Metadata(), Metadata(lossless=False, quality=10)):
             assert rules.steps([2], metadata) == (Step(scale=2, kind=kind),)
-            assert rules.notes("x", [2], metadata) == []
+            assert rules.notes("x", [2], metadata, ()) == []
 
     def test_scales_without_such_weights(self):
         bad = Metadata(lossless=False, quality=10)
         assert self.rules.steps([3], bad) == (Step(scale=3),)
         assert self.rules.steps([4, 2], bad) == (Step(scale=4), Step(scale=2))
         assert self.rules.steps([2, 2], bad) == (Step(scale=2, kind="photo"),) * 2
-        assert self.rules.notes("x", [3], bad) == []
+        assert self.rules.notes("x", [3], bad, ()) == []
         assert self.rules.scales((2, 3, 4)) == (2, 3, 4)
         assert Rules(input="photo", photo={2: 90}).scales((2, 3, 4)) == (2,)
 
