@@ -14,7 +14,7 @@
 
 #include "../filters/_filter_block.h"
 
-#if !defined(__GNUC__)
+#if !defined(__GNUC__) && !defined(__clang__)
 #error "needs vectors as GCC and Clang have them"
 #endif
 
@@ -94,8 +94,8 @@ INLINE Py_ssize_t maximum(Py_ssize_t a, Py_ssize_t b)
 #endif
 
 /* Kernels are compiled for several vector sizes; the widest that the processor has is chosen at run
-   time. Not on Windows: there GCC keeps vectors on a stack that is not aligned for them. */
-#if defined(__x86_64__) && !defined(_WIN32) && !defined(__CYGWIN__)
+   time. Not by GCC on Windows: there it keeps vectors on a stack that is not aligned for them. */
+#if defined(__x86_64__) && (defined(__clang__) || !(defined(_WIN32) || defined(__CYGWIN__)))
 #define SEVERAL_VECTOR_SIZES
 #define LANES 16
 #define REGISTER_BLOCK 8
