@@ -3,8 +3,8 @@
     python benchmarks/digits.py weights/prepared > here.txt
 
 The same lines on two machines mean the same digits, whatever their processors and vectors. On Arm
-without such a machine: compile `_network.c` and `_filters.c` by aarch64-linux-gnu-gcc, and run this by
-an aarch64 Python under qemu-user. It needs NumPy and safetensors only.
+without such a machine: compile `_network.c` and `_filters.c` by aarch64-linux-gnu-gcc, and run this
+by an aarch64 Python under qemu-user. It needs NumPy and safetensors only.
 """
 
 from __future__ import annotations
