@@ -91,8 +91,8 @@ class OpenModel(Closing):
 
         if isinstance(pixels, str | os.PathLike):
             raise UsageError(
-                f"{os.fspath(pixels)!r} is no picture but the name of one. Give an array, or call "
-                "srcli.upscale_file."
+                f"{os.fspath(pixels)!r} is no picture but the name of one",
+                "Give an array, or call srcli.upscale_file.",
             )
         if isinstance(pixels, list | tuple) and pixels and all(is_array(p) for p in pixels):
             return [self(picture) for picture in pixels]
@@ -209,7 +209,7 @@ class OpenModel(Closing):
 
     def _check_open(self) -> None:
         if self._closed:
-            raise UsageError("this model has been closed. Load it again.")
+            raise UsageError("this model has been closed", "Load it again.")
 
     @property
     def _scales(self) -> tuple[int, ...]:
@@ -396,5 +396,5 @@ def _one_file(
 def _factor(scale: Factor | None, default: int) -> Fraction:
     factor = parse_factor(str(default if scale is None else scale))
     if factor <= 0:
-        raise UsageError(f"a scale of {float(factor):g} is not possible.")
+        raise UsageError(f"a scale of {float(factor):g} is not possible", "Give a number above 0.")
     return factor

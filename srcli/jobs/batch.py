@@ -215,7 +215,10 @@ class Batch:
             content = job.content
             digest = sha256_of(job.source) if content is None else _sha256(content)
         except OSError as error:
-            raise InputError(f"{job.name}: cannot be read ({error.strerror}).") from error
+            raise InputError(
+                f"{job.name}: cannot be read ({error.strerror})",
+                "Check that it is there and that you may read it.",
+            ) from error
         facts = {**self.facts, "size": None, "options": asdict(job.options), "page": job.page}
         if job.size is not None:
             # Not of the other networks that this batch happens to need.

@@ -37,4 +37,6 @@ def write_stdout(content: bytes) -> None:
     except BrokenPipeError:
         raise
     except OSError as error:
-        raise OutputError(f"standard output: cannot be written ({error.strerror}).") from error
+        raise OutputError(
+            f"standard output: cannot be written ({error.strerror})", "Write to a file with -o."
+        ) from error
