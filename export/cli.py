@@ -192,7 +192,9 @@ def _check_targets(request: ExportRequest, model: LoadedModel) -> None:
     targets = _targets(request, model)
     if request.report is not None:
         if request.report.resolve() in [target.resolve() for target in targets]:
-            raise UsageError(f"{request.report}: would be replaced by its own report.")
+            raise UsageError(
+                f"{request.report}: would be replaced by its own report", "Give another --report."
+            )
         options.check_free(request.report, request.overwrite, "another --report")
     for target in targets:
         options.check_free(target, request.overwrite, "another -o")

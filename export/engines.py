@@ -49,7 +49,10 @@ class EngineOptions:
     def __post_init__(self) -> None:
         shapes = (self.min_shape, self.opt_shape, self.max_shape)
         if {len(shape) for shape in shapes} != {4}:
-            raise UsageError("a profile's shapes are batch x channels x height x width.")
+            raise UsageError(
+                "a profile's shapes are batch x channels x height x width",
+                "Give four numbers for each.",
+            )
         if not all(1 <= low <= best <= high for low, best, high in zip(*shapes, strict=True)):
             raise UsageError(
                 f"the profile {', '.join(map(times, shapes))} does not grow from minimum through "

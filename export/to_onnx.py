@@ -88,7 +88,7 @@ def to_onnx(model: LoadedModel, options: OnnxOptions | None = None) -> onnx.Mode
 
     options = options or OnnxOptions()
     if options.precision == "int8" and model.spec.eight_bits is None:
-        raise UsageError(f"{model.spec.name} is not offered in 8 bits", "Leave out int8.")
+        raise UsageError(f"{model.spec.name} is not offered in 8 bits", "Leave out --int8.")
     if options.opset not in OPSETS:
         raise UsageError(
             f"opset {options.opset} cannot be written", f"Choose {OPSETS[0]} to {OPSETS[-1]}."

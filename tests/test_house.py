@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from support.imports import circle
 
-from srcli import __version__
+from srcli import __version__, errors
 from srcli.cli import COMMANDS
 from srcli.errors import SrcliError
 
@@ -235,6 +235,38 @@ def test_the_linter_is_rarely_overruled():
         if "noqa" in line
     ]
     assert len(found) <= SUPPRESSIONS, found
+
+
+ERRORS = {
+    name
+    for name, kind in vars(errors).items()
+    if isinstance(kind, type) and issubclass(kind, SrcliError | errors.Obstacle)
+}
+
+
+def test_every_error_says_what_to_do():
+    """An error has a problem and a remedy, each without the other's full stop between them."""
+    found = []
+    for file in code_files():
+        for node in ast.walk(ast.parse(file.read_text())):
+            if not isinstance(node, ast.Call) or ast.unparse(node.func) not in ERRORS:
+                continue
+            parts = [*node.args, *(keyword.value for keyword in node.keywords)]
+            if any(isinstance(part, ast.Starred) for part in parts):  # both parts of another error
+                continue
+            texts = [text_of(part) for part in parts]
+            if len(texts) != 2 or texts[0].endswith(".") or ". " in texts[0] or not texts[1]:
+                found.append(f"{file.relative_to(ROOT)}:{node.lineno} {ast.unparse(node)}")
+    assert not found, "\n".join(found)
+
+
+def text_of(node):
+    """A text in the code, with … for what is put into it."""
+    if isinstance(node, ast.Constant):
+        return node.value
+    if isinstance(node, ast.JoinedStr):
+        return "".join(text_of(part) for part in node.values)
+    return "…"
 
 
 LEANING = re.compile(r"(What|How|Where|Whether|When|Who|Which|Why|Nor|The same|As in|See)\b")

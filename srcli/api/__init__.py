@@ -215,5 +215,5 @@ def _one_file(
 def _factor(scale: Factor | None, default: int) -> Fraction:
     factor = parse_factor(str(default if scale is None else scale))
     if factor <= 0:
-        raise UsageError(f"a scale of {float(factor):g} is not possible.")
+        raise UsageError(f"a scale of {float(factor):g} is not possible", "Give a number above 0.")
     return factor

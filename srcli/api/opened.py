@@ -8,7 +8,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, cast, overload
 
-from srcli.errors import OutputExistsError, UsageError
+from srcli.errors import UsageError
 from srcli.images.arrays import as_array, as_picture, is_array
 from srcli.loading.options import PathName
 from srcli.models.spec import ModelSpec, Scale, whole
@@ -81,8 +81,8 @@ class OpenModel(Closing):
 
         if isinstance(pixels, str | os.PathLike):
             raise UsageError(
-                f"{os.fspath(pixels)!r} is no picture but the name of one. Give an array, or call "
-                "srcli.upscale_file."
+                f"{os.fspath(pixels)!r} is no picture but the name of one",
+                "Give an array, or call srcli.upscale_file.",
             )
         if isinstance(pixels, list | tuple) and pixels and all(is_array(p) for p in pixels):
             return [self(picture) for picture in pixels]
@@ -165,9 +165,8 @@ class OpenModel(Closing):
     ) -> Path:
         from srcli import __version__
         from srcli.jobs.batch import Batch
-        from srcli.jobs.finding import as_file
         from srcli.jobs.naming import usual_suffix
-        from srcli.jobs.planning import Wishes, plan_jobs
+        from srcli.jobs.planning import Wishes, plan_file
         from srcli.jobs.sizes import SizeRequest
 
         size = SizeRequest(scale=self._factor)
@@ -181,16 +180,7 @@ class OpenModel(Closing):
             options=options,
             page=page,
         )
-        name = os.fspath(source)  # a file, also where it is called like standard input
-        plan = plan_jobs([name and str(as_file(name))], wishes)
-        if len(plan) > 1:
-            raise UsageError(f"{source}: is a folder. Give one file.")
-        if plan[0].error is not None:
-            raise plan[0].error
-        if plan[0].exists and not overwrite:
-            raise OutputExistsError(
-                f"{plan[0].target}: exists already. Give overwrite=True, or another target."
-            )
+        plan = plan_file(os.fspath(source), wishes, overwrite=overwrite)
         facts = {"model": self._spec.name, "version": __version__, "weights_sha256": self._weights}
         batch = Batch(restorer=self._restorer, overwrite=overwrite, preserve=preserve, facts=facts)
         (outcome,) = batch.run(plan.jobs)
@@ -206,7 +196,7 @@ class OpenModel(Closing):
 
     def _check_open(self) -> None:
         if self._closed:
-            raise UsageError("this model has been closed. Load it again.")
+            raise UsageError("this model has been closed", "Load it again.")
 
     @property
     def _scales(self) -> tuple[int, ...]:

@@ -218,7 +218,7 @@ def as_blind(session: Session) -> BlindSession | None:
 
 def closed() -> BackendError:
     """Return the error for a call of a session that was closed."""
-    return BackendError("this model has been closed. Open it again.")
+    return BackendError("this model has been closed", "Open it again.")
 
 
 def recent(

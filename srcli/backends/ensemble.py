@@ -30,7 +30,10 @@ class SelfEnsemble(Session):
 
     def __init__(self, session: Session) -> None:
         if as_blind(session) is not None:
-            raise UsageError("this model estimates the picture's blur itself. Leave out --tta.")
+            raise UsageError(
+                "this model estimates the picture's blur itself, which --tta would change",
+                "Leave out --tta.",
+            )
         self._session = session
         self._stopped = False
         self.memory_share, self.concurrency = session.memory_share, session.concurrency
@@ -41,7 +44,8 @@ class SelfEnsemble(Session):
                 height, width = limits[1][2:]
                 raise UsageError(
                     f"this network takes at most {width} x {height} pixels, and no picture of that "
-                    "lying on its side. Leave out --tta."
+                    "turned on its side, which --tta needs",
+                    "Leave out --tta.",
                 )
 
     def __call__(self, batch: Images) -> Images:

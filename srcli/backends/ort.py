@@ -134,7 +134,9 @@ class OnnxRuntimeSession(Session):
             if says_out_of_memory(error, "allocate", "bad_alloc"):
                 raise OutOfMemory(first_line(error)) from error
             if options.terminate:
-                raise BackendError("this run was ended before it was done.") from error
+                raise BackendError(
+                    "this run was stopped before it was done", "Start it again."
+                ) from error
             raise
         finally:
             self._under_way.remove(options)

@@ -42,7 +42,10 @@ class PublishedForm:
         import torch
 
         if precision != "fp32":
-            raise BackendError("the published graph is exported in fp32 only.")
+            raise BackendError(
+                "the published form of a model is exported in fp32 only",
+                "Choose --precision fp32 or --graph fused.",
+            )
         file = self._folder / f"{self._model.spec.name}-x{self._model.scale}.onnx"
         if not file.exists():
             sides = {0: "batch", 2: "height", 3: "width"}

@@ -322,4 +322,7 @@ def check(results: Sequence[Result]) -> None:
         SrcliError: With the first reason.
     """
     if results and all(result.failure for result in results):
-        raise SrcliError(f"nothing could be measured: {results[0].failure}")
+        raise SrcliError(
+            f"nothing could be measured: {results[0].failure}",
+            "Run `srcli doctor` to see what works here.",
+        )

@@ -150,7 +150,10 @@ class Worker:
         if row.scope != "file":
             return lambda: session(batch)
         if self._habits.files is None:
-            raise BackendError("nothing here can read and write files of pictures.")
+            raise BackendError(
+                "this worker was started without a function that reads and writes pictures",
+                "Choose another --scope than file.",
+            )
         pictures = np.ascontiguousarray(np.round(255 * batch.transpose(0, 2, 3, 1)), np.uint8)
         folder = Path(tempfile.mkdtemp(dir=self._folder.name))
         return self._habits.files(session, geometry, row.scale, list(pictures), folder)

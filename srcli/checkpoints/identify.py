@@ -109,7 +109,7 @@ def convert(
         )
     if len(found) > 1:
         names = ", ".join(f"-m {one.spec.name} -s {one.scale}" for one in found)
-        raise UsageError(f"{file}: fits several: {names}", "Say which.")
+        raise UsageError(f"{file}: fits several: {names}", "Name one with -m and -s.")
     (one,) = found
     network = one.spec.build(one.scale)
     load_weights(network, file)

@@ -183,7 +183,10 @@ def weights_from_file(spec: ModelSpec, scale: Scale, task: Task, file: Path) -> 
     except FileNotFoundError:
         raise WeightsError(f"{file}: there is no such file", "Check the path.") from None
     except OSError as error:
-        raise WeightsError(f"{file}: cannot be read ({error.strerror}).") from error
+        raise WeightsError(
+            f"{file}: cannot be read ({error.strerror})",
+            "Check that it is there and that you may read it.",
+        ) from error
     return Weights(model=spec.name, scale=scale, task=task, path=file, sha256=digest)
 
 

@@ -235,7 +235,7 @@ def _bench(
     from srcli.bench.runner import check, measure
 
     if as_json + as_csv + as_markdown > 1:
-        raise UsageError("choose one of --json, --csv and --markdown.")
+        raise UsageError("--json, --csv and --markdown exclude each other", "Choose one.")
     if plot is not None:
         from srcli.bench.plot import check_target
 
@@ -245,7 +245,8 @@ def _bench(
     if not chosen:
         raise UsageError(
             "there is nothing to measure: no backend that was asked for runs these models in this "
-            "form and precision. Leave out --backend, --graph or --precision."
+            "form and precision",
+            "Leave out --backend, --graph or --precision.",
         )
     machine, before = hardware(), state()
     with console.progress() as bar:

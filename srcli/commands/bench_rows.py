@@ -67,7 +67,7 @@ def chosen_rows(*, sweep: bool, **wishes: Unpack[RowOptions]) -> Iterator[Row]:
     size, input_size, scopes = wishes["size"], wishes["input_size"], wishes["scopes"]
     chosen = wishes["backends"], wishes["precisions"], wishes["graphs"]
     if size and input_size:
-        raise UsageError("choose one of --size and --input-size.")
+        raise UsageError("--size and --input-size exclude each other", "Choose one.")
     sizes = SWEEP_SIZES if sweep and not (size or input_size) else (size or "1280x720",)
     for name in wishes["models"] or (SWEEP_MODELS if sweep else PAPER_MODELS):
         spec = get_model(name)

@@ -33,7 +33,9 @@ def check_jobs(
     for job in jobs:
         try:
             if job.error is not None or job.size is None:
-                raise job.error or InputError(f"{job.name}: has no size.")
+                raise job.error or InputError(
+                    f"{job.name}: its size is not known", "Check the file."
+                )
             middle = _middle(job)
         except SrcliError as error:
             console.error(str(error))

@@ -171,7 +171,8 @@ def evaluate(
     }
     if task != "upscale" and (blurs or noises or jpegs):
         raise UsageError(
-            "--blur, --noise and --jpeg go with --scale: they damage what is enlarged."
+            "--blur, --noise and --jpeg damage pictures that are to be enlarged",
+            "Give --scale with them, or leave them out.",
         )
     whole = protocol == "whole"
     enlarge, facts, close = _enlarger(model, scale or 1, task, whole=whole, **running)
@@ -210,7 +211,9 @@ def evaluate(
 
 def _task(scale: int | None, sigmas: tuple[float, ...], qualities: tuple[int, ...]) -> Task:
     if bool(scale) + bool(sigmas) + bool(qualities) != 1:
-        raise UsageError("give one of --scale, --sigma and --quality: what is to be undone.")
+        raise UsageError(
+            "it is not clear what is to be undone", "Give one of --scale, --sigma and --quality."
+        )
     return "denoise" if sigmas else "deblock" if qualities else "upscale"
 
 
@@ -250,7 +253,10 @@ def _enlarger(
         return _as_it_is, {"model": model}, lambda: None
     if model == BICUBIC:
         if scale < 2:
-            raise UsageError(f"bicubic enlarges by 2 or more, not by {scale}.")
+            raise UsageError(
+                f"-s {scale}: bicubic enlarges by 2 or more",
+                "Give -s 2 or more, or choose a model.",
+            )
         return bicubic(scale), {"model": model, "scale": scale}, lambda: None
 
     import numpy as np

@@ -137,16 +137,16 @@ def settled(request: RestoreRequest) -> RestoreRequest:
         UsageError: There is no input, or options exclude each other.
     """
     if not request.all_inputs:
-        raise UsageError("no input was named. Give files, folders, patterns, or - for a pipe.")
+        raise UsageError("no input was named", "Give files, folders, patterns, or - for a pipe.")
     if request.as_json and request.events is not None:
-        raise UsageError("--json and --events would share standard output. Choose one.")
+        raise UsageError("--json and --events would share standard output", "Choose one.")
     if request.for_programs and sys.stdout is None:
         option = "--json" if request.as_json else "--events"
-        raise UsageError(f"standard output: is closed, and {option} needs it. Redirect it.")
+        raise UsageError(f"standard output: is closed, and {option} needs it", "Redirect it.")
     if any(mark in (request.suffix or "") for mark in ("/", os.sep)):
         raise UsageError(
-            f"--suffix {request.suffix}: is a part of a file's name, and may hold no slash. Name a "
-            "folder with -o."
+            f"--suffix {request.suffix}: is a part of a file's name, and may hold no slash",
+            "Name a folder with -o.",
         )
     if request.alias is not None:
         request = _with_alias(request, request.alias)
@@ -163,11 +163,11 @@ def _is_file(model: str) -> bool:
 def _with_alias(request: RestoreRequest, name: str) -> RestoreRequest:
     if name.lstrip("-").isdigit():
         raise UsageError(
-            f"-n {name}: other programs take a noise level here. `srcli denoise` finds the level "
-            "by itself; here -n names the model."
+            f"-n {name}: names the model here; in other programs it is a noise level",
+            "Leave it out: `srcli denoise` finds the level by itself.",
         )
     if request.model_was_named:
-        raise UsageError("-n and -m both name the model. Give one.")
+        raise UsageError("-n and -m both name the model", "Give one of them.")
     return replace(request, model=name)
 
 
@@ -184,7 +184,8 @@ def _checked(request: RestoreRequest, *, by_model: bool) -> RestoreRequest:
     for option in (name for name, is_given in own.items() if is_given):
         raise UsageError(
             f"{option} is for srcli's own models, and {request.model_file} is a network with "
-            f"weights of its own. Leave out {option} or --model-file."
+            "weights of its own",
+            f"Leave out {option} or --model-file.",
         )
     return request
 

@@ -61,14 +61,14 @@ def _check_stdout(request: RestoreRequest) -> None:
     if request.for_programs:
         option = "--json" if request.as_json else "--events"
         raise UsageError(
-            f"the picture and {option} would share standard output. Name a file with -o."
+            f"the picture and {option} would share standard output", "Name a file with -o."
         )
     if request.dry_run or request.check:
         return
     if sys.stdout is None:
-        raise UsageError("standard output: is closed. Redirect it, or name a file with -o.")
+        raise UsageError("standard output: is closed", "Redirect it, or name a file with -o.")
     if sys.stdout.isatty():
-        raise UsageError("standard output is a terminal. Redirect it, or name a file with -o.")
+        raise UsageError("standard output: is a terminal", "Redirect it, or name a file with -o.")
     console.expect_data_on_stdout()
 
 
@@ -76,9 +76,14 @@ def _check_kernel(request: RestoreRequest, plan: Plan) -> None:
     assert request.save_kernel is not None, "there is a kernel to be saved"
     check_kernel_file(request.save_kernel, request.spec, plan.jobs, overwrite=request.overwrite)
     if _backend(request) != "torch":
-        raise UsageError("--save-kernel needs --backend torch, where the kernel comes out.")
+        raise UsageError(
+            "--save-kernel needs a backend that returns the kernel", "Choose --backend torch."
+        )
     if request.check or request.skip_existing or request.resume:
-        raise UsageError("--save-kernel goes with neither --check, --skip-existing nor --resume.")
+        raise UsageError(
+            "--save-kernel goes with neither --check, --skip-existing nor --resume",
+            "Leave one of them out.",
+        )
 
 
 def _side_by_side(jobs: Sequence[Job], request: RestoreRequest) -> int:
@@ -105,7 +110,9 @@ def _plan(request: RestoreRequest, task: Task, size: SizeRequest) -> Plan:
     from srcli.jobs.planning import Wishes, check_existing, plan_jobs
 
     if request.skip_existing and (request.overwrite or request.resume):
-        raise UsageError("choose one of --overwrite, --skip-existing and --resume.")
+        raise UsageError(
+            "--overwrite, --skip-existing and --resume exclude each other", "Choose one."
+        )
     spec, rules = request.spec, _rules(request, task)
     wishes = Wishes(
         output=request.output,

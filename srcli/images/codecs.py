@@ -27,9 +27,8 @@ def available(*modules: str) -> bool:
 def missing(name: str, what: str, *packages: str) -> MissingPartError:
     """Return the error for a file that needs packages which are not installed."""
     return MissingPartError(
-        f"{name}: is {what}, which needs {' and '.join(packages or ('imagecodecs',))} to be "
-        f"read: {INSTALL}",
-        "or convert it to PNG first",
+        f"{name}: is {what}, which needs {' and '.join(packages or ('imagecodecs',))} to be read",
+        f"Run `{INSTALL}`, or convert it to PNG.",
     )
 
 
@@ -89,7 +88,7 @@ def jpeg_samples(name: str, content: bytes) -> Samples:
 
 def _run(name: str, decode: Callable[[], Samples], *modules: str) -> Samples:
     if not available(*modules):
-        raise MissingPartError(f"{name}: needs {' and '.join(modules)}: {INSTALL}")
+        raise MissingPartError(f"{name}: needs {' and '.join(modules)}", f"Run `{INSTALL}`.")
     try:
         return decode()
     except (InputError, MemoryError, KeyboardInterrupt):

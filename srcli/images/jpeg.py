@@ -36,7 +36,7 @@ _SUBSAMPLINGS = {(1, 1): "4:4:4", (2, 1): "4:2:2", (1, 2): "4:4:0", (2, 2): "4:2
 _MAX_SEGMENTS = 10_000
 _LONGEST_STRAY = 1 << 16
 _TAIL = 1 << 16
-_MOST_PICTURES = 100
+_MAX_PICTURES = 100
 _XMP_PART = 65000
 _LARGEST_XMP = 16 << 20
 _POINTER = (
@@ -256,7 +256,7 @@ def pictures(file: BinaryIO) -> list[tuple[int, int]]:
                 if at and size and base + at < end
             ]
             break
-    return found[:_MOST_PICTURES]
+    return found[:_MAX_PICTURES]
 
 
 def _index(data: bytes) -> list[tuple[int, int]]:

@@ -100,7 +100,9 @@ def _head(path: Path) -> bytes:
             with path.open("rb") as file:
                 return file.read(MAGIC_BYTES)
     except ValueError as error:  # a NUL in the name
-        raise InputError(f"{vips.shown(path)}: this cannot be a file's name") from error
+        raise InputError(
+            f"{vips.shown(path)}: this cannot be a file's name", "rename the file"
+        ) from error
     raise InputError(
         f"{vips.shown(path)}: not a regular file", "pipe it in and name `-` as the input"
     )

@@ -14,7 +14,7 @@ from xml.parsers import expat
 
 RDF = "http://www.w3.org/1999/02/22-rdf-syntax-ns#"
 _ATTRIBUTE = re.compile(rb"\s*([^\s=<>/\"']+)\s*=\s*(?:\"([^\"]*)\"|'([^']*)')")
-_MOST_NODES = 200_000
+_MAX_NODES = 200_000
 _DEEPEST = 200
 # What the usual prefixes mean, for packets that do not say.
 USUAL = {
@@ -157,7 +157,7 @@ class _Parser:
 
     def _start(self, name: str, attributes: dict[str, str]) -> None:
         self._count += 1
-        if self._count > _MOST_NODES or len(self._open) > _DEEPEST:
+        if self._count > _MAX_NODES or len(self._open) > _DEEPEST:
             raise DamagedPacketError("it is nested too deeply")
         start = self._parser.CurrentByteIndex
         parent = self._open[-1] if self._open else None

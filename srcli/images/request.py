@@ -68,7 +68,10 @@ class ReadRequest:
             )
         if self.page is not None and not 1 <= self.page <= pages:
             has = "only one page" if pages == 1 else f"{pages} pages or frames"
-            raise InputError(f"{self.name}: has {has}; --page {self.page} is none of them")
+            raise InputError(
+                f"{self.name}: has {has}; --page {self.page} is none of them",
+                f"Give a number from 1 to {pages}.",
+            )
         return (self.page or 1) - 1
 
 

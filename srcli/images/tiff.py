@@ -80,7 +80,7 @@ _LONGEST_TEXT = 1 << 20
 _TEXTS = (269, 270, 271, 272, 285, 305, 306, 315, 316, 33432)
 _INTEGERS = (3, 4, 13, 16)
 _LARGEST_BLOB = 64 << 20
-_MOST_OF_LISTS = 256 << 20  # bytes to read of the places and sizes of strips, some of them twice
+_MAX_LIST_BYTES = 256 << 20  # bytes to read of the places and sizes of strips, some of them twice
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -253,7 +253,7 @@ def book(file: BinaryIO) -> Book:
         raise DamagedTagsError("no directory")
     pages = [read_directory(layout, offset, (SUBFILE,)) for offset in offsets]
     mains = [i for i, page in enumerate(pages) if i == 0 or not is_copy(page)]
-    layout.budget = _MOST_OF_LISTS
+    layout.budget = _MAX_LIST_BYTES
     return Book(layout, file.seek(0, 2), offsets, mains)
 
 

@@ -179,8 +179,8 @@ def _installed(name: str, storage: Storage) -> None:
         return
     raise MissingPartError(
         f"{name}: holds {storage.bits}-bit samples with {storage.compressed_by} compression, "
-        f"which needs {codecs.INSTALL}",
-        f"or {_PLAIN}, with LZW or Deflate compression",
+        "which needs tifffile and imagecodecs to be read",
+        f"Run `{codecs.INSTALL}`, or {_PLAIN}, with LZW or Deflate compression.",
     )
 
 
@@ -225,7 +225,10 @@ def _old_jpeg(name: str, source: Path | bytes, storage: Storage) -> Image:
         )
     image = vips.load("jpegload_source", content, fail_on="warning")
     if (image.width, image.height) != (storage.width, storage.height):
-        raise InputError(f"{name}: its old-style JPEG data is of another size than it states")
+        raise InputError(
+            f"{name}: its old-style JPEG data is of another size than it states",
+            f"Convert it: {_PLAIN}.",
+        )
     return image
 
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 TURNS = Turns()
 _WARNINGS = ("VipsJpeg:", "tiff2vips:")  # how lines of decoders that warn begin
+_SPARE = "close other programs, or use a smaller picture"
 _PATIENCE = 1.0  # seconds that interrupted work gets to end in
 
 
@@ -154,9 +155,9 @@ def reading(name: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise InputError(f"{name}: {_reason(error)}") from error
+        raise InputError(*_reason(name, error)) from error
     except MemoryError as error:
-        raise MemoryExhaustedError(f"{name}: not enough memory to decode it") from error
+        raise MemoryExhaustedError(f"{name}: not enough memory to decode it", _SPARE) from error
     except library().Error as error:
         raise _input_error(name, str(error)) from error
 
@@ -167,17 +168,19 @@ def writing(name: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise OutputError(f"{name}: {_reason(error)}") from error
+        raise OutputError(*_reason(name, error)) from error
     except MemoryError as error:
-        raise MemoryExhaustedError(f"{name}: not enough memory to encode it") from error
+        raise MemoryExhaustedError(f"{name}: not enough memory to encode it", _SPARE) from error
     except library().Error as error:
-        raise OutputError(f"{name}: cannot be written ({_first_cause(str(error))})") from error
+        raise OutputError(
+            f"{name}: cannot be written ({_first_cause(str(error))})", "try another format"
+        ) from error
 
 
 def _input_error(name: str, text: str) -> InputError | MemoryExhaustedError:
     cause = _first_cause(text)
     if "out of memory" in text:
-        return MemoryExhaustedError(f"{name}: not enough memory to decode it")
+        return MemoryExhaustedError(f"{name}: not enough memory to decode it", _SPARE)
     return InputError(
         f"{name}: damaged or incomplete ({cause})",
         "get a whole copy of it, or repair it by saving it again from an image editor",
@@ -198,19 +201,21 @@ def shown(name: str | os.PathLike[str]) -> str:
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in os.fspath(name))
 
 
-def _reason(error: OSError) -> str:
+def _reason(name: str, error: OSError) -> tuple[str, str]:
     """Return what an operating system's error means for the user, and what to do."""
     reasons = {
-        errno.ENOENT: "there is no such file or folder; check the name",
-        errno.EISDIR: "this is a folder; name a file in it",
-        errno.ENOTDIR: "a part of this path is not a folder; check the name",
-        errno.EACCES: "permission denied; check who may use the file and its folder",
-        errno.EPERM: "not permitted; check who may use the file and its folder",
-        errno.ENAMETOOLONG: "the name is too long for this file system; shorten it",
-        errno.ENOSPC: "the disk is full; free some space or choose another folder",
-        errno.EROFS: "the file system is read-only; choose another folder",
+        errno.ENOENT: ("there is no such file or folder", "check the name"),
+        errno.EISDIR: ("this is a folder", "name a file in it"),
+        errno.ENOTDIR: ("a part of this path is not a folder", "check the name"),
+        errno.EACCES: ("permission denied", "check who may use the file and its folder"),
+        errno.EPERM: ("not permitted", "check who may use the file and its folder"),
+        errno.ENAMETOOLONG: ("the name is too long for this file system", "shorten it"),
+        errno.ENOSPC: ("the disk is full", "free some space or choose another folder"),
+        errno.EROFS: ("the file system is read-only", "choose another folder"),
     }
-    return reasons.get(error.errno or 0, error.strerror or str(error))
+    other = error.strerror or str(error), "check the file and its disk"
+    problem, remedy = reasons.get(error.errno or 0, other)
+    return f"{name}: {problem}", remedy
 
 
 def interruptible(image: Image, work: Callable[[], _T]) -> _T:

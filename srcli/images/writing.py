@@ -127,7 +127,9 @@ def check_target(target: Path) -> None:
     except OSError:
         return  # whoever creates the file will find out
     except ValueError as error:  # a NUL in the name
-        raise OutputError(f"{vips.shown(target)}: this cannot be a file's name") from error
+        raise OutputError(
+            f"{vips.shown(target)}: this cannot be a file's name", "Choose another with -o."
+        ) from error
     if stat.S_ISDIR(mode):
         raise OutputError(f"{vips.shown(target)}: this is a folder", "name a file in it")
     if not stat.S_ISREG(mode):
@@ -152,7 +154,9 @@ def _check_size(fmt: Format, width: int, height: int, name: str) -> None:
 
 def _check_options(fmt: Format, options: SaveOptions, name: str) -> None:
     if options.quality is not None and not 1 <= options.quality <= 100:
-        raise UsageError(f"--quality {options.quality}: give a number from 1 to 100")
+        raise UsageError(
+            f"--quality {options.quality}: is no quality", "Give a number from 1 to 100."
+        )
     if options.quality is not None and not fmt.lossy:
         raise UsageError(f"{name}: {fmt.name} has no quality to set", "leave --quality out")
     if options.lossless and not fmt.lossless:

@@ -213,9 +213,14 @@ class Batch:
             return "", ""
         try:
             content = job.content
-            digest = sha256_of(job.source) if content is None else _sha256(content)
+            digest = (
+                sha256_of(job.source) if content is None else hashlib.sha256(content).hexdigest()
+            )
         except OSError as error:
-            raise InputError(f"{job.name}: cannot be read ({error.strerror}).") from error
+            raise InputError(
+                f"{job.name}: cannot be read ({error.strerror})",
+                "Check that it is there and that you may read it.",
+            ) from error
         facts = {**self.facts, "size": None, "options": asdict(job.options), "page": job.page}
         if job.size is not None:
             # Not of the other networks that this batch happens to need.
@@ -394,7 +399,3 @@ def _naming(job: Job, error: SrcliError) -> SrcliError:
     if str(job.target) in str(error):
         return error
     return error.about(job.name)
-
-
-def _sha256(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()

@@ -39,7 +39,9 @@ def content_of(job: Job) -> bytes:
     try:
         return job.source.read_bytes()
     except OSError as error:
-        raise InputError(f"{job.name}: cannot be read ({error.strerror}).") from error
+        raise InputError(
+            f"{job.name}: cannot be read ({error.strerror})", "Check the file."
+        ) from error
 
 
 def check_whole(reader: StripReader) -> None:
@@ -77,4 +79,6 @@ def write_stdout(content: bytes) -> None:
     except BrokenPipeError:
         raise
     except OSError as error:
-        raise OutputError(f"standard output: cannot be written ({error.strerror}).") from error
+        raise OutputError(
+            f"standard output: cannot be written ({error.strerror})", "Write to a file with -o."
+        ) from error

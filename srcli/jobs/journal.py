@@ -30,7 +30,7 @@ from srcli.system.cache import cache_folder
 from srcli.system.files import atomic_path
 
 NAME = ".srcli-journal"
-_MOST_PROCESSES = 10_000
+_MAX_PROCESSES = 10_000
 _PATIENCE = 5.0  # seconds that another process may take from naming an output to recording it
 
 
@@ -220,7 +220,7 @@ class Journal:
 
     def _claim(self) -> Path:
         """Take the first file of the journal that no other process has."""
-        for number in range(1, _MOST_PROCESSES):
+        for number in range(1, _MAX_PROCESSES):
             name = "main" if number == 1 else f"main-{number}"
             lock = FileLock(self.folder / f"{name}.lock")
             try:
@@ -231,7 +231,10 @@ class Journal:
                 raise OSError(errno.ENOLCK, "the file system has no locks") from None
             self._lock = lock
             return self.folder / f"{name}.jsonl"
-        raise OutputError(f"{self.folder}: {_MOST_PROCESSES} other processes are at work there.")
+        raise OutputError(
+            f"{self.folder}: {_MAX_PROCESSES} other processes are writing there",
+            "Wait for them, or choose another folder with -o.",
+        )
 
     def _read_others(self) -> None:
         """Read what is new in the files of all other processes."""

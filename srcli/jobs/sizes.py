@@ -83,9 +83,13 @@ class SizeRequest:
     def __post_init__(self) -> None:
         by_side = self.width is not None or self.height is not None
         if (self.scale is not None) + by_side + (self.fit is not None) != 1:
-            raise UsageError("choose one of --scale, --width and --height, or --fit.")
+            raise UsageError(
+                "--scale, --width and --height, and --fit exclude each other", "Choose one."
+            )
         if self.scale is not None and self.scale <= 0:
-            raise UsageError(f"a scale of {float(self.scale):g} is not possible.")
+            raise UsageError(
+                f"a scale of {float(self.scale):g} is not possible", "Give a number above 0."
+            )
 
     def resolve(
         self, width: int, height: int, scales: tuple[int, ...], grid: Grid | None = None

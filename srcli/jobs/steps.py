@@ -158,7 +158,8 @@ def rules_for(
         WeightsError: No weights ship for a task of `before`.
     """
     if before and task != "upscale":
-        raise UsageError(f"to {before[0]} goes before enlarging, and the task is to {task}.")
+        problem = f"to {before[0]} goes before enlarging, and the task is to {task}"
+        raise UsageError(problem, "Leave it out, or enlarge.")
     steps = steps_before(spec.name, before)
     if task != "upscale":
         limit = None if own_weights else _deblock_limit(spec.name)

@@ -35,7 +35,9 @@ def adapted(file: Path) -> bytes:
     try:
         content: bytes = model.SerializeToString(deterministic=True)
     except ValueError as error:  # protobuf's limit
-        raise WeightsError(f"{file}: is larger than 2 GB, which srcli does not run.") from error
+        raise WeightsError(
+            f"{file}: is larger than 2 GB, which srcli does not run", "Use a smaller network."
+        ) from error
     return content
 
 
@@ -137,7 +139,10 @@ def _checked(file: Path) -> ModelProto:
     except WeightsError:
         raise
     except Exception as error:  # protobuf's and onnx's own, which share no base class
-        raise WeightsError(f"{file}: is no ONNX model ({first_line(error)}).") from error
+        raise WeightsError(
+            f"{file}: is no ONNX model ({first_line(error)})",
+            "Get a whole copy of it, or use another.",
+        ) from error
     return model
 
 
@@ -148,7 +153,10 @@ def _border(graph: GraphProto, file: Path) -> Border:
         raise WeightsError(f"{file}: takes {len(inputs)} inputs, not one picture", "Use another.")
     sides = tuple(d.dim_value or 0 for d in inputs[0].type.tensor_type.shape.dim)
     if len(sides) != 4:
-        raise WeightsError(f"{file}: takes no batch of pictures ({len(sides)} dimensions).")
+        raise WeightsError(
+            f"{file}: takes no batch of pictures ({len(sides)} dimensions)",
+            "Use a network whose input is N x 3 x H x W.",
+        )
     border = Border(inputs[0], graph.output[0], sides)
     if border.planes not in (0, 1, 3) or _element(border.input) not in (_SINGLE, _HALF):
         raise WeightsError(f"{file}: takes no RGB picture in floating point", "Use another.")

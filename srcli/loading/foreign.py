@@ -143,7 +143,8 @@ def load_foreign(
     else:
         model = _from_checkpoint(file, note)
     if scale is not None and scale != model.scale:
-        raise WeightsError(f"{file}: enlarges by {model.scale}, not by {scale}", "Give -s that.")
+        problem = f"{file}: enlarges by {model.scale}, not by {scale}"
+        raise WeightsError(problem, f"Give -s {model.scale}.")
     return model
 
 
@@ -235,7 +236,10 @@ def _digest(file: Path) -> str:
     try:
         return identity(file)
     except OSError as error:
-        raise WeightsError(f"{file}: cannot be read ({error.strerror}).") from error
+        raise WeightsError(
+            f"{file}: cannot be read ({error.strerror})",
+            "Check that it is there and that you may read it.",
+        ) from error
 
 
 def _described(file: Path) -> ImageModelDescriptor[nn.Module]:
@@ -262,9 +266,15 @@ def _described(file: Path) -> ImageModelDescriptor[nn.Module]:
             f"{file}: spandrel knows no network with these weights", "For ours, use --weights."
         ) from None
     except Exception as error:  # pickles can raise anything
-        raise WeightsError(f"{file}: cannot be read ({first_line(error)}).") from error
+        raise WeightsError(
+            f"{file}: cannot be read ({first_line(error)})",
+            "Get a whole copy of it, or use another.",
+        ) from error
     if not isinstance(found, spandrel.ImageModelDescriptor):
-        raise WeightsError(f"{file}: needs more than a picture (it is for inpainting).")
+        raise WeightsError(
+            f"{file}: needs more than a picture (it is for inpainting)",
+            "Use a network for restoration.",
+        )
     return found
 
 

@@ -194,7 +194,7 @@ def load(
     spec = get_model(name)
     check_scale(spec, scale, task)
     if prune_below is not None and not spec.prunable:
-        raise UsageError(f"{spec.name} has no branches to prune. Leave out --prune-branches.")
+        raise UsageError(f"{spec.name} has no branches to prune", "Leave out --prune-branches.")
     found = (
         weights_from_file(spec, scale, task, weights)
         if weights is not None

@@ -73,8 +73,8 @@ def scale_of(run: Run, file: Path, fixed: tuple[int, int] | None) -> int:
             continue  # it may want sides of certain multiples
         if again != scale:
             raise WeightsError(
-                f"{file}: enlarges by {scale} or by {again}, as the picture is. srcli runs "
-                "networks that always enlarge by the same whole number."
+                f"{file}: enlarges by {scale} or by {again}, depending on the picture",
+                "Use a network that always enlarges by the same whole number.",
             )
     return scale
 

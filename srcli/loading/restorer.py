@@ -44,11 +44,13 @@ class RunOptions:
 
     def __post_init__(self) -> None:
         if self.threads is not None and self.threads < 1:
-            raise UsageError(f"{self.threads} threads cannot compute. Give 1 or more.")
+            raise UsageError(f"{self.threads} threads cannot compute", "Give 1 or more.")
         if self.tile is not None and self.tile < 1:
-            raise UsageError(f"a tile of {self.tile} pixels is not possible. Give at least 1.")
+            raise UsageError(f"a tile of {self.tile} pixels is not possible", "Give at least 1.")
         if self.memory is not None and self.memory < 1 << 20:
-            raise UsageError(f"{self.memory} bytes of memory are too few. Give at least 1 << 20.")
+            raise UsageError(
+                f"{self.memory} bytes of memory are too few", "Give at least 1 MiB, 1 << 20."
+            )
 
 
 def open_restorer(

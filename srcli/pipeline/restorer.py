@@ -71,7 +71,7 @@ class Restorer(Closing):
 
     def __post_init__(self) -> None:
         if self.tile is not None and self.tile < 1:
-            raise UsageError(f"a tile of {self.tile} pixels is not possible. Give at least 1.")
+            raise UsageError(f"a tile of {self.tile} pixels is not possible", "Give at least 1.")
         free, on_device = self.session.device_memory, None
         if self.memory is None and free is not None:
             on_device = device_budget(free, self.geometry) // self.concurrency

@@ -117,7 +117,8 @@ class Streaming:
         if needs > limit and free is not None and needs + FIXED > free:
             raise MemoryExhaustedError(
                 f"{width} x {height} pixels need about {needs + FIXED >> 20} MB, and "
-                f"{free >> 20} MB are free. Close other programs, or choose a smaller model."
+                f"{free >> 20} MB are free",
+                "Close other programs, or choose a smaller model.",
             )
         if needs > limit * SMALL and "small" not in self._told:
             self._told.add("small")

@@ -148,8 +148,8 @@ class Tiles:
         if restored.shape != wanted:
             raise SrcliError(
                 f"the network made {restored.shape[3]} x {restored.shape[2]} of {width} x {height} "
-                f"pixels, and {wanted[3]} x {wanted[2]} were asked for. Check the network, or "
-                "choose another."
+                f"pixels, and {wanted[3]} x {wanted[2]} were expected",
+                "Check the network, or choose another.",
             )
 
     def _call(self, batch: Images, kernel: BlurKernels | None, part: slice) -> Images:
@@ -226,8 +226,8 @@ class Tiles:
         smaller = halved(window, self.geometry.margin)
         if smaller is None:
             raise MemoryExhaustedError(
-                "out of memory even with the smallest tile. Close other programs, or choose "
-                "another backend or a smaller model."
+                "out of memory even with the smallest tile",
+                "Close other programs, or choose another backend or a smaller model.",
             )
         with self._guard:
             known = self._fitting

@@ -169,7 +169,10 @@ def _pair(file: Path, scale: int) -> tuple[Pixels8, Pixels8]:
     left_over = high.shape[0] - height, high.shape[1] - width
     if not all(0 <= pixels < scale for pixels in left_over):
         is_what = "larger" if min(left_over) < 0 else "smaller"
-        raise InputError(f"{reduced}: {is_what} than its original {file} divided by {scale}.")
+        raise InputError(
+            f"{reduced}: {is_what} than its original {file} divided by {scale}",
+            f"Reduce the original by {scale} again, or remove this file.",
+        )
     return low, high[:height, :width]
 
 

@@ -175,7 +175,7 @@ def test_without_a_way_to_files_a_row_of_files_is_refused():
         model="lapar-c", scale=4, graph="fused", backend="torch", height=4, width=4, scope="file"
     )
     idle = worker.Worker(worker.Habits(keep_memory=False))
-    with pytest.raises(SrcliError, match="files of pictures"):
+    with pytest.raises(SrcliError, match="reads and writes pictures"):
         idle._step(object(), row, Geometry(margin=1))
     idle.end()
 
@@ -208,8 +208,8 @@ def test_a_process_that_dies_is_told(monkeypatch):
         (("-s", "3", "--size", "1280x720"), "--size 1281x720"),
         (("--size", "large"), "WIDTHxHEIGHT"),
         (("--size", "0x4"), "WIDTHxHEIGHT"),
-        (("--size", "8x8", "--input-size", "2x2"), "choose one"),
-        (("--json", "--csv"), "choose one"),
+        (("--size", "8x8", "--input-size", "2x2"), "exclude each other"),
+        (("--json", "--csv"), "exclude each other"),
         (("-m", "lapar-x"), "Did you mean"),
         (("--plot", "plot.gif"), ".svg"),
         (("-s", "7"), "cannot upscale by 7"),

@@ -88,7 +88,7 @@ def test_without_the_codecs_the_package_is_named(monkeypatch, missing):
         "jpeg": imagecodecs.jpeg_encode(WIDE >> 4, bitspersample=12),
     }[missing]
     for action in (read, probe):
-        with pytest.raises(SrcliError, match=r"x: .*pip install 'srcli\[codecs\]'.*; or") as caught:
+        with pytest.raises(SrcliError, match=r"x: .*pip install 'srcli\[codecs\]'`, or") as caught:
             action(content, name="x")
         assert "damaged" not in str(caught.value)
 

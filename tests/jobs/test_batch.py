@@ -176,7 +176,7 @@ def test_sizes(request_, expected, network):
 
 
 def test_contradictory_sizes_are_refused():
-    with pytest.raises(UsageError, match="choose one"):
+    with pytest.raises(UsageError, match="exclude each other"):
         SizeRequest(scale=2, width=100)
 
 

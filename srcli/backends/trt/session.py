@@ -60,7 +60,8 @@ class TensorRtBackend(RunsEveryModel):
             raise BackendError(reason.problem, reason.remedy)
         if options.precision == "bf16" or options.precision == "int8":
             raise BackendError(
-                f"trt computes in fp32 or fp16, not {options.precision}. Choose one of them."
+                f"trt computes in fp32 or fp16, not {options.precision}",
+                "Choose one of them with --precision.",
             )
         return TensorRtSession(model.engine(options.precision, options.shape))
 
@@ -100,7 +101,7 @@ class TensorRtSession(Session):
         self._trt = load_tensorrt()
         reason = self.info.stale(self._trt, current_gpu())
         if reason:
-            raise BackendError(f"{path}: {reason}. Build it anew with `srcli export --trt`.")
+            raise BackendError(f"{path}: {reason}", "Build it anew with `srcli export --trt`.")
         torch.cuda.init()
         self._runtime, self._messages = open_runtime(
             self._trt, host_code=bool(self.info.options.get("version_compatible"))
@@ -251,7 +252,8 @@ class TensorRtSession(Session):
         if not fits:
             raise BackendError(
                 f"a batch of {times(shape)} is outside the engine's profile, {times(low)} to "
-                f"{times(high)}. Choose another --tile, or build an engine with another profile."
+                f"{times(high)}",
+                "Choose another --tile, or build an engine with another profile.",
             )
 
     def _tensor_names(self) -> tuple[str, str]:
@@ -263,7 +265,8 @@ class TensorRtSession(Session):
         if len(inputs) != 1 or len(outputs) != 1:
             raise BackendError(
                 f"the engine has inputs {inputs} and outputs {outputs}; srcli runs engines with "
-                "one of each. Export the model with srcli."
+                "one of each",
+                "Export the model with srcli.",
             )
         return inputs[0], outputs[0]
 
@@ -281,14 +284,14 @@ class TensorRtSession(Session):
         kind = self._engine.get_tensor_dtype(name).name
         if kind not in types:
             raise BackendError(
-                f"the engine's {name} is {kind}, not FLOAT or HALF. Export the model with srcli."
+                f"the engine's {name} is {kind}, not FLOAT or HALF", "Export the model with srcli."
             )
         return types[kind]
 
     def _refusal(self, what: str) -> BackendError:
         return BackendError(
-            f"TensorRT {what} ({last(self._messages)}). "
-            "Build the engine anew with `srcli export --trt`."
+            f"TensorRT {what} ({last(self._messages)})",
+            "Build the engine anew with `srcli export --trt`.",
         )
 
 
