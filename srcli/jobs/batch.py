@@ -16,14 +16,16 @@ from typing import Literal
 
 from srcli import images
 from srcli.checkpoints.shipped import sha256_of
-from srcli.errors import (
-    InputError,
-    MemoryExhaustedError,
-    OutputExistsError,
-    SrcliError,
-)
+from srcli.errors import InputError, MemoryExhaustedError, OutputExistsError, SrcliError
 from srcli.images import Picture, StripReader, StripWriter, encode
-from srcli.jobs.delivery import check_whole, content_of, preserve_facts, write_copy, write_stdout
+from srcli.jobs.delivery import (
+    check_whole,
+    content_of,
+    naming,
+    preserve_facts,
+    write_copy,
+    write_stdout,
+)
 from srcli.jobs.groups import IN_MEMORY, BatchProgress, Patient, grouped, is_large, pixels_of
 from srcli.jobs.journal import Journal, recipe_of
 from srcli.jobs.looking import decided
@@ -362,7 +364,7 @@ class Batch:
                 f"{job.name}: out of memory", "Close other programs, or give a smaller --memory."
             )
         if job.name not in str(error):  # that of a network knows nothing of files
-            error = _naming(job, error)
+            error = naming(job, error)
         if job.root in self._journals:
             self._journals[job.root].fail(job.target, digest, recipe, str(error))
         return Outcome(job=job, status="failed", error=error)
@@ -392,10 +394,3 @@ class _Prepared:
 
 def _steps(prepared: _Prepared) -> tuple[Step, ...]:
     return prepared.job.steps
-
-
-def _naming(job: Job, error: SrcliError) -> SrcliError:
-    """Return an error that names the picture it is about."""
-    if str(job.target) in str(error):
-        return error
-    return error.about(job.name)

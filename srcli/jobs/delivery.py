@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 
-from srcli.errors import InputError, OutputError
+from srcli.errors import InputError, OutputError, SrcliError
 from srcli.images import StripReader
 from srcli.jobs.planning import Job
 from srcli.system.files import atomic_path
@@ -82,3 +82,10 @@ def write_stdout(content: bytes) -> None:
         raise OutputError(
             f"standard output: cannot be written ({error.strerror})", "Write to a file with -o."
         ) from error
+
+
+def naming(job: Job, error: SrcliError) -> SrcliError:
+    """Return an error that names the picture it is about."""
+    if str(job.target) in str(error):
+        return error
+    return error.about(job.name)
