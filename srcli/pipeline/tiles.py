@@ -132,7 +132,8 @@ class Tiles:
         limits = self.session.limits
         maximum = limits[1][0] if limits else len(batch)
         parts = [slice(first, first + maximum) for first in range(0, len(batch), maximum)]
-        restored = np.concatenate([self._call(batch, kernel, part) for part in parts])
+        made = [self._call(batch, kernel, part) for part in parts]
+        restored = made[0] if len(made) == 1 else np.concatenate(made)
         self._check_shape(batch, restored)
         check_finite(restored)
         return restored
