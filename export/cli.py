@@ -122,10 +122,10 @@ class ExportRequest:
         "--timing-cache",
         type=options.FILE,
         metavar="FILE",
-        help="File to read and write measurements in; makes the next build faster.",
+        help="Timing cache to read and update; it makes the next build faster.",
     ),
     click.option(
-        "--builder-optimization-level", type=click.IntRange(0, 5), help="Time spent on tuning."
+        "--builder-optimization-level", type=click.IntRange(0, 5), help="More takes longer to tune."
     ),
     click.option("--hardware-compatible", is_flag=True, help="Run on other GPUs too, slower."),
     click.option("--version-compatible", is_flag=True, help="Run in newer TensorRT too, slower."),

@@ -73,7 +73,7 @@ def cached_engine(
     except OSError as error:
         raise OutputError(
             f"{path.parent}: cannot be written ({error.strerror})",
-            "Set SRCLI_CACHE to a folder that can.",
+            "Set SRCLI_CACHE to a folder that can be written.",
         ) from error
     return path
 

@@ -63,7 +63,7 @@ def open_model(name: str, model: Model, options: SessionOptions) -> tuple[Backen
     for backend in _able(name, model.spec, options.precision, obstacles):
         try:
             if refused and isinstance(backend, TorchBackend):
-                model.note(f"{model.spec.name}: the published network is run, by PyTorch")
+                model.note(f"{model.spec.name}: PyTorch runs the published network")
                 return backend, backend.open_published(model, options)
             return backend, backend.open(model, options)
         except (DeclinedError, VerificationError) as error:

@@ -92,7 +92,7 @@ class TorchSession(BlindSession, PixelSession):
 
     @property
     def facts(self) -> dict[str, object]:
-        """Return the device and precision that this session really computes with, and others."""
+        """Return the device and precision that this session really uses, and further facts."""
         return dict(self._facts)
 
     def __call__(self, batch: Images) -> Images:
@@ -196,7 +196,7 @@ class _OnProcessor:
         return torch.from_numpy(batch).to(memory_format=torch.channels_last)
 
     def free(self) -> None:
-        """Keep nothing between batches."""
+        """Do nothing: on the CPU nothing is kept between batches."""
 
 
 class _memory_errors:  # noqa: N801  # reads as a statement: `with _memory_errors(...)`

@@ -93,7 +93,9 @@ def read_report(file: Path) -> Report:
             f"{file}: cannot be read ({error.strerror})", "Check its name and permissions."
         ) from error
     except (ValueError, KeyError, TypeError):
-        raise InputError(f"{file}: no benchmark", "Write one with `srcli bench --json`.") from None
+        raise InputError(
+            f"{file}: is no benchmark", "Write one with `srcli bench --json`."
+        ) from None
 
 
 def _measured(row: Mapping[str, object]) -> Measured:

@@ -51,7 +51,7 @@ class State(TypedDict):
 
 
 class Conditions(Hardware):
-    """The machine, its state before and after a benchmark, and how this measured."""
+    """The machine, its state before and after a benchmark, and the settings of this."""
 
     allocator: str
     threads: int | None

@@ -69,7 +69,7 @@ class PublishedForm:
     def engine(
         self, precision: GraphPrecision = "fp32", shape: tuple[int, ...] | None = None
     ) -> Path:
-        """Return the TensorRT engine of that graph."""
+        """Return the TensorRT engine of the published form's graph."""
         return exporter.cached_engine(self.graph(precision), precision, shape)
 
     def native_weights(self) -> None:

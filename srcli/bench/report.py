@@ -17,13 +17,15 @@ COLUMNS = (
 )  # fmt: skip
 # How "times faster" is computed: said wherever it is shown.
 SPEEDUP = (
-    "times faster: in each round, the median time of the published network in float32 PyTorch over "
-    "the row's own; of these ratios the median and the quartiles over the rounds in which other "
-    "work kept less than a fifth of a CPU core busy, or over all (~) if those are under three"
+    "times faster: in each round, the median time of the published network in float32 PyTorch "
+    "divided by the row's own; shown are median and quartiles of these ratios, over the rounds in "
+    "which other work kept less than a fifth of a CPU core busy, or over all (~) if fewer than "
+    "three were so quiet"
 )
 ROOFLINE = (
-    "reached: what the measured ceilings allow, over the median; memory_ms: each layer's inputs "
-    "read and its output written once; every_pass_ms: all that PyTorch moves, pass by pass"
+    "reached: the latency that the measured ceilings allow, divided by the median; memory_ms: if "
+    "each layer's inputs are read and its output is written once; every_pass_ms: if every "
+    "operation of PyTorch reads and writes memory"
 )
 BURST = "on a GPU: the mean of many runs launched in a row, between two events"
 ROOF_COLUMNS = ("fps", "MP/s", "bound by", "of the roof %")
@@ -170,8 +172,8 @@ def notes(results: Sequence[Result]) -> list[str]:
     }
     if waiting:
         said.append(
-            f"{', '.join(sorted(waiting))} on the GPU: by the host's clock, from the call to its "
-            "return; the launch and the waiting are in it"
+            f"{', '.join(sorted(waiting))} on the GPU: measured by the host's clock from the call "
+            "to its return, launch and waiting included"
         )
     if any(result.bursts for result in results):
         said.append(

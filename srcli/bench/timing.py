@@ -61,7 +61,7 @@ def clock(step: Step) -> float:
 
 
 def for_a_while(sample: Callable[[], float], seconds: float, maximum: int = 1000) -> list[float]:
-    """Take samples until `seconds` are over: at least one, at most `most`."""
+    """Take samples until `seconds` are over: at least one, at most `maximum`."""
     end = time.perf_counter() + seconds
     samples = [sample()]
     while time.perf_counter() < end and len(samples) < maximum:

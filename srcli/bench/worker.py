@@ -48,7 +48,7 @@ HOST_RUNS = 3  # in each turn, timed by the host's clock
 
 
 def serve(connection: Connection, habits: Habits) -> None:
-    """Answer requests, each the name of a method of `Worker` and its arguments, until told."""
+    """Answer requests until the connection ends: names of methods of `Worker` with arguments."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the parent, which ends us
     with suppress(OSError):  # a library that prints must not print into the parent's result
         os.dup2(sys.stderr.fileno(), 1)

@@ -63,7 +63,8 @@ def find_publication(spec: ModelSpec, scale: int) -> Publication:
         wanted = f" as {found.file}" if found.file else ""
         taken = PurePosixPath(found.file).name if found.file else "FILE"
         raise UsageError(
-            f"{name}: its authors publish it at {found.page}{wanted}, where only a browser gets it",
+            f"{name}: its authors publish it at {found.page}{wanted}, from where only a browser "
+            "can download it",
             f"Download it there, run `srcli weights convert {taken} -m {spec.name} -s {scale}` "
             "and give the new file with --weights.",
         )
@@ -144,7 +145,7 @@ def download(publication: Publication, target: Path, progress: Progress) -> None
                 "--weights.",
             )
     else:
-        raise WeightsError(f"{publication.address}: came damaged twice", "Try again later.")
+        raise WeightsError(f"{publication.address}: arrived damaged twice", "Try again later.")
     os.replace(partial, target)
 
 
@@ -161,7 +162,7 @@ def _transfer(publication: Publication, partial: Path, progress: Progress) -> bo
             if pause is None:
                 raise WeightsError(
                     f"{publication.address}: cannot be downloaded ({reason})",
-                    "Check the network and run this again: what is here already is kept. Or "
+                    "Check the network and run this again: what has arrived is kept. Or "
                     "download it on another machine and run `srcli weights convert FILE`.",
                 ) from reason
             time.sleep(pause)
@@ -177,7 +178,7 @@ def _attempt(publication: Publication, partial: Path, progress: Progress) -> boo
         first = _first_byte(answer)
         if first not in (0, start):
             partial.unlink(missing_ok=True)
-            raise _TransferError("the server continued at another place")
+            raise _TransferError("the server did not continue where the download had stopped")
         start = first
         total = _total(answer, start)
         _check_size(publication, partial, total, largest)
@@ -205,7 +206,7 @@ class _Pace:
         """Raise `_TransferError` if the `done` bytes of this attempt took too long."""
         now = time.monotonic()
         if now - self._begun > LONGEST:
-            raise _TransferError(f"not done after {LONGEST / 3600:g} hours")
+            raise _TransferError(f"not finished after {LONGEST / 3600:g} hours")
         if now - self._since < WINDOW:
             return
         if done - self._before < MIN_RATE * (now - self._since):
@@ -280,7 +281,7 @@ class _Redirects(HTTPRedirectHandler):
 
 def _refused(publication: Publication, code: int) -> WeightsError:
     if 300 <= code < 400:
-        problem = f"the server sends elsewhere ({code}), where srcli does not follow"
+        problem = f"the server redirects to another address ({code}), which srcli does not follow"
     elif code in (404, 410):
         problem = f"the server has no such file any more ({code})"
     else:

@@ -50,7 +50,7 @@ def describe(file: Path) -> dict[str, object]:
     if suffix in SUFFIXES:
         return {**facts, "sha256": sha256_of(file), **_weights(file)}
     known = ", ".join((".onnx", *ENGINES, *SUFFIXES))
-    raise InputError(f"{file}: is none of {known}", "Give the name of a model or such a file.")
+    raise InputError(f"{file}: does not end in {known}", "Give the name of a model or such a file.")
 
 
 def _checksums(file: Path) -> dict[str, object]:
@@ -109,7 +109,7 @@ def convert(
         )
     if len(found) > 1:
         names = ", ".join(f"-m {one.spec.name} -s {one.scale}" for one in found)
-        raise UsageError(f"{file}: fits several: {names}", "Name one with -m and -s.")
+        raise UsageError(f"{file}: fits several models: {names}", "Name one with -m and -s.")
     (one,) = found
     network = one.spec.build(one.scale)
     load_weights(network, file)

@@ -99,7 +99,7 @@ def flaw(weights: Weights) -> str | None:
         whole = sha256_of(weights.path) == weights.sha256
     except OSError as error:
         return f"cannot be read ({error.strerror})"
-    return None if whole else "is not the file of the manifest"
+    return None if whole else "has another checksum than in the manifest"
 
 
 def flaws() -> dict[str, str | None]:
@@ -259,7 +259,7 @@ def _part_digest(file: Path, name: str) -> str:
     inside = file.parent.resolve()
     if not part.resolve().is_relative_to(inside):
         raise WeightsError(
-            f"{file}: names {name}, outside of its folder, as a part of it",
+            f"{file}: refers to {name}, which is outside of its folder",
             "Get the network from somebody you trust, with all its files in one folder.",
         )
     try:

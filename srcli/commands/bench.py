@@ -92,7 +92,7 @@ LONGEST = 10.0  # seconds of one run, in a sweep
         "scopes",
         multiple=True,
         type=click.Choice(("network", "host", "file")),
-        help="network: data stays where it is computed; host: from numpy to numpy; file: from PNG "
+        help="network: data stays on the device; host: from numpy to numpy; file: from PNG "
         "to PNG, as `srcli upscale` does it. May be repeated.  [default: network]",
     ),
     click.option(
@@ -115,15 +115,15 @@ LONGEST = 10.0  # seconds of one run, in a sweep
         metavar="S",
         default=45.0,
         show_default=True,
-        help="Time to measure in, warm; at least three rounds are done.",
+        help="Time to measure for, after warming up; at least three rounds.",
     ),
     click.option(
         "--allocator",
         type=click.Choice(("keep", "default")),
         default="keep",
         show_default=True,
-        help="keep: memory that a run frees stays with the process; default: as malloc does it, "
-        "most goes back to the system and has to be fetched again in the next run.",
+        help="keep: memory that a run frees stays with the process; default: malloc "
+        "gives most of it back to the system, and the next run has to ask for it again.",
     ),
     options.threads,
     click.option("--no-cuda-graph", is_flag=True, help="On CUDA: also without CUDA graphs."),
@@ -131,7 +131,9 @@ LONGEST = 10.0  # seconds of one run, in a sweep
 )
 @section(
     "Results",
-    click.option("--roofline", is_flag=True, help="Show what binds each row."),
+    click.option(
+        "--roofline", is_flag=True, help="Show what limits each row: computing or memory."
+    ),
     click.option(
         "--plot",
         type=options.FILE,
@@ -169,7 +171,7 @@ def bench(context: click.Context, /, **given: Unpack[BenchOptions]) -> int | Non
 @click.argument("second", type=options.PLACE)
 @click.option(
     "--tolerance", type=options.Range(min=0), default=0.05, show_default=True,
-    help="How much slower a row may become.",
+    help="Share by which a row may become slower.",
 )  # fmt: skip
 @click.option(
     "--anyway", is_flag=True, help="Compare across different hardware, scopes and allocators."

@@ -69,7 +69,7 @@ class Candidate:
         return first.scores.get(name, {}).get(figure) if comparable else None
 
     def rank(self) -> tuple[bool, float]:
-        """Return what the best one has the most of: weights for such files, then PSNR."""
+        """Return the key to sort by: weights for such files first, then PSNR."""
         return self.kind == "photo", self.psnr or 0.0
 
     def time(self, latencies: Sequence[Latency]) -> float:

@@ -11,7 +11,7 @@ from srcli.commands.costs import TEST_SETS, cell, costs, scores_of
 from srcli.models.spec import Geometry, ModelSpec, Task
 
 TITLES: Mapping[Task, str] = {
-    "upscale": "upscale: PSNR-Y in dB, in brackets its paper's",
+    "upscale": "upscale: PSNR-Y in dB, in brackets the paper's",
     "denoise": "denoise: noise of this sigma (of 255) taken from test pictures",
     "deblock": "deblock: test pictures as JPEG of this quality, 4:2:0",
 }
@@ -66,7 +66,7 @@ def _costs(spec: ModelSpec) -> None:
             )
             for scale in spec.scales
         ],
-        title="multiply-adds at 1280x720 output; how far a pixel sees; least side",
+        title="multiply-adds at 1280x720 output; sees: receptive field; least: smallest side",
     )
 
 

@@ -136,7 +136,7 @@ class Entry:
             return None
 
     def cell(self, column: str) -> str:
-        """Return what stands in a column."""
+        """Return the text of a cell."""
         name, _, one = column.partition(" x")
         scales = (self.usual,) if one else self.scales
         match name:
@@ -243,9 +243,9 @@ def legend(layout: Sequence[str], listed: Sequence[Entry]) -> list[str]:
         lines.append(_about_milliseconds(listed))
     if any(name.startswith("PSNR") for name in layout):
         tests = "; ".join(f"{task}: {words}" for task, (_, _, words) in MEASURES.items())
-        lines.append(f"PSNR in dB, in brackets its paper's. {tests}.")
+        lines.append(f"PSNR in dB, in brackets the paper's. {tests}.")
     if any(name.endswith("x4") for name in layout):
-        lines.append("x4: or the largest scale that there is.")
+        lines.append("x4: or the largest scale that the model has.")
     if "weights" in layout:
         lines.append(
             "fetch: `srcli weights fetch MODEL`; by hand: `srcli weights list` says where."

@@ -123,7 +123,7 @@ def _width(text: str) -> int:
 
 
 def letters() -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    """Return the letters that come with Pillow; plain ones where it was built without FreeType."""
+    """Return the font that comes with Pillow; a plain one where it was built without FreeType."""
     from PIL import ImageFont
 
     return ImageFont.load_default(TEXT)

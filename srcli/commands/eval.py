@@ -63,7 +63,7 @@ COLUMNS: dict[Task, tuple[str, ...]] = {
         multiple=True,
         type=options.Range(0, 255),
         metavar="S",
-        help="Denoise pictures with noise of this deviation, of 255. May be repeated.",
+        help="Denoise pictures with noise of this standard deviation, of 255. May be repeated.",
     ),
     click.option(
         "--quality",
@@ -92,8 +92,8 @@ COLUMNS: dict[Task, tuple[str, ...]] = {
         multiple=True,
         type=options.Range(0.05, 20),
         metavar="SIGMA",
-        help="Blur the picture before it is reduced, by this deviation in its own pixels. May "
-        "be repeated.",
+        help="Blur the picture before it is reduced, by a Gaussian of this sigma in its pixels. "
+        "May be repeated.",
     ),
     click.option(
         "--noise",
@@ -101,7 +101,7 @@ COLUMNS: dict[Task, tuple[str, ...]] = {
         multiple=True,
         type=options.Range(0, 255),
         metavar="SIGMA",
-        help="Add noise of this deviation, of 255. May be repeated.",
+        help="Add noise of this standard deviation, of 255. May be repeated.",
     ),
     click.option(
         "--jpeg",

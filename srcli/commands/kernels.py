@@ -36,7 +36,7 @@ def check_kernel_file(file: Path, spec: ModelSpec, jobs: Sequence[Job], *, overw
         )
     for target in (file, file.with_suffix(".npy")):
         if target.resolve() in (jobs[0].target.resolve(), jobs[0].source.resolve()):
-            raise UsageError(f"{target}: is the picture itself", "Choose another name.")
+            raise UsageError(f"{target}: is the input or the output", "Choose another name.")
         options.check_free(target, overwrite, "another --save-kernel")
 
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     "--measure",
     "measures",
     is_flag=True,
-    help="First measure on this machine how long those take whose weights are here.",
+    help="First measure the latency of the models whose weights are on this machine.",
 )
 @options.as_json
 def models(name: str | None, every: bool, measures: bool, as_json: bool) -> None:

@@ -151,7 +151,7 @@ input_kind = click.option(
     type=click.Choice(INPUT_KINDS),
     default="clean",
     show_default=True,
-    help="Kind of weights: clean for pictures as they were reduced, photo for those with JPEG "
+    help="Kind of weights: clean for pictures that were only reduced, photo for those with JPEG "
     "compression and noise.",
 )
 
@@ -160,9 +160,9 @@ input_choice = click.option(
     type=click.Choice(INPUT_CHOICES),
     default="auto",
     show_default=True,
-    help="Kind of weights: clean for pictures as they were reduced, photo for those with JPEG "
-    "compression and noise; auto takes what measured better for such files: by format, JPEG's "
-    "quality, and traces of JPEG in the pixels.",
+    help="Kind of weights: clean for pictures that were only reduced, photo for those with JPEG "
+    "compression and noise; auto chooses by the file: its format, its JPEG quality, and traces of "
+    "JPEG in its pixels.",
 )
 
 weights = click.option(
@@ -219,14 +219,14 @@ prune_branches = click.option(
     "prune_below",
     type=Range(min=0),
     metavar="T",
-    help="Take out reconstruction branches of less learned weight (AWSRN); changes the result.",
+    help="Remove reconstruction branches of less learned weight (AWSRN); changes the result.",
 )
 
 save_kernel = click.option(
     "--save-kernel",
     type=FILE,
     metavar="FILE",
-    help="Write the blur that a blind model (DCLS) sees: a picture, .png, and its numbers, .npy.",
+    help="Write the blur kernel that a blind model (DCLS) estimates, as .png and as .npy.",
 )
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
@@ -250,7 +250,7 @@ quiet = click.option(
     is_flag=True,
     expose_value=False,
     callback=_quieter,
-    help="Say nothing but errors, and show no progress.",
+    help="Print errors only, and show no progress.",
 )
 
 verbose = click.option(
@@ -259,7 +259,7 @@ verbose = click.option(
     is_flag=True,
     expose_value=False,
     callback=_louder,
-    help="Say how things are done, too.",
+    help="Print details, too.",
 )
 
 
@@ -299,8 +299,8 @@ memory = click.option(
     "--memory",
     type=memory_size,
     metavar="SIZE",
-    help="The most that the run may take, beyond what the program itself does.  [default: a "
-    "quarter of what is free, at most 512M for each picture at a time; 8G for models whose tiles "
+    help="Memory that the run may take, besides the program's own.  [default: a quarter of "
+    "what is free, at most 512M for each picture at a time; 8G for models whose tiles "
     "are approximate]",
 )
 

@@ -80,7 +80,7 @@ class Teller:
         """Report the number of pictures by result; return the exit code."""
         for kind, count in self._alike.items():
             if count > MAX_ALIKE:
-                console.note(f"note: of {count - MAX_ALIKE} more: {kind}")
+                console.note(f"note: {kind} ({count - MAX_ALIKE} more files)")
         counts = {
             status: sum(outcome.status == status for outcome in outcomes)
             for status in ("done", "skipped", "failed")

@@ -102,9 +102,7 @@ def pick(
     from srcli.commands.candidates import candidates, chosen, timed
 
     if best + fastest + (within is not None) > 1:
-        raise UsageError(
-            "the wishes contradict each other", "Choose one of --best, --fastest and --within."
-        )
+        raise UsageError("--best, --fastest and --within exclude each other", "Choose one.")
     wanted = _wanted(image, task, scale, kind)
     found = candidates(wanted)
     if not found:

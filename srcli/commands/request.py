@@ -239,7 +239,9 @@ _options = options.apply(
             metavar="TEXT",
             help="End of the names of outputs.  [default: _x4 and so on]",
         ),
-        click.option("-r", "--recursive", is_flag=True, help="Look into folders of folders too."),
+        click.option(
+            "-r", "--recursive", is_flag=True, help="Look into folders inside of folders too."
+        ),
         click.option(
             "--page",
             type=click.IntRange(min=1),
@@ -321,7 +323,7 @@ _options = options.apply(
             type=click.Choice(("keep", "444", "420")),
             default="keep",
             show_default=True,
-            help="Chroma of JPEG outputs; keep does as the input, 444 where it was no JPEG.",
+            help="Chroma of JPEG outputs; keep: as in the input, 444 if that was no JPEG.",
         ),
         click.option(
             "--background",
@@ -344,7 +346,7 @@ _options = options.apply(
         click.option(
             "--events",
             type=click.Choice(("jsonl",)),
-            help="Print a JSON object a line as things happen, for programs.",
+            help="Print events as they happen, one JSON object in each line.",
         ),
         options.quiet,
         options.verbose,

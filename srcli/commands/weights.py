@@ -206,7 +206,7 @@ def _show_terms(spec: ModelSpec, scale: int, publication: Publication) -> None:
     )
     if publication.sha256 is None:
         console.note(
-            "its checksum is not known: that the tensors are the model's is checked instead"
+            "its checksum is not known; names and shapes of its tensors are checked instead"
         )
     console.note(
         f"licence: {publication.licence}"
@@ -222,7 +222,9 @@ def _ask_leave(yes: bool) -> None:
     if yes:
         return
     if not sys.stdin.isatty():
-        raise UsageError("nobody is here to be asked", "Read the licence above and give --yes.")
+        raise UsageError(
+            "there is no terminal to ask for consent", "Read the licence above and give --yes."
+        )
     if not click.confirm("Download it?", err=True):
         console.note("nothing was downloaded")
         raise click.exceptions.Exit(DECLINED)

@@ -63,7 +63,7 @@ def compiled_part() -> Iterator[Finding]:
                 remedy=obstacle.remedy,
             )
             return
-    found = f"LAPAR and AWSRN for processors, in vectors of {vectors()} bits"
+    found = f"LAPAR and AWSRN on CPUs, in vectors of {vectors()} bits"
     yield Finding(subject="compiled part", status="ok", found=found)
 
 

@@ -75,6 +75,6 @@ def _unfinished(name: str, end: str) -> Finding:
     return Finding(
         subject=name,
         status="problem",
-        found=f"looking at it {end}",
+        found=f"checking it {end}",
         remedy="Run `srcli doctor` again; if that does not help, reinstall it.",
     )

@@ -56,7 +56,7 @@ class ReadRequest:
             )
         if max(size) > MAX_SIDE:
             raise InputError(
-                f"{what}, more than the {MAX_SIDE:,} a side that can be read", "cut it"
+                f"{what}, more than the {MAX_SIDE:,} a side that can be read", "crop it"
             )
 
     def check_page(self, pages: int) -> int:

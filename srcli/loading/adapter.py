@@ -164,7 +164,7 @@ def _border(graph: GraphProto, file: Path) -> Border:
 
 
 def _element(value: ValueInfoProto) -> int:
-    """The type of a tensor's elements, as ONNX counts them."""
+    """Return the type of a tensor's elements, as ONNX counts them."""
     return value.type.tensor_type.elem_type
 
 

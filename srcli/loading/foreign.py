@@ -173,7 +173,9 @@ def _from_checkpoint(file: Path, note: Note) -> ForeignModel:
 
     found = _described(file)
     if found.input_channels != 3 or found.output_channels != 3:
-        raise WeightsError(f"{file}: takes {found.input_channels} planes, not RGB", "Use another.")
+        raise WeightsError(
+            f"{file}: takes {found.input_channels} channels, not RGB", "Use another."
+        )
     network = found.model.eval()
 
     def run(batch: Images) -> Images:
@@ -263,7 +265,8 @@ def _described(file: Path) -> ImageModelDescriptor[nn.Module]:
         found = spandrel.ModelLoader("cpu").load_from_file(os.fspath(file))
     except spandrel.UnsupportedModelError:
         raise WeightsError(
-            f"{file}: spandrel knows no network with these weights", "For ours, use --weights."
+            f"{file}: spandrel knows no network with these weights",
+            "For weights of srcli's models use --weights.",
         ) from None
     except Exception as error:  # pickles can raise anything
         raise WeightsError(
@@ -314,7 +317,7 @@ def _export(model: ForeignModel, target: Path) -> None:
         difference = float(np.abs(session(picture) - expected).max())
         if not difference <= EXPORT_TOLERANCE:
             raise VerificationError(
-                f"{model.label}: exported, it differs by {difference:.2g}",
+                f"{model.label}: its exported graph differs by {difference:.2g}",
                 "Use --backend torch; no file was written.",
             )
     session.close()

@@ -323,7 +323,7 @@ class _Budget:
         if self.kept > self.limit:
             raise MemoryExhaustedError(
                 f"the gradient of this model takes more than {self.limit >> 20} MiB here",
-                "Cut the picture around what is of interest, choose a smaller --window or model, "
+                "Crop the picture around what is of interest, choose a smaller --window or model, "
                 "or give more --memory.",
             )
         return tensor

@@ -62,7 +62,7 @@ def entry(path: Path, make: Callable[[Path], object], *, label: str, note: Note)
     if is_whole(kept):
         return kept
     if os.path.lexists(path):
-        note(f"{path}: is not as srcli wrote it, so it is made anew")
+        note(f"{path}: is damaged, so it is made anew")
         remove(path)
     note(f"preparing {label}; this happens once")
     try:

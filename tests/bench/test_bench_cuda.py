@@ -167,7 +167,7 @@ def test_the_report_says_what_was_timed_how():
     ort = Result(row=replace(ROW, backend="ort"), facts={"clock": "host", "device": "cuda"})
     torch_ = Result(row=ROW, facts={"clock": "events", "device": "H100"}, bursts=[1.0])
     said = "\n".join(report.notes([ort, torch_]))
-    assert "ort on the GPU: by the host's clock" in said
+    assert "ort on the GPU: measured by the host's clock" in said
     assert "burst" in said
     on_cpu = Result(row=ROW, facts={"clock": "host", "device": "cpu"})
     assert not report.notes([on_cpu])

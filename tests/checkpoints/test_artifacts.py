@@ -114,7 +114,7 @@ def test_shipped_weights_are_verified(srcli, tmp_path, monkeypatch):
     code, out, err = srcli("weights", "verify", "--json")
     said = json.loads(out)
     assert (code, said["ok"]) == (1, False)
-    assert said["files"]["changed.safetensors"] == "is not the file of the manifest"
+    assert said["files"]["changed.safetensors"] == "has another checksum than in the manifest"
     assert said["files"]["gone.safetensors"].startswith("cannot be read")
     assert "pip install --force-reinstall" in err
 
@@ -216,5 +216,5 @@ def test_parts_elsewhere_are_not_read(tmp_path, part):
         if entry.key == "location":
             entry.value = part
     file.write_bytes(model.SerializeToString())
-    with pytest.raises(WeightsError, match="outside of its folder"):
+    with pytest.raises(WeightsError, match="is outside of its folder"):
         identity(file)

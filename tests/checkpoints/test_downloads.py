@@ -560,7 +560,7 @@ def test_a_server_that_drips_is_given_up(server, tmp_path, monkeypatch, part):
 def test_no_attempt_takes_for_ever(server, tmp_path, monkeypatch):
     """faults.md 40: not at any rate."""
     monkeypatch.setattr(downloads, "LONGEST", -1.0)
-    with pytest.raises(WeightsError, match="not done after"):
+    with pytest.raises(WeightsError, match="not finished after"):
         download(published(server), tmp_path / "theirs.pth", silent)
 
 

@@ -169,7 +169,7 @@ def test_notes_that_say_the_same_are_counted(srcli, tmp_path):
     assert code == 0
     lines = [line for line in err.splitlines() if "enlarged by 2, then resampled" in line]
     assert len(lines) == 4
-    assert lines[-1].startswith("note: of 4 more: ")
+    assert lines[-1].endswith("(4 more files)")
 
 
 @pytest.mark.parametrize(

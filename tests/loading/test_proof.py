@@ -120,7 +120,7 @@ def test_auto_goes_down_to_the_published_network(monkeypatch, tmp_path):
     session.close()
     assert backend.name == "torch"
     assert any("taps.weight of the fused form differs" in note for note in notes)
-    assert any("published network is run" in note for note in notes)
+    assert any("runs the published network" in note for note in notes)
     with pytest.raises(VerificationError):
         open_model("ort", model, SessionOptions())
 

@@ -220,7 +220,7 @@ def test_the_kernel_is_saved_as_picture_and_numbers(srcli, untrained, tmp_path):
     [
         (lambda c: [*c, "--save-kernel", "kernel.jpg"], 2, ".png"),
         (lambda c: [*c, "other.png", "--save-kernel", "kernel.png"], 2, "one input"),
-        (lambda c: [*c, "-o", "k.png", "--save-kernel", "k.png"], 2, "the picture itself"),
+        (lambda c: [*c, "-o", "k.png", "--save-kernel", "k.png"], 2, "is the input or the output"),
         (lambda c: [*c, "--save-kernel", "kernel.png", "--backend", "ort"], 2, "--backend torch"),
         (lambda c: [*c, "--save-kernel", "kernel.png", "--check"], 2, "neither"),
         (lambda c: [*c[:3], "lapar-c", "-s", 2, "--save-kernel", "kernel.png"], 2, "dcls-iso"),

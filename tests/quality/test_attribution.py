@@ -261,7 +261,7 @@ def test_what_looks_everywhere_gets_everything():
 
 def test_memory_is_bounded(picture):
     model, window = load("lapar-c", 4), Window(x=100, y=120, size=8)
-    with pytest.raises(MemoryExhaustedError, match=r"8 MiB.*Cut the picture.*--memory"):
+    with pytest.raises(MemoryExhaustedError, match=r"8 MiB.*Crop the picture.*--memory"):
         attribute(model, picture, window, steps=1, sigma=SIGMA, memory=8 << 20)
 
 

@@ -57,7 +57,7 @@ class _Block:
 
 
 class _OnTriton(nn.Module):
-    """What both families begin with: the picture less its mean, the head and the blocks.
+    """A base class of both families: subtracts the mean, and runs head and blocks.
 
     Raises:
         ValueError: Its layers have widths that these kernels do not know.

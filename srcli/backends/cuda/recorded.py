@@ -264,7 +264,7 @@ class CudaNetwork:
         return min(_elapsed(graph.replay) for _ in range(TURNS))
 
     def _place(self) -> Path:
-        """Return the file that remembers what was faster, of this network on such a device."""
+        """Return the cache entry that holds the faster form of this network on such a device."""
         shapes = [(name, *value.shape) for name, value in self._exact.named_parameters()]
         kind = type(self._exact).__name__
         facts = (self.facts["device"], str(self._dtype), torch.__version__, self._tolerance)

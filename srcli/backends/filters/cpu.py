@@ -82,7 +82,7 @@ class CpuFilters:
         return filtered
 
     def gradient(self, picture: Images, change: Images, taps: NDArray[np.float32]) -> None:
-        """Write a loss's gradient by the taps into `taps`; `change` is that by the result."""
+        """Write a loss's gradient by the taps to `taps`; `change` is its gradient by the result."""
         self._run(self._compiled.gradient, picture, taps, change)
 
     def _run(

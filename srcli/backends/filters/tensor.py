@@ -34,7 +34,7 @@ def for_tensors(threads: int) -> Callable[[Tensor, Tensor, int], Tensor]:
 
 
 class _Context(Protocol):
-    """What PyTorch keeps between forward and backward."""
+    """The context that PyTorch passes from forward to backward."""
 
     filters: CpuFilters
     saved_tensors: tuple[Tensor, ...]

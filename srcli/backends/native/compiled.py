@@ -15,7 +15,7 @@ MIN_BITS = 256  # measured on x86-64: in vectors of 128 bits other backends are 
 
 
 class Compiled(Protocol):
-    """The module that `_network.c` becomes, which describes what its functions take."""
+    """The compiled module `_network`; `_network.c` describes what its functions take."""
 
     LAYOUT: int
 
@@ -26,8 +26,8 @@ class Compiled(Protocol):
     """Input channels in a kernel are a multiple of this."""
 
     MAX_SOURCES: int
-    """Maps that one convolution reads at most: as many as AWSRN's last one, the features in nine
-    places and the picture."""
+    """Largest number of maps that one convolution reads: that of AWSRN's last one, the features in
+    nine places and the picture."""
 
     head: Callable[..., None]
     unit: Callable[..., None]

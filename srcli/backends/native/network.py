@@ -54,16 +54,16 @@ def compiled_network(
     threads: int,
     concurrency: int = 1,
 ) -> CompiledNetwork:
-    """The network that these weights are of, a `FusedLapar` or a `FusedAwsrn`."""
+    """Return the compiled form of the network with these weights, a LAPAR or an AWSRN."""
     kind = CompiledLapar if "taps.weight" in weights else CompiledAwsrn
     return kind(weights, scale, skips, threads=threads, concurrency=concurrency)
 
 
 class CompiledNetwork(ABC):
-    """Local fusion blocks, and what comes before and after them, run by `_network.c`.
+    """A fused network that `_network.c` runs: a head, local fusion blocks, and a tail.
 
-    Calls are rectangles of work, which all threads share; a stage begins when the one before it is
-    done everywhere.
+    All threads share the rectangles of a stage; a stage begins when the one before it is done
+    everywhere.
 
     Args:
         weights: The state of the fused network, by its names.
@@ -119,31 +119,31 @@ class CompiledNetwork(ABC):
 
     @property
     def maps(self) -> int:
-        """Maps of features that are alive at once: what each unit of a block gives, in and out."""
+        """Number of maps alive at once: a block's input and output, and its units' outputs."""
         return max(len(block.units) for block in self._blocks) + 2
 
     @property
     def width(self) -> int:
-        """Channels of a map, with those that fill up its groups."""
+        """Channels of a map, padding included."""
         return self._width
 
     @property
     def blocks(self) -> int:
-        """Local fusion blocks."""
+        """Number of local fusion blocks."""
         return len(self._blocks)
 
     @property
     def convolutions(self) -> int:
-        """Convolutions up to the end of the body, one after the other."""
+        """Number of convolutions, one after the other, up to the end of the body."""
         return 1 + sum(2 * len(block.units) + 1 for block in self._blocks)
 
     @property
     def floats_per_pixel(self) -> float:
-        """Memory for each pixel of the output: maps, the picture and the output itself."""
+        """Floats for each pixel of the output: maps, the picture and the output itself."""
         return (self.maps * self._width + 3) / self.scale**2 + 3
 
     def __call__(self, batch: Images) -> Images:
-        """n x 3 x h x w in [0, 1] to n x 3 x s*h x s*w, float32, not clamped.
+        """Restore n x 3 x h x w in [0, 1] to n x 3 x s*h x s*w, float32, not clamped.
 
         Sides of LAPAR's result must be at least 3. May be called from several threads: at most
         `concurrency` calls run at once, others wait.
@@ -187,14 +187,14 @@ class CompiledNetwork(ABC):
         return list(rectangles(height, width, rows, self._columns))
 
     def head_work(self, picture: Array, x: Array) -> Work:
-        """Return what computes the first features `x`, 1 x h x w x C, of a picture, 3 x h x w."""
+        """Return the work from a picture, 3 x h x w, to the first features `x`, 1 x h x w x C."""
         entry = (self._mean, self._head, self._channels, self._head_is_rectified)
         return partial(self._compiled.head, picture, *entry, x)
 
     def block_work(self, index: int, x: Array, inner: Array, y: Array) -> Iterator[Work]:
-        """Yield what computes each unit of a block from `x`, and at last `y`, 1 x h x w x C.
+        """Yield the work of each unit of a block, from `x`, and of its reduction, to `y`.
 
-        `inner` has a map for what each unit gives.
+        `x` and `y` are 1 x h x w x C; `inner` has a map for the output of each unit.
         """
         block, module, channels = self._blocks[index], self._compiled, self._channels
         source = x
@@ -208,12 +208,12 @@ class CompiledNetwork(ABC):
     @property
     @abstractmethod
     def tail_period(self) -> tuple[int, int]:
-        """Rows and columns of the input that rectangles of the tail begin at multiples of."""
+        """Rows and columns, in input pixels: the tail's rectangles begin at multiples of these."""
 
     @property
     @abstractmethod
     def area_scale(self) -> int:
-        """Units of the tail's rectangles for each pixel of the input."""
+        """Scale of the tail's rectangles: 1 if they are of the input, else that of the output."""
 
     @abstractmethod
     def tail_areas(self, top: int, bottom: int, width: int) -> list[Rectangle]:
@@ -221,15 +221,15 @@ class CompiledNetwork(ABC):
 
     @abstractmethod
     def tail_work(self, features: Array, picture: Array, out: Array) -> Work:
-        """Return what follows the body: 1 x h x w x C and 3 x h x w to 3 x H x W."""
+        """Return the work after the body: 1 x h x w x C and 3 x h x w to 3 x H x W."""
 
     @abstractmethod
     def _ending(self, weights: Mapping[str, Array]) -> tuple[object, ...]:
-        """Return what `tail_work` needs of the weights and hands to the compiled code."""
+        """Return the arguments of the tail's compiled function that come from the weights."""
 
     @abstractmethod
     def _finish_floats(self) -> int:
-        """Scratch memory that this takes, besides that of a convolution."""
+        """Return the floats of scratch that the tail takes, besides those of a convolution."""
 
     def on_each(self, areas: Sequence[Rectangle], work: Work) -> None:
         """Do all rectangles of a stage, each thread taking the next one when it is free."""
@@ -260,14 +260,14 @@ class CompiledNetwork(ABC):
                 future.result()
 
     def _scratch(self) -> Array:
-        """Memory of the current thread for what lies between two convolutions."""
+        """Return the current thread's memory for results between two convolutions."""
         scratch: Array | None = getattr(self._thread, "scratch", None)
         if scratch is None:
             scratch = self._thread.scratch = aligned(self._scratch_floats())
         return scratch
 
     def _scratch_floats(self) -> int:
-        """What the largest of the calls takes."""
+        """Return the floats of scratch that the largest of the calls takes."""
         units = max(len(block.units) for block in self._blocks)
         deepest = max(units * self._width, self._wide_width, self._deepest())
         floats = self._compiled.convolution_floats
@@ -277,7 +277,7 @@ class CompiledNetwork(ABC):
         return points + max(features, self._finish_floats()) + 1024
 
     def _deepest(self) -> int:
-        """Channels that a convolution after the body sums over."""
+        """Return the most input channels of a convolution after the body."""
         return self._width
 
 
@@ -374,16 +374,17 @@ class _Block:
 
 
 def rectangles(height: int, width: int, rows: int, columns: int) -> Iterator[Rectangle]:
-    """A cover of height x width."""
+    """Yield rectangles that cover height x width."""
     for top in range(0, height, rows):
         for left in range(0, width, columns):
             yield top, left, min(top + rows, height), min(left + columns, width)
 
 
 def rows_for(height: int, width: int, columns: int = COLUMNS) -> int:
-    """Rows of a rectangle: many, because borders are computed twice, but enough work for all.
+    """Choose the rows of a rectangle: as many as leave enough rectangles for all threads.
 
-    All are multiples of TILE, so they change no digit.
+    Borders are computed twice, so many rows are faster. All choices are multiples of TILE, so
+    they change no digit.
     """
     across = -(-width // columns)
     choices = range(MAX_ROWS, TILE, -TILE)

@@ -98,7 +98,7 @@ class RowStream:
 def bytes_needed(
     network: CompiledNetwork, height: int, width: int, memory: int, tile: int | None = None
 ) -> int:
-    """Return what a `RowStream` of these arguments takes, without making one."""
+    """Return the bytes that a `RowStream` of these arguments takes, without making one."""
     shape = shape_for(network, height, width, memory, tile)
     return 4 * sum(_floats(network, b.right - b.left, shape.step) for b in shape.bands)
 
@@ -167,7 +167,7 @@ class _Rows:
         self.maps, self.start, self.capacity, self._height = maps, start, capacity, height
 
     def reserve(self, needed: int, upto: int) -> None:
-        """Let go of rows above `needed`, so that those before `upto` have a place."""
+        """Drop rows above `needed`, so that there is memory for rows up to `upto`."""
         if upto <= self.start + self.capacity:
             return
         start = min(needed // TILE * TILE, self._height - self.capacity)
@@ -233,7 +233,7 @@ class _BandStream:
 
 
 class _BlockRows:
-    """The rows of one block: what it is given, what its units give, and what it gives."""
+    """Rows of one block: its input, the outputs of its units, and its output."""
 
     def __init__(self, network: CompiledNetwork, capacity: int, width: int, height: int) -> None:
         self._network = network
@@ -283,13 +283,13 @@ class _BlockRows:
         return before
 
     def fresh(self, bottom: int) -> Array:
-        """Return the rows that were given out last, and not yet handed on."""
+        """Return the latest rows of output, which the next stage has not read."""
         top, self._given = self._given, bottom
         return self._y[:, self._rows.local(top) : self._rows.local(bottom)]
 
 
 class _TailRows:
-    """The rows of what follows the body."""
+    """Rows of the tail: the features and the picture that it reads, and its output."""
 
     def __init__(self, network: CompiledNetwork, capacity: int, width: int, height: int) -> None:
         s = network.scale
@@ -304,7 +304,7 @@ class _TailRows:
         self.known = self.done = 0
 
     def take(self, features: Array, picture: Array) -> None:
-        """Take in the next rows of both."""
+        """Take in the next rows of features and picture."""
         top, bottom = self.known, self.known + features.shape[1]
         self._rows.reserve(max(0, self.done - KEPT), bottom)
         place = slice(self._rows.local(top), self._rows.local(bottom))

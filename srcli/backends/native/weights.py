@@ -61,7 +61,8 @@ def evaluation(side: int) -> NDArray[np.float64]:
 
     It is side + 3 x side.
 
-    Divided by what the polynomials of the tile's side are there, so that these need no division.
+    Its rows are divided by the values that the tile's polynomials have at these points, so that
+    the tile's transform needs no division.
 
     Source: Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks", 2015.
     """
@@ -74,14 +75,14 @@ def evaluation(side: int) -> NDArray[np.float64]:
 
 
 def aligned(count: int) -> Array:
-    """Numbers that begin at a multiple of 64 bytes, uninitialised."""
+    """Return `count` float32 that begin at a multiple of 64 bytes, uninitialised."""
     memory = np.empty(count + ALIGNMENT // 4, np.float32)
     start = -memory.ctypes.data % ALIGNMENT // 4
     return memory[start : start + count]
 
 
 def filled(values: NDArray[np.generic]) -> Array:
-    """As float32 from a multiple of 64 bytes on, flat."""
+    """Copy values to a flat float32 array that begins at a multiple of 64 bytes."""
     made = aligned(values.size)
     made[:] = values.ravel()
     return made
@@ -99,7 +100,7 @@ def write_weights(
 
 
 def read_weights(path: Path) -> tuple[dict[str, Array], int, list[list[float]]]:
-    """The state of a fused network, its scale, and the factors on its skip connections.
+    """Read the state of a fused network, its scale, and the factors on its skip connections.
 
     Raises:
         BackendError: The file is damaged.
@@ -120,7 +121,7 @@ def read_weights(path: Path) -> tuple[dict[str, Array], int, list[list[float]]]:
 
 
 def along_one_side(phases: Array, scale: int) -> NDArray[np.float64]:
-    """The taps of bicubic enlargement along one side, scale x 5, from the filters of all phases."""
+    """Return the taps of bicubic enlargement along one side, scale x 5, from the filters."""
     filters = phases[: scale**2].astype(np.float64).reshape(scale, scale, 5, 5)
     # The other side's taps of each phase add up to 1.
     taps: NDArray[np.float64] = filters.sum(axis=(1, 3)) / scale
