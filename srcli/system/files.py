@@ -137,9 +137,10 @@ def atomic_path(target: Path, *, replace: bool = True) -> Iterator[Path]:
         OutputExistsError: There is such a file, and it may not be replaced.
         OutputError: The folder or the file cannot be written.
     """
-    partial = _created(target)
-    begin(partial)
+    partial = target.with_name(temporary_name(target.suffix if len(target.suffix) < 9 else ""))
+    begin(partial)  # before it is there: Ctrl-C may come at any moment
     try:
+        _create(partial, target)
         yield partial
         _flush(partial)
         if replace:
@@ -159,16 +160,14 @@ def atomic_path(target: Path, *, replace: bool = True) -> Iterator[Path]:
         end(partial)
 
 
-def _created(target: Path) -> Path:
+def _create(partial: Path, target: Path) -> None:
     """Create the temporary file of a target."""
-    partial = target.with_name(temporary_name(target.suffix if len(target.suffix) < 9 else ""))
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         # Exclusively, and with the permissions that any new file of this user gets.
         os.close(os.open(partial, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
     except OSError as error:
         raise _not_written(target, error) from error
-    return partial
 
 
 def check_place(target: Path) -> None:
