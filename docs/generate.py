@@ -22,8 +22,9 @@ import click
 
 from srcli.checkpoints.shipped import Weights, shipped_weights
 from srcli.cli import COMMANDS, cli
+from srcli.commands.costs import scores_of, test_sets
 from srcli.models.registry import MODELS
-from srcli.models.spec import ModelSpec, Scores
+from srcli.models.spec import ModelSpec
 
 if TYPE_CHECKING:
     from mkdocs.config.defaults import MkDocsConfig
@@ -32,8 +33,8 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parents[1]
 # Code that shows such a line is passed over.
 ASKED = re.compile(r"^```.*?^```$|^<!-- generated: (\w+) ?([\w-]*) -->$", re.MULTILINE | re.DOTALL)
+PSNR = Mapping[str, float]  # in dB, by test set
 OUTPUT_PIXELS = 1280 * 720
-TEST_SETS = ("Set5", "Set14", "B100")
 FIGURES = {"psnr_rgb": "PSNR-RGB", "psnr": "PSNR-Y", "psnr_b": "PSNR-B", "ssim": "SSIM-Y"}
 
 
@@ -185,18 +186,23 @@ def _provenance(weights: Sequence[Weights]) -> Iterator[str]:
 
 
 def _scores(specs: Sequence[ModelSpec], weights: Sequence[Weights]) -> Iterator[str]:
-    rows = [row for spec in specs for row in _upscaling(spec, weights)]
-    if rows:
+    found = {label: pair for spec in specs for label, pair in _upscaling(spec, weights)}
+    shown = test_sets(name for pair in found.values() for name in pair)
+    if found:
         yield "## Scores\n"
         yield "PSNR of Y in dB, of the weights that ship, in brackets the paper's.\n"
-        yield from _table(("model", "scale", *TEST_SETS), rows)
+        rows = [(*label, *(_pair(*pair, name) for name in shown)) for label, pair in found.items()]
+        yield from _table(("model", "scale", *shown), rows)
     for each in weights:
         if each.task != "upscale":
             yield f"`{each.path.stem}`, test set and level:\n"
             yield from _levels(each.scores)
 
 
-def _upscaling(spec: ModelSpec, weights: Sequence[Weights]) -> Iterator[tuple[str, ...]]:
+def _upscaling(
+    spec: ModelSpec, weights: Sequence[Weights]
+) -> Iterator[tuple[tuple[str, str], tuple[PSNR, PSNR]]]:
+    """Yield model and scale, with our own figures and the paper's by test set."""
     own = {
         (each.scale, each.kind): each.scores
         for each in weights
@@ -205,17 +211,16 @@ def _upscaling(spec: ModelSpec, weights: Sequence[Weights]) -> Iterator[tuple[st
     for scale, kind in dict.fromkeys(
         [*own, *((scale, "clean") for scale in spec.published_scores)]
     ):
-        paper = spec.published_scores.get(int(scale)) if kind == "clean" else None
-        scores = own.get((scale, kind), {})
-        cells = [_pair(scores.get(name), paper, name) for name in TEST_SETS]
-        if any(cells):
+        paper = scores_of(spec.published_scores.get(int(scale)) if kind == "clean" else None)
+        scores = {name: row["psnr"] for name, row in own.get((scale, kind), {}).items()}
+        if scores or paper:
             label = _name(spec.name) + ("" if kind == "clean" else f" ({kind})")
-            yield (label, f"x{scale}", *cells)
+            yield (label, f"x{scale}"), (scores, paper)
 
 
-def _pair(own: Mapping[str, float] | None, paper: Scores | None, name: str) -> str:
-    printed = "" if paper is None else f"({getattr(paper, name.lower()):.2f})"
-    return f"{own['psnr']:.2f} {printed}".strip() if own else printed
+def _pair(own: PSNR, paper: PSNR, name: str) -> str:
+    printed = f"({paper[name]:.2f})" if name in paper else ""
+    return f"{own[name]:.2f} {printed}".strip() if name in own else printed
 
 
 def _levels(scores: Mapping[str, Mapping[str, float]]) -> Iterator[str]:

@@ -117,6 +117,9 @@ def prepared(tmp_path, photograph):
     for name in ("blocks.jpg", "holiday/more/b.jpg"):
         small.save(tmp_path / name, quality=15)
     noisy.save(tmp_path / "noisy.png")
+    steps = np.arange(-10, 11)
+    blur = np.exp(-(steps**2 + 3 * steps[:, None] ** 2) / 18)
+    Image.fromarray((255 * blur).astype(np.uint8)).save(tmp_path / "blur.png")
     small.convert("RGBA").save(tmp_path / "logo.png")
     for number in range(2):
         Image.fromarray(photograph[:48, 48 * number :][:, :48]).save(

@@ -50,6 +50,7 @@ def load(
     input: InputChoice = "auto",
     denoise: bool = False,
     deblock: bool = False,
+    kernel: PathName | None = None,
     weights: PathName | None = None,
     model_file: PathName | None = None,
     backend: str = "auto",
@@ -71,6 +72,8 @@ def load(
             pixels with traces of JPEG. An array is taken to be clean.
         denoise: Remove noise before enlarging.
         deblock: Remove JPEG's blocks before enlarging.
+        kernel: File of the blur of the pictures where it is known, for DCLS: `.png` or `.npy`, in
+            pixels of the large picture.
         weights: Your own checkpoint instead of what srcli ships.
         model_file: Another network instead: an ONNX file, or with spandrel a checkpoint.
         backend: `native`, `openvino`, `ort`, `torch`, `trt`, or `auto` for the fastest that works.
@@ -86,13 +89,20 @@ def load(
     from srcli.jobs.steps import rules_for
     from srcli.loading import model as loading
     from srcli.loading.restorer import RunOptions
+    from srcli.pipeline.kernels import read_kernel
 
+    blur = None
+    if kernel is not None:
+        blur = read_kernel(Path(kernel))
+        backend = "torch" if backend == "auto" else backend  # where the network can be told
     options = RunOptions(
         backend=backend, precision=precision, tta=tta, threads=threads, tile=tile, memory=memory
     )
     wishes: dict[Task, bool] = {"denoise": denoise, "deblock": deblock}
     before = [name for name, wanted in wishes.items() if wanted]
     if model_file is not None:
+        if blur is not None:
+            raise UsageError("kernel is for DCLS, not for another network.")
         return _load_foreign(Path(model_file), scale, options, before)
     spec = get_model(model)
     factor = _factor(scale, DEFAULT_SCALE if task == "upscale" else 1)
@@ -110,7 +120,7 @@ def load(
         name = step.model or model
         return loading.load(name, step.scale, task=step.task, kind=step.kind, weights=own)
 
-    return OpenModel(factor, spec, rules, find, options)
+    return OpenModel(factor, spec, rules, find, options, blur)
 
 
 def _load_foreign(

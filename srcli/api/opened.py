@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from srcli.loading.foreign import ForeignModel
     from srcli.loading.model import LoadedModel
     from srcli.loading.restorer import RunOptions
+    from srcli.models.dcls.reduction import Kernel
     from srcli.pipeline.passes import Passes
     from srcli.pipeline.restorer import Restorer
 
@@ -40,15 +41,19 @@ class OpenModel(Closing):
         rules: Rules,
         find: Callable[[Step], LoadedModel | ForeignModel],
         options: RunOptions,
+        blur: Kernel | None = None,
     ) -> None:
         from srcli.images.picture import Metadata
 
         self._factor, self._spec, self._rules = factor, spec, rules
-        self._find, self._options = find, options
+        self._find, self._options, self._blur = find, options, blur
         self._open: dict[Step, Restorer] = {}
         self._weights: dict[str, str] = {}
         self._closed = False
-        for step in rules.steps(self._size(1, 1).passes, Metadata()):
+        passes = self._size(1, 1).passes
+        if blur is not None and len(passes) > 1:
+            raise UsageError(f"a known blur goes with one pass, and x{float(factor):g} takes more.")
+        for step in rules.steps(passes, Metadata()):
             self._restorer(step)
 
     @property
@@ -219,5 +224,6 @@ class OpenModel(Closing):
         if step not in self._open:
             model = self._find(step)
             self._weights[step.label] = model.weights.sha256
-            self._open[step] = open_restorer(model, self._options, scale=model.grid)
+            blur = self._blur if step.model is None else None
+            self._open[step] = open_restorer(model, self._options, scale=model.grid, blur=blur)
         return self._open[step]

@@ -5,7 +5,8 @@ from __future__ import annotations
 import importlib.util
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -47,16 +48,28 @@ def plot(results: Sequence[Result], file: Path, *, replace: bool = False) -> str
     Returns:
         What was drawn, for people.
     """
+    shown = [result for result in results if result.summary is not None]
+    with drawn(file, replace=replace) as axes:
+        by_size = len({result.row.output for result in shown}) > 1
+        return _by_size(axes, shown) if by_size else _by_quality(axes, shown)
+
+
+@contextmanager
+def drawn(file: Path, *, replace: bool) -> Iterator[Axes]:
+    """Give axes to draw on, and write the plot when the block succeeds.
+
+    Args:
+        file: The plot; its suffix is one of `FORMATS`.
+        replace: True if a file of that name may be replaced.
+    """
     import matplotlib as mpl
 
     mpl.use("Agg")
     from matplotlib import pyplot
 
-    shown = [result for result in results if result.summary is not None]
     with pyplot.rc_context(_style()):
         figure, axes = pyplot.subplots(figsize=(7.2, 4.4), layout="constrained")
-        by_size = len({result.row.output for result in shown}) > 1
-        said = _by_size(axes, shown) if by_size else _by_quality(axes, shown)
+        yield axes
         with atomic_path(file, replace=replace) as partial:
             # The format is told apart from the name, which is a temporary one.
             pyplot.savefig(
@@ -64,7 +77,6 @@ def plot(results: Sequence[Result], file: Path, *, replace: bool = False) -> str
                 metadata={"Date": None} if file.suffix == ".svg" else None,
             )  # fmt: skip
         pyplot.close(figure)
-    return said
 
 
 def growth(sizes: Sequence[float], times: Sequence[float]) -> float:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from srcli import console
 from srcli.commands.catalogue import MEGA, NONE, Entry, fitting, terminal_width
-from srcli.commands.costs import TEST_SETS, cell, costs, scores_of
+from srcli.commands.costs import cell, costs, scores_of, test_sets
 from srcli.models.spec import Geometry, ModelSpec, Task
 
 TITLES: Mapping[Task, str] = {
@@ -118,14 +118,16 @@ def _scores(entry: Entry) -> None:
 
 
 def _upscaling(entry: Entry) -> tuple[Sequence[str], list[list[str]]]:
-    rows = []
+    found = {}
     for scale in entry.scales:
         weights = entry.weights.get(scale)
         own = {name: row["psnr"] for name, row in weights.scores.items()} if weights else {}
         paper = scores_of(entry.spec.published_scores.get(scale)) if entry.kind == "clean" else {}
         if own or paper:
-            rows.append([f"x{scale}", *(_pair(own, paper, name) for name in TEST_SETS)])
-    return ("scale", *TEST_SETS), rows
+            found[scale] = own, paper
+    shown = test_sets([name for pair in found.values() for name in pair])
+    rows = [[f"x{scale}", *(_pair(*pair, name) for name in shown)] for scale, pair in found.items()]
+    return ("scale", *shown), rows
 
 
 def _pair(own: Mapping[str, float], paper: Mapping[str, float], name: str) -> str:

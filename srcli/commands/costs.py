@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 
-from srcli.models.spec import ModelSpec, Scores
+from srcli.models.spec import TEST_SETS, ModelSpec, Scores
 
 PIXELS_720P = 1280 * 720
 GIGA = 1e9
-TEST_SETS = ("Set5", "Set14", "B100")
 
 
 def costs(spec: ModelSpec, scale: int) -> tuple[str, str, str]:
@@ -23,11 +22,13 @@ def costs(spec: ModelSpec, scale: int) -> tuple[str, str, str]:
 
 def scores_of(scores: Scores | None) -> dict[str, float]:
     """Return a paper's scores by test set."""
-    return (
-        {}
-        if scores is None
-        else dict(zip(TEST_SETS, (scores.set5, scores.set14, scores.b100), strict=True))
-    )
+    return {} if scores is None else scores.by_set()
+
+
+def test_sets(rows: Iterable[Collection[str]]) -> tuple[str, ...]:
+    """Return the test sets, in their usual order, that at least one row has a figure for."""
+    known = {name for row in rows for name in row}
+    return tuple(name for name in TEST_SETS if name in known)
 
 
 def cell(scores: Mapping[str, float], name: str) -> str:

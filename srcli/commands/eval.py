@@ -3,60 +3,40 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
-from itertools import product
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, TypedDict, Unpack
+from typing import TYPE_CHECKING, Unpack
 
 import click
 
 from srcli.commands import options
+from srcli.commands.eval_report import Measured, plot, table
+from srcli.commands.eval_runs import BICUBIC, Level, RunningOptions, Wanted, Way, scale_of, way
 from srcli.commands.sections import SectionedCommand, section
-from srcli.errors import UsageError
-from srcli.models.spec import InputKind, Task
+from srcli.models.spec import Scale, Task
+from srcli.quality import BLUR_SETS, BlurSet
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from srcli.backends.base import Precision
-    from srcli.quality.evaluation import Conditions, Damage, Enlarge, Pixels8, Score
-
-BICUBIC, NONE = "bicubic", "none"
-
-
-class RunningOptions(TypedDict):
-    """The options of `srcli eval` for the model and how it runs, as parsed."""
-
-    kind: InputKind
-    weights: Path | None
-    backend: str
-    precision: Precision
-    tta: bool
-    threads: int | None
-    tile: int | None
-    memory: int | None
-
-
-TITLES = {
-    "psnr": "PSNR-Y (dB)",
-    "ssim": "SSIM-Y",
-    "psnr_rgb": "PSNR-RGB (dB)",
-    "psnr_b": "PSNR-B (dB)",
-}
-# What papers on each task print; JSON holds all.
-COLUMNS: dict[Task, tuple[str, ...]] = {
-    "upscale": ("psnr", "ssim"),
-    "denoise": ("psnr_rgb", "psnr", "ssim"),
-    "deblock": ("psnr", "ssim", "psnr_b", "psnr_rgb"),
-}
+    from srcli.console import Bar
+    from srcli.quality.evaluation import Score
 
 
 @click.command("eval", cls=SectionedCommand)
 @click.argument("datasets", nargs=-1, required=True, type=options.PLACE, metavar="DATASET...")
 @section(
     "Damage to undo",
-    click.option("-s", "--scale", type=int, metavar="N", help="Enlargement."),
+    click.option(
+        "-s",
+        "--scale",
+        "factors",
+        multiple=True,
+        type=options.factor,
+        metavar="FACTOR",
+        help="Enlargement, any number. May be repeated.",
+    ),
     click.option(
         "--sigma",
         "sigmas",
@@ -96,6 +76,22 @@ COLUMNS: dict[Task, tuple[str, ...]] = {
         "May be repeated.",
     ),
     click.option(
+        "--kernel",
+        "kernels",
+        multiple=True,
+        type=options.FILE,
+        metavar="FILE",
+        help="Blur the picture by this kernel (.png or .npy), then keep every s-th pixel. May be "
+        "repeated.",
+    ),
+    click.option(
+        "--set",
+        "blur_set",
+        type=click.Choice(BLUR_SETS),
+        help="Blur as papers on unknown blur do, then keep every s-th pixel: by each of eight "
+        "round Gaussians, or by one of any shape for each picture (as in DIV2KRK).",
+    ),
+    click.option(
         "--noise",
         "noises",
         multiple=True,
@@ -110,6 +106,14 @@ COLUMNS: dict[Task, tuple[str, ...]] = {
         type=click.IntRange(1, 100),
         metavar="Q",
         help="Compress the picture as a JPEG file of this quality. May be repeated.",
+    ),
+    click.option(
+        "--seed",
+        type=click.IntRange(min=0),
+        default=0,
+        show_default=True,
+        metavar="N",
+        help="Seed of noise and of kernels that are drawn.",
     ),
 )
 @section(
@@ -128,20 +132,33 @@ COLUMNS: dict[Task, tuple[str, ...]] = {
         help="Round Y to 8 bits before comparing, as some papers do (HPINet's among them).",
     ),
     click.option("--each", is_flag=True, help="Show every picture, not only the mean."),
+    click.option(
+        "--plot",
+        "drawing",
+        type=options.FILE,
+        metavar="FILE",
+        help="Draw PSNR against the scale, beside that of bicubic enlargement (.svg, .png, .pdf).",
+    ),
+    click.option("--overwrite", is_flag=True, help="Replace the plot if it exists."),
     options.as_json,
 )
 def evaluate(
     datasets: tuple[Path, ...],
     model: str,
-    scale: int | None,
+    factors: tuple[Fraction, ...],
     sigmas: tuple[float, ...],
     qualities: tuple[int, ...],
     blurs: tuple[float, ...],
+    kernels: tuple[Path, ...],
+    blur_set: BlurSet | None,
     noises: tuple[float, ...],
     jpegs: tuple[int, ...],
+    seed: int,
     protocol: str,
     y_rounded: bool,
     each: bool,
+    drawing: Path | None,
+    overwrite: bool,
     as_json: bool,
     **running: Unpack[RunningOptions],
 ) -> None:
@@ -150,181 +167,138 @@ def evaluate(
     A DATASET is a folder of pictures, or a folder with HR and LRx<scale> in it. The model
     `bicubic` is plain bicubic enlargement; `none` leaves noise and JPEG blocks as they are.
 
+    With a known kernel there is also LR-PSNR: of the small picture, against what blur and reduction
+    make of the restored one. For models that estimate the blur there is the error of the kernel:
+    the sum of the differences from the known one, from 0 to 2.
+
     \b
     Examples:
         srcli eval -m lapar-c -s 4 Set5 Set14
         srcli eval -m lapar-c --sigma 15 --sigma 25 B100
         srcli eval -m lapar-c --quality 10 LIVE1
         srcli eval -m lapar-c -s 2 --input photo --jpeg 50 --jpeg 75 B100
+        srcli eval -m dcls-iso -s 4 --set gaussian8 Set5
+        srcli eval -m asdn-base -s 1.5 -s 2 -s 2.7 -s 4 --plot scales.svg Set5
     """
     from srcli import console
-    from srcli.quality.evaluation import dataset_files
-    from srcli.quality.evaluation import evaluate as scores_of
 
-    task = _task(scale, sigmas, qualities)
+    wanted = Wanted(
+        sigmas=sigmas,
+        qualities=qualities,
+        blurs=blurs,
+        kernels=kernels,
+        blur_set=blur_set,
+        noises=noises,
+        jpegs=jpegs,
+        seed=seed,
+        scales=tuple(scale_of(factor) for factor in factors),
+    )
+    task, whole = wanted.task, protocol == "whole"
+    if drawing is not None:
+        _check_plot(drawing, task, overwrite)
+    study = _Study(_named(datasets), wanted, task, y_rounded=y_rounded, whole=whole)
+    lines: dict[str, list[Measured]] = {}
+    all_facts: dict[str, object] = {}
+    with console.progress() as bar:
+        for name in [model] if drawing is None else dict.fromkeys([model, BICUBIC]):
+            lines[name] = []
+            for facts, result in study.results(name, running, bar):
+                all_facts = all_facts or facts
+                lines[name].append(result)
+    results = lines[model]
+    if drawing is not None:
+        plot(lines, drawing, replace=overwrite)
+        console.note(f"{drawing}: PSNR against scale")
+    if as_json:
+        scales = {"scale": list(dict.fromkeys(r.as_dict()["scale"] for r in results))}
+        facts = all_facts | (scales if len(scales["scale"]) > 1 else {})
+        facts |= {"task": task, "y_rounded": y_rounded, "seed": seed}
+        console.print_json({**facts, "datasets": [result.as_dict() for result in results]})
+    else:
+        table(results, model, task, each=each)
+
+
+def _check_plot(file: Path, task: Task, overwrite: bool) -> None:
+    """Refuse, before any work, a plot that cannot be drawn."""
+    from srcli.bench.plot import check_target
+    from srcli.errors import UsageError
+
+    if task != "upscale":
+        raise UsageError(
+            "--plot draws PSNR against the scale, and nothing is enlarged here",
+            "Give --scale, or leave out --plot.",
+        )
+    check_target(file)
+    options.check_free(file, overwrite, "another --plot")
+
+
+def _named(datasets: Sequence[Path]) -> dict[str, list[Path]]:
+    """Return the files of test sets by names that tell these apart."""
+    from srcli.quality.evaluation import dataset_files
+
     names = Counter(folder.name for folder in datasets)
-    files = {
+    return {
         folder.name if names[folder.name] == 1 and folder.name else str(folder): dataset_files(
             folder
         )
         for folder in datasets
     }
-    if task != "upscale" and (blurs or noises or jpegs):
-        raise UsageError(
-            "--blur, --noise and --jpeg damage pictures that are to be enlarged",
-            "Give --scale with them, or leave them out.",
-        )
-    whole = protocol == "whole"
-    enlarge, facts, close = _enlarger(model, scale or 1, task, whole=whole, **running)
-    results: dict[tuple[str, str], list[Score]] = {}
-    try:
-        with console.progress() as bar:
-            for name, originals in files.items():
-                for level, damage, conditions in [
-                    *_levels(sigmas, qualities, blurs, noises, jpegs)
-                ]:
-                    advance = bar.start(f"{name} {level}")
-                    scores = results[name, level] = []
-                    for score in scores_of(
-                        originals,
-                        scale or 1,
-                        enlarge,
-                        y_rounded=y_rounded,
-                        damage=damage,
-                        conditions=conditions,
-                        whole=whole,
-                    ):
-                        scores.append(score)
-                        advance(len(scores), len(originals))
-    finally:
-        close()
-    if as_json:
-        facts |= {"task": task, "y_rounded": y_rounded}
-        console.print_json({**facts, "datasets": [_as_dict(*k, s) for k, s in results.items()]})
-    else:
-        console.table(
-            ("data set", "pictures", *(TITLES[name] for name in COLUMNS[task])),
-            [r for key, scores in results.items() for r in _rows(*key, scores, each, task)],
-            title=f"{model} x{scale}" if scale else f"{model} {task}",
-        )
 
 
-def _task(scale: int | None, sigmas: tuple[float, ...], qualities: tuple[int, ...]) -> Task:
-    if bool(scale) + bool(sigmas) + bool(qualities) != 1:
-        raise UsageError(
-            "it is not clear what is to be undone", "Give one of --scale, --sigma and --quality."
-        )
-    return "denoise" if sigmas else "deblock" if qualities else "upscale"
+class _Study:
+    """What is measured, by whichever model."""
 
+    def __init__(
+        self,
+        files: dict[str, list[Path]],
+        wanted: Wanted,
+        task: Task,
+        *,
+        y_rounded: bool,
+        whole: bool,
+    ) -> None:
+        self._files, self._wanted, self._task = files, wanted, task
+        self._y_rounded, self._whole = y_rounded, whole
+        scales: tuple[Scale, ...] = wanted.scales or (1,)
+        self._levels = {scale: [*wanted.levels(scale)] for scale in scales}  # before any work
 
-def _levels(
-    sigmas: tuple[float, ...],
-    qualities: tuple[int, ...],
-    blurs: tuple[float, ...],
-    noises: tuple[float, ...],
-    jpegs: tuple[int, ...],
-) -> Iterator[tuple[str, Damage | None, Conditions | None]]:
-    """Yield the measurements on each data set: a name, and the damage done to the pictures."""
-    from srcli.quality.evaluation import Conditions, compressed, noisy
-
-    for sigma in sigmas:
-        yield f"sigma {float(sigma)!r}".removesuffix(".0"), noisy(sigma), None
-    for quality in qualities:
-        yield f"quality {quality}", compressed(quality), None
-    if sigmas or qualities:
-        return
-    for blur, noise, jpeg in product(blurs or [None], noises or [None], jpegs or [None]):
-        conditions = Conditions(blur=blur, noise=noise, jpeg=jpeg)
-        yield str(conditions), None, conditions if str(conditions) else None
-
-
-def _enlarger(
-    model: str,
-    scale: int,
-    task: Task,
-    whole: bool,
-    **running: Unpack[RunningOptions],
-) -> tuple[Enlarge, dict[str, object], Callable[[], None]]:
-    """Return the function that enlarges, facts about it, and the function that closes it."""
-    from srcli import console
-    from srcli.quality.evaluation import bicubic
-
-    if model == NONE and task != "upscale":
-        return _as_it_is, {"model": model}, lambda: None
-    if model == BICUBIC:
-        if scale < 2:
-            raise UsageError(
-                f"-s {scale}: bicubic enlarges by 2 or more",
-                "Give -s 2 or more, or choose a model.",
+    def results(
+        self, model: str, running: RunningOptions, bar: Bar
+    ) -> Iterator[tuple[dict[str, object], Measured]]:
+        """Yield facts about the run, and the scores of each data set at each scale and level."""
+        for scale, levels in self._levels.items():
+            blurred = any(run and run.kernel for level in levels for run in level.runs)
+            opened = way(
+                model, scale, self._task, as_command=self._whole, shows_kernel=blurred, **running
             )
-        return bicubic(scale), {"model": model, "scale": scale}, lambda: None
+            with closing(opened):
+                for name, originals in self._files.items():
+                    for level in levels:
+                        advance = bar.start(f"{name} {level.name}")
+                        scores: list[Score] = []
+                        for score in self._scores(opened, originals, scale, level):
+                            scores.append(score)
+                            advance(len(scores), len(originals) * len(level.runs))
+                        yield (
+                            opened.facts,
+                            Measured(name=name, scale=scale, level=level.name, scores=scores),
+                        )
 
-    import numpy as np
+    def _scores(
+        self, opened: Way, originals: list[Path], scale: Scale, level: Level
+    ) -> Iterator[Score]:
+        from srcli.quality.evaluation import evaluate as scores_of
 
-    from srcli.images import Picture, to_float
-    from srcli.loading.model import load
-    from srcli.loading.restorer import RunOptions, open_restorer
-    from srcli.pipeline.resample import resize
-
-    kind, weights = running["kind"], running["weights"]
-    loaded = load(model, scale, task=task, kind=kind, weights=weights, note=console.note)
-    chosen = RunOptions(
-        backend=running["backend"],
-        precision=running["precision"],
-        tta=running["tta"],
-        threads=running["threads"],
-        tile=running["tile"],
-        memory=running["memory"],
-    )
-    restorer = open_restorer(loaded, chosen, scale=loaded.grid)
-
-    def enlarge(low: Pixels8) -> NDArray[np.floating]:
-        size = low.shape[0] * scale, low.shape[1] * scale
-        if whole:
-            return to_float(restorer(Picture(color=low), size=size).color)
-        batch = np.ascontiguousarray(low.transpose(2, 0, 1)[None], np.float32) / np.float32(255)
-        restored = restorer.restore(batch)[0].transpose(1, 2, 0)
-        return restored if loaded.grid == scale else resize(restored, *size)
-
-    facts: dict[str, object] = {
-        "model": loaded.spec.name,
-        "scale": scale,
-        "backend": restorer.backend,
-        "input": loaded.weights.kind,
-        "protocol": "whole" if whole else "paper",
-        "precision": chosen.precision,
-        "tta": chosen.tta,
-        "weights_sha256": loaded.weights.sha256,
-    }
-    return enlarge, facts, restorer.close
-
-
-def _as_it_is(low: Pixels8) -> NDArray[np.floating]:
-    return low / 255
-
-
-def _measured(score: Score) -> dict[str, float]:
-    return {name: getattr(score, name) for name in TITLES}
-
-
-def _mean(scores: list[Score]) -> dict[str, float]:
-    every = [_measured(score) for score in scores]
-    return {name: sum(one[name] for one in every) / len(every) for name in every[0]}
-
-
-def _cells(found: dict[str, float], task: Task) -> tuple[str, ...]:
-    return tuple(
-        f"{found[name]:.4f}" if name == "ssim" else f"{found[name]:.2f}" for name in COLUMNS[task]
-    )
-
-
-def _rows(
-    name: str, level: str, scores: list[Score], each: bool, task: Task
-) -> list[tuple[str, ...]]:
-    shown = [(f"  {s.name}", "", *_cells(_measured(s), task)) for s in scores if each]
-    return [*shown, (f"{name} {level}".rstrip(), str(len(scores)), *_cells(_mean(scores), task))]
-
-
-def _as_dict(name: str, level: str, scores: list[Score]) -> dict[str, object]:
-    pictures = [{"name": score.name, **_measured(score)} for score in scores]
-    return {"name": name, "level": level or None, **_mean(scores), "pictures": pictures}
+        for run in level.runs:
+            for score in scores_of(
+                originals,
+                scale,
+                opened.enlarge,
+                y_rounded=self._y_rounded,
+                damage=level.damage,
+                conditions=run,
+                whole=self._whole,
+                estimated=opened.estimated,
+            ):
+                kernel = run.kernel_name if run is not None and len(level.runs) > 1 else ""
+                yield replace(score, name=f"{score.name}, {kernel}") if kernel else score

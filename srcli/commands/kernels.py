@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from srcli.commands.request import RestoreRequest
     from srcli.jobs.planning import Job
 
 SHOWN = 420  # least side of the picture, in pixels
@@ -38,6 +39,27 @@ def check_kernel_file(file: Path, spec: ModelSpec, jobs: Sequence[Job], *, overw
         if target.resolve() in (jobs[0].target.resolve(), jobs[0].source.resolve()):
             raise UsageError(f"{target}: is the input or the output", "Choose another name.")
         options.check_free(target, overwrite, "another --save-kernel")
+
+
+def check_known_kernel(request: RestoreRequest, jobs: Sequence[Job], backend: str) -> None:
+    """Refuse, before any work, a known blur that the model cannot use.
+
+    Raises:
+        UsageError: The model takes none, the backend neither, or there are several passes.
+    """
+    if not request.spec.blind:
+        raise UsageError(
+            f"{request.spec.name} takes no blur kernel", "Choose -m dcls-iso or -m dcls-aniso."
+        )
+    if backend != "torch":
+        raise UsageError("--kernel needs --backend torch, where the network can be told the blur.")
+    if request.check:
+        raise UsageError("--check compares what networks estimate. Leave out --kernel.")
+    if any(job.size is not None and len(job.size.passes) > 1 for job in jobs):
+        raise UsageError(
+            "--kernel is the blur of the picture, and the second pass enlarges another one",
+            f"Choose a scale of at most {max(request.spec.scales)}.",
+        )
 
 
 def save_kernel(kernel: NDArray[np.float32], file: Path, *, replace: bool = False) -> None:

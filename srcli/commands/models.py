@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from srcli.commands import options
-from srcli.commands.costs import PIXELS_720P, TEST_SETS, cell, costs, scores_of
+from srcli.commands.costs import PIXELS_720P, cell, costs, scores_of, test_sets
 from srcli.errors import UsageError
 from srcli.models.spec import ModelSpec, Purpose, Task
 
@@ -121,16 +121,17 @@ def _file(file: Path, as_json: bool) -> None:
 def _every_row(specs: Sequence[ModelSpec]) -> None:
     from srcli import console
 
+    shown = test_sets(measured(spec, s, task) for spec in specs for task, s in _variants(spec))
     console.table(
-        ("model", "task", "scale", "params", "published", "fused", "weights", *TEST_SETS),
-        [row for spec in specs for row in _rows(spec)],
+        ("model", "task", "scale", "params", "published", "fused", "weights", *shown),
+        [row for spec in specs for row in _rows(spec, shown)],
     )
     console.note(
         "published, fused: multiply-adds at 1280x720 output; Set5...: PSNR-Y in dB, measured"
     )
 
 
-def _rows(spec: ModelSpec) -> list[tuple[str, ...]]:
+def _rows(spec: ModelSpec, shown: Sequence[str]) -> list[tuple[str, ...]]:
     return [
         (
             spec.name if index == 0 else "",
@@ -138,7 +139,7 @@ def _rows(spec: ModelSpec) -> list[tuple[str, ...]]:
             f"x{scale}",
             *costs(spec, scale),
             "yes" if _weights(spec, scale, task) else "no",
-            *(cell(measured(spec, scale, task), name) for name in TEST_SETS),
+            *(cell(measured(spec, scale, task), name) for name in shown),
         )
         for index, (task, scale) in enumerate(_variants(spec))
     ]

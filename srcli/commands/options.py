@@ -222,6 +222,14 @@ prune_branches = click.option(
     help="Remove reconstruction branches of less learned weight (AWSRN); changes the result.",
 )
 
+known_kernel = click.option(
+    "--kernel",
+    type=FILE,
+    metavar="FILE",
+    help="The blur of the pictures where it is known, for a blind model (DCLS): .png or .npy, in "
+    "pixels of the large picture.",
+)
+
 save_kernel = click.option(
     "--save-kernel",
     type=FILE,

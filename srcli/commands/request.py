@@ -78,6 +78,7 @@ class RestoreRequest:
     events: str | None = None
     prune_below: float | None = None
     save_kernel: Path | None = None
+    kernel: Path | None = None
     input: InputChoice = "auto"
     denoise: bool = False
     deblock: bool = False

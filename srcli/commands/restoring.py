@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from srcli import __version__, console
-from srcli.commands.kernels import check_kernel_file, save_kernel
+from srcli.commands.kernels import check_kernel_file, check_known_kernel, save_kernel
 from srcli.commands.outcome import Teller, result, show_plan, tell_how_to_go_on
 from srcli.commands.request import RestoreRequest, foreign, restoring_options
 from srcli.errors import UsageError
@@ -32,6 +32,8 @@ def restore_files(request: RestoreRequest, task: Task, size: SizeRequest) -> int
     plan = _plan(request, task, size)
     if request.save_kernel is not None:
         _check_kernel(request, plan)
+    if request.kernel is not None:
+        check_known_kernel(request, plan.jobs, _backend(request))
     if request.for_programs:
         console.check_stdout()
     to_stdout = any(job.to_stdout for job in plan)
@@ -175,6 +177,13 @@ class _Runner:
             "version": __version__,
             "weights_sha256": self._weights_sha256,
         }
+        self._blur = None
+        if request.kernel is not None:
+            from srcli.checkpoints.shipped import sha256_of
+            from srcli.pipeline.kernels import read_kernel
+
+            self._blur = read_kernel(request.kernel)
+            self.facts["kernel_sha256"] = sha256_of(request.kernel)
         self._loaded: dict[Step, LoadedModel | ForeignModel] = {}
         self._open: dict[Step, Restorer] = {}
         self._stack = ExitStack()
@@ -217,6 +226,7 @@ class _Runner:
                 scale=model.grid,
                 pictures=self.pictures,
                 alongside=next(iter(self._open.values()), None),
+                blur=self._blur if step.model is None else None,
                 note=console.note,
             )
             self._stack.enter_context(restorer)

@@ -43,7 +43,13 @@ if TYPE_CHECKING:
 )
 @section("Before enlarging", options.restore_first)
 @restoring_options
-@section("Model", options.input_choice, options.prune_branches, options.save_kernel)
+@section(
+    "Model",
+    options.input_choice,
+    options.prune_branches,
+    options.known_kernel,
+    options.save_kernel,
+)
 def upscale(
     request: RestoreRequest,
     scale: Fraction | None,

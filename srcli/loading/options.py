@@ -17,6 +17,7 @@ class LoadOptions(TypedDict, total=False):
     input: InputChoice
     denoise: bool
     deblock: bool
+    kernel: PathName | None
     weights: PathName | None
     model_file: PathName | None
     backend: str

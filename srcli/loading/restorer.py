@@ -8,12 +8,16 @@ from dataclasses import dataclass
 from srcli.backends import open_model
 from srcli.backends.base import Model, Precision, Session, SessionOptions
 from srcli.backends.ensemble import SelfEnsemble
+from srcli.backends.known_blur import KnownBlur
 from srcli.errors import UsageError
-from srcli.models.spec import Geometry, Scale
+from srcli.models.dcls.reduction import Kernel, beyond, reduced
+from srcli.models.spec import Geometry, ModelSpec, Scale
 from srcli.pipeline.budget import sensible_concurrency
 from srcli.pipeline.restorer import Restorer
 
 Note = Callable[[str], None]
+
+MOST_BEYOND = 0.05  # share of a blur that may be wider than a network can undo
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +64,7 @@ def open_restorer(
     scale: Scale,
     pictures: int = 1,
     alongside: Restorer | None = None,
+    blur: Kernel | None = None,
     note: Note = lambda message: None,
 ) -> Restorer:
     """Open a model; the restorer owns what it opens, so close it, or use it as a context manager.
@@ -70,12 +75,15 @@ def open_restorer(
         scale: Factor by which the model enlarges.
         pictures: Number of pictures ahead: several go through the network side by side.
         alongside: A restorer that stays open, to share its threads with; see `Restorer`.
+        blur: The blur of the pictures where it is known, for networks that estimate it otherwise:
+            K x K of sum 1, in pixels of the large picture.
         note: Called with messages, for example that a tile had to be made smaller.
 
     Raises:
         BackendError: The backend does not exist, cannot be used here, or not for this model.
-        UsageError: The model cannot be averaged over flips and turns.
+        UsageError: The model cannot be averaged over flips and turns, or takes no blur.
     """
+    known = None if blur is None else _at_input(blur, model.spec, scale)
     concurrency = sensible_concurrency(
         pictures,
         model.geometry,
@@ -88,6 +96,7 @@ def open_restorer(
     )
     backend, session = open_model(options.backend, model, settings)
     try:
+        session = session if known is None else KnownBlur(session, known)
         session = SelfEnsemble(session) if options.tta else session
         return restorer_of(
             session,
@@ -101,6 +110,24 @@ def open_restorer(
     except BaseException:
         session.close()
         raise
+
+
+def _at_input(blur: Kernel, spec: ModelSpec, scale: Scale) -> Kernel:
+    """Return a blur of the large picture at input resolution, as a network takes it.
+
+    Raises:
+        UsageError: The network takes none, or none so wide.
+    """
+    if spec.kernel_side is None:
+        raise UsageError(f"{spec.name} takes no blur kernel", "Choose dcls-iso or dcls-aniso.")
+    side = spec.kernel_side(int(scale))
+    if (lost := beyond(blur, int(scale), side)) > MOST_BEYOND:
+        raise UsageError(
+            f"{lost:.0%} of the blur lies beyond the {side * int(scale)} x {side * int(scale)} "
+            f"pixels that {spec.name} x{int(scale)} can undo",
+            "Cut the kernel, or reduce the picture first.",
+        )
+    return reduced(blur, int(scale), side)
 
 
 def restorer_of(

@@ -85,13 +85,24 @@ class MultiplyAdds:
     """Multiply-adds of the fused network, everything counted."""
 
 
+TEST_SETS = ("Set5", "Set14", "B100", "Urban100", "Manga109")
+"""Usual test sets of super-resolution. Tables have columns for those with a figure."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scores:
-    """PSNR-Y in dB on the usual test sets."""
+    """PSNR-Y in dB on the usual test sets; None where no figure is known."""
 
     set5: float
     set14: float
     b100: float
+    urban100: float | None = None
+    manga109: float | None = None
+
+    def by_set(self) -> dict[str, float]:
+        """Return the known figures by the names of test sets."""
+        found = {name: getattr(self, name.lower()) for name in TEST_SETS}
+        return {name: psnr for name, psnr in found.items() if psnr is not None}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -182,6 +193,9 @@ class ModelSpec:
 
     blind: bool = False
     """True if the network estimates the picture's blur: it has `estimate_kernel` and `restore`."""
+
+    kernel_side: Callable[[int], int] | None = None
+    """Side of a blind network's blur kernels at input resolution, by scale; None for others."""
 
     compiled: bool = False
     """True if the backend `native` runs the model."""

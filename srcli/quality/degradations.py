@@ -68,15 +68,18 @@ def compress_webp(picture: Pixels8, quality: int) -> Pixels8:
         return np.asarray(decoded.convert("RGB"))
 
 
-def gaussian(sigma: float | tuple[float, float], angle: float = 0.0) -> Plane:
+def gaussian(
+    sigma: float | tuple[float, float], angle: float = 0.0, side: int | None = None
+) -> Plane:
     """Return a Gaussian kernel, K x K with a sum of 1, K odd.
 
     Args:
         sigma: Standard deviation in pixels; two for an ellipse, along its axes.
         angle: By which the first axis is turned from the horizontal, in radians.
+        side: K; None for three standard deviations to each side.
     """
     wide, narrow = sigma if isinstance(sigma, tuple) else (sigma, sigma)
-    reach = max(1, int(np.ceil(3 * max(wide, narrow))))
+    reach = max(1, int(np.ceil(3 * max(wide, narrow)))) if side is None else side // 2
     y, x = np.mgrid[-reach : reach + 1, -reach : reach + 1].astype(np.float64)
     along, across = x * np.cos(angle) + y * np.sin(angle), y * np.cos(angle) - x * np.sin(angle)
     weights = np.exp(-0.5 * ((along / max(wide, 1e-3)) ** 2 + (across / max(narrow, 1e-3)) ** 2))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +13,12 @@ from numpy.typing import NDArray
 
 from srcli.errors import InputError
 from srcli.images import Picture, has_picture_suffix, read, to_8_bits
+from srcli.models.dcls.reduction import Kernel
+from srcli.models.dcls.reduction import reduced as reduced_kernel
+from srcli.models.spec import Scale
 from srcli.pipeline.resample import reduce, resize
-from srcli.quality.degradations import add_noise, blur, compress, gaussian, reduced
+from srcli.quality.blurs import Blur, seen
+from srcli.quality.degradations import Plane, add_noise, blur, compress, gaussian
 from srcli.quality.metrics import SSIM_SIDE, crop_border, luma, psnr, psnr_b, ssim
 
 Pixels8 = NDArray[np.uint8]
@@ -29,7 +35,13 @@ class Conditions:
     """Damage to pictures before they are enlarged, in this order; None for no such damage."""
 
     blur: float | None = None
-    """Standard deviation of a Gaussian on the large picture, in its pixels."""
+    """Standard deviation of a Gaussian on the large picture, in its pixels. The result is reduced
+    bicubically."""
+
+    kernel: Blur | None = None
+    """Blur of the large picture, of which then every s-th pixel is kept."""
+
+    kernel_name: str = ""
 
     noise: float | None = None
     """Standard deviation of noise on the small picture, of 255."""
@@ -37,24 +49,50 @@ class Conditions:
     jpeg: int | None = None
     """Quality of the JPEG file (4:2:0) that the small picture was in, 1 to 100."""
 
+    seed: int = 0
+    """Seed of the noise, with the picture's number."""
+
     def __str__(self) -> str:
         parts = {"blur": self.blur, "noise": self.noise, "jpeg": self.jpeg}
-        return ", ".join(f"{name} {value:g}" for name, value in parts.items() if value is not None)
+        given = [f"{name} {value:g}" for name, value in parts.items() if value is not None]
+        return ", ".join([self.kernel_name, *given] if self.kernel_name else given)
 
-    def small(self, high: Pixels8, low: Pixels8, scale: int, number: int) -> Pixels8:
+    def small(self, high: Pixels8, low: Pixels8, scale: Scale, number: int) -> Pixels8:
         """Return the small picture in these conditions.
 
         Args:
             high: The large picture, H x W x 3.
             low: The small one as it was made of that, without blur.
-            scale: Factor of the reduction.
+            scale: Factor of the reduction; whole if there is a kernel.
             number: Of the picture, which seeds the noise.
         """
         if self.blur is not None:
-            low = reduced(blur(high, gaussian(self.blur)), scale, "bicubic")
+            low = _rounded(resize(blur(high, gaussian(self.blur)), *low.shape[:2]))
+        if self.kernel is not None:
+            low = _rounded(seen(high, self.kernel(number), int(scale)))
         if self.noise is not None:
-            low = add_noise(low, self.noise, np.random.default_rng(number))
+            low = add_noise(low, self.noise, generator(self.seed, number))
         return low if self.jpeg is None else compress(np.ascontiguousarray(low), self.jpeg)
+
+    def again(self, restored: Plane, scale: Scale, number: int) -> Plane | None:
+        """Return a restored picture blurred and reduced as the original was; None without kernel.
+
+        Args:
+            restored: H x W x 3.
+            scale: Factor of the reduction.
+            number: Of the picture.
+        """
+        return None if self.kernel is None else seen(restored, self.kernel(number), int(scale))
+
+
+def generator(seed: int, number: int) -> np.random.Generator:
+    """Return what draws the damage of a picture: the same for the same seed and number."""
+    return np.random.default_rng([seed, number] if seed else number)
+
+
+def _rounded(picture: NDArray[np.floating]) -> Pixels8:
+    pixels: Pixels8 = np.clip(np.rint(picture), 0, 255).astype(np.uint8)
+    return pixels
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +108,14 @@ class Score:
     """PSNR of red, green and blue together, in dB."""
     psnr_b: float
     """PSNR-B of Y, with JPEG's blocking effect, in dB."""
+
+    lr_psnr: float | None = None
+    """PSNR of Y, in dB, of the small picture and of what blur and reduction make of the restored
+    one; None if no kernel blurred the original."""
+
+    kernel_error: float | None = None
+    """Sum of the differences of the kernel that a blind network estimated from the known one,
+    reduced to input resolution: 0 to 2. None if none was estimated."""
 
 
 def dataset_files(folder: Path) -> list[Path]:
@@ -93,13 +139,14 @@ def dataset_files(folder: Path) -> list[Path]:
 
 def evaluate(
     files: list[Path],
-    scale: int,
+    scale: Scale,
     enlarge: Enlarge,
     *,
     y_rounded: bool = False,
     damage: Damage | None = None,
     conditions: Conditions | None = None,
     whole: bool = False,
+    estimated: Callable[[], Kernel | None] = lambda: None,
 ) -> Iterator[Score]:
     """Score a way of enlarging on each original.
 
@@ -108,9 +155,12 @@ def evaluate(
     original; in `conditions` it is blurred, noisy or compressed. As in the papers, the result is
     rounded to 8 bits, its luma compared, and a border as wide as the scale left out; of the `whole`
     picture no border is. Some papers round the luma to 8 bits too (`y_rounded`), which costs some
-    0.02 dB at 32 dB and 0.09 dB at 38 dB.
+    0.02 dB at 32 dB and 0.09 dB at 38 dB. `estimated` returns the blur kernel that a blind network
+    found in the picture that was enlarged last.
+
+    Originals are cut so that a fractional scale leads from whole pixels to whole pixels.
     """
-    border = scale if scale > 1 and not whole else 0
+    border = math.ceil(scale) if scale > 1 and not whole else 0
     for number, file in enumerate(files):
         low, high = _pair(file, scale) if damage is None else _damaged(file, number, damage)
         if conditions is not None:
@@ -131,12 +181,30 @@ def evaluate(
             ssim=ssim(*planes),
             psnr_rgb=psnr(*colors),
             psnr_b=psnr_b(planes[1], planes[0]),
+            lr_psnr=_psnr_of_small(restored, low, scale, number, conditions),
+            kernel_error=_kernel_error(estimated(), scale, number, conditions),
         )
 
 
-def noisy(sigma: float) -> Damage:
-    """Return a damage that adds white Gaussian noise, seeded by the picture's number."""
-    return lambda high, number: add_noise(high, sigma, np.random.default_rng(number))
+def _psnr_of_small(
+    restored: Plane, low: Pixels8, scale: Scale, number: int, conditions: Conditions | None
+) -> float | None:
+    again = None if conditions is None else conditions.again(restored, scale, number)
+    return None if again is None else psnr(luma(again), luma(low))
+
+
+def _kernel_error(
+    found: Kernel | None, scale: Scale, number: int, conditions: Conditions | None
+) -> float | None:
+    if found is None or conditions is None or conditions.kernel is None:
+        return None
+    known = reduced_kernel(conditions.kernel(number), int(scale), len(found))
+    return float(np.abs(found - known).sum())
+
+
+def noisy(sigma: float, seed: int = 0) -> Damage:
+    """Return a damage that adds white Gaussian noise, seeded with the picture's number."""
+    return lambda high, number: add_noise(high, sigma, generator(seed, number))
 
 
 def compressed(quality: int) -> Damage:
@@ -149,18 +217,21 @@ def _damaged(file: Path, number: int, damage: Damage) -> tuple[Pixels8, Pixels8]
     return damage(high, number), high
 
 
-def bicubic(scale: int) -> Enlarge:
+def bicubic(scale: Scale) -> Enlarge:
     """Return plain bicubic enlargement (a = -0.5, as MATLAB's), the baseline of all models."""
 
     def enlarge(low: Pixels8) -> NDArray[np.floating]:
         height, width = low.shape[:2]
-        return resize(low.astype(np.float64) / 255.0, height * scale, width * scale)
+        return resize(low.astype(np.float64) / 255.0, round(height * scale), round(width * scale))
 
     return enlarge
 
 
-def _pair(file: Path, scale: int) -> tuple[Pixels8, Pixels8]:
+def _pair(file: Path, scale: Scale) -> tuple[Pixels8, Pixels8]:
+    """Return the small picture and the large one, cut to the scale times its size."""
     high = _rgb(read(file))
+    if not isinstance(scale, int):
+        return _fractional(file, high, scale)
     reduced = file.parent.parent / f"LRx{scale}" / file.name
     low = _rgb(read(reduced)) if file.parent.name == "HR" and reduced.exists() else None
     if low is None:
@@ -174,6 +245,20 @@ def _pair(file: Path, scale: int) -> tuple[Pixels8, Pixels8]:
             f"Reduce the original by {scale} again, or remove this file.",
         )
     return low, high[:height, :width]
+
+
+def _fractional(file: Path, high: Pixels8, scale: Fraction) -> tuple[Pixels8, Pixels8]:
+    """Reduce by a fraction p/q: of sides that are multiples of p come multiples of q."""
+    p, q = scale.numerator, scale.denominator
+    parts = [side // p for side in high.shape[:2]]
+    if min(parts) < 1:
+        raise InputError(
+            f"{file}: {high.shape[1]} x {high.shape[0]} pixels cannot be divided by {scale} evenly",
+            f"Choose a scale of fewer digits: sides of {p} pixels and more are needed.",
+        )
+    cut = high[: parts[0] * p, : parts[1] * p]
+    small = resize(cut.astype(np.float32), parts[0] * q, parts[1] * q)
+    return _rounded(small), cut
 
 
 def _rgb(picture: Picture) -> Pixels8:

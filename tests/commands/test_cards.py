@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -93,3 +94,20 @@ def test_all_published_weights_are_listed(srcli):
     assert large["sha256"] is None
     small = rows["hpinet-s", 4]
     assert small["address"].rpartition("/")[0] == large["address"].rpartition("/")[0]
+
+
+def test_more_test_sets_have_a_place(srcli, monkeypatch):
+    """A column appears as soon as one row has a figure."""
+    spec = get_model("lapar-a")
+    assert "Urban100" not in srcli("models", "lapar-a")[1]
+    more = replace(spec.published_scores[4], urban100=26.1, manga109=30.4)
+    richer = replace(spec, published_scores={**spec.published_scores, 4: more})
+    assert list(more.by_set()) == ["Set5", "Set14", "B100", "Urban100", "Manga109"]
+    models = tuple(richer if each is spec else each for each in MODELS)
+    for place in ("srcli.models.registry.MODELS", "srcli.commands.catalogue.MODELS"):
+        monkeypatch.setattr(place, models)
+    out = srcli("models", "lapar-a")[1]
+    (row,) = [line for line in out.splitlines() if "(26.10)" in line]
+    assert row.split()[0] == "x4"
+    assert row.split()[-1] == "(30.40)"
+    assert "Urban100" in out

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import importlib
+import json
 
 import numpy as np
 import onnx
@@ -14,14 +15,23 @@ from PIL import Image
 from support.reference import check_published_tensors, fill, golden
 from torch.nn import functional as F
 
+import srcli as api
 from srcli.backends.base import SessionOptions, as_blind
 from srcli.backends.eager import TorchSession
+from srcli.images import read
+from srcli.loading.model import load
+from srcli.loading.restorer import RunOptions, open_restorer
 from srcli.models.dcls import SPECS, network
 from srcli.models.dcls.network import Dcls, Estimator, KernelComposer
+from srcli.models.dcls.reduction import reduced
 from srcli.models.layers import gaussian_kernel
 from srcli.models.registry import get_model
 from srcli.models.spec import Geometry
+from srcli.pipeline.resample import resize
 from srcli.pipeline.restorer import Restorer
+from srcli.quality.blurs import seen
+from srcli.quality.degradations import gaussian
+from srcli.quality.metrics import luma, psnr
 
 graph = importlib.import_module("srcli.export.graph")
 limits = importlib.import_module("srcli.export.limits")
@@ -240,3 +250,107 @@ def test_a_kernel_that_is_there_is_kept(srcli, untrained, tmp_path):
     assert code == 2
     assert "kernel.npy" in err
     assert (tmp_path / "kernel.npy").read_text() == "mine"
+
+
+@pytest.fixture
+def blur(tmp_path):
+    """A blur in pixels of the large picture, in a file."""
+    kernel = gaussian((1.6, 0.9), 0.5, side=15)
+    np.save(tmp_path / "blur.npy", kernel)
+    return tmp_path / "blur.npy", kernel
+
+
+def test_a_known_blur_takes_the_place_of_the_estimated_one(srcli, untrained, blur, tmp_path):
+    file, kernel = blur
+    name = tmp_path / "seen.png"
+    code, _, err = srcli(*untrained, "--kernel", file, "--save-kernel", name)
+    assert code == 0, err
+    small = reduced(kernel, 2, 11)
+    np.testing.assert_allclose(np.load(tmp_path / "seen.npy"), small, atol=1e-7)
+    made = read(tmp_path / "in_x2.png").color
+    model = load("dcls-aniso", 2, weights=untrained[-1])
+    with open_restorer(model, RunOptions(backend="torch"), scale=2, blur=kernel) as restorer:
+        picture = read(tmp_path / "in.png")
+        np.testing.assert_array_equal(restorer(picture, size=(40, 48)).color, made)
+        batch = np.zeros((2, 3, 24, 20), np.float32) + np.float32(0.4)
+        np.testing.assert_array_equal(
+            restorer.restore(batch),
+            restorer.session.restore(batch, np.repeat(small[None, None], 2, 0)),
+        )
+    options = {"weights": untrained[-1], "kernel": file}
+    with api.load("dcls-aniso", 2, **options) as network:
+        np.testing.assert_array_equal(network(picture.color), made)
+
+
+def test_resuming_knows_the_blur(srcli, untrained, blur, tmp_path):
+    file, kernel = blur
+    command = [*untrained, "--kernel", file, "-o", f"{tmp_path}/out/", "--json"]
+
+    def status(*more):
+        code, out, err = srcli(*command, *more)
+        assert code == 0, err
+        return json.loads(out)["files"][0]["status"]
+
+    assert [status(), status("--resume")] == ["done", "skipped"]
+    np.save(file, kernel.T)
+    assert status("--resume") == "done"
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (["-m", "lapar-c"], "takes no blur kernel"),
+        (["--backend", "ort"], "--backend torch"),
+        (["--check"], "Leave out --kernel"),
+        (["-s", "4"], "at most 4"),
+        (["--kernel", "away.npy"], "away.npy"),
+        (["--kernel", "wide.npy"], "can undo"),
+        (["--tta"], "Leave out --tta"),
+    ],
+)
+def test_known_blurs_that_cannot_be_used(
+    srcli, untrained, blur, monkeypatch, tmp_path, change, says
+):
+    monkeypatch.chdir(tmp_path)
+    np.save("wide.npy", np.ones((61, 61)))
+    command = [*untrained, "--kernel", blur[0]]
+    if change == ["-m", "lapar-c"]:
+        command = [*command[:2], "-s", 2, "--kernel", blur[0]]
+    if change == ["-s", "4"]:
+        monkeypatch.setattr("srcli.models.spec.ModelSpec.reached", lambda self, task: (2,))
+    code, _, err = srcli(*command, *change)
+    assert code in (1, 2), err
+    assert says in err
+    assert not (tmp_path / "in_x2.png").exists()
+
+
+def test_the_blur_that_ships_can_be_known(srcli, tmp_path, photograph, blur):
+    """With the blur known the picture is nearer to the original than without DCLS."""
+    kernel = gaussian((3.0, 1.2), 0.5, side=21)
+    np.save(tmp_path / "k.npy", kernel)
+    low = np.clip(np.rint(seen(photograph[:144, :144], kernel, 4)), 0, 255).astype(np.uint8)
+    Image.fromarray(low).save(tmp_path / "low.png")
+    command = ("upscale", tmp_path / "low.png", "-m", "dcls-iso", "-s", 4)
+    code, _, err = srcli(*command, "--kernel", tmp_path / "k.npy", "-o", tmp_path / "high.png")
+    assert code == 0, err
+    planes = [luma(photograph[:144, :144])[8:-8, 8:-8]]
+    planes += [
+        luma(p)[8:-8, 8:-8]
+        for p in (read(tmp_path / "high.png").color, resize(low * 1.0, 144, 144))
+    ]
+    assert psnr(planes[0], planes[1]) > psnr(planes[0], planes[2]) + 2
+
+
+def test_eval_says_how_well_the_blur_was_found(srcli, tmp_path, photograph):
+    (tmp_path / "own").mkdir()
+    Image.fromarray(photograph[:96, :96]).save(tmp_path / "own" / "a.png")
+    np.save(tmp_path / "k.npy", gaussian(2.2, side=21))
+    command = ("eval", "-m", "dcls-iso", "-s", 4, "--kernel", tmp_path / "k.npy", tmp_path / "own")
+    code, out, err = srcli(*command, "--json")
+    assert code == 0, err
+    result = json.loads(out)
+    (row,) = result["datasets"]
+    assert result["backend"] == "torch"
+    assert 0 < row["kernel_error"] < 1.5
+    assert row["lr_psnr"] > row["psnr"]
+    assert "kernel error" in srcli(*command)[1]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -12,6 +13,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from srcli.pipeline.resample import contributions, reduce, resize
+from srcli.quality.blurs import seen
+from srcli.quality.degradations import gaussian
 from srcli.quality.evaluation import compressed
 from srcli.quality.evaluation import noisy as noisy_pictures
 from srcli.quality.metrics import luma, psnr, psnr_b, ssim
@@ -232,3 +235,171 @@ def test_lapar_c_denoises_and_deblocks(srcli, shared, option):
     figure, minimum = RESTORED[option]
     assert code == 0
     assert json.loads(out)["datasets"][0][figure] >= minimum
+
+
+def rows_of(srcli, *arguments):
+    code, out, err = srcli("eval", *arguments, "--json")
+    assert code == 0, err
+    return json.loads(out)["datasets"]
+
+
+@pytest.fixture
+def dataset(tmp_path, photograph):
+    """Two pictures whose sides are no multiples of anything."""
+    (tmp_path / "own").mkdir()
+    Image.fromarray(photograph[:97, :101]).save(tmp_path / "own" / "a.png")
+    Image.fromarray(photograph[30:, 40:]).save(tmp_path / "own" / "b.png")
+    return tmp_path / "own"
+
+
+@pytest.mark.parametrize("scale", ["1.5", "2.7", "1.1", "7/3"])
+@pytest.mark.parametrize("model", ["bicubic", "lapar-c"])
+def test_fractional_scales(srcli, dataset, model, scale):
+    """Cut so that the scale leads from whole pixels to whole pixels."""
+    (row,) = rows_of(srcli, "-m", model, "-s", scale, dataset)
+    assert row["scale"] == pytest.approx(float(Fraction(scale)))
+    assert row["psnr"] > 24
+
+
+def test_a_fraction_is_measured_as_the_command_enlarges(srcli, dataset, tmp_path):
+    """97 x 101 pixels are 96 x 100 cut, of which x4/3 makes 72 x 75."""
+    high = np.asarray(Image.open(dataset / "a.png"))[:96, :100]
+    low = np.clip(np.rint(resize(high.astype(np.float32), 72, 75)), 0, 255).astype(np.uint8)
+    Image.fromarray(low).save(tmp_path / "low.png")
+    srcli("upscale", tmp_path / "low.png", "-s", "4/3", "-o", tmp_path / "high.png")
+    made = np.asarray(Image.open(tmp_path / "high.png"))
+    assert made.shape == high.shape
+    one = dataset.parent / "one"
+    one.mkdir()
+    Image.fromarray(high).save(one / "a.png")
+    (row,) = rows_of(srcli, "-s", "4/3", "--protocol", "whole", one)
+    assert row["psnr"] == pytest.approx(psnr(luma(made), luma(high)), abs=1e-9)
+
+
+def test_a_fraction_of_too_many_digits(srcli, dataset):
+    code, _, err = srcli("eval", "-m", "bicubic", "-s", "1.2345", dataset)
+    assert code == 1
+    assert "cannot be divided by 2469/2000 evenly" in err
+
+
+def test_several_scales(srcli, dataset):
+    code, out, err = srcli("eval", "-s", 2, "-s", 3, "-s", 1.5, dataset, "--json")
+    assert code == 0, err
+    result = json.loads(out)
+    assert result["scale"] == [2, 3, 1.5]
+    assert [row["scale"] for row in result["datasets"]] == [2, 3, 1.5]
+    (alone,) = rows_of(srcli, "-s", 3, dataset)
+    assert result["datasets"][1] == alone
+    shown = srcli("eval", "-s", 2, "-s", 3, dataset)[1]
+    assert "own x2" in shown
+    assert "own x3" in shown
+
+
+def test_scales_that_take_several_passes(srcli, dataset):
+    (row,) = rows_of(srcli, "-s", 5, dataset)
+    assert row["psnr"] > 20
+    assert srcli("eval", "-s", "0.5", dataset)[0] == 2
+
+
+DAMAGE = [
+    ("--jpeg", 30),
+    ("--noise", 20),
+    ("--blur", 2.5),
+    ("--set", "gaussian8"),
+    ("--set", "anisotropic"),
+]
+
+
+@pytest.mark.parametrize("option", DAMAGE)
+def test_damage_costs_and_is_the_same_at_every_run(srcli, dataset, option):
+    (clean,) = rows_of(srcli, "-m", "bicubic", "-s", 2, dataset)
+    (damaged,) = rows_of(srcli, "-m", "bicubic", "-s", 2, *option, dataset)
+    assert damaged["psnr"] < clean["psnr"] - 0.3
+    assert damaged == rows_of(srcli, "-m", "bicubic", "-s", 2, *option, dataset)[0]
+    assert damaged["level"].startswith(option[0][2:] if option[0] != "--set" else option[1])
+
+
+def test_damage_is_combined(srcli, dataset):
+    options = ("--blur", 1, "--blur", 2, "--noise", 5, "--jpeg", 50, "--jpeg", 90)
+    found = rows_of(srcli, "-m", "bicubic", "-s", 2, *options, dataset)
+    assert [row["level"] for row in found] == [
+        "blur 1, noise 5, jpeg 50",
+        "blur 1, noise 5, jpeg 90",
+        "blur 2, noise 5, jpeg 50",
+        "blur 2, noise 5, jpeg 90",
+    ]
+    values = [row["psnr"] for row in found]
+    assert values[0] < values[1]
+    assert values[0] > values[2]
+
+
+@pytest.mark.parametrize("option", [("--noise", 20), ("--set", "anisotropic")])
+def test_another_seed_is_other_damage(srcli, dataset, option):
+    command = ("-m", "bicubic", "-s", 2, *option, dataset, "--seed")
+    first, again, other = (rows_of(srcli, *command, seed)[0]["psnr"] for seed in (1, 1, 2))
+    assert first == again != other
+    noises = [rows_of(srcli, "-m", "none", "--sigma", 9, dataset, "--seed", s)[0] for s in (0, 1)]
+    assert noises[0]["psnr"] != noises[1]["psnr"]
+
+
+def test_each_of_eight_blurs_counts(srcli, dataset):
+    (row,) = rows_of(srcli, "-m", "bicubic", "-s", 4, "--set", "gaussian8", dataset)
+    assert len(row["pictures"]) == 16
+    assert row["pictures"][0]["name"] == "a, sigma 1.80"
+    mean = np.mean([picture["psnr"] for picture in row["pictures"]])
+    assert row["psnr"] == pytest.approx(mean)
+    shown = srcli("eval", "-m", "bicubic", "-s", 4, "--set", "gaussian8", dataset)[1]
+    assert "own gaussian8          2 " in shown
+
+
+def test_a_kernel_of_ones_own(srcli, dataset, tmp_path):
+    """The same as of the set, if it is one of these; and LR-PSNR by its definition."""
+    kernel = gaussian(1.8, side=21)
+    np.save(tmp_path / "k.npy", kernel)
+    command = ("-m", "bicubic", "-s", 4, dataset)
+    (row,) = rows_of(srcli, *command, "--kernel", tmp_path / "k.npy")
+    assert row["level"] == "k.npy"
+    (whole,) = rows_of(srcli, *command, "--set", "gaussian8")
+    of_set = [p for p in whole["pictures"] if p["name"].endswith("sigma 1.80")]
+    assert [p["psnr"] for p in row["pictures"]] == [p["psnr"] for p in of_set]
+    high = np.asarray(Image.open(dataset / "a.png"))[:96, :100]
+    low = np.clip(np.rint(seen(high, kernel, 4)), 0, 255)
+    restored = np.clip(np.rint(resize(low, 96, 100)), 0, 255)
+    again = seen(restored, kernel, 4)
+    assert row["pictures"][0]["lr_psnr"] == pytest.approx(psnr(luma(again), luma(low)), abs=1e-6)
+    assert row["kernel_error"] is None
+    assert "LR-PSNR" in srcli("eval", *command, "--kernel", tmp_path / "k.npy")[1]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("-s", 2, "--blur", 1, "--set", "gaussian8"),
+        ("-s", 5, "--set", "gaussian8"),
+        ("-s", 2.5, "--set", "anisotropic"),
+        ("--sigma", 5, "--set", "gaussian8"),
+        ("--quality", 5, "--noise", 3),
+        ("--quality", 5, "--plot", "x.png"),
+    ],
+)
+def test_contradictions_of_damage(srcli, dataset, options):
+    code, out, err = srcli("eval", "-m", "bicubic", *options, dataset)
+    assert (code, out) == (2, "")
+    assert err.startswith("error: ")
+
+
+def test_psnr_against_scale_is_drawn(srcli, dataset, tmp_path):
+    pytest.importorskip("matplotlib")
+    file = tmp_path / "scales.svg"
+    options = ("-s", 1.5, "-s", 2, "-s", 3, dataset, "--plot", file)
+    code, out, err = srcli("eval", *options)
+    assert code == 0, err
+    drawn = file.read_text()
+    for words in ("lapar-c, own", "bicubic, own", "PSNR-Y in dB"):
+        assert f"<!-- {words} -->" in drawn
+    assert "bicubic" not in out
+    code, _, err = srcli("eval", *options)
+    assert code == 2
+    assert "exists already" in err
+    assert srcli("eval", *options, "--overwrite")[0] == 0
+    assert srcli("eval", "-s", 2, dataset, "--plot", tmp_path / "x.txt")[0] == 2

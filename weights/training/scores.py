@@ -16,22 +16,17 @@ import re
 import subprocess
 import sys
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from PIL import Image
-
-from srcli import load
 from srcli.checkpoints.shipped import sha256_of
-from srcli.models.layers import gaussian_kernel
+from srcli.commands.costs import scores_of, test_sets
 from srcli.models.registry import get_model
-from srcli.quality.degradations import blur
-from srcli.quality.metrics import crop_border, luma, psnr, ssim
+from srcli.models.spec import TEST_SETS
 
 FOLDER = Path(__file__).parents[1]
 BLURRED_SET = "Set5"  # others take a quarter of an hour and more
-TEST_SETS = ("Set5", "Set14", "B100")
 # What is undone when the picture keeps its size: the test set, the option, its values.
 LEVELS = {
     "denoise": ("B100", "--sigma", (15, 25, 35, 50)),
@@ -41,8 +36,10 @@ FIGURES = {
     "upscale": ("psnr", "ssim"),
     "denoise": ("psnr_rgb", "ssim"),
     "deblock": ("psnr", "ssim", "psnr_b"),
+    "blurred": ("psnr", "ssim", "lr_psnr", "kernel_error"),
 }
-DIGITS = {"ssim": 4}
+EVAL = [sys.executable, "-m", "srcli", "eval", "--json"]
+DIGITS = {"ssim": 4, "kernel_error": 3}
 Entry = dict[str, Any]
 
 
@@ -62,44 +59,36 @@ def measure(entry: Entry, test: Path) -> dict[str, dict[str, float]]:
 
 
 def blurred(model: str, scale: int, folder: Path) -> dict[str, float]:
-    """PSNR and SSIM of Y over eight isotropic blurs of each picture, as DCLS's table 1 has them.
-
-    Widths are 1.8 to 3.2 pixels at x4, less at smaller scales in proportion; the blurred picture is
-    subsampled from its upper left corner.
-    """
-    runs: list[tuple[float, float]] = []
-    with load(model, scale, backend="torch") as network:
-        for file in sorted((folder / "HR").iterdir()):
-            picture = np.asarray(Image.open(file).convert("RGB"))
-            high = picture[: len(picture) // scale * scale, : picture.shape[1] // scale * scale]
-            for width in np.linspace(1.8, 3.2, 8) * scale / 4:
-                kernel = gaussian_kernel(21, width, width).float().numpy()
-                low = np.clip(np.rint(blur(high, kernel)[::scale, ::scale]), 0, 255)
-                planes = [luma(each) for each in (network(low.astype(np.uint8)), high)]
-                pair = [crop_border(plane, scale) for plane in planes]
-                runs.append((psnr(*pair), ssim(*pair)))
-    mean = np.mean(runs, axis=0)
-    return {"psnr": round(float(mean[0]), 3), "ssim": round(float(mean[1]), 4)}
+    """Return the figures over eight round blurs of each picture, as DCLS's table 1 has them."""
+    options = ["-s", str(scale), "--set", "gaussian8", str(folder)]
+    (row,) = _said([*EVAL, "-m", model, *options])
+    return {name: round(row[name], DIGITS.get(name, 3)) for name in FIGURES["blurred"]}
 
 
 def evaluated(
     model: str, task: str, scale: int, test: Path, kind: str = "clean"
 ) -> dict[str, dict[str, float]]:
     """What `srcli eval` says of a model; of `none`, the pictures as they are before."""
-    command = [sys.executable, "-m", "srcli", "eval", "-m", model, "--json"]
+    command = [*EVAL, "-m", model]
     if task == "upscale":
         command += ["-s", str(scale), "--input", kind]
-        command += [str(test / name) for name in TEST_SETS]
+        command += [str(test / name) for name in TEST_SETS if (test / name).is_dir()]
     else:
         name, option, values = LEVELS[task]
         command += [*(part for value in values for part in (option, str(value))), str(test / name)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
     return {
         " ".join(filter(None, (row["name"], row["level"]))): {
             figure: round(row[figure], DIGITS.get(figure, 3)) for figure in FIGURES[task]
         }
-        for row in json.loads(done.stdout)["datasets"]
+        for row in _said(command)
     }
+
+
+def _said(command: Sequence[str]) -> list[dict[str, Any]]:
+    """Return what a command says of each data set."""
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    rows: list[dict[str, Any]] = json.loads(done.stdout)["datasets"]
+    return rows
 
 
 def write_manifest(table: dict[str, Entry]) -> None:
@@ -115,11 +104,11 @@ def write_manifest(table: dict[str, Entry]) -> None:
 
 def score_rows(table: dict[str, Entry]) -> list[str]:
     """Return the rows of `docs/benchmarks.md`: ours, with the paper's in brackets."""
-    rows = ["| model | scale | " + " | ".join(TEST_SETS) + " |", "|---|---|---|---|---|"]
-    for entry in table.values():
-        if entry["task"] == "upscale":
-            rows += [_score_row(entry, scale) for scale in _scales(entry)]
-    return rows
+    entries = [entry for entry in table.values() if entry["task"] == "upscale"]
+    found = [(entry, scale, _own(entry, scale)) for entry in entries for scale in _scales(entry)]
+    shown = test_sets([*own, *_paper(entry, scale)] for entry, scale, own in found)
+    rows = [f"| model | scale | {' | '.join(shown)} |", "|---|---|" + "---|" * len(shown)]
+    return [*rows, *(_score_row(*row, shown) for row in found)]
 
 
 def _scales(entry: Entry) -> list[int]:
@@ -130,15 +119,29 @@ def _scales(entry: Entry) -> list[int]:
     return [each for each in scale if f"x{each} {TEST_SETS[0]}" in entry["scores"]]
 
 
-def _score_row(entry: Entry, scale: int) -> str:
-    scores = get_model(entry["model"]).published_scores.get(scale)
-    scores = None if "input" in entry else scores
+def _own(entry: Entry, scale: int) -> dict[str, float]:
+    """Return PSNR by test set."""
     prefix = f"x{scale} " if isinstance(entry["scale"], list) else ""
-    cells = []
-    for name in TEST_SETS:
-        paper = f" ({getattr(scores, name.lower()):.2f})" if scores else ""
-        own = entry["scores"].get(prefix + name)
-        cells.append(f"{own['psnr']:.2f}{paper}" if own else f"–{paper}")
+    return {
+        name: entry["scores"][prefix + name]["psnr"]
+        for name in TEST_SETS
+        if prefix + name in entry["scores"]
+    }
+
+
+def _paper(entry: Entry, scale: int) -> dict[str, float]:
+    if "input" in entry:
+        return {}
+    return scores_of(get_model(entry["model"]).published_scores.get(scale))
+
+
+def _score_row(entry: Entry, scale: int, own: dict[str, float], shown: Sequence[str]) -> str:
+    paper = _paper(entry, scale)
+    cells = [
+        (f"{own[name]:.2f}" if name in own else "–")
+        + (f" ({paper[name]:.2f})" if name in paper else "")
+        for name in shown
+    ]
     kind = f" ({entry['input']})" if "input" in entry else ""
     return f"| {entry['model']}{kind} | x{scale} | " + " | ".join(cells) + " |"
 

@@ -104,6 +104,10 @@ def filter_shapes(sides: Sequence[int]) -> list[tuple[int, int, int, int]]:
     ]
 
 
+def _kernel_side(sides: Sides, scale: int) -> int:
+    return kernel_side(sides[scale])
+
+
 def _conv(inputs: int, outputs: int, kernel: int = 3) -> int:
     return outputs * (kernel**2 * inputs + 1)
 
@@ -120,6 +124,7 @@ def _spec(kind: str, title: str, sides: Sides, good_for: str) -> ModelSpec:
         paper=PAPER,
         good_for={"upscale": good_for},
         blind=True,
+        kernel_side=partial(_kernel_side, sides),
         # The division amplifies rounding where a kernel's spectrum is small.
         tolerance=1e-3,
         half_tolerance=None,

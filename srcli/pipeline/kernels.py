@@ -1,0 +1,90 @@
+"""Read blur kernels from files."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from srcli.errors import InputError
+from srcli.images import read, to_float
+
+Kernel = NDArray[np.float32]
+SUFFIXES = (".npy", ".png")
+LARGEST = 255  # pixels of a side
+
+
+def read_kernel(file: Path) -> Kernel:
+    """Read a blur kernel: the numbers of a `.npy` file, or a picture that is bright where it blurs.
+
+    A picture may be drawn large, each number as a square, as `srcli upscale --save-kernel` does.
+
+    Returns:
+        K x K, K odd, of sum 1.
+
+    Raises:
+        InputError: The file cannot be read, or is no kernel.
+    """
+    return as_kernel(_numbers(file), str(file))
+
+
+def as_kernel(numbers: NDArray[np.floating], name: str) -> Kernel:
+    """Check the numbers of a blur kernel, K x K, and return them with a sum of 1.
+
+    Args:
+        numbers: Of any sum.
+        name: What messages call them.
+
+    Raises:
+        InputError: They are no kernel.
+    """
+    height, width = numbers.shape
+    if height != width or height % 2 == 0:
+        raise InputError(
+            f"{name}: a blur kernel has as many rows as columns and a pixel in its middle, not "
+            f"{width} x {height}",
+            "Cut it, or pad it with zeros.",
+        )
+    if height > LARGEST:
+        raise InputError(f"{name}: {height} x {height} pixels are too many for a blur kernel")
+    if not np.isfinite(numbers).all() or numbers.min() < 0 or numbers.sum() <= 0:
+        raise InputError(
+            f"{name}: a blur kernel holds weights: none below zero, and not all of them zero",
+            "Check where the file comes from.",
+        )
+    kernel: Kernel = (numbers / numbers.sum()).astype(np.float32)
+    return kernel
+
+
+def _numbers(file: Path) -> NDArray[np.float64]:
+    if file.suffix.lower() == ".npy":
+        return _array(file)
+    if file.suffix.lower() != ".png":
+        raise InputError(f"{file}: is no .npy and no .png file", "Save the kernel as one of these.")
+    color = to_float(read(file).color).astype(np.float64)
+    return _undrawn(color.mean(axis=2))
+
+
+def _array(file: Path) -> NDArray[np.float64]:
+    try:
+        numbers = np.load(file, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        reason = getattr(error, "strerror", None) or "it is no array of numbers"
+        raise InputError(f"{file}: cannot be read ({reason})", "Check the path.") from error
+    squeezed = np.squeeze(np.asarray(numbers))
+    if squeezed.ndim != 2 or squeezed.dtype.kind not in "fiu":
+        raise InputError(f"{file}: holds no square of numbers", "Save one kernel, K x K.")
+    return squeezed.astype(np.float64)
+
+
+def _undrawn(picture: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return one number for each square of a picture that is made of equal squares."""
+    for side in range(math.gcd(*picture.shape), 1, -1):
+        if picture.shape[0] % side or picture.shape[1] % side:
+            continue
+        small = picture[::side, ::side]
+        if min(small.shape) > 1 and (small.repeat(side, 0).repeat(side, 1) == picture).all():
+            return small
+    return picture
