@@ -102,7 +102,7 @@ def load(
     before = [name for name, wanted in wishes.items() if wanted]
     if model_file is not None:
         if blur is not None:
-            raise UsageError("kernel is for DCLS, not for another network.")
+            raise UsageError("kernel is for DCLS, and model_file another network", "Leave out one.")
         return _load_foreign(Path(model_file), scale, options, before)
     spec = get_model(model)
     factor = _factor(scale, DEFAULT_SCALE if task == "upscale" else 1)

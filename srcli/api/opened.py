@@ -52,7 +52,10 @@ class OpenModel(Closing):
         self._closed = False
         passes = self._size(1, 1).passes
         if blur is not None and len(passes) > 1:
-            raise UsageError(f"a known blur goes with one pass, and x{float(factor):g} takes more.")
+            raise UsageError(
+                f"a known blur goes with one pass, and x{float(factor):g} takes more",
+                "Give a smaller scale.",
+            )
         for step in rules.steps(passes, Metadata()):
             self._restorer(step)
 

@@ -52,9 +52,12 @@ def check_known_kernel(request: RestoreRequest, jobs: Sequence[Job], backend: st
             f"{request.spec.name} takes no blur kernel", "Choose -m dcls-iso or -m dcls-aniso."
         )
     if backend != "torch":
-        raise UsageError("--kernel needs --backend torch, where the network can be told the blur.")
+        raise UsageError(
+            "--kernel tells the network the blur, which only PyTorch can",
+            "Leave out --backend, or give --backend torch.",
+        )
     if request.check:
-        raise UsageError("--check compares what networks estimate. Leave out --kernel.")
+        raise UsageError("--check compares what networks estimate", "Leave out --kernel.")
     if any(job.size is not None and len(job.size.passes) > 1 for job in jobs):
         raise UsageError(
             "--kernel is the blur of the picture, and the second pass enlarges another one",

@@ -48,7 +48,10 @@ def as_kernel(numbers: NDArray[np.floating], name: str) -> Kernel:
             "Cut it, or pad it with zeros.",
         )
     if height > LARGEST:
-        raise InputError(f"{name}: {height} x {height} pixels are too many for a blur kernel")
+        raise InputError(
+            f"{name}: {height} x {height} pixels are too many for a blur kernel",
+            f"Cut it to {LARGEST} x {LARGEST} or less.",
+        )
     if not np.isfinite(numbers).all() or numbers.min() < 0 or numbers.sum() <= 0:
         raise InputError(
             f"{name}: a blur kernel holds weights: none below zero, and not all of them zero",
