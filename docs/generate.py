@@ -180,7 +180,10 @@ def _provenance(weights: Sequence[Weights]) -> Iterator[str]:
         scales = ", ".join(f"x{each.scale}" for each in entries)
         kind = "" if first.kind == "clean" else f" --input {first.kind}"
         trained = f"{facts['steps']} steps, {facts['hours']} hours: {facts['hardware']}"
-        rows.append((_name(path.stem), f"{first.task}{kind} {scales}", first.licence, trained))
+        purpose = f"{first.task}{kind} {scales}"
+        if first.better_up_to_jpeg is not None:
+            purpose += f", JPEG up to quality {first.better_up_to_jpeg}"
+        rows.append((_name(path.stem), purpose, first.licence, trained))
     yield from _table(("file", "for", "licence", "trained"), rows)
     yield "Trained on 328 openly licensed photographs, which `weights/SOURCES.tsv` names.\n"
 

@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from srcli import console
 from srcli.commands.catalogue import MEGA, NONE, Entry, fitting, terminal_width
 from srcli.commands.costs import cell, costs, scores_of, test_sets
-from srcli.models.spec import Geometry, ModelSpec, Task
+from srcli.jobs.steps import steps_before
+from srcli.models.spec import TASKS, Geometry, ModelSpec, Task
 
 TITLES: Mapping[Task, str] = {
     "upscale": "upscale: PSNR-Y in dB, in brackets the paper's",
@@ -36,6 +37,9 @@ def show_card(spec: ModelSpec, entries: Sequence[Entry]) -> None:
     console.result(f"{spec.title} ({spec.name})\n{paper}\n")
     for entry in entries:
         console.result(f"{_label(entry)}: {entry.good_for}")
+        _wrapped(entry.limits, indent="  ")
+    if max(spec.scales) > 1:
+        _wrapped(_before(spec))
     console.result("")
     _costs(spec)
     if spec.any_scale is not None:
@@ -47,6 +51,19 @@ def show_card(spec: ModelSpec, entries: Sequence[Entry]) -> None:
         _scores(entry)
     for page in dict.fromkeys(publication.page for publication in spec.publications.values()):
         console.result(f"its authors' weights: {page}")
+
+
+def _before(spec: ModelSpec) -> str:
+    """Say which weights restore a picture before the model enlarges it."""
+    steps = steps_before(spec.name, TASKS)
+    by = ", ".join(f"--{step.task} by {step.model}" for step in reversed(steps))
+    return f"before enlarging: {by}"
+
+
+def _wrapped(text: str, indent: str = "") -> None:
+    """Print a sentence on as many lines as it takes."""
+    for line in textwrap.wrap(text, terminal_width() - len(indent)):
+        console.result(f"{indent}{line}")
 
 
 def _label(entry: Entry) -> str:

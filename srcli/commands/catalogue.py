@@ -63,6 +63,20 @@ class Entry:
     def good_for(self) -> str:
         return self.spec.good_for.get(self.purpose, "")
 
+    @property
+    def limits(self) -> str:
+        """Say for which files the weights are taken, where that depends on the file."""
+        limits = {s: w.better_up_to_jpeg for s, w in self.weights.items() if w.better_up_to_jpeg}
+        if not limits:
+            return ""
+        if self.task == "deblock":
+            return f"JPEG files above quality {max(limits.values())} stay as they are"
+        said = ", ".join(f"{limit} at x{scale}" for scale, limit in limits.items())
+        return (
+            f"taken by --input auto for JPEG files up to quality {said}, for other files "
+            "compressed with loss, and where pixels have traces of JPEG"
+        )
+
     @cached_property
     def scales(self) -> tuple[int, ...]:
         """Scales of the model; for photographs only those with weights that ship."""

@@ -191,6 +191,8 @@ def _of_weights(entry: Entry, scale: int) -> dict[str, object]:
         "weights": entry.way(scale),
         "weights_bytes": entry.file_size(scale),
         "licence": weights.licence if weights else None,
+        # Highest quality of JPEG files that gain; None where it was not measured.
+        "better_up_to_jpeg": weights.better_up_to_jpeg if weights else None,
         "scores": {name: dict(row) for name, row in weights.scores.items()} if weights else {},
         "milliseconds_1280x720": latency.milliseconds if latency else None,
         "measured_with": latency.backend if latency else None,

@@ -7,7 +7,10 @@ from dataclasses import replace
 
 import pytest
 
+from srcli.checkpoints.shipped import shipped_weights
+from srcli.jobs.steps import steps_before
 from srcli.models.registry import MODELS, get_model
+from srcli.models.spec import TASKS
 
 # Set5, Set14, B100: PSNR-Y in dB.
 PAPERS = {
@@ -111,3 +114,22 @@ def test_more_test_sets_have_a_place(srcli, monkeypatch):
     assert row.split()[0] == "x4"
     assert row.split()[-1] == "(30.40)"
     assert "Urban100" in out
+
+
+@pytest.mark.parametrize("name", ["lapar-c", "lapar-a", "awsrn-sd", "asdn-base"])
+def test_cards_say_for_which_files_weights_are_taken(srcli, name):
+    lines = " ".join(srcli("models", name)[1].split())
+    own = [w for w in shipped_weights() if w.model == name and w.better_up_to_jpeg is not None]
+    for weights in own:
+        limit = weights.better_up_to_jpeg
+        if weights.task == "deblock":
+            assert f"JPEG files above quality {limit} stay as they are" in lines
+        else:
+            assert f"{limit} at x{weights.scale}" in lines
+    assert ("--input auto" in lines) == any(w.kind == "photo" for w in own)
+    restoring = {step.task: step.model for step in steps_before(name, TASKS)}
+    said = f"--denoise by {restoring['denoise']}, --deblock by {restoring['deblock']}"
+    assert f"before enlarging: {said}" in lines
+    (model,) = json.loads(srcli("models", name, "--json")[1])
+    found = {v["photo"]["better_up_to_jpeg"] for v in model["variants"] if v["photo"]}
+    assert found == {w.better_up_to_jpeg for w in own if w.kind == "photo"}
