@@ -156,7 +156,8 @@ def atomic_path(target: Path, *, replace: bool = True) -> Iterator[Path]:
     except OSError as error:
         raise _not_written(target, error) from error
     finally:
-        partial.unlink(missing_ok=True)
+        with suppress(NotADirectoryError):  # its folder is a file, and it was never made
+            partial.unlink(missing_ok=True)
         end(partial)
 
 
