@@ -154,7 +154,8 @@ def test_any_size(height, width, which):
     found = ready(*which)(batch)
     with torch.inference_mode():
         expected = published(*which)(torch.from_numpy(batch)).numpy()
-    np.testing.assert_allclose(found, expected, atol=3e-6, rtol=0)
+    # Both round to float32, and noise leads to values above 1.
+    np.testing.assert_allclose(found, expected, atol=3e-6, rtol=1e-6)
 
 
 @cache

@@ -103,7 +103,8 @@ def test_shipped_weights_are_verified(srcli, tmp_path, monkeypatch):
     shipped = store.shipped_weights()
     assert code == 0
     names = dict.fromkeys(entry.path.name for entry in shipped)  # one may serve several scales
-    assert out.splitlines() == [f"{name}  ok" for name in names]
+    prepared = (f"prepared/{w.path.name}" for w in shipped if w.prepared_sha256 is not None)
+    assert out.splitlines() == [f"{name}  ok" for name in (*names, *prepared)]
     (tmp_path / "changed.safetensors").write_bytes(b"other")
     damaged = [
         replace(shipped[0], path=tmp_path / "changed.safetensors"),
