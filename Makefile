@@ -42,7 +42,7 @@ sanitize:
 	cd build && PYTHONPATH=sanitized PYTHONSAFEPATH=1 ASAN_OPTIONS=detect_leaks=0 \
 		LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
 		$(PYTHON) -m pytest $(SIDE_BY_SIDE) -p no:cacheprovider --rootdir .. -c ../pyproject.toml \
-		-k "not backends_use_it" \
+		-k "not backends_use_it and not openvino" \
 		../tests/backends/test_native.py ../tests/backends/test_native_stream.py ../tests/backends/test_cpu_filters.py
 
 # The pages in build/site, without a single warning.
