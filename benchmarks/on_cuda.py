@@ -136,7 +136,8 @@ def has_cuda() -> bool:
 
 def tests(limit: float, sizes: Sizes) -> Stage:
     """Return the tests that want a GPU."""
-    files = [str(ROOT / "tests" / name) for name in ("test_cuda.py", "test_triton.py")]
+    folder = ROOT / "tests" / "backends"
+    files = [str(folder / name) for name in ("test_cuda.py", "test_triton.py")]
     command = python("-m", "pytest", "-q", "-rfE", "-W", "ignore", "-p", "no:cacheprovider")
     command += ["--rootdir", str(ROOT), "-c", str(ROOT / "pyproject.toml")]
     if find_spec("xdist") is not None:

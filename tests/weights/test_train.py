@@ -207,7 +207,7 @@ class TestTeachers:
     @pytest.mark.slow
     def test_the_commands_work_together(self, tmp_path, data):
         def run(program, *options):
-            command = [sys.executable, "-m", f"srcli.weights.{program}", *options]
+            command = [sys.executable, "-m", f"srcli.weights.training.{program}", *options]
             return subprocess.run(command, capture_output=True, text=True, check=False)
 
         file, out = str(tmp_path / "x4.safetensors"), str(tmp_path / "run")
