@@ -35,8 +35,12 @@ class RowSpool:
     def __init__(self, path: Path, width: int, height: int, bands: int, bits: int) -> None:
         """Create the file; errors are those of the operating system."""
         self._path = path
-        self._file = path.open("xb")
-        files.begin(path)
+        files.begin(path)  # before it is there: Ctrl-C may come at any moment
+        try:
+            self._file = path.open("xb")
+        except OSError:
+            files.end(path)
+            raise
         try:
             self._file.write(_tiff_head(width, height, bands, bits))
         except BaseException:

@@ -261,7 +261,11 @@ def _give_name(partial: Path, target: Path) -> None:
             raise
         # A file system without links (FAT, some network drives): take the name first.
         os.close(os.open(target, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
-        os.replace(partial, target)
+        try:
+            os.replace(partial, target)
+        except BaseException:  # an empty file under the name is worse than none
+            target.unlink(missing_ok=True)
+            raise
 
 
 def _flush(file: Path) -> None:

@@ -8,12 +8,14 @@ import stat
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from srcli.errors import OutputError, OutputExistsError
+from srcli.images.spool import RowSpool
 from srcli.system import files
 from srcli.system.files import atomic_path, check_place, leftovers, temporary_name
 
@@ -79,6 +81,63 @@ def test_a_full_disk_is_no_reason_for_the_other_way(tmp_path, monkeypatch, code)
         partial.write_bytes(b"x")
     assert ("Free some space" in str(caught.value)) == (code == errno.ENOSPC)
     assert not list(tmp_path.iterdir())
+
+
+def test_an_interruption_right_after_the_file_was_made(tmp_path, monkeypatch):
+    """It was made and not yet noted, so nobody removed it."""
+    create = files._create
+
+    def interrupted(partial, target):
+        create(partial, target)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(files, "_create", interrupted)
+    with pytest.raises(KeyboardInterrupt), atomic_path(tmp_path / "a.png"):
+        pytest.fail("is never reached")
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_interruption_while_a_name_is_taken(tmp_path, links, monkeypatch):
+    """Where there are no links the name is taken by an empty file first."""
+
+    def interrupted(source, target):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "replace", interrupted)
+    if links is None:
+        pytest.skip("a link takes the name and the content at once")
+    with pytest.raises(KeyboardInterrupt), atomic_path(tmp_path / "a.png", replace=False) as part:
+        part.write_bytes(b"x")
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_interruption_right_after_a_spool_was_made(tmp_path, monkeypatch):
+    """The process that ends then removes it."""
+    path = tmp_path / temporary_name(".tif")
+    opened = Path.open
+
+    def interrupted(self, *mode):
+        opened(self, *mode).close()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "open", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        RowSpool(path, 4, 4, 3, 8)
+    monkeypatch.undo()
+    assert path.exists()
+    files.discard_unfinished()
+    assert not path.exists()
+    files.end(path)
+
+
+def test_a_spool_that_cannot_be_made_is_not_noted(tmp_path):
+    """It is somebody else's file."""
+    path = tmp_path / "theirs.tif"
+    path.write_bytes(b"theirs")
+    with pytest.raises(FileExistsError):
+        RowSpool(path, 4, 4, 3, 8)
+    files.discard_unfinished()
+    assert path.read_bytes() == b"theirs"
 
 
 def picture(file, seed=1, size=(40, 50)):
