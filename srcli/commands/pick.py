@@ -167,7 +167,8 @@ def _command(image: Path, found: Candidate, scale: Fraction) -> list[str]:
     step = found.steps[0]
     words = ["srcli", step.task, str(image), "-m", found.spec.name]
     if step.task == "upscale":
-        words += ["-s", f"{float(scale):g}"]
+        decimal = f"{float(scale):g}"
+        words += ["-s", decimal if Fraction(decimal) == scale else str(scale)]
         words += ["--input", step.kind] if step.kind != "clean" else []
     words += ["--backend", found.backend]
     return words + (["--precision", found.precision] if found.precision != "fp32" else [])

@@ -124,6 +124,12 @@ def test_the_command_runs(srcli, machine, pictures, monkeypatch, task):
         assert made.size == ((128, 72) if task == "upscale" else (64, 36))
 
 
+@pytest.mark.parametrize("factor", ["7/3", "2.5", "3"])
+def test_the_command_has_the_factor_that_was_asked_for(srcli, machine, pictures, factor):
+    words = chosen(srcli, pictures / "clean.png", "-s", factor)["command"]
+    assert Fraction(words[words.index("-s") + 1]) == Fraction(factor)
+
+
 def test_several_passes_take_their_times(machine, pictures):
     from srcli.commands.pick import _wanted
 
