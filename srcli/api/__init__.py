@@ -89,10 +89,11 @@ def load(
     from srcli.jobs.steps import rules_for
     from srcli.loading import model as loading
     from srcli.loading.restorer import RunOptions
-    from srcli.pipeline.kernels import read_kernel
 
     blur = None
     if kernel is not None:
+        from srcli.pipeline.kernels import read_kernel
+
         blur = read_kernel(Path(kernel))
         backend = "torch" if backend == "auto" else backend  # where the network can be told
     options = RunOptions(

@@ -107,10 +107,8 @@ def flaws() -> dict[str, str | None]:
     shipped = {weights.path.name: weights for weights in shipped_weights()}
     found = {name: flaw(weights) for name, weights in shipped.items()}
     for name, weights in shipped.items():
-        if weights.prepared_sha256 is not None:
-            file = prepared_file(weights)
-            form = replace(weights, path=file, sha256=weights.prepared_sha256)
-            found[f"{file.parent.name}/{name}"] = flaw(form)
+        if (form := _prepared(weights)) is not None:
+            found[f"{form.path.parent.name}/{name}"] = flaw(form)
     return found
 
 
@@ -121,11 +119,14 @@ def prepared_file(weights: Weights) -> Path:
 
 def ready_weights(weights: Weights) -> Path | None:
     """Return the prepared file that ships; None if there is none, or it is not whole."""
+    form = _prepared(weights)
+    return form.path if form is not None and flaw(form) is None else None
+
+
+def _prepared(weights: Weights) -> Weights | None:
     if weights.prepared_sha256 is None:
         return None
-    file = prepared_file(weights)
-    form = replace(weights, path=file, sha256=weights.prepared_sha256)
-    return file if flaw(form) is None else None
+    return replace(weights, path=prepared_file(weights), sha256=weights.prepared_sha256)
 
 
 def find_weights(

@@ -108,7 +108,7 @@ def attribute(
         srcli attribute crop.png --window 96,96,32 -m hpinet-s -o hpinet.png
     """
     from srcli import console
-    from srcli.commands.drawing import save_figure
+    from srcli.commands.drawing import color_of, save_figure
     from srcli.loading.model import load
     from srcli.quality import attribution
 
@@ -116,7 +116,7 @@ def attribute(
         raise UsageError(f"{output}: must end in .png", "Rename it.")
     options.check_free(output, overwrite)
     loaded = load(model, scale, weights=weights, note=console.note)
-    picture = _picture(image)
+    picture = color_of(image)
     x, y, size = window
     place = attribution.Window(x=x, y=y, size=size)
     with console.progress() as bar:
@@ -138,16 +138,6 @@ def attribute(
             f"{output}  diffusion index {found.diffusion_index:.2f}, {attribution.SHARE:.0%} from "
             f"{found.area.sum()} of {found.map.size} input pixels"
         )
-
-
-def _picture(file: Path) -> NDArray[np.float32]:
-    """Read a picture's colour without alpha, h x w x 3 in [0, 1]."""
-    import numpy as np
-
-    from srcli.images import read, to_float
-
-    picture = read(file)
-    return np.broadcast_to(to_float(picture.color), (picture.height, picture.width, 3))
 
 
 def _facts(model: LoadedModel, found: Attribution, window: Window) -> dict[str, Any]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from srcli.bench.latencies import HEIGHT, WIDTH, Latency, keep, kept, key, measure
@@ -124,34 +124,34 @@ def timed(
         progress: Called with a label, the number of ways done, and of all.
         measures: True to measure what is not known yet.
     """
-    from dataclasses import replace
-
+    known = kept()
     plan = [(one, way) for one in found for way in ways(one.spec)]
     for done, (one, (backend, precision)) in enumerate(plan):
         progress(f"{one.spec.name} {backend} {precision}", done, len(plan))
         try:
-            latencies = [_latency(w, backend, precision, measures) for w in one.weights]
+            if measures:
+                known |= _measured(one, backend, precision, known)
         except SrcliError as error:
             note(f"{one.spec.name} with {backend} in {precision} was not measured: {error}")
             continue
-        known = [latency for latency in latencies if latency is not None]
-        if len(known) == len(latencies):
-            yield replace(
-                one, backend=known[0].backend, precision=precision, seconds=one.time(known)
-            )
+        latencies = [known.get(key(weights, backend, precision)) for weights in one.weights]
+        found_all = [latency for latency in latencies if latency is not None]
+        if len(found_all) == len(latencies):
+            seconds = one.time(found_all)
+            yield replace(one, backend=found_all[0].backend, precision=precision, seconds=seconds)
 
 
-def _latency(
-    weights: Weights, backend: str, precision: Precision, measures: bool
-) -> Latency | None:
-    """Return a latency from the cache; else measure and keep it."""
-    name = key(weights, backend, precision)
-    known = kept().get(name)
-    if known is not None or not measures:
-        return known
-    latency = measure(weights, None if backend == "auto" else backend, precision)
-    keep({name: latency})
-    return latency
+def _measured(
+    one: Candidate, backend: str, precision: Precision, known: Mapping[str, Latency]
+) -> dict[str, Latency]:
+    """Measure what is not known of a candidate; each is kept in the cache at once."""
+    made: dict[str, Latency] = {}
+    for weights in one.weights:
+        name = key(weights, backend, precision)
+        if name not in known and name not in made:
+            made[name] = measure(weights, None if backend == "auto" else backend, precision)
+            keep({name: made[name]})
+    return made
 
 
 def chosen(found: Sequence[Candidate], *, fastest: bool, within: float | None) -> Candidate | None:

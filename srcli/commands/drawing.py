@@ -129,6 +129,20 @@ def letters() -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     return ImageFont.load_default(TEXT)
 
 
+def color_of(file: Path) -> NDArray[np.float32]:
+    """Read a picture's colour without alpha, h x w x 3 in [0, 1].
+
+    Raises:
+        InputError: It cannot be read.
+    """
+    import numpy as np
+
+    from srcli.images import read, to_float
+
+    picture = read(file)
+    return np.broadcast_to(to_float(picture.color), (picture.height, picture.width, 3))
+
+
 def magnified(picture: Drawn, factor: int) -> Drawn:
     """Return a picture whose pixels are squares of `factor` pixels."""
     return picture.repeat(factor, axis=0).repeat(factor, axis=1)

@@ -6,6 +6,7 @@ import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -110,7 +111,7 @@ def plot(lines: Mapping[str, Sequence[Measured]], file: Path, *, replace: bool) 
         for model, results in lines.items():
             for name, points in _points(results).items():
                 series[name].append((model, points))
-        for color, (name, of_name) in zip(_again(COLORS), series.items(), strict=False):
+        for color, (name, of_name) in zip(cycle(COLORS), series.items(), strict=False):
             for model, points in of_name:
                 style = "--" if model == "bicubic" else "-"
                 label = f"{model}, {name}"
@@ -128,7 +129,3 @@ def _points(results: Sequence[Measured]) -> dict[str, list[tuple[float, float]]]
         if psnr is not None and math.isfinite(psnr):
             found[f"{result.name} {result.level}".rstrip()].append((float(result.scale), psnr))
     return {name: sorted(points) for name, points in found.items()}
-
-
-def _again(colors: Sequence[str]) -> Sequence[str]:
-    return [*colors] * 20

@@ -161,9 +161,10 @@ def assembled(model: LoadedModel, file: Path, at: tuple[int, int]) -> NDArray[np
     import numpy as np
     import torch
 
+    from srcli.commands.drawing import color_of
     from srcli.models.lapar.network import FusedLapar
 
-    color = _picture(file)
+    color = color_of(file)
     height, width, _ = color.shape
     column, row = at
     if column >= width or row >= height:
@@ -246,9 +247,9 @@ def _map_of(file: Path, places: tuple[tuple[int, int], ...]) -> Panel:
     import numpy as np
     from PIL import Image, ImageDraw
 
-    from srcli.commands.drawing import Panel, letters
+    from srcli.commands.drawing import Panel, color_of, letters
 
-    color = np.rint(255 * _picture(file)).astype(np.uint8)
+    color = np.rint(255 * color_of(file)).astype(np.uint8)
     height, width, _ = color.shape
     columns, rows = zip(*places, strict=True)
     left, top = max(0, min(columns) - ROOM), max(0, min(rows) - ROOM)
@@ -266,20 +267,6 @@ def _map_of(file: Path, places: tuple[tuple[int, int], ...]) -> Panel:
             fill=MARK, font=letters(), stroke_width=3, stroke_fill=WHITE,
         )  # fmt: skip
     return Panel(title=file.name, picture=np.array(shown), words=[f"{width} x {height} pixels"])
-
-
-def _picture(file: Path) -> NDArray[np.float32]:
-    """Read a picture's colour without alpha, h x w x 3 in [0, 1].
-
-    Raises:
-        InputError: It cannot be read.
-    """
-    import numpy as np
-
-    from srcli.images import read, to_float
-
-    picture = read(file)
-    return np.broadcast_to(to_float(picture.color), (picture.height, picture.width, 3))
 
 
 def _colored(values: NDArray[np.float32]) -> NDArray[np.uint8]:

@@ -158,8 +158,8 @@ def rules_for(
         WeightsError: No weights ship for a task of `before`.
     """
     if before and task != "upscale":
-        problem = f"to {before[0]} goes before enlarging, and the task is to {task}"
-        raise UsageError(problem, "Leave it out, or enlarge.")
+        problem = f"{before[0]} is asked for before enlarging, but the task is {task}"
+        raise UsageError(problem, "Leave it out, or choose the task upscale.")
     steps = steps_before(spec.name, before)
     if task != "upscale":
         limit = None if own_weights else _deblock_limit(spec.name)

@@ -122,8 +122,7 @@ class LoadedModel:
         """Return the verified weights for the backend `native`; None if it cannot run the model."""
         if not self.spec.compiled:
             return None
-        ready = ready_weights(self.weights) if self.prune_below is None else None
-        if ready is not None:
+        if (ready := ready_weights(self.weights)) is not None:
             return ready
         path = native_path(self.weights)
         if self.spec.distinct_taps is not None and not self._is_symmetric(path):
@@ -208,9 +207,13 @@ def load(
 
 
 def _pruned(weights: Weights, threshold: float) -> Weights:
-    """Give the file another checksum, so that caches keep pruned and whole models apart."""
+    """Give the file another checksum, so that caches keep pruned and whole models apart.
+
+    What is prepared of the whole model is not of the pruned one.
+    """
     name = f"{weights.sha256} without branches below {threshold!r}"
-    return replace(weights, sha256=hashlib.sha256(name.encode()).hexdigest())
+    digest = hashlib.sha256(name.encode()).hexdigest()
+    return replace(weights, sha256=digest, prepared_sha256=None)
 
 
 def no_photo_weights(spec: ModelSpec, scale: Scale | None = None) -> WeightsError:

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from srcli.errors import InputError
 from srcli.images import read, to_float
+from srcli.models.dcls.reduction import Kernel
 
-Kernel = NDArray[np.float32]
 SUFFIXES = (".npy", ".png")
 LARGEST = 255  # pixels of a side
 

@@ -10,6 +10,7 @@ import numpy as np
 from srcli.backends.base import Integers, OutOfMemory, PixelSession
 from srcli.images import Picture, Pixels
 from srcli.models.spec import Geometry, Scale
+from srcli.pipeline.rows import Framed, rows_of
 from srcli.pipeline.tiling import enlarged
 
 
@@ -56,7 +57,8 @@ class Whole:
         sides = height + 2 * frame, width + 2 * frame
         if not self._taken(*sides) or not self.fits(*sides, len(pictures)):
             return None
-        given = np.stack([_framed(color, frame) for color in colors])
+        framed = (Framed(rows_of(picture), height, width, frame) for picture in pictures)
+        given = np.stack([rows(0, sides[0])[0] for rows in framed])
         out = enlarged(frame, self.scale)
         cut = slice(out, out + wanted[0]), slice(out, out + wanted[1])
         try:
@@ -83,10 +85,3 @@ def _plain(pictures: Sequence[Picture], colors: Sequence[Pixels]) -> bool:
     return all(picture.alpha is None for picture in pictures) and all(
         color.shape[2] == 3 and color.dtype in (np.uint8, np.uint16) for color in colors
     )
-
-
-def _framed(color: Pixels, frame: int) -> Integers:
-    """Add a frame of mirrored pixels, as `srcli.pipeline.rows.Framed` does."""
-    sides = ((frame, frame), (frame, frame), (0, 0))
-    framed: Integers = np.pad(color, sides, mode="symmetric") if frame else color
-    return framed

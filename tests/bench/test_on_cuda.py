@@ -54,6 +54,20 @@ def sleepy(*, nap=0.0, limit=30, seconds=60, resume=False):
     return [sys.executable, "-c", code]
 
 
+def test_the_tests_that_it_runs_are_there():
+    """They were moved once, and the stage ran none."""
+    shown = "import on_cuda; print(*on_cuda.tests(1, on_cuda.TINY).command, sep='\\n')"
+    command = [
+        sys.executable,
+        "-c",
+        f"import sys; sys.path.insert(0, {str(BENCHMARKS)!r}); {shown}",
+    ]
+    words = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split("\n")
+    named = [Path(word) for word in words if word.endswith(".py") and "tests" in word]
+    assert len(named) == 2
+    assert all(file.is_file() for file in named)
+
+
 def done(command, place):
     return subprocess.run(command, env=place, capture_output=True, text=True, check=False)
 

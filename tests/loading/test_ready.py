@@ -80,7 +80,7 @@ def test_a_damaged_file_is_not_believed(tmp_path, monkeypatch, damage):
 
 
 def test_pruned_weights_are_others():
-    model = replace(load("awsrn-sd", 2), prune_below=0.5)
+    model = load("awsrn-sd", 2, prune_below=0.5)
     assert model.native_weights() != prepared_file(model.weights)
 
 
@@ -93,6 +93,16 @@ main()
 """
 
 
+def without_packages(*words, **environment):
+    """Run the command line in a process in which the heavy packages cannot be imported."""
+    return subprocess.run(
+        [sys.executable, "-P", "-c", WITHOUT, ",".join(HEAVY), *map(str, words)],
+        env=os.environ | {name: str(value) for name, value in environment.items()},
+        capture_output=True,
+        text=True,
+    )
+
+
 @pytest.mark.parametrize(
     ("command", "model"),
     [("upscale", "lapar-c"), ("upscale", "awsrn-sd"), ("denoise", "lapar-a"), ("deblock", None)],
@@ -102,13 +112,8 @@ def test_heavy_packages_are_not_needed(tmp_path, photograph, srcli, command, mod
     Image.fromarray(photograph[:40, :50]).save(tmp_path / "in.png")
     (tmp_path / "file").write_text("in the way")
     words = [command, str(tmp_path / "in.png")] + (["-m", model] if model else [])
-    cache = {"SRCLI_CACHE": str(tmp_path / "file" / "cache")}
-    done = subprocess.run(
-        [sys.executable, "-c", WITHOUT, ",".join(HEAVY), *words, "-o", str(tmp_path / "a.png")],
-        env=os.environ | cache,
-        capture_output=True,
-        text=True,
-    )
+    cache = tmp_path / "file" / "cache"
+    done = without_packages(*words, "-o", tmp_path / "a.png", SRCLI_CACHE=cache)
     assert done.returncode == 0, done.stderr
     assert srcli(*words, "-o", tmp_path / "b.png")[0] == 0
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
@@ -118,12 +123,7 @@ def test_what_needs_a_package_says_which(tmp_path, photograph):
     Image.fromarray(photograph[:40, :50]).save(tmp_path / "in.png")
     own = load("lapar-c", 2).weights.path
     words = ["upscale", str(tmp_path / "in.png"), "-s", "2", "--weights", str(own)]
-    done = subprocess.run(
-        [sys.executable, "-c", WITHOUT, ",".join(HEAVY), *words],
-        env=os.environ | {"SRCLI_CACHE": str(tmp_path / "cache")},
-        capture_output=True,
-        text=True,
-    )
+    done = without_packages(*words, SRCLI_CACHE=tmp_path / "cache")
     assert done.returncode == MissingPartError.exit_code, done.stderr
     assert "pip install torch" in done.stderr
 
@@ -138,15 +138,10 @@ def test_what_needs_a_package_says_which(tmp_path, photograph):
     ],
     ids=lambda words: words[0],
 )
-def test_commands_that_need_a_package_say_which(tmp_path, photograph, words):
+def test_commands_that_need_a_package_say_which(tmp_path, photograph, monkeypatch, words):
     Image.fromarray(photograph[:20, :20]).save(tmp_path / "in.png")
-    done = subprocess.run(
-        [sys.executable, "-P", "-c", WITHOUT, ",".join(HEAVY), *words],
-        env=os.environ | {"SRCLI_CACHE": str(tmp_path / "cache")},
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-    )
+    monkeypatch.chdir(tmp_path)
+    done = without_packages(*words, SRCLI_CACHE=tmp_path / "cache")
     assert done.returncode == MissingPartError.exit_code, done.stderr
     assert "pip install" in done.stderr
     assert "Traceback" not in done.stderr
@@ -156,14 +151,10 @@ def test_commands_that_need_a_package_say_which(tmp_path, photograph, words):
 @pytest.mark.parametrize(
     "words", [("models",), ("models", "lapar-a"), ("doctor",), ("eval", "HR", "-s", "2")]
 )
-def test_commands_that_need_none(tmp_path, photograph, words):
+def test_commands_that_need_none(tmp_path, photograph, monkeypatch, words):
     (tmp_path / "HR").mkdir()
     Image.fromarray(photograph[:64, :64]).save(tmp_path / "HR" / "one.png")
-    done = subprocess.run(
-        [sys.executable, "-P", "-c", WITHOUT, ",".join(HEAVY), *words],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-    )
+    monkeypatch.chdir(tmp_path)
+    done = without_packages(*words)
     assert "Traceback" not in done.stderr
     assert done.returncode == 0, done.stderr

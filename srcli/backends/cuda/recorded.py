@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from srcli.backends.base import Images, Integers, not_finite, recent
@@ -284,10 +285,11 @@ def _placed(network: nn.Module, device: torch.device, dtype: torch.dtype) -> nn.
     return placed.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]  # PyTorch's types lack this argument
 
 
-def _pinned(batch: Images) -> Tensor:
-    """Copy a batch to pinned memory, which the device reads directly."""
-    pinned = torch.empty(batch.shape, dtype=torch.float32, pin_memory=True)
-    return pinned.copy_(torch.from_numpy(batch))
+def _pinned(batch: NDArray[np.generic]) -> Tensor:
+    """Copy an array to pinned memory, which the device reads directly."""
+    given = torch.from_numpy(batch)
+    pinned = torch.empty(given.shape, dtype=given.dtype, pin_memory=True)
+    return pinned.copy_(given)
 
 
 def _fetched(result: Tensor) -> Tensor:
@@ -304,8 +306,7 @@ def as_floats(pixels: Integers, device: torch.device) -> Tensor:
     """
     levels = torch.full((), np.iinfo(pixels.dtype).max, dtype=torch.float32, device=device)
     stored = pixels if pixels.dtype == np.uint8 else pixels.view(np.int16)
-    pinned = torch.empty(stored.shape, dtype=torch.from_numpy(stored).dtype, pin_memory=True)
-    there = pinned.copy_(torch.from_numpy(stored)).to(device, non_blocking=True)
+    there = _pinned(stored).to(device, non_blocking=True)
     if pixels.dtype != np.uint8:
         there = there.to(torch.int32) & 0xFFFF  # few operations know uint16
     return (there.permute(0, 3, 1, 2).to(torch.float32) / levels).contiguous()
