@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Unpack
 import click
 
 from srcli.commands import options
-from srcli.commands.eval_report import Measured, plot, table
-from srcli.commands.eval_runs import BICUBIC, Level, RunningOptions, Wanted, Way, scale_of, way
 from srcli.commands.sections import SectionedCommand, section
 from srcli.models.spec import Scale, Task
 from srcli.quality import BLUR_SETS, BlurSet
 
 if TYPE_CHECKING:
+    from srcli.commands.eval_report import Measured
+    from srcli.commands.eval_runs import Level, RunningOptions, Wanted, Way
     from srcli.console import Bar
     from srcli.quality.evaluation import Score
 
@@ -181,6 +181,8 @@ def evaluate(
         srcli eval -m asdn-base -s 1.5 -s 2 -s 2.7 -s 4 --plot scales.svg Set5
     """
     from srcli import console
+    from srcli.commands.eval_report import plot, table
+    from srcli.commands.eval_runs import BICUBIC, Wanted, scale_of
 
     wanted = Wanted(
         sigmas=sigmas,
@@ -266,6 +268,9 @@ class _Study:
         self, model: str, running: RunningOptions, bar: Bar
     ) -> Iterator[tuple[dict[str, object], Measured]]:
         """Yield facts about the run, and the scores of each data set at each scale and level."""
+        from srcli.commands.eval_report import Measured
+        from srcli.commands.eval_runs import way
+
         for scale, levels in self._levels.items():
             blurred = any(run and run.kernel for level in levels for run in level.runs)
             opened = way(
