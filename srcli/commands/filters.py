@@ -56,14 +56,14 @@ def position(text: str) -> tuple[int, int]:
     type=int,
     default=DEFAULT_SCALE,
     show_default=True,
-    help="Enlargement. 1 is for a network that keeps the size: see --task.",
+    help="Factor of enlargement. Give 1 for a network that keeps the size; --task says which.",
 )
 @click.option(
     "--task",
     type=click.Choice(["denoise", "deblock"]),
     default="denoise",
     show_default=True,
-    help="With -s 1: what the network does.",
+    help="Task of the network, with -s 1.",
 )
 @options.weights
 @click.option(

@@ -37,7 +37,7 @@ def duration(text: str) -> float:
     type=click.Choice(TASKS),
     default="upscale",
     show_default=True,
-    help="What is to be done.",
+    help="Task to choose for.",
 )
 @click.option(
     "-s",
@@ -46,7 +46,7 @@ def duration(text: str) -> float:
     default=str(DEFAULT_SCALE),
     show_default=True,
     metavar="FACTOR",
-    help="Enlargement, to upscale.",
+    help="Factor of enlargement, for the task upscale.",
 )
 @click.option(
     "--input",
@@ -56,13 +56,17 @@ def duration(text: str) -> float:
     show_default=True,
     help="Kind of weights for upscaling, as for `srcli upscale`.",
 )
-@click.option("--best", is_flag=True, help="The best result, however long it takes. The default.")
-@click.option("--fastest", is_flag=True, help="The least time.")
+@click.option(
+    "--best",
+    is_flag=True,
+    help="Choose the best result, however long it takes. This is the default.",
+)
+@click.option("--fastest", is_flag=True, help="Choose what takes least time.")
 @click.option(
     "--within",
     type=duration,
     metavar="TIME",
-    help="The best result in at most so much time, for example 1s or 500ms.",
+    help="Choose the best result that takes at most so much time, for example 1s or 500ms.",
 )
 @click.option("--all-backends", is_flag=True, help="Try each backend, not only the usual one.")
 @click.option(
