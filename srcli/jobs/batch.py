@@ -8,7 +8,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, wait
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from itertools import groupby
 from pathlib import Path
@@ -33,7 +33,7 @@ from srcli.jobs.planning import Job
 from srcli.jobs.steps import Step
 from srcli.pipeline.passes import Passes
 from srcli.pipeline.restorer import Restorer
-from srcli.system.files import leftovers
+from srcli.system.files import sweep
 
 IN_FLIGHT = 2  # groups of pictures beyond those in the network: being decoded or encoded
 PATIENCE = 1.5  # seconds that an interrupted run waits for what is under way
@@ -132,9 +132,7 @@ class Batch:
     def _open_journals(self, jobs: Sequence[Job], stack: ExitStack) -> None:
         """Open the journal of each folder of outputs, and clear what killed runs have left."""
         written = [job for job in jobs if not job.to_stdout and job.error is None]
-        for path in leftovers({job.target.parent for job in written}):
-            with suppress(OSError):  # another user's, in a folder that many may write to
-                path.unlink(missing_ok=True)
+        sweep(job.target.parent for job in written)
         for root in sorted({job.root for job in written}):
             journal = Journal(
                 root,

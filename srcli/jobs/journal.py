@@ -27,7 +27,7 @@ from srcli.checkpoints.shipped import sha256_of
 from srcli.errors import OutputError, OutputExistsError
 from srcli.jobs.records import Followed, Record, line_of, open_to_append, read_records, write_all
 from srcli.system.cache import cache_folder
-from srcli.system.files import atomic_path
+from srcli.system.files import atomic_path, sweep
 
 NAME = ".srcli-journal"
 _MAX_PROCESSES = 10_000
@@ -78,6 +78,7 @@ class Journal:
         self._is_new = not os.path.lexists(self.root)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
+            sweep([self.folder])
             self._file = self._claim()
             self._own = read_records(self._file)
             self._descriptor = open_to_append(self._file)
@@ -278,6 +279,6 @@ def recipe_of(facts: Mapping[str, object]) -> str:
 
 def _listed(folder: Path) -> list[Path]:
     try:
-        return sorted(folder.glob("*.jsonl"))
+        return sorted(folder.glob("[!.]*.jsonl"))  # not one that is being written
     except OSError:
         return []

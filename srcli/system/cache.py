@@ -19,7 +19,7 @@ from functools import cache
 from pathlib import Path
 
 from srcli.errors import OutputError
-from srcli.system.files import atomic_path, leftovers, open_regular
+from srcli.system.files import atomic_path, open_regular, sweep
 
 Note = Callable[[str], None]
 
@@ -73,9 +73,7 @@ def entry(path: Path, make: Callable[[Path], object], *, label: str, note: Note)
 
 
 def _make(path: Path, make: Callable[[Path], object]) -> None:
-    with suppress(OSError):
-        for file in leftovers([path.parent]):  # of processes that were killed
-            file.unlink(missing_ok=True)
+    sweep([path.parent])
     make(path)
     seal(path)
 

@@ -24,6 +24,7 @@ _STARTED = time.time()
 _FORGOTTEN = 24 * 3600  # seconds; of another machine's we know no more than their age
 _FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
 _unfinished: set[Path] = set()
+_swept: set[Path] = set()
 NO_LINKS = getattr(os, "O_NOFOLLOW", 0)  # whoever may write here must not write elsewhere by us
 NOT_REGULAR = 0  # the number of an error that the system has none for
 
@@ -41,6 +42,15 @@ def leftovers(folders: Iterable[Path]) -> list[Path]:
     """
     found = (path for folder in folders for path in _listed(folder))
     return [path for path in found if _is_leftover(path)]
+
+
+def sweep(folders: Iterable[Path]) -> None:
+    """Remove the temporary files that killed processes have left in some folders."""
+    folders = {folder.absolute() for folder in folders}
+    _swept.update(folders)
+    for path in leftovers(folders):
+        with suppress(OSError):  # another user's, in a folder that many may write to
+            path.unlink(missing_ok=True)
 
 
 def _listed(folder: Path) -> list[Path]:
@@ -165,6 +175,8 @@ def _create(partial: Path, target: Path) -> None:
     """Create the temporary file of a target."""
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
+        if target.parent.absolute() not in _swept:  # once: it may hold a million files
+            sweep([target.parent])
         # Exclusively, and with the permissions that any new file of this user gets.
         os.close(os.open(partial, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
     except OSError as error:

@@ -141,6 +141,7 @@ def test_a_spool_that_cannot_be_made_is_not_noted(tmp_path):
 
 
 def picture(file, seed=1, size=(40, 50)):
+    file.parent.mkdir(exist_ok=True)
     noise = np.random.default_rng(seed).integers(0, 255, (*size, 3), np.uint8)
     Image.fromarray(noise).save(file)
     return file
@@ -242,11 +243,15 @@ def test_time_and_mode_are_preserved(srcli, tmp_path, memory):
     assert mode_of(kept) == 0o604
 
 
-def test_leftovers_of_killed_processes_go_at_the_next_run(srcli, tmp_path):
-    """faults.md 42: they stayed for ever unless `--resume` followed."""
+def name_of_a_killed_process(suffix):
     killed = subprocess.Popen([sys.executable, "-c", ""])
     killed.wait()
-    name = temporary_name(".png").replace(f"-{os.getpid()}-", f"-{killed.pid}-")
+    return temporary_name(suffix).replace(f"-{os.getpid()}-", f"-{killed.pid}-")
+
+
+def test_leftovers_of_killed_processes_go_at_the_next_run(srcli, tmp_path):
+    """faults.md 42: they stayed for ever unless `--resume` followed."""
+    name = name_of_a_killed_process(".png")
     picture(tmp_path / "in.png")
     for folder in (tmp_path, tmp_path / "out"):
         folder.mkdir(exist_ok=True)
@@ -258,6 +263,39 @@ def test_leftovers_of_killed_processes_go_at_the_next_run(srcli, tmp_path):
     assert (tmp_path / "out" / ".srcli-notes").exists()
 
 
+@pytest.mark.parametrize("resume", [[], ["--resume"]])
+def test_leftovers_in_the_journal_go_too(srcli, tmp_path, resume):
+    """Killed while it wrote its journal anew; with --resume nothing else is written."""
+    for name in ("a.png", "b.png"):  # a single one has its journal in the cache
+        picture(tmp_path / "in" / name)
+    assert srcli("upscale", tmp_path / "in", "-s", 2)[0] == 0
+    folder = tmp_path / "in_x2" / ".srcli-journal"
+    before = sorted(folder.iterdir())
+    (folder / name_of_a_killed_process(".jsonl")).write_bytes(b'{"half')
+    assert srcli("upscale", tmp_path / "in", "-s", 2, *(resume or ["--overwrite"]))[0] == 0
+    assert sorted(folder.iterdir()) == before
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["filters", "--dictionary", "-o", "place/file.png"],
+        ["export", "-m", "lapar-c", "-s", 2, "-o", "place/file.onnx"],
+        ["upscale", "in.png", "-s", 2, "-o", "place/file.png"],
+    ],
+    ids=lambda command: command[0],
+)
+def test_whatever_writes_a_file_removes_leftovers_beside_it(srcli, tmp_path, monkeypatch, command):
+    """Not batches alone: every command that was killed may have left one."""
+    monkeypatch.chdir(tmp_path)
+    picture(tmp_path / "in.png")
+    (tmp_path / "place").mkdir()
+    left = tmp_path / "place" / name_of_a_killed_process(".onnx")
+    left.write_bytes(b"half")
+    assert srcli(*command)[0] == 0
+    assert not left.exists()
+
+
 def test_leftovers_that_go_meanwhile(tmp_path, monkeypatch):
     """faults.md 42: the other process finishes its file between the look and the next."""
     monkeypatch.setattr(files, "_listed", lambda folder: [folder / temporary_name(".png")])
@@ -266,10 +304,8 @@ def test_leftovers_that_go_meanwhile(tmp_path, monkeypatch):
 
 def test_leftovers_that_may_not_be_removed(srcli, tmp_path, monkeypatch):
     """faults.md 42: another user's, in a folder that many may write to."""
-    from srcli.jobs import batch
-
     picture(tmp_path / "in.png")
-    monkeypatch.setattr(batch, "leftovers", lambda folders: [tmp_path])  # unlinking it fails
+    monkeypatch.setattr(files, "leftovers", lambda folders: [tmp_path])  # unlinking it fails
     assert srcli("upscale", tmp_path / "in.png", "-s", 2)[0] == 0
 
 
