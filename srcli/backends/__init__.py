@@ -7,9 +7,11 @@ from importlib import metadata
 
 from srcli.backends.base import Backend, Model, Precision, Session, SessionOptions
 from srcli.backends.eager import TorchBackend
+from srcli.backends.native.compiled import is_narrow
 from srcli.backends.native.session import NativeBackend
 from srcli.backends.openvino.session import OpenVinoBackend
 from srcli.backends.ort import OnnxRuntimeBackend
+from srcli.backends.preference import measured_order
 from srcli.backends.trt.session import TensorRtBackend
 from srcli.errors import BackendError, DeclinedError, Obstacle, VerificationError
 from srcli.models.spec import ModelSpec
@@ -92,7 +94,7 @@ def _able(
         problem = f"{spec.name}: half precision ruins what this network computes"
         obstacles.append(Obstacle(problem, "Leave out --precision."))
         return
-    for backend in by_preference():
+    for backend in by_preference(spec):
         if name in ("auto", backend.name):
             obstacle = backend.unavailable()
             if obstacle is None and spec is not None:
@@ -113,15 +115,33 @@ def _no_backend(name: str, obstacles: list[Obstacle]) -> BackendError:
     return BackendError("; ".join([*map(str, others), last.problem]), last.remedy)
 
 
-def by_preference() -> tuple[Backend, ...]:
+def by_preference(spec: ModelSpec | None = None) -> tuple[Backend, ...]:
     """Return all backends, those first that `auto` prefers on this machine.
 
-    A GPU is used through PyTorch, which is ready at once; a TensorRT engine takes minutes to build,
-    so it must be asked for.
+    What `srcli doctor --tune` measured decides for the models that it measured. Else a GPU is used
+    through PyTorch, which is ready at once; a TensorRT engine takes minutes to build, so it must be
+    asked for.
+
+    Args:
+        spec: The model to run; None for any.
     """
-    if not (driver().devices and _torch_knows_cuda()):
-        return BACKENDS
-    return tuple(sorted(BACKENDS, key=lambda backend: backend.name != TorchBackend.name))
+    measured = () if spec is None else measured_order(spec)
+    if measured:
+        last = len(measured)
+        places = {name: place for place, name in enumerate(measured)}
+        return tuple(sorted(BACKENDS, key=lambda backend: places.get(backend.name, last)))
+    if driver().devices and _torch_knows_cuda():
+        return _moved(TorchBackend.name, 0)
+    if BACKENDS[0].unavailable() is None and is_narrow():
+        return _moved(NativeBackend.name, 2)
+    return BACKENDS
+
+
+def _moved(name: str, place: int) -> tuple[Backend, ...]:
+    """Return all backends in their order, but one in another place."""
+    others = [backend for backend in BACKENDS if backend.name != name]
+    others[place:place] = [backend for backend in BACKENDS if backend.name == name]
+    return tuple(others)
 
 
 def _torch_knows_cuda() -> bool:

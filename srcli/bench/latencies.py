@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
-import platform
 import statistics
 from collections.abc import Iterator, Mapping
 from contextlib import closing
@@ -16,7 +14,7 @@ from typing import TYPE_CHECKING, NotRequired, TypedDict
 from srcli.checkpoints.shipped import Weights
 from srcli.models.spec import ModelSpec
 from srcli.system import cache
-from srcli.system.machine import PROC, usable_cores
+from srcli.system.machine import machine_key, usable_cores
 
 if TYPE_CHECKING:
     from srcli.backends.base import Precision
@@ -127,19 +125,4 @@ def _backend(spec: ModelSpec) -> str:
 
 
 def _path() -> Path:
-    return cache.cache_folder() / f"latencies-{_machine()}.json"
-
-
-def _machine() -> str:
-    """Return a short key that distinguishes this machine from others that share the cache."""
-    facts = (platform.machine(), _processor(), str(usable_cores()))
-    return hashlib.sha256("\n".join(facts).encode("utf-8", "replace")).hexdigest()[:12]
-
-
-def _processor() -> str:
-    try:
-        text = (PROC / "cpuinfo").read_text("utf-8", "replace")
-    except OSError:
-        return platform.processor()
-    names = (line for line in text.splitlines() if line.startswith("model name"))
-    return next(names, platform.processor())
+    return cache.cache_folder() / f"latencies-{machine_key()}.json"

@@ -106,7 +106,7 @@ def kinds(
     from srcli.backends import by_preference, get_backend
     from srcli.system.cuda import driver
 
-    usable = [backend for backend in by_preference() if backend.unavailable() is None]
+    usable = [backend for backend in by_preference(spec) if backend.unavailable() is None]
     cuda = driver().devices > 0
     usual: tuple[Graph, ...] = ("fused",) if sweep else ("published", "fused")
     for graph in graphs or usual:

@@ -44,7 +44,7 @@ def _missing(found: str, remedy: str) -> Finding:
 def compiled_part() -> Iterator[Finding]:
     """Check the compiled part of srcli; without it LAPAR and AWSRN work, but more slowly."""
     from srcli.backends.filters import cpu as cpu_filters
-    from srcli.backends.native.compiled import vectors
+    from srcli.backends.native.compiled import is_narrow, vectors
     from srcli.backends.native.session import NativeBackend
 
     parts = (
@@ -64,12 +64,21 @@ def compiled_part() -> Iterator[Finding]:
             )
             return
     found = f"LAPAR and AWSRN on CPUs, in vectors of {vectors()} bits"
+    if is_narrow():
+        yield Finding(
+            subject="compiled part",
+            status="note",
+            found=f"{found}; this processor has wider ones",
+            remedy="Build srcli with clang, or install its wheel.",
+        )
+        return
     yield Finding(subject="compiled part", status="ok", found=found)
 
 
 def backend() -> Iterator[Finding]:
     """Name the backend that `auto` takes, and the others that work."""
     from srcli.backends import by_preference, get_backend
+    from srcli.backends.preference import measured_orders
 
     try:
         first = get_backend("auto").name
@@ -80,6 +89,11 @@ def backend() -> Iterator[Finding]:
     choice, rest = first, usable[1:]
     if first == "native" and rest:  # it runs LAPAR and AWSRN only
         choice, rest = f"native for LAPAR and AWSRN, {rest[0]} for other models", rest[1:]
+    measured = ", ".join(
+        f"{order[0]} for {family}" for family, order in measured_orders().items() if order
+    )
+    if measured:
+        yield Finding(subject="backend", status="ok", found=f"measured here by --tune: {measured}")
     others = ", ".join(rest) or "nothing else"
     yield Finding(
         subject="backend", status="ok", found=f"auto chooses {choice}; {others} would work too"

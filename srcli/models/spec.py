@@ -246,6 +246,11 @@ class ModelSpec:
         return (*self.scales_for(task), *largest)
 
     @property
+    def family(self) -> str:
+        """First word of the name: the networks of a family differ in their sizes."""
+        return self.name.partition("-")[0]
+
+    @property
     def scale_grid(self) -> Callable[[Fraction], Fraction] | None:
         """Function from a factor to the one that the network makes; None without fractions."""
         return None if self.any_scale is None else self.any_scale.grid

@@ -6,8 +6,10 @@ machine of 64 they start 64 threads, and beyond its memory a process is killed w
 
 from __future__ import annotations
 
+import hashlib
 import math
 import os
+import platform
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,6 +25,18 @@ def usable_cores() -> int:
     else:
         cores = os.cpu_count() or 1
     return max(1, min([cores, *map(math.ceil, _quotas())]))
+
+
+def machine_key() -> str:
+    """Return a short key that distinguishes this machine from others that share the cache."""
+    facts = (platform.machine(), _processor(), str(usable_cores()))
+    return hashlib.sha256("\n".join(facts).encode("utf-8", "replace")).hexdigest()[:12]
+
+
+def _processor() -> str:
+    lines = _text(PROC / "cpuinfo").splitlines()
+    names = (line for line in lines if line.startswith("model name"))
+    return next(names, "") or platform.processor()
 
 
 def free_memory() -> int | None:

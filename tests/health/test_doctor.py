@@ -18,13 +18,17 @@ import pytest
 from packaging.requirements import Requirement
 
 from srcli import health
-from srcli.backends import BACKENDS
+from srcli.backends import BACKENDS, get_backend
+from srcli.backends.preference import keep_orders, orders_file
+from srcli.bench import latencies, tuning
 from srcli.checkpoints import shipped as store
 from srcli.health import Finding, backends, gpu, installed, onnx_runtime, probes
 from srcli.health.finding import guarded
 from srcli.health.gpu import driver_finding, torch_finding
 from srcli.health.pictures import pictures
 from srcli.health.storage import cache, weights
+from srcli.models.registry import get_model
+from srcli.system import cache as system_cache
 from srcli.system.cuda import Driver, driver
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -478,3 +482,43 @@ def test_no_probe_loads_pytorch_where_there_is_no_gpu():
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True)
     assert done.returncode == 0
+
+
+def test_tuning_decides_what_auto_takes_for_a_family(srcli, monkeypatch, tmp_path):
+    """LAPAR is measured with its smallest network, and the order holds for all of them."""
+    monkeypatch.setenv("SRCLI_CACHE", str(tmp_path))
+    monkeypatch.setattr(latencies, "WIDTH", 64)
+    monkeypatch.setattr(latencies, "HEIGHT", 36)
+    lapar = [weights for weights in tuning.subjects() if weights.model.startswith("lapar")]
+    assert [weights.model for weights in lapar] == ["lapar-c"]
+    monkeypatch.setattr(tuning, "subjects", lambda: lapar)
+    code, out, _ = srcli("doctor", "--tune", "--json")
+    assert code == 0
+    (row,) = json.loads(out)["measured"]
+    assert sorted(row["order"], key=row["milliseconds"].get) == row["order"]
+    assert {"native", "ort", "torch"} <= {*row["order"]} <= {b.name for b in BACKENDS} - {"trt"}
+    for name in ("lapar-a", "lapar-c"):
+        assert get_backend("auto", get_model(name)).name == row["order"][0]
+    assert f"{row['order'][0]} for lapar" in " ".join(f.found for f in backends.backend())
+
+    keep_orders({"lapar": ["torch", "native"]})
+    assert get_backend("auto", get_model("lapar-a")).name == "torch"
+    assert get_backend("auto", get_model("awsrn-sd")).name == "native"
+    assert srcli("doctor", "--forget")[0] == 0
+    assert get_backend("auto", get_model("lapar-a")).name == "native"
+
+
+@pytest.mark.parametrize("content", ["", "[1]", '{"lapar": 3}', "{"])
+def test_a_damaged_order_counts_as_none(monkeypatch, tmp_path, content):
+    monkeypatch.setenv("SRCLI_CACHE", str(tmp_path))
+    keep_orders({"lapar": ["torch"]})
+    orders_file().write_text(content)
+    assert get_backend("auto", get_model("lapar-a")).name == "native"
+    system_cache.keep(orders_file(), content)  # whole, but of no use
+    assert get_backend("auto", get_model("lapar-a")).name == "native"
+
+
+def test_tune_and_forget_exclude_each_other(srcli):
+    code, _, err = srcli("doctor", "--tune", "--forget")
+    assert code == 2
+    assert "exclude each other" in err

@@ -970,6 +970,21 @@ static PyObject *vectors(PyObject *module, PyObject *arguments)
     return PyLong_FromLong(kernels->bits);
 }
 
+/* widest(): the bits of the widest vectors that the processor has, also where this build has no
+   kernels for them. */
+static PyObject *widest(PyObject *module, PyObject *arguments)
+{
+    int bits = 128;
+    (void)module;
+    (void)arguments;
+#ifdef __x86_64__
+    __builtin_cpu_init();
+    if (__builtin_cpu_supports("avx2"))
+        bits = __builtin_cpu_supports("avx512f") ? 512 : 256;
+#endif
+    return PyLong_FromLong(bits);
+}
+
 static PyMethodDef methods[] = {{"head", head, METH_VARARGS, NULL},
                                 {"unit", unit, METH_VARARGS, NULL},
                                 {"reduction", reduction, METH_VARARGS, NULL},
@@ -981,6 +996,7 @@ static PyMethodDef methods[] = {{"head", head, METH_VARARGS, NULL},
                                 {"gradient_floats", gradient_floats, METH_VARARGS, NULL},
                                 {"choose", choose, METH_VARARGS, NULL},
                                 {"vectors", vectors, METH_NOARGS, NULL},
+                                {"widest", widest, METH_NOARGS, NULL},
                                 {NULL, NULL, 0, NULL}};
 
 static struct PyModuleDef definition = {
