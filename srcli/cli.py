@@ -27,6 +27,7 @@ COMMANDS: Mapping[str, str] = {
     "upscale": "srcli.commands.upscale:upscale",
     "denoise": "srcli.commands.denoise:denoise",
     "deblock": "srcli.commands.deblock:deblock",
+    "batch": "srcli.commands.batch:batch",
     "models": "srcli.commands.models:models",
     "pick": "srcli.commands.pick:pick",
     "eval": "srcli.commands.eval:evaluate",

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from srcli.commands.request import RestoreRequest
-    from srcli.jobs.planning import Job
+    from srcli.jobs.job import Job
     from srcli.jobs.steps import Step
     from srcli.loading.foreign import ForeignModel
     from srcli.loading.model import LoadedModel

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from srcli.commands.request import RestoreRequest
-    from srcli.jobs.planning import Job
+    from srcli.jobs.job import Job
 
 SHOWN = 420  # least side of the picture, in pixels
 

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
     from click.shell_completion import CompletionItem
 
+    from srcli.jobs.shards import Shard
+
 
 def apply(*options: Decorator) -> Decorator:
     """Join several options into one decorator; help shows them in this order."""
@@ -74,6 +76,14 @@ def factor(text: str) -> Fraction:
 
     with _values():
         return parse_factor(text)
+
+
+def shard(text: str) -> Shard:
+    """Read the value of an option, `3/16`, as a shard."""
+    from srcli.jobs.shards import Shard
+
+    with _values():
+        return Shard.parse(text)
 
 
 @contextmanager

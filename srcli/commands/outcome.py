@@ -11,14 +11,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from srcli import console
-from srcli.errors import FAILED
+from srcli.errors import FAILED, SrcliError
 from srcli.models.spec import number
 
 if TYPE_CHECKING:
     from srcli.commands.request import RestoreRequest
     from srcli.jobs.batch import Outcome
     from srcli.jobs.finding import LeftOut
-    from srcli.jobs.planning import Job, Plan
+    from srcli.jobs.job import Job
+    from srcli.jobs.planning import Plan
+    from srcli.jobs.shards import Shard
 
 MAX_ALIKE = 3  # notes that say the same of different files; more are counted
 LONGEST_COMMAND = 2000  # letters
@@ -35,6 +37,16 @@ class Teller:
     def __init__(self, *, as_events: bool, quiet: bool) -> None:
         self._as_events, self._quiet = as_events, quiet
         self._alike: Counter[str] = Counter()
+        self._counts: Counter[str] = Counter()
+        self._first_error: SrcliError | None = None
+
+    def listed(self, total: int, shard: Shard | None) -> None:
+        """Tell how many pictures of a list are to be done."""
+        part = f" in shard {shard}" if shard is not None else ""
+        console.note(f"{total} picture{'' if total == 1 else 's'}{part}")
+        if self._as_events:
+            named = None if shard is None else str(shard)
+            console.print_event({"event": "listed", "total": total, "shard": named})
 
     def planned(self, plan: Plan) -> None:
         """Tell what is to be done, and what was left out."""
@@ -56,8 +68,10 @@ class Teller:
     def finished(self, outcome: Outcome) -> None:
         """Report the result of a picture."""
         job = outcome.job
+        self._counts[outcome.status] += 1
         self._notes(outcome.notes)
         if outcome.error is not None:
+            self._first_error = self._first_error or outcome.error
             console.error(str(outcome.error))
         if self._as_events:
             console.print_event({"event": outcome.status, **as_dict(outcome)})
@@ -76,24 +90,29 @@ class Teller:
             if self._alike[kind] <= MAX_ALIKE:
                 console.note(f"note: {note}")
 
-    def summary(self, outcomes: Sequence[Outcome], plan: Plan) -> int:
-        """Report the number of pictures by result; return the exit code."""
+    @property
+    def finished_count(self) -> int:
+        """Number of pictures that were reported."""
+        return sum(self._counts.values())
+
+    def summary(self, left_out: int = 0) -> int:
+        """Report the number of pictures by result; return the exit code.
+
+        Args:
+            left_out: Number of files that were left out.
+        """
         for kind, count in self._alike.items():
             if count > MAX_ALIKE:
                 console.note(f"note: {kind} ({count - MAX_ALIKE} more files)")
-        counts = {
-            status: sum(outcome.status == status for outcome in outcomes)
-            for status in ("done", "skipped", "failed")
-        }
+        counts = {status: self._counts[status] for status in ("done", "skipped", "failed")}
         if self._as_events:
-            facts = {**counts, "left_out": len(plan.left_out)}
-            console.print_event({"event": "summary", **facts})
-        if len(outcomes) > 1:
+            console.print_event({"event": "summary", **counts, "left_out": left_out})
+        if self.finished_count != 1:
             said = ", ".join(f"{count} {status}" for status, count in counts.items() if count)
-            console.note(said)
+            console.note(said or "nothing to do")
         if not counts["failed"]:
             return FAILED if console.lost_output() else 0
-        alone = outcomes[0].error if len(outcomes) == 1 else None
+        alone = self._first_error if self.finished_count == 1 else None
         return FAILED if alone is None else alone.exit_code
 
 

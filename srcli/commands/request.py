@@ -24,6 +24,7 @@ from srcli.models.spec import InputChoice, ModelSpec, Task
 if TYPE_CHECKING:
     from srcli.backends.base import Precision
     from srcli.images import SaveOptions
+    from srcli.jobs.shards import Shard
     from srcli.loading.foreign import ForeignModel
     from srcli.loading.restorer import RunOptions
 
@@ -77,6 +78,10 @@ class RestoreRequest:
     as_json: bool
     events: str | None = None
     prune_below: float | None = None
+    files_from: str | None = None
+    relative_to: str | None = None
+    shard: Shard | None = None
+    retry_failed: bool = False
     save_kernel: Path | None = None
     kernel: Path | None = None
     input: InputChoice = "auto"
@@ -103,6 +108,11 @@ class RestoreRequest:
         """Tasks to do before enlarging."""
         wishes: dict[Task, bool] = {"deblock": self.deblock, "denoise": self.denoise}
         return tuple(task for task, wanted in wishes.items() if wanted)
+
+    @property
+    def journal(self) -> str:
+        """Name of the journal that this process writes."""
+        return "main" if self.shard is None else self.shard.journal
 
     def run_options(self) -> RunOptions:
         """Return the options for running the network."""
@@ -137,8 +147,9 @@ def settled(request: RestoreRequest) -> RestoreRequest:
     Raises:
         UsageError: There is no input, or options exclude each other.
     """
-    if not request.all_inputs:
-        raise UsageError("no input was named", "Give files, folders, patterns, or - for a pipe.")
+    _check_inputs(request)
+    if request.retry_failed:
+        request = replace(request, resume=True)
     if request.as_json and request.events is not None:
         raise UsageError("--json and --events would share standard output", "Choose one.")
     if request.for_programs and sys.stdout is None:
@@ -155,6 +166,26 @@ def settled(request: RestoreRequest) -> RestoreRequest:
         request = replace(request, model=DEFAULT_MODEL, model_file=Path(request.model))
         return _checked(request, by_model=True)
     return _checked(request, by_model=False)
+
+
+def _check_inputs(request: RestoreRequest) -> None:
+    """Raise `UsageError` unless the inputs are named in one way."""
+    if request.files_from is None and not request.all_inputs:
+        raise UsageError("no input was named", "Give files, folders, patterns, or - for a pipe.")
+    if request.files_from is not None and request.all_inputs:
+        raise UsageError(
+            f"{request.all_inputs[0]}: inputs are named by --files-from too",
+            "Name all of them in one way.",
+        )
+    if request.files_from is None and request.relative_to is not None:
+        raise UsageError("--relative-to is for --files-from", "Leave it out.")
+    for option, is_given in (
+        ("--batch", request.batch > 1),
+        ("--check", request.check),
+        ("--save-kernel", request.save_kernel is not None),
+    ):
+        if request.files_from is not None and is_given:
+            raise UsageError(f"{option} does not go with --files-from", f"Leave out {option}.")
 
 
 def _is_file(model: str) -> bool:
@@ -241,6 +272,26 @@ _options = options.apply(
             help="End of the names of outputs.  [default: _x4 and so on]",
         ),
         click.option(
+            "--files-from",
+            type=options.PathName(),
+            metavar="LIST",
+            help="Take the inputs from a list, a name in each line (or each ended by NUL); - for "
+            "standard input. Outputs keep their folders below -o.",
+        ),
+        click.option(
+            "--relative-to",
+            type=options.PathName(),
+            metavar="FOLDER",
+            help="Folder below which the outputs' names of --files-from begin.  "
+            "[default: the current one]",
+        ),
+        click.option(
+            "--shard",
+            type=options.shard,
+            metavar="K/N",
+            help="Do only the K-th of N parts, chosen by the inputs' names.",
+        ),
+        click.option(
             "-r", "--recursive", is_flag=True, help="Look into folders inside of folders too."
         ),
         click.option(
@@ -255,6 +306,11 @@ _options = options.apply(
             "--resume",
             is_flag=True,
             help="Go on with an earlier run: do only what is missing or has changed.",
+        ),
+        click.option(
+            "--retry-failed",
+            is_flag=True,
+            help="Go on with an earlier run: do only what could not be done then.",
         ),
         click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing."),
         click.option(

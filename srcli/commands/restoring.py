@@ -17,18 +17,25 @@ from srcli.models.spec import Task
 if TYPE_CHECKING:
     from srcli.backends.base import BlurKernels
     from srcli.jobs.batch import Outcome
-    from srcli.jobs.planning import Job, Plan
+    from srcli.jobs.job import Job, Wishes
+    from srcli.jobs.planning import Plan
     from srcli.jobs.sizes import SizeRequest
     from srcli.jobs.steps import Rules, Step
     from srcli.loading.foreign import ForeignModel
     from srcli.loading.model import LoadedModel
     from srcli.pipeline.restorer import Restorer
 
+MANY = 1000  # pictures: more do not change how many are in the network at once
+
 __all__ = ["RestoreRequest", "restore_files", "restoring_options"]
 
 
 def restore_files(request: RestoreRequest, task: Task, size: SizeRequest) -> int:
     """Do what a restoring command asks for; returns the exit code."""
+    if request.files_from is not None:
+        from srcli.commands.listing import restore_listed
+
+        return restore_listed(request, wishes_of(request, task, size), Runner(request, task))
     plan = _plan(request, task, size)
     if request.save_kernel is not None:
         _check_kernel(request, plan)
@@ -41,7 +48,7 @@ def restore_files(request: RestoreRequest, task: Task, size: SizeRequest) -> int
         _check_stdout(request)
     if request.dry_run:
         return show_plan(plan, request)
-    runner = _Runner(request, task, _side_by_side(plan.jobs, request))
+    runner = Runner(request, task, _side_by_side(plan.jobs, request))
     if request.check:
         from srcli.commands.checking import check_jobs
 
@@ -53,7 +60,7 @@ def restore_files(request: RestoreRequest, task: Task, size: SizeRequest) -> int
         save_kernel(runner.kernel[0, 0], request.save_kernel, replace=request.overwrite)
     if request.as_json:
         console.print_json(result(runner.used, outcomes, plan))
-    return teller.summary(outcomes, plan)
+    return teller.summary(len(plan.left_out))
 
 
 def _check_stdout(request: RestoreRequest) -> None:
@@ -107,16 +114,22 @@ def _backend(request: RestoreRequest, step: Step | None = None) -> str:
     return "torch" if request.backend == "auto" and blind else request.backend
 
 
-def _plan(request: RestoreRequest, task: Task, size: SizeRequest) -> Plan:
+def wishes_of(request: RestoreRequest, task: Task, size: SizeRequest) -> Wishes:
+    """Return the wishes for all pictures.
+
+    Raises:
+        UsageError: Options exclude each other.
+        WeightsError: Weights are wanted that the model does not have.
+    """
+    from srcli.jobs.job import Wishes
     from srcli.jobs.naming import usual_suffix
-    from srcli.jobs.planning import Wishes, check_existing, plan_jobs
 
     if request.skip_existing and (request.overwrite or request.resume):
         raise UsageError(
             "--overwrite, --skip-existing and --resume exclude each other", "Choose one."
         )
     spec, rules = request.spec, _rules(request, task)
-    wishes = Wishes(
+    return Wishes(
         output=request.output,
         suffix=usual_suffix(task, size.label) if request.suffix is None else request.suffix,
         size=size,
@@ -128,9 +141,15 @@ def _plan(request: RestoreRequest, task: Task, size: SizeRequest) -> Plan:
         page=request.page,
         max_pixels=request.max_pixels,
         facts={"model": spec.name, "scale": size.label.removeprefix("x"), "task": task},
+        shard=request.shard,
         own_outputs=request.resume or request.skip_existing,
     )
-    plan = plan_jobs(request.all_inputs, wishes)
+
+
+def _plan(request: RestoreRequest, task: Task, size: SizeRequest) -> Plan:
+    from srcli.jobs.planning import check_existing, plan_jobs
+
+    plan = plan_jobs(request.all_inputs, wishes_of(request, task, size))
     alone = plan[0].error if len(plan) == 1 else None
     if alone is not None and not request.for_programs:
         raise alone
@@ -158,10 +177,16 @@ def _rules(request: RestoreRequest, task: Task) -> Rules:
     return rules
 
 
-class _Runner:
-    """Opens each network that a picture needs, once."""
+class Runner:
+    """Opens each network that a picture needs, once.
 
-    def __init__(self, request: RestoreRequest, task: Task, pictures: int) -> None:
+    Args:
+        request: The user's options.
+        task: What is to be done.
+        pictures: Number of pictures that could be in the network at once.
+    """
+
+    def __init__(self, request: RestoreRequest, task: Task, pictures: int = MANY) -> None:
         from srcli.backends import get_backend
 
         self.request = request
@@ -262,7 +287,7 @@ class _Runner:
         """The blur kernel that a blind network estimated in the picture that was restored last."""
         return next((r.kernel for r in self._open.values() if r.kernel is not None), None)
 
-    def __enter__(self) -> _Runner:
+    def __enter__(self) -> Runner:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *details: object) -> None:
@@ -271,7 +296,7 @@ class _Runner:
             self._stack.close()
 
 
-def _run(plan: Plan, request: RestoreRequest, runner: _Runner, teller: Teller) -> list[Outcome]:
+def _run(plan: Plan, request: RestoreRequest, runner: Runner, teller: Teller) -> list[Outcome]:
     from srcli.jobs.batch import IN_FLIGHT, Batch
     from srcli.jobs.groups import IN_MEMORY
 
@@ -295,11 +320,13 @@ def _run(plan: Plan, request: RestoreRequest, runner: _Runner, teller: Teller) -
             concurrency=runner.concurrency,
             size=request.batch,
             resume=request.resume,
+            retry_failed=request.retry_failed,
             skip_existing=request.skip_existing,
             overwrite=request.overwrite,
             preserve=request.preserve,
-            facts=runner.facts,
+            journal=request.journal,
             max_pixels=request.max_pixels,
+            facts=runner.facts,
             in_memory=min(IN_MEMORY, held),
             note=console.note,
             event=teller.event,
@@ -310,6 +337,6 @@ def _run(plan: Plan, request: RestoreRequest, runner: _Runner, teller: Teller) -
                 teller.finished(outcome)
         except (KeyboardInterrupt, SystemExit):
             if not any(job.content is not None or job.to_stdout for job in plan):
-                tell_how_to_go_on(len(outcomes))
+                tell_how_to_go_on(teller.finished_count)
             raise
     return outcomes

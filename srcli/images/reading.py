@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -75,6 +76,47 @@ def read(
 
     with vips.reading(label(source, name)):
         opened, pixels = vips.attempt(whole)
+    return _picture(opened, pixels)
+
+
+def read_if(
+    source: Path | bytes,
+    decodes: Callable[[Header, Metadata], bool],
+    *,
+    max_pixels: int | None = MAX_PIXELS,
+    name: str | None = None,
+    page: int | None = None,
+) -> Picture | None:
+    """Read the header, and decode the picture if that is wanted: the file is opened once.
+
+    Args:
+        source: as for `probe`.
+        decodes: tells from header and metadata whether to decode. It may raise.
+        max_pixels: as for `probe`.
+        name: as for `probe`.
+        page: as for `probe`.
+
+    Raises:
+        InputError: as for `read`.
+        MissingPartError: as for `read`.
+    """
+
+    with vips.reading(label(source, name)):
+        opened = vips.attempt(
+            lambda: open_image(source, max_pixels=max_pixels, name=name, page=page)
+        )
+    if not decodes(opened.header, opened.metadata):
+        return None
+    with vips.reading(label(source, name)), vips.Watch() as watch:
+        image = opened.image
+        pixels = image if isinstance(image, np.ndarray) else decoded(image)
+    if watch.quiet:
+        return _picture(opened, pixels)
+    # What was decoded in part is of no use, and only a second time tells the reason.
+    return read(source, max_pixels=max_pixels, name=name, page=page)
+
+
+def _picture(opened: Opened, pixels: Pixels) -> Picture:
     color, alpha = split(turned(pixels, opened.header.orientation))
     return Picture(color=color, alpha=alpha, metadata=opened.metadata, notes=opened.notes)
 

@@ -6,7 +6,7 @@ import hashlib
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, wait
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
@@ -27,10 +27,11 @@ from srcli.jobs.delivery import (
     write_stdout,
 )
 from srcli.jobs.groups import IN_MEMORY, BatchProgress, Patient, grouped, is_large, pixels_of
+from srcli.jobs.job import Job, Wishes
 from srcli.jobs.journal import Journal, recipe_of
-from srcli.jobs.looking import decided
-from srcli.jobs.planning import Job
+from srcli.jobs.looking import Look, decided
 from srcli.jobs.steps import Step
+from srcli.jobs.tally import Tally
 from srcli.pipeline.passes import Passes
 from srcli.pipeline.restorer import Restorer
 from srcli.system.files import sweep
@@ -77,6 +78,9 @@ class Batch:
     overwrite: bool = False
     """Replace files that no batch has made."""
 
+    retry_failed: bool = False
+    """With `resume`: do only what is on record as failed."""
+
     preserve: bool = False
     """Give outputs the time and the permissions of their inputs."""
 
@@ -86,6 +90,18 @@ class Batch:
     max_pixels: int | None = images.MAX_PIXELS
     in_memory: int = IN_MEMORY
     """Bytes of output above which a picture is done strip by strip."""
+
+    wishes: Wishes | None = None
+    """Set if the headers of the jobs have not been read: each is then read in its turn."""
+
+    root: Path | None = None
+    """The folder of all outputs, if the jobs are not all known at the beginning."""
+
+    journal: str = "main"
+    """Name of the journal."""
+
+    load: Callable[[Step], object] = lambda step: None
+    """Function that loads the weights of a step, for the checksums in `facts`."""
 
     note: Callable[[str], None] = lambda message: None
     """Function that is called with each message about the whole batch."""
@@ -102,17 +118,28 @@ class Batch:
     def __post_init__(self) -> None:
         self._network = threading.Semaphore(self.concurrency)
 
-    def run(self, jobs: Sequence[Job]) -> Iterator[Outcome]:
+    def run(self, jobs: Iterable[Job], total: int | None = None) -> Iterator[Outcome]:
         """Do the jobs, and yield the result of each, in order.
+
+        Args:
+            jobs: They are all planned before the first is done, unless `root` is set.
+            total: Number of jobs, if `root` is set.
 
         Each group of pictures is decoded, restored and encoded by one of a few threads, so that
         these overlap; at most `concurrency` are in the network at once. Errors of single files
         become outcomes; all others end the run. However the run ends, also by Ctrl-C, finished
         files are whole and no half-written file stays.
         """
-        self._progress = BatchProgress(self.progress, sum(pixels_of(job) for job in jobs))
         with ExitStack() as stack:
-            self._open_journals(jobs, stack)
+            if self.root is None:
+                jobs = tuple(jobs)
+                total = len(jobs)
+                self._progress = BatchProgress(self.progress, sum(map(pixels_of, jobs)))
+                self._open_journals(jobs, stack)
+            else:
+                self._progress = BatchProgress(self.progress, total or 0, lambda job: 1)
+                self._open_journal(self.root, stack, private=False)
+            tally = self._tally(total or 0)
             workers = stack.enter_context(Patient(self.concurrency + IN_FLIGHT, "picture"))
             pending: deque[Future[list[Outcome]]] = deque()
             try:
@@ -121,27 +148,39 @@ class Batch:
                     while len(pending) > self.concurrency + IN_FLIGHT or (
                         pending and pending[0].done()
                     ):
-                        yield from pending.popleft().result()
+                        yield from tally.counted(pending.popleft().result())
                 for future in pending:
-                    yield from future.result()
+                    yield from tally.counted(future.result())
             except BaseException:
                 self._stop()
                 wait(pending, timeout=PATIENCE)
                 raise
+            tally.end()
 
     def _open_journals(self, jobs: Sequence[Job], stack: ExitStack) -> None:
         """Open the journal of each folder of outputs, and clear what killed runs have left."""
         written = [job for job in jobs if not job.to_stdout and job.error is None]
         sweep(job.target.parent for job in written)
         for root in sorted({job.root for job in written}):
-            journal = Journal(
-                root,
-                self._is_whole,
-                private=len(jobs) == 1,
-                needed=self.resume,
-                note=self.note,
-            )
-            self._journals[root] = stack.enter_context(journal)
+            self._open_journal(root, stack, private=len(jobs) == 1)
+
+    def _open_journal(self, root: Path, stack: ExitStack, *, private: bool) -> None:
+        journal = Journal(
+            root,
+            self._is_whole,
+            name=self.journal,
+            private=private,
+            needed=self.resume,
+            note=self.note,
+        )
+        self._journals[root] = stack.enter_context(journal)
+
+    def _tally(self, total: int) -> Tally:
+        """Begin to count, in a file beside the journal if this is a part of something larger."""
+        files = [journal.file for journal in self._journals.values()]
+        is_part = self.root is not None or self.journal != "main"
+        file = files[0] if is_part and len(files) == 1 else None
+        return Tally(None if file is None else file.with_suffix(".json"), total)
 
     def _stop(self) -> None:
         """Let the pictures under way end soon."""
@@ -162,34 +201,52 @@ class Batch:
         done = iter([o for _, same in groupby(ready, _steps) for o in self._restore([*same])])
         outcomes = [entry if isinstance(entry, Outcome) else next(done) for entry in prepared]
         for outcome in outcomes:
-            if outcome.status != "done":
-                self._progress.advance(outcome.job, 1, 1)
+            self._progress.finish(outcome.job)
         return outcomes
 
     def _prepare(self, job: Job) -> _Prepared | Outcome:
         """Decide whether a job is to be done, and decode its picture if it fits in memory."""
         digest = recipe = ""
+        look: Look | None = None
         try:
             if job.error is not None:
                 raise job.error
-            if self.skip_existing and job.exists:
+            if self._is_left(job):
                 return Outcome(job=job, status="skipped")
-            digest, recipe = self._identity(job)
+            if self.wishes is not None:
+                look = Look(job, self.wishes, decodes=not (self.resume and job.exists))
+                job = look.described(lambda job: not self._is_large(job))
+                self._load(job)
+            digest, recipe = self._identity(job, look)
             replace = self.overwrite
             if self.resume and job.exists:
                 if self._is_done(job, digest, recipe):
                     return Outcome(job=job, status="skipped")
                 replace = True
-            picture = None
             self.event("started", job)
-            if not self._is_large(job):
+            picture = look.picture if look is not None else None
+            if picture is None and not self._is_large(job):
+                data = job.data if look is None else look.data
                 picture = images.read(
-                    job.data, max_pixels=self.max_pixels, name=job.name, page=job.page
+                    data, max_pixels=self.max_pixels, name=job.name, page=job.page
                 )
             job = decided(job, picture, self.max_pixels)
             return _Prepared(job, picture, digest, recipe, replace)
         except (SrcliError, MemoryError) as error:
             return self._failure(job, error, digest, recipe)
+
+    def _is_left(self, job: Job) -> bool:
+        """Tell whether a job is left out without a look at its input."""
+        if self.retry_failed:
+            journal = self._journals.get(job.root)
+            return journal is None or not journal.has_failed(job.target)
+        return self.skip_existing and job.exists
+
+    def _load(self, job: Job) -> None:
+        """Load the weights of a job whose networks were not known before."""
+        with self._opening:
+            for step in (*job.steps, *job.steps_if_jpeg):
+                self.load(step)
 
     def _is_done(self, job: Job, digest: str, recipe: str) -> bool:
         journal = self._journals.get(job.root)
@@ -207,14 +264,14 @@ class Batch:
             return not isinstance(error, InputError)  # else nobody knows
         return True
 
-    def _identity(self, job: Job) -> tuple[str, str]:
+    def _identity(self, job: Job, look: Look | None) -> tuple[str, str]:
         """Return checksums of the input, and of everything else that the output depends on."""
         if job.to_stdout:
             return "", ""
         try:
-            content = job.content
+            data = job.data if look is None else look.data
             digest = (
-                sha256_of(job.source) if content is None else hashlib.sha256(content).hexdigest()
+                hashlib.sha256(data).hexdigest() if isinstance(data, bytes) else sha256_of(data)
             )
         except OSError as error:
             raise InputError(

@@ -7,7 +7,7 @@ import sys
 
 from srcli.errors import InputError, OutputError, SrcliError
 from srcli.images import StripReader
-from srcli.jobs.planning import Job
+from srcli.jobs.job import Job
 from srcli.system.files import atomic_path
 
 ROWS_AT_ONCE = 256

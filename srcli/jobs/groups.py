@@ -9,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 
 from srcli.backends.base import StoppedError
-from srcli.jobs.planning import Job
+from srcli.jobs.job import Job
 from srcli.pipeline.work import Progress
 
 IN_MEMORY = 256 << 20  # bytes of output above which a picture is done strip by strip
@@ -58,11 +58,23 @@ def is_large(job: Job, in_memory: int) -> bool:
 
 
 class BatchProgress:
-    """Progress of a batch, added up from what threads report of their pictures."""
+    """Progress of a batch, added up from what threads report of their pictures.
 
-    def __init__(self, tell: Callable[[str, int, int], None], total: int) -> None:
-        self._tell, self._total = tell, max(1, total)
-        self._done: dict[Path, int] = {}
+    Args:
+        tell: Called with a picture's name, what is done, and all.
+        total: Sum of all sizes.
+        size_of: Function from a picture to its share of the total.
+    """
+
+    def __init__(
+        self,
+        tell: Callable[[str, int, int], None],
+        total: int,
+        size_of: Callable[[Job], int] = pixels_of,
+    ) -> None:
+        self._tell, self._total, self._size_of = tell, max(1, total), size_of
+        self._under_way: dict[Path, int] = {}
+        self._done = 0
         self._guard = threading.Lock()
         self._stopped = False
 
@@ -83,8 +95,18 @@ class BatchProgress:
         if self._stopped:
             raise StoppedError
         with self._guard:
-            self._done[job.source] = round(pixels_of(job) * done / total)
-            self._tell(job.name, sum(self._done.values()), self._total)
+            before = self._under_way.get(job.source, 0)
+            self._under_way[job.source] = now = round(self._size_of(job) * done / total)
+            self._done += now - before
+            self._tell(job.name, self._done, self._total)
+
+    def finish(self, job: Job) -> None:
+        """Count a picture as done, whatever became of it."""
+        if self._stopped:
+            return
+        self.advance(job, 1, 1)
+        with self._guard:
+            self._under_way.pop(job.source, None)
 
 
 class Patient(ThreadPoolExecutor):

@@ -13,6 +13,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -31,6 +32,7 @@ from srcli.system.files import atomic_path, sweep
 
 NAME = ".srcli-journal"
 _MAX_PROCESSES = 10_000
+_SHARD = re.compile(r"shard-(\d+)-of-(\d+)(-\d+)?$")
 _PATIENCE = 5.0  # seconds that another process may take from naming an output to recording it
 
 
@@ -43,6 +45,8 @@ class Journal:
         root: The output folder, absolute.
         is_whole: Tells whether an output that is not as it was made can still be used: then
             somebody has worked on it, and it is not made again.
+        name: Name of the files to write, without suffix: `main`, or that of a shard. The files of
+            other shards of as many are not read: they hold none of its pictures.
         private: Keep the journal in srcli's cache. A single picture leaves no trace beside it.
         needed: Refuse what is no journal; else the batch goes on without one.
         note: Called once if the journal cannot be written; the batch then goes on without it.
@@ -53,11 +57,13 @@ class Journal:
         root: Path,
         is_whole: Callable[[Path], bool],
         *,
+        name: str = "main",
         private: bool = False,
         needed: bool = False,
         note: Callable[[str], None] = lambda message: None,
     ) -> None:
         self.root = root
+        self._name = name
         self._is_whole, self._note = is_whole, note
         self._private, self._needed = private, needed
         self._folders = (private_folder(root), root / NAME)[:: 1 if private else -1]
@@ -68,6 +74,11 @@ class Journal:
         self._descriptor: int | None = None
         self._lock: FileLock | None = None
         self._is_new = False
+
+    @property
+    def file(self) -> Path | None:
+        """The file that this process writes; None before it is open."""
+        return self._file
 
     @property
     def folder(self) -> Path:
@@ -170,6 +181,12 @@ class Journal:
             "Replace it with --overwrite, or choose another place with -o.",
         )
 
+    def has_failed(self, target: Path) -> bool:
+        """Tell whether the last that is known of an output is that it could not be made."""
+        records = self._records(target)
+        failed = any(record.error is not None for record in records)
+        return failed and not any(record.output_sha256 is not None for record in records)
+
     def knows(self, file: Path) -> bool:
         """Tell whether a file in or below the root was made by a batch."""
         return any(record.output_sha256 is not None for record in self._records(file))
@@ -222,7 +239,7 @@ class Journal:
     def _claim(self) -> Path:
         """Take the first file of the journal that no other process has."""
         for number in range(1, _MAX_PROCESSES):
-            name = "main" if number == 1 else f"main-{number}"
+            name = self._name if number == 1 else f"{self._name}-{number}"
             lock = FileLock(self.folder / f"{name}.lock")
             try:
                 lock.acquire(timeout=0)
@@ -241,11 +258,18 @@ class Journal:
         """Read what is new in the files of all other processes."""
         with self._guard:
             files = [file for folder in self._folders for file in _listed(folder)]
-            others = [file for file in files if file != self._file]
+            others = [file for file in files if file != self._file and not self._is_apart(file)]
             followed = {file: self._others.get(file) or Followed(file) for file in others}
             for other in followed.values():
                 other.refresh()
             self._others = followed
+
+    def _is_apart(self, file: Path) -> bool:
+        """Tell whether a file is of another shard of as many."""
+        own, other = shard_of(self._name), shard_of(file.stem)
+        if own is None or other is None:
+            return False
+        return own != other and own[1] == other[1]
 
     def _compact(self) -> None:
         """Write one line for each output, in order: the same however often it was interrupted."""
@@ -263,6 +287,12 @@ class Journal:
     def _key(self, target: Path) -> str:
         path = Path(os.path.abspath(target))
         return Path(os.path.relpath(path, self.root)).as_posix()
+
+
+def shard_of(name: str) -> tuple[int, int] | None:
+    """Return number and count of the shard that a journal is named for; None if it is for none."""
+    found = _SHARD.match(name)
+    return (int(found[1]), int(found[2])) if found else None
 
 
 def private_folder(root: Path) -> Path:

@@ -2,14 +2,67 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from srcli.images import Picture, StripReader
+from srcli.images import Header, Picture, StripReader
+from srcli.images.picture import Metadata
+from srcli.images.reading import read_if
 from srcli.images.traces import quality_in_strips, quality_seen
-from srcli.jobs.planning import Job
+from srcli.jobs.examining import described, examined, unreadable
+from srcli.jobs.job import Job, Wishes
 from srcli.jobs.steps import Rules, Step
 from srcli.models.spec import Scale
+
+HELD = 32 << 20  # bytes of a file that is read at once
+
+
+class Look:
+    """A first look at the file of a job: it is read, hashed and decoded once.
+
+    Args:
+        job: Whose header has not been read.
+        wishes: For all pictures.
+        decodes: True to decode the picture too, if it is small enough.
+
+    Raises:
+        InputError: The file cannot be read.
+    """
+
+    def __init__(self, job: Job, wishes: Wishes, *, decodes: bool) -> None:
+        self._job, self._wishes, self._decodes = job, wishes, decodes
+        self.picture: Picture | None = None
+        try:
+            small = job.source.stat().st_size <= HELD and job.source.is_file()
+            self.data = job.source.read_bytes() if small else job.source
+        except OSError as error:
+            raise unreadable(job, error) from error
+
+    def described(self, is_wanted: Callable[[Job], bool]) -> Job:
+        """Return the job with its size and its networks.
+
+        Args:
+            is_wanted: Tells from that whether the picture is to be decoded whole.
+
+        Raises:
+            SrcliError: The picture cannot be read, or the output cannot be made.
+        """
+        job = self._job
+        found: list[Job] = []
+
+        def decodes(header: Header, metadata: Metadata) -> bool:
+            found.append(described(job, header, metadata, self._wishes, alone=False))
+            return self._decodes and is_wanted(found[-1])
+
+        if not isinstance(self.data, bytes):
+            looked_at = examined(job, self._wishes, alone=False)
+            if looked_at.error is not None:
+                raise looked_at.error
+            return looked_at
+        self.picture = read_if(
+            self.data, decodes, max_pixels=self._wishes.max_pixels, name=job.name, page=job.page
+        )
+        return found[-1]
 
 
 def decided(job: Job, picture: Picture | None, max_pixels: int | None) -> Job:

@@ -50,7 +50,7 @@ class Naming:
             return self._by_template(found)
         if found.folder is not None:
             root = self._tree_root(found.folder)
-            return root, self._with_format(root / found.source.relative_to(found.folder))
+            return root, self.with_format(root / found.source.relative_to(found.folder))
         if self.output == STDIO or (self.output is None and str(found.source) == STDIO):
             self._check_alone("standard output takes one picture", "Give a folder with -o.")
             return Path(STDIO), Path(STDIO)
@@ -58,7 +58,7 @@ class Naming:
         if output is not None and not is_folder(output):
             return self._one_file(output)
         folder = found.source.parent if output is None else Path(output)
-        return folder, self._with_format(folder / self._named(found.source))
+        return folder, self.with_format(folder / self._named(found.source))
 
     def _one_file(self, output: str) -> tuple[Path, Path]:
         self._check_alone(
@@ -114,7 +114,7 @@ class Naming:
             return output
         return output / folder.resolve().name
 
-    def _with_format(self, target: Path) -> Path:
+    def with_format(self, target: Path) -> Path:
         """Give a name the suffix of the format that is asked for; else keep the input's format."""
         if self.format is not None and target.suffix.lower() not in FORMATS[self.format].suffixes:
             return target.with_name(f"{target.stem}{FORMATS[self.format].suffixes[0]}")

@@ -1,0 +1,107 @@
+"""Restore the pictures of a list, whose headers are read one by one as their turn comes."""
+
+from __future__ import annotations
+
+from itertools import islice
+from typing import TYPE_CHECKING
+
+from srcli import console
+from srcli.commands.outcome import Teller, as_dict, tell_how_to_go_on
+from srcli.jobs.batch import IN_FLIGHT, Batch
+from srcli.jobs.examining import examined
+from srcli.jobs.finding import STDIO
+from srcli.jobs.groups import IN_MEMORY
+from srcli.jobs.listed import ListedPlan, plan_list
+
+if TYPE_CHECKING:
+    from srcli.commands.request import RestoreRequest
+    from srcli.commands.restoring import Runner
+    from srcli.jobs.job import Wishes
+
+PEEKED = 8  # pictures that are looked at before the first is done, to open the networks they need
+
+
+def restore_listed(request: RestoreRequest, wishes: Wishes, runner: Runner) -> int:
+    """Do what a restoring command with `--files-from` asks for; returns the exit code."""
+    assert request.files_from is not None, "there is a list"
+    kept = request.overwrite or request.skip_existing or request.resume
+    plan = plan_list(
+        request.files_from,
+        wishes,
+        relative_to=request.relative_to,
+        refuse=not (kept or request.dry_run),
+    )
+    if request.for_programs:
+        console.check_stdout()
+    if request.dry_run:
+        return _show(plan, request)
+    teller = Teller(as_events=request.events is not None, quiet=request.as_json)
+    teller.listed(len(plan), wishes.shard)
+    files = _run(plan, request, runner, teller)
+    if request.as_json:
+        console.print_json({**runner.used, "files": files, "left_out": []})
+    return teller.summary()
+
+
+def _show(plan: ListedPlan, request: RestoreRequest) -> int:
+    """Print the names of inputs and outputs; the inputs are not looked at."""
+    for job in plan.jobs():
+        if request.for_programs:
+            console.print_event({"input": str(job.source), "output": str(job.target)})
+        else:
+            console.result(console.for_terminal(f"{job.source} -> {job.target}"))
+    console.note(f"{len(plan)} names were checked; the files themselves were not looked at")
+    return 0
+
+
+def _run(
+    plan: ListedPlan, request: RestoreRequest, runner: Runner, teller: Teller
+) -> list[dict[str, object]]:
+    """Do the jobs; return the results for JSON if that is wanted."""
+    files: list[dict[str, object]] = []
+    with runner, console.progress() as bar:
+        _open_usual(plan, runner)
+
+        def show(name: str, done: int, total: int) -> None:
+            bar.show(f"{teller.finished_count + 1}/{total} {name}", done, total)
+
+        held = (runner.memory or IN_MEMORY) // (4 * (runner.concurrency + IN_FLIGHT))
+        batch = Batch(
+            restorer=runner.restorer,
+            load=runner.load,
+            wishes=plan.wishes,
+            root=plan.root,
+            progress=show,
+            concurrency=runner.concurrency,
+            resume=request.resume,
+            retry_failed=request.retry_failed,
+            skip_existing=request.skip_existing,
+            overwrite=request.overwrite,
+            preserve=request.preserve,
+            journal=request.journal,
+            facts=runner.facts,
+            max_pixels=request.max_pixels,
+            in_memory=min(IN_MEMORY, held),
+            note=console.note,
+            event=teller.event,
+        )
+        try:
+            for outcome in batch.run(plan.jobs(), len(plan)):
+                teller.finished(outcome)
+                if request.as_json:
+                    files.append(as_dict(outcome))
+        except (KeyboardInterrupt, SystemExit):
+            if request.files_from != STDIO:
+                tell_how_to_go_on(teller.finished_count)
+            raise
+    return files
+
+
+def _open_usual(plan: ListedPlan, runner: Runner) -> None:
+    """Open the networks that the first pictures need: a model without weights stops everything."""
+    for job in islice(plan.jobs(), PEEKED):
+        looked_at = examined(job, plan.wishes, alone=False)
+        for step in looked_at.steps_if_jpeg:
+            runner.load(step)
+        for step in looked_at.steps:
+            runner.restorer(step)

@@ -1,0 +1,262 @@
+"""Plan a batch whose pictures are named in a list: in one pass, and in little memory.
+
+Names alone are looked at before work. Headers are read when a picture's turn comes: a list may name
+ten million.
+"""
+
+from __future__ import annotations
+
+import os
+import posixpath
+import shutil
+import sys
+import tempfile
+from array import array
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import cache, lru_cache
+from pathlib import Path
+from typing import BinaryIO
+
+from srcli.errors import InputError, OutputExistsError, UsageError
+from srcli.jobs.finding import STDIN_NAME, STDIO, as_file
+from srcli.jobs.job import Job, Wishes
+from srcli.jobs.naming import Naming, is_folder, is_template
+from srcli.jobs.shards import Shard, digest
+
+CHUNK = 1 << 20
+FOLDERS = 4096  # whose real places are remembered: lists usually go through them one by one
+
+
+class NameList:
+    """The names in a list: one in each line, or each ended by a NUL character.
+
+    Args:
+        file: The list; `-` for standard input, which is copied to a temporary file.
+
+    Raises:
+        InputError: It cannot be read.
+    """
+
+    def __init__(self, file: str) -> None:
+        self.name = STDIN_NAME if file == STDIO else file
+        try:
+            self._file = _standard_input() if file == STDIO else as_file(file).open("rb")
+            self._end = b"\0" if b"\0" in self._file.read(CHUNK) else b"\n"
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise InputError(
+                f"{self.name}: the list cannot be read ({reason})", "Check --files-from."
+            ) from error
+
+    def __iter__(self) -> Iterator[str]:
+        self._file.seek(0)
+        rest = b""
+        while chunk := self._file.read(CHUNK):
+            *names, rest = (rest + chunk).split(self._end)
+            yield from filter(None, map(self._decoded, names))
+        if name := self._decoded(rest):
+            yield name
+
+    def _decoded(self, name: bytes) -> str:
+        return os.fsdecode(name if self._end == b"\0" else name.removesuffix(b"\r"))
+
+
+def _standard_input() -> BinaryIO:
+    """Copy standard input into a temporary file, which can be read again."""
+    if sys.stdin is None:
+        raise ValueError("it is closed")
+    with ExitStack() as stack:
+        copy = stack.enter_context(tempfile.TemporaryFile())
+        shutil.copyfileobj(sys.stdin.buffer, copy, CHUNK)
+        copy.seek(0)
+        stack.pop_all()
+        return copy
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListedPlan:
+    """The pictures of a list, or of one shard of it, and the output of each."""
+
+    names: NameList
+    root: Path
+    """The folder of all outputs, in full."""
+
+    wishes: Wishes
+    places: Places
+    total: int
+    """Number of pictures."""
+
+    def __len__(self) -> int:
+        return self.total
+
+    def jobs(self) -> Iterator[Job]:
+        """Yield the jobs, whose headers have not been read."""
+        shard, wishes = self.wishes.shard, self.wishes
+        for name in self.names:
+            relative = self.places.relative(name)
+            if shard is None or shard.takes(relative):
+                yield Job(
+                    source=as_file(name),
+                    target=Path(self.places.output, self.places.target(relative)),
+                    root=self.root,
+                    options=wishes.options,
+                    page=wishes.page,
+                )
+
+
+def plan_list(file: str, wishes: Wishes, *, relative_to: str | None, refuse: bool) -> ListedPlan:
+    """Check the names of a list, and the names of the outputs.
+
+    Args:
+        file: The list, or `-`.
+        wishes: For all pictures.
+        relative_to: Folder below which the names of outputs begin; None for the current one.
+        refuse: True if outputs that are there already are an error.
+
+    Raises:
+        UsageError: Two outputs would have one name, an output would replace an input, or the output
+            is no folder.
+        InputError: The list is empty or cannot be read.
+        OutputExistsError: An output is there already.
+    """
+    output = wishes.output
+    if output is None or output == STDIO or is_template(output) or not is_folder(output):
+        raise UsageError(
+            "the outputs of a list go into a folder", "Name one with -o, ending in a slash."
+        )
+    places = Places(output, wishes.options.format, relative_to)
+    names = NameList(file)
+    total = _checked(names, places, wishes.shard, refuse=refuse and os.path.isdir(output))
+    return ListedPlan(
+        names=names, root=Path(os.path.abspath(output)), wishes=wishes, places=places, total=total
+    )
+
+
+def _checked(names: NameList, places: Places, shard: Shard | None, *, refuse: bool) -> int:
+    """Check all names, also those of other shards; return the number of those in this one."""
+    import numpy as np
+
+    targets, inside = array("Q"), array("Q")
+    total = 0
+    for name in names:
+        relative = places.relative(name)
+        target = places.target(relative)
+        targets.append(digest(target.casefold()))
+        if (beside := places.inside(name)) is not None:
+            inside.append(digest(beside.casefold()))
+        if shard is None or shard.takes(relative):
+            total += 1
+            if refuse and os.path.lexists(os.path.join(places.output, target)):
+                raise OutputExistsError(
+                    f"{os.path.join(places.output, target)}: exists already",
+                    "Replace it with --overwrite, keep it with --skip-existing, go on with "
+                    "--resume, or choose another place with -o.",
+                )
+    if not targets:
+        raise InputError(f"{names.name}: names no pictures", "Name one in each line.")
+    found, counts = np.unique(np.frombuffer(targets, np.uint64), return_counts=True)
+    if doubtful := {*found[counts > 1].tolist()}:
+        _refuse_same(names, places, doubtful)
+    own = np.frombuffer(inside, np.uint64) if inside else np.empty(0, np.uint64)
+    if doubtful := {*np.intersect1d(found, own).tolist()}:
+        _refuse_inputs(names, places, doubtful)
+    return total
+
+
+def _refuse_same(names: NameList, places: Places, doubtful: set[int]) -> None:
+    """Raise `UsageError` for two names of one output, of those whose checksums are in doubt."""
+    taken: dict[str, str] = {}
+    for name in names:
+        target = places.target(places.relative(name))
+        if digest(target.casefold()) not in doubtful:
+            continue
+        first = taken.get(target.casefold())  # some file systems do not tell A from a
+        if first == name:
+            raise UsageError(
+                f"{names.name}: names {name} twice", "Remove one of them, for example by sort -u."
+            )
+        if first is not None:
+            raise UsageError(
+                f"{first} and {name} would both become {os.path.join(places.output, target)}",
+                "Give them different names or folders.",
+            )
+        taken[target.casefold()] = name
+
+
+def _refuse_inputs(names: NameList, places: Places, doubtful: set[int]) -> None:
+    """Raise `UsageError` for an input that an output would replace, of those in doubt."""
+    outputs: dict[str, str] = {}
+    for name in names:
+        target = places.target(places.relative(name)).casefold()
+        if digest(target) in doubtful:
+            outputs[target] = name
+    for name in names:
+        maker = outputs.get((places.inside(name) or "").casefold())
+        if maker is not None:
+            raise UsageError(
+                f"{name}: is an input and would be replaced by the result of {maker}",
+                "Choose another folder with -o.",
+            )
+
+
+class Places:
+    """Names of outputs for the names of a list.
+
+    Args:
+        output: The folder of all outputs.
+        format: The format of all outputs; None for that of each input.
+        relative_to: Folder below which the names of outputs begin; None for the current one.
+    """
+
+    def __init__(self, output: str, format: str | None, relative_to: str | None) -> None:
+        self.output = output
+        self._naming = Naming(output=output, suffix="", format=format)
+        self._base = os.path.abspath(relative_to or "")
+        self._is_here = relative_to is None
+        self._root = os.path.realpath(output)
+        self._ending = cache(self._new_ending)
+        self._real = lru_cache(FOLDERS)(os.path.realpath)
+
+    def relative(self, name: str) -> str:
+        """Return a name of the list relative to the base, with slashes.
+
+        One outside of the base keeps its whole path, without its root.
+
+        Raises:
+            UsageError: Its output would lie outside of the folder of outputs.
+        """
+        if self._is_here and _is_plain(name):
+            return name
+        path = os.path.abspath(name)
+        if path.startswith(os.path.join(self._base, "")):
+            relative = os.path.relpath(path, self._base)
+        else:
+            relative = os.path.splitdrive(path)[1].lstrip("/" + os.sep)
+        return relative.replace(os.sep, "/")
+
+    def target(self, relative: str) -> str:
+        """Return the output's name in the folder of outputs, with slashes."""
+        stem, suffix = posixpath.splitext(relative)
+        return stem + self._ending(suffix)
+
+    def inside(self, name: str) -> str | None:
+        """Return an input's name in the folder of outputs; None if it lies elsewhere."""
+        folder, file = os.path.split(name)
+        real = self._real(folder)
+        if real == self._root:
+            return file
+        if not real.startswith(os.path.join(self._root, "")):
+            return None
+        return os.path.relpath(os.path.join(real, file), self._root).replace(os.sep, "/")
+
+    def _new_ending(self, suffix: str) -> str:
+        return self._naming.with_format(Path(f"x{suffix}")).name[1:]
+
+
+def _is_plain(name: str) -> bool:
+    """Tell whether a name is relative and has no detours: then nothing has to be resolved."""
+    return os.sep == "/" and not (
+        name[0] == "/" or name[-1] in "./" or "./" in name or "//" in name
+    )
