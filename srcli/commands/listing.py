@@ -11,7 +11,7 @@ from srcli.jobs.batch import IN_FLIGHT, Batch
 from srcli.jobs.examining import examined
 from srcli.jobs.finding import STDIO
 from srcli.jobs.groups import IN_MEMORY
-from srcli.jobs.listed import ListedPlan, plan_list
+from srcli.jobs.listed import ListedPlan, NameList, plan_list
 
 if TYPE_CHECKING:
     from srcli.commands.request import RestoreRequest
@@ -25,18 +25,23 @@ def restore_listed(request: RestoreRequest, wishes: Wishes, runner: Runner) -> i
     """Do what a restoring command with `--files-from` asks for; returns the exit code."""
     assert request.files_from is not None, "there is a list"
     kept = request.overwrite or request.skip_existing or request.resume
-    plan = plan_list(
-        request.files_from,
-        wishes,
-        relative_to=request.relative_to,
-        refuse=not (kept or request.dry_run),
-    )
+    with NameList(request.files_from) as names:
+        plan = plan_list(
+            names,
+            wishes,
+            relative_to=request.relative_to,
+            refuse=not (kept or request.dry_run),
+        )
+        return _restore(plan, request, runner)
+
+
+def _restore(plan: ListedPlan, request: RestoreRequest, runner: Runner) -> int:
     if request.for_programs:
         console.check_stdout()
     if request.dry_run:
         return _show(plan, request)
     teller = Teller(as_events=request.events is not None, quiet=request.as_json)
-    teller.listed(len(plan), wishes.shard)
+    teller.listed(len(plan), request.shard)
     files = _run(plan, request, runner, teller)
     if request.as_json:
         console.print_json({**runner.used, "files": files, "left_out": []})

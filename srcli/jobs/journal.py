@@ -14,6 +14,7 @@ import hashlib
 import json
 import os
 import re
+import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -304,7 +305,7 @@ def private_folder(root: Path) -> Path:
 def recipe_of(facts: Mapping[str, object]) -> str:
     """Return the checksum of what an output depends on besides its input."""
     text = json.dumps(facts, sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()
+    return sys.intern(hashlib.sha256(text.encode()).hexdigest())
 
 
 def _listed(folder: Path) -> list[Path]:

@@ -17,7 +17,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Self
 
 from srcli.errors import InputError, OutputExistsError, UsageError
 from srcli.jobs.finding import STDIN_NAME, STDIO, as_file
@@ -30,7 +30,7 @@ FOLDERS = 4096  # whose real places are remembered: lists usually go through the
 
 
 class NameList:
-    """The names in a list: one in each line, or each ended by a NUL character.
+    """The names in a list, one in each line, or each ended by NUL; a context manager.
 
     Args:
         file: The list; `-` for standard input, which is copied to a temporary file.
@@ -58,6 +58,12 @@ class NameList:
             yield from filter(None, map(self._decoded, names))
         if name := self._decoded(rest):
             yield name
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *details: object) -> None:
+        self._file.close()
 
     def _decoded(self, name: bytes) -> str:
         return os.fsdecode(name if self._end == b"\0" else name.removesuffix(b"\r"))
@@ -106,11 +112,13 @@ class ListedPlan:
                 )
 
 
-def plan_list(file: str, wishes: Wishes, *, relative_to: str | None, refuse: bool) -> ListedPlan:
+def plan_list(
+    names: NameList, wishes: Wishes, *, relative_to: str | None, refuse: bool
+) -> ListedPlan:
     """Check the names of a list, and the names of the outputs.
 
     Args:
-        file: The list, or `-`.
+        names: The list, which must stay open.
         wishes: For all pictures.
         relative_to: Folder below which the names of outputs begin; None for the current one.
         refuse: True if outputs that are there already are an error.
@@ -118,7 +126,7 @@ def plan_list(file: str, wishes: Wishes, *, relative_to: str | None, refuse: boo
     Raises:
         UsageError: Two outputs would have one name, an output would replace an input, or the output
             is no folder.
-        InputError: The list is empty or cannot be read.
+        InputError: The list is empty.
         OutputExistsError: An output is there already.
     """
     output = wishes.output
@@ -127,7 +135,6 @@ def plan_list(file: str, wishes: Wishes, *, relative_to: str | None, refuse: boo
             "the outputs of a list go into a folder", "Name one with -o, ending in a slash."
         )
     places = Places(output, wishes.options.format, relative_to)
-    names = NameList(file)
     total = _checked(names, places, wishes.shard, refuse=refuse and os.path.isdir(output))
     return ListedPlan(
         names=names, root=Path(os.path.abspath(output)), wishes=wishes, places=places, total=total

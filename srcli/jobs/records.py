@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
@@ -119,4 +120,5 @@ def _parsed(content: bytes) -> Iterator[tuple[str, Record]]:
     for line in content.split(b"\n"):
         with suppress(ValueError, TypeError, KeyError, AttributeError, RecursionError):
             row = json.loads(line)
+            row["recipe"] = sys.intern(row["recipe"])  # one for a million records
             yield str(row.pop("output")), Record(**row)
