@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import click
 
-from srcli.commands.request import RestoreRequest, restoring_options
+from srcli.commands.request import RestoreRequest
 from srcli.commands.restoring import restore_files
+from srcli.commands.restoring_options import restoring_options
 from srcli.commands.sections import SectionedCommand
 
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import islice
 from typing import TYPE_CHECKING
 
 from srcli import console
 from srcli.commands.outcome import Teller, as_dict, tell_how_to_go_on
-from srcli.jobs.batch import IN_FLIGHT, Batch
+from srcli.commands.restoring import batch_of
 from srcli.jobs.examining import examined
 from srcli.jobs.finding import STDIO
-from srcli.jobs.groups import IN_MEMORY
 from srcli.jobs.listed import ListedPlan, NameList, plan_list
 
 if TYPE_CHECKING:
@@ -70,25 +70,11 @@ def _run(
         def show(name: str, done: int, total: int) -> None:
             bar.show(f"{teller.finished_count + 1}/{total} {name}", done, total)
 
-        held = (runner.memory or IN_MEMORY) // (4 * (runner.concurrency + IN_FLIGHT))
-        batch = Batch(
-            restorer=runner.restorer,
+        batch = replace(
+            batch_of(request, runner, teller, show),
             load=runner.load,
             wishes=plan.wishes,
             root=plan.root,
-            progress=show,
-            concurrency=runner.concurrency,
-            resume=request.resume,
-            retry_failed=request.retry_failed,
-            skip_existing=request.skip_existing,
-            overwrite=request.overwrite,
-            preserve=request.preserve,
-            journal=request.journal,
-            facts=runner.facts,
-            max_pixels=request.max_pixels,
-            in_memory=min(IN_MEMORY, held),
-            note=console.note,
-            event=teller.event,
         )
         try:
             for outcome in batch.run(plan.jobs(), len(plan)):

@@ -16,9 +16,8 @@ from srcli.models.spec import number
 
 if TYPE_CHECKING:
     from srcli.commands.request import RestoreRequest
-    from srcli.jobs.batch import Outcome
     from srcli.jobs.finding import LeftOut
-    from srcli.jobs.job import Job
+    from srcli.jobs.job import Job, Outcome
     from srcli.jobs.planning import Plan
     from srcli.jobs.shards import Shard
 

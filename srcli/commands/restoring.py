@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING
 from srcli import __version__, console
 from srcli.commands.kernels import check_kernel_file, check_known_kernel, save_kernel
 from srcli.commands.outcome import Teller, result, show_plan, tell_how_to_go_on
-from srcli.commands.request import RestoreRequest, foreign, restoring_options
+from srcli.commands.request import RestoreRequest, foreign
 from srcli.errors import UsageError
 from srcli.models.spec import Task
 
 if TYPE_CHECKING:
     from srcli.backends.base import BlurKernels
-    from srcli.jobs.batch import Outcome
-    from srcli.jobs.job import Job, Wishes
+    from srcli.jobs.batch import Batch
+    from srcli.jobs.job import Job, Outcome, Wishes
     from srcli.jobs.planning import Plan
     from srcli.jobs.sizes import SizeRequest
     from srcli.jobs.steps import Rules, Step
@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from srcli.pipeline.restorer import Restorer
 
 MANY = 1000  # pictures: more do not change how many are in the network at once
-
-__all__ = ["RestoreRequest", "restore_files", "restoring_options"]
 
 
 def restore_files(request: RestoreRequest, task: Task, size: SizeRequest) -> int:
@@ -297,9 +295,6 @@ class Runner:
 
 
 def _run(plan: Plan, request: RestoreRequest, runner: Runner, teller: Teller) -> list[Outcome]:
-    from srcli.jobs.batch import IN_FLIGHT, Batch
-    from srcli.jobs.groups import IN_MEMORY
-
     # Before the first picture is read: a model without weights stops everything.
     for step in dict.fromkeys(step for job in plan for step in job.steps_if_jpeg):
         runner.load(step)  # opened when a picture turns out to need it
@@ -313,24 +308,7 @@ def _run(plan: Plan, request: RestoreRequest, runner: Runner, teller: Teller) ->
 
         if ahead := next((job for job in plan if job.error is None), None):
             show(ahead.name, 0, 1)  # a name from the first moment, not the first tile
-        held = (runner.memory or IN_MEMORY) // (4 * (runner.concurrency + IN_FLIGHT))
-        batch = Batch(
-            restorer=runner.restorer,
-            progress=show,
-            concurrency=runner.concurrency,
-            size=request.batch,
-            resume=request.resume,
-            retry_failed=request.retry_failed,
-            skip_existing=request.skip_existing,
-            overwrite=request.overwrite,
-            preserve=request.preserve,
-            journal=request.journal,
-            max_pixels=request.max_pixels,
-            facts=runner.facts,
-            in_memory=min(IN_MEMORY, held),
-            note=console.note,
-            event=teller.event,
-        )
+        batch = batch_of(request, runner, teller, show)
         try:
             for outcome in batch.run(plan.jobs):
                 outcomes.append(outcome)
@@ -340,3 +318,30 @@ def _run(plan: Plan, request: RestoreRequest, runner: Runner, teller: Teller) ->
                 tell_how_to_go_on(teller.finished_count)
             raise
     return outcomes
+
+
+def batch_of(
+    request: RestoreRequest, runner: Runner, teller: Teller, show: Callable[[str, int, int], None]
+) -> Batch:
+    """Return the batch that a request asks for, once its usual networks are open."""
+    from srcli.jobs.batch import IN_FLIGHT, Batch
+    from srcli.jobs.groups import IN_MEMORY
+
+    held = (runner.memory or IN_MEMORY) // (4 * (runner.concurrency + IN_FLIGHT))
+    return Batch(
+        restorer=runner.restorer,
+        progress=show,
+        concurrency=runner.concurrency,
+        size=request.batch,
+        resume=request.resume,
+        retry_failed=request.retry_failed,
+        skip_existing=request.skip_existing,
+        overwrite=request.overwrite,
+        preserve=request.preserve,
+        journal=request.journal,
+        facts=runner.facts,
+        max_pixels=request.max_pixels,
+        in_memory=min(IN_MEMORY, held),
+        note=console.note,
+        event=teller.event,
+    )

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 import click
 
 from srcli.commands import options
-from srcli.commands.request import RestoreRequest, restoring_options
+from srcli.commands.request import RestoreRequest
 from srcli.commands.restoring import restore_files
+from srcli.commands.restoring_options import restoring_options
 from srcli.commands.sections import SectionedCommand, section
 from srcli.models.registry import DEFAULT_SCALE
 

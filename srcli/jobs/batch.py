@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, wait
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
-from typing import Literal
 
 from srcli import images
-from srcli.checkpoints.shipped import sha256_of
 from srcli.errors import InputError, MemoryExhaustedError, OutputExistsError, SrcliError
 from srcli.images import Picture, StripReader, StripWriter, encode
 from srcli.jobs.delivery import (
@@ -26,9 +23,19 @@ from srcli.jobs.delivery import (
     write_copy,
     write_stdout,
 )
-from srcli.jobs.groups import IN_MEMORY, BatchProgress, Patient, grouped, is_large, pixels_of
-from srcli.jobs.job import Job, Wishes
-from srcli.jobs.journal import Journal, recipe_of
+from srcli.jobs.groups import (
+    IN_MEMORY,
+    BatchProgress,
+    Patient,
+    Prepared,
+    grouped,
+    is_large,
+    pixels_of,
+    steps_of,
+)
+from srcli.jobs.identity import identity
+from srcli.jobs.job import Job, Outcome, Wishes
+from srcli.jobs.journal import Journal
 from srcli.jobs.looking import Look, decided
 from srcli.jobs.steps import Step
 from srcli.jobs.tally import Tally
@@ -38,21 +45,6 @@ from srcli.system.files import sweep
 
 IN_FLIGHT = 2  # groups of pictures beyond those in the network: being decoded or encoded
 PATIENCE = 1.5  # seconds that an interrupted run waits for what is under way
-
-Status = Literal["done", "failed", "skipped"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
-    """The result of a job."""
-
-    job: Job
-    status: Status
-    error: SrcliError | None = None
-    seconds: float = 0.0
-    """Seconds in the network."""
-
-    notes: tuple[str, ...] = ()
 
 
 @dataclass(slots=True, kw_only=True)
@@ -197,14 +189,14 @@ class Batch:
     def _do(self, jobs: Sequence[Job]) -> list[Outcome]:
         """Decode, restore and encode pictures of one size."""
         prepared = [self._prepare(job) for job in jobs]
-        ready = [entry for entry in prepared if isinstance(entry, _Prepared)]
-        done = iter([o for _, same in groupby(ready, _steps) for o in self._restore([*same])])
+        ready = [entry for entry in prepared if isinstance(entry, Prepared)]
+        done = iter([o for _, same in groupby(ready, steps_of) for o in self._restore([*same])])
         outcomes = [entry if isinstance(entry, Outcome) else next(done) for entry in prepared]
         for outcome in outcomes:
             self._progress.finish(outcome.job)
         return outcomes
 
-    def _prepare(self, job: Job) -> _Prepared | Outcome:
+    def _prepare(self, job: Job) -> Prepared | Outcome:
         """Decide whether a job is to be done, and decode its picture if it fits in memory."""
         digest = recipe = ""
         look: Look | None = None
@@ -217,7 +209,7 @@ class Batch:
                 look = Look(job, self.wishes, decodes=not (self.resume and job.exists))
                 job = look.described(lambda job: not self._is_large(job))
                 self._load(job)
-            digest, recipe = self._identity(job, look)
+            digest, recipe = identity(job, job.data if look is None else look.data, self.facts)
             replace = self.overwrite
             if self.resume and job.exists:
                 if self._is_done(job, digest, recipe):
@@ -231,7 +223,7 @@ class Batch:
                     data, max_pixels=self.max_pixels, name=job.name, page=job.page
                 )
             job = decided(job, picture, self.max_pixels)
-            return _Prepared(job, picture, digest, recipe, replace)
+            return Prepared(job, picture, digest, recipe, replace)
         except (SrcliError, MemoryError) as error:
             return self._failure(job, error, digest, recipe)
 
@@ -264,31 +256,7 @@ class Batch:
             return not isinstance(error, InputError)  # else nobody knows
         return True
 
-    def _identity(self, job: Job, look: Look | None) -> tuple[str, str]:
-        """Return checksums of the input, and of everything else that the output depends on."""
-        if job.to_stdout:
-            return "", ""
-        try:
-            data = job.data if look is None else look.data
-            digest = (
-                hashlib.sha256(data).hexdigest() if isinstance(data, bytes) else sha256_of(data)
-            )
-        except OSError as error:
-            raise InputError(
-                f"{job.name}: cannot be read ({error.strerror})",
-                "Check that it is there and that you may read it.",
-            ) from error
-        facts = {**self.facts, "size": None, "options": asdict(job.options), "page": job.page}
-        if job.size is not None:
-            # Not of the other networks that this batch happens to need.
-            weights = self.facts.get("weights_sha256")
-            known = weights if isinstance(weights, Mapping) else {}
-            steps = (*job.steps, *job.steps_if_jpeg)
-            used = {step.label: known.get(step.label) for step in steps}
-            facts |= {"size": asdict(job.size), "weights_sha256": used}
-        return digest, recipe_of(facts)
-
-    def _restore(self, group: Sequence[_Prepared]) -> list[Outcome]:
+    def _restore(self, group: Sequence[Prepared]) -> list[Outcome]:
         first = group[0]
         if first.picture is None:
             return [self._restore_large(prepared) for prepared in group]
@@ -310,7 +278,7 @@ class Batch:
             for prepared, picture in zip(group, restored, strict=True)
         ]
 
-    def _encode(self, prepared: _Prepared, picture: Picture, seconds: float) -> Outcome:
+    def _encode(self, prepared: Prepared, picture: Picture, seconds: float) -> Outcome:
         job = prepared.job
         try:
             if job.to_stdout:
@@ -327,7 +295,7 @@ class Batch:
         notes = (*job.notes, *prepared.decoded.notes)
         return Outcome(job=job, status="done", seconds=seconds, notes=notes)
 
-    def _restore_large(self, prepared: _Prepared) -> Outcome:
+    def _restore_large(self, prepared: Prepared) -> Outcome:
         """Read, restore and write a few rows at a time."""
         job = prepared.job
         try:
@@ -353,7 +321,7 @@ class Batch:
         seconds = time.monotonic() - started
         return Outcome(job=job, status="done", seconds=seconds, notes=notes)
 
-    def _restore_strips(self, prepared: _Prepared, reader: StripReader) -> None:
+    def _restore_strips(self, prepared: Prepared, reader: StripReader) -> None:
         job = prepared.job
         assert job.size is not None
         header, size = reader.header, job.size
@@ -380,26 +348,26 @@ class Batch:
             ):
                 writer.write(color, alpha)
 
-    def _announce(self, prepared: _Prepared) -> None:
+    def _announce(self, prepared: Prepared) -> None:
         job = prepared.job
         if job.root in self._journals:
             self._journals[job.root].announce(job.target, prepared.digest, prepared.recipe)
 
-    def _finish(self, prepared: _Prepared) -> None:
+    def _finish(self, prepared: Prepared) -> None:
         job = prepared.job
         if self.preserve and job.content is None:
             preserve_facts(job)
         if job.root in self._journals:
             self._journals[job.root].finish(job.target, prepared.digest, prepared.recipe)
 
-    def _failed(self, prepared: _Prepared, error: SrcliError | MemoryError) -> Outcome:
+    def _failed(self, prepared: Prepared, error: SrcliError | MemoryError) -> Outcome:
         """Return the result of a picture whose work began and failed."""
         job = prepared.job
         if self.resume and isinstance(error, OutputExistsError) and self._is_made(prepared):
             return Outcome(job=job, status="skipped")
         return self._failure(job, error, prepared.digest, prepared.recipe)
 
-    def _is_made(self, prepared: _Prepared) -> bool:
+    def _is_made(self, prepared: Prepared) -> bool:
         """Tell whether another process has made the output meanwhile; if so, record it here too."""
         target, digest, recipe = prepared.job.target, prepared.digest, prepared.recipe
         journal = self._journals.get(prepared.job.root)
@@ -426,26 +394,3 @@ class Batch:
 
     def _is_large(self, job: Job) -> bool:
         return is_large(job, self.in_memory)
-
-
-@dataclass(frozen=True, slots=True)
-class _Prepared:
-    """A job on its way to the network."""
-
-    job: Job
-    picture: Picture | None
-    """None if it is too large to be held whole."""
-
-    digest: str
-    recipe: str
-    replace: bool
-    """True if a file of the output's name may be replaced."""
-
-    @property
-    def decoded(self) -> Picture:
-        assert self.picture is not None, "large pictures go another way"
-        return self.picture
-
-
-def _steps(prepared: _Prepared) -> tuple[Step, ...]:
-    return prepared.job.steps

@@ -5,11 +5,14 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
 from srcli.backends.base import StoppedError
+from srcli.images import Picture
 from srcli.jobs.job import Job
+from srcli.jobs.steps import Step
 from srcli.pipeline.work import Progress
 
 IN_MEMORY = 256 << 20  # bytes of output above which a picture is done strip by strip
@@ -119,3 +122,27 @@ class Patient(ThreadPoolExecutor):
         trace: TracebackType | None,
     ) -> None:
         self.shutdown(wait=kind is None, cancel_futures=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A job on its way to the network."""
+
+    job: Job
+    picture: Picture | None
+    """None if it is too large to be held whole."""
+
+    digest: str
+    recipe: str
+    replace: bool
+    """True if a file of the output's name may be replaced."""
+
+    @property
+    def decoded(self) -> Picture:
+        assert self.picture is not None, "large pictures go another way"
+        return self.picture
+
+
+def steps_of(prepared: Prepared) -> tuple[Step, ...]:
+    """Return the networks that a picture goes through."""
+    return prepared.job.steps

@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from srcli.errors import SrcliError
 from srcli.images import MAX_PIXELS, Header, SaveOptions
@@ -13,6 +14,8 @@ from srcli.jobs.finding import STDIN_NAME, STDIO
 from srcli.jobs.shards import Shard
 from srcli.jobs.sizes import Grid, Size, SizeRequest
 from srcli.jobs.steps import Rules, Step
+
+Status = Literal["done", "failed", "skipped"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,3 +109,16 @@ class Wishes:
 
     own_outputs: bool = False
     """Leave out inputs that are outputs of other inputs: `*.png` finds those of an earlier run."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """The result of a job."""
+
+    job: Job
+    status: Status
+    error: SrcliError | None = None
+    seconds: float = 0.0
+    """Seconds in the network."""
+
+    notes: tuple[str, ...] = ()

@@ -13,7 +13,7 @@ from srcli.errors import SrcliError
 from srcli.system.files import atomic_path, open_regular
 
 if TYPE_CHECKING:
-    from srcli.jobs.batch import Outcome
+    from srcli.jobs.job import Outcome
 
 SECONDS = 5.0  # between two writings
 
