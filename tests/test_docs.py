@@ -138,10 +138,55 @@ def test_what_the_pages_say_runs(prepared, block):
 def test_every_block_is_run_or_says_why_not():
     for block in BLOCKS:
         place = f"{block.page}:{block.line}"
-        known = ("sh", "python", "diff", "markdown", "text")
+        known = ("sh", "python", "diff", "markdown", "text", "yaml")
         assert block.language in known, f"{place}: {block.language!r}"
         if block.mark.startswith("not run"):
             assert len(block.mark.removeprefix("not run: ")) > 10, f"{place} gives no reason"
+
+
+MANY = "docs/guide/many-pictures.md"
+
+
+def block_with(page, words):
+    (found,) = [block for block in BLOCKS if block.page == page and words in block.body]
+    return found.body
+
+
+@pytest.mark.slow
+def test_the_script_for_slurm(prepared):
+    (prepared / "list").write_text("holiday/a.png\nphoto.png\n")
+    for task in ("1", "2"):
+        run(
+            "sh",
+            block_with(MANY, "#SBATCH"),
+            prepared,
+            SLURM_ARRAY_TASK_ID=task,
+            SLURM_ARRAY_TASK_COUNT="2",
+            SLURM_CPUS_PER_TASK="1",
+        )
+    assert "2 done, 0 failed, 0 missing of 2" in run("sh", "srcli batch status out/", prepared)
+
+
+@pytest.mark.slow
+def test_the_job_for_kubernetes(prepared):
+    yaml = pytest.importorskip("yaml")
+    job = yaml.safe_load(block_with(MANY, "kind: Job"))
+    assert job["spec"]["completions"] == 16
+    (container,) = job["spec"]["template"]["spec"]["containers"]
+    shell, option, line = container["command"]
+    assert (shell, option) == ("sh", "-c")
+    (prepared / "list").write_text("holiday/a.png\nphoto.png\n")
+    for index in range(16):
+        run("sh", line.replace("/data/", ""), prepared, JOB_COMPLETION_INDEX=str(index))
+    assert "2 done, 0 failed, 0 missing of 2" in run("sh", "srcli batch status out/", prepared)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("parallel") is None, reason="needs GNU parallel")
+def test_the_line_for_parallel(prepared):
+    (prepared / "list").write_text("holiday/a.png\nphoto.png\n")
+    run("sh", block_with(MANY, "| parallel"), prepared)
+    assert "2 done, 0 failed, 0 missing of 2" in run("sh", "srcli batch status out/", prepared)
 
 
 def test_no_command_hides_outside_of_a_fence():
