@@ -46,6 +46,8 @@ class ExportRequest:
     prune_below: float | None
     onnx: bool
     trt: bool
+    triton: Path | None
+    max_batch: int | None
     output: Path | None
     overwrite: bool
     opset: int
@@ -99,6 +101,19 @@ class ExportRequest:
         help="The ONNX file, or with --trt the engine.  [default: named after the model, here]",
     ),
     click.option("--overwrite", is_flag=True, help="Replace files that exist."),
+    click.option(
+        "--triton",
+        type=options.PLACE,
+        metavar="REPO",
+        help="Write into a model repository of Triton Inference Server; a model that is there gets "
+        "a new version.",
+    ),
+    click.option(
+        "--max-batch",
+        type=click.IntRange(min=1),
+        metavar="N",
+        help="With --triton: most pictures of one size to run together.  [default: 8]",
+    ),
     click.option("--fp16", is_flag=True, help="Compute in float16; input and output stay float32."),
     click.option(
         "--int8", is_flag=True, help="Compute in 8 bits where results allow it: LAPAR, for CPUs."
@@ -153,6 +168,7 @@ def export(task: Task | None, **given: Any) -> None:
     Examples:
         srcli export -m lapar-c -s 4
         srcli export --trt --fp16 --max-shape 1920x1080
+        srcli export --triton models/ -m lapar-c -s 4
     """
     from srcli.loading.model import load
     from srcli.models.registry import check_scale, get_model
@@ -172,7 +188,9 @@ def export(task: Task | None, **given: Any) -> None:
         console.note(line)
     _check_targets(request, model)
     report: dict[str, object] = {"model": model.spec.name, "scale": number(model.scale)}
-    if request.trt:
+    if request.triton is not None:
+        report |= _export_for_triton(request, model, request.triton)
+    elif request.trt:
         report |= _export_engine(request, model)
     else:
         report |= _export_onnx(request, model, request.output or _named(model, request, ".onnx"))
@@ -187,6 +205,10 @@ def _check_targets(request: ExportRequest, model: LoadedModel) -> None:
 
     if request.onnx and request.trt and request.output is not None:
         raise UsageError("-o names one file", "Leave it out, or choose --onnx or --trt.")
+    if request.triton is None and request.max_batch is not None:
+        raise UsageError("--max-batch is for --triton", "Leave it out.")
+    if request.triton is not None and (request.onnx or request.output is not None):
+        raise UsageError("--triton names the files itself", "Leave out -o and --onnx.")
     if request.int8 and (request.trt or request.fp16):
         raise UsageError("--int8 makes ONNX files for CPUs", "For a GPU choose --trt --fp16.")
     targets = _targets(request, model)
@@ -201,6 +223,8 @@ def _check_targets(request: ExportRequest, model: LoadedModel) -> None:
 
 
 def _targets(request: ExportRequest, model: LoadedModel) -> list[Path]:
+    if request.triton is not None:
+        return []  # a new version
     if not request.trt:
         return [request.output or _named(model, request, ".onnx")]
     engine = request.output or _named(model, request, ".engine")
@@ -263,6 +287,57 @@ def _export_engine(request: ExportRequest, model: LoadedModel) -> dict[str, obje
         _show_engine(engine, info)
         console.note(f"the same with NVIDIA's own tool: {line}")
     return {**report, "engine": str(engine), "info": asdict(info), "trtexec": line}
+
+
+def _export_for_triton(
+    request: ExportRequest, model: LoadedModel, repository: Path
+) -> dict[str, object]:
+    """Make the file in a temporary folder, then put it into the repository."""
+    import tempfile
+    from dataclasses import replace
+
+    from .to_triton import ServingOptions, write_repository
+
+    serving = ServingOptions()
+    if request.max_batch is not None:
+        serving = replace(serving, max_batch=request.max_batch)
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, "model")
+        if request.trt:
+            _check_for_triton(request)
+            serving = replace(serving, max_batch=1)  # that of the engine's shapes
+            report = _export_engine(replace(request, output=file), model)
+        else:
+            report = _silent(request, model, file)
+        place = write_repository(
+            repository,
+            _named(model, request, "").name.replace(".", "_"),
+            file.read_bytes(),
+            serving,
+            scale=float(model.grid),
+            is_plan=request.trt,
+            size=request.size,
+        )
+    if not request.as_json:
+        console.result(f"{place}")
+        console.note(f"serve it by: tritonserver --model-repository {repository.absolute()}")
+    return {**report, "repository": str(repository), "version": str(place)}
+
+
+def _check_for_triton(request: ExportRequest) -> None:
+    """Raise unless this machine builds engines that Triton loads, with the batch that is wanted."""
+    from srcli.backends.trt.engine import flavour_of
+    from srcli.errors import BackendError, UsageError
+
+    from .to_tensorrt import load_tensorrt
+
+    if request.max_batch not in (None, 1):
+        raise UsageError("engines are built for one picture at a time", "Leave out --max-batch.")
+    if flavour_of(load_tensorrt()) != "tensorrt":
+        raise BackendError(
+            "Triton loads engines of TensorRT, not of TensorRT for RTX, which is installed here",
+            "Leave out --trt: Triton runs the ONNX file too.",
+        )
 
 
 def _silent(request: ExportRequest, model: LoadedModel, onnx: Path) -> dict[str, object]:
