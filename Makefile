@@ -1,6 +1,6 @@
 PYTHON ?= python
 
-.PHONY: all test engines exhaustive sanitize coverage lint format docs bench weights scores
+.PHONY: all test services engines exhaustive sanitize coverage lint format docs bench weights scores
 
 all: lint test
 
@@ -44,6 +44,10 @@ sanitize:
 		$(PYTHON) -m pytest $(SIDE_BY_SIDE) -p no:cacheprovider --rootdir .. -c ../pyproject.toml \
 		-k "not backends_use_it and not openvino" \
 		../tests/backends/test_native.py ../tests/backends/test_native_stream.py ../tests/backends/test_cpu_filters.py
+
+# What needs servers or engines of others: the extra `services` installs them.
+services:
+	$(PYTHON) -m pytest -m services
 
 # The pages in build/site, without a single warning.
 docs:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,14 +12,20 @@ from srcli import console
 from srcli.commands import options
 from srcli.commands.sections import SectionedCommand, section
 from srcli.models.registry import DEFAULT_SCALE
-from srcli.models.spec import GraphPrecision, InputKind, Scale, Task, number, whole
+from srcli.models.spec import Scale, Task, number, whole
+
+from .requested import (
+    ExportRequest,
+    engine_options,
+    named,
+    onnx_options,
+    tags,
+)
 
 if TYPE_CHECKING:
     from srcli.backends.trt.engine import EngineInfo
     from srcli.loading.model import LoadedModel
 
-    from .engines import EngineOptions
-    from .to_onnx import OnnxOptions
     from .verify import Comparison
 
 
@@ -32,38 +37,6 @@ def _size(text: str) -> tuple[int, int]:
 
 def _scale(text: str) -> Scale:
     return whole(options.factor(text))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ExportRequest:
-    """The options of the command, as parsed."""
-
-    model: str
-    scale: Scale
-    task: Task
-    kind: InputKind
-    weights: Path | None
-    prune_below: float | None
-    onnx: bool
-    trt: bool
-    triton: Path | None
-    max_batch: int | None
-    output: Path | None
-    overwrite: bool
-    opset: int
-    size: tuple[int, int] | None
-    fp16: bool
-    int8: bool
-    min_shape: tuple[int, int] | None
-    opt_shape: tuple[int, int] | None
-    max_shape: tuple[int, int] | None
-    timing_cache: Path | None
-    builder_optimization_level: int | None
-    hardware_compatible: bool
-    version_compatible: bool
-    workspace: int | None
-    report: Path | None
-    as_json: bool
 
 
 @click.command(cls=SectionedCommand)
@@ -193,7 +166,7 @@ def export(task: Task | None, **given: Any) -> None:
     elif request.trt:
         report |= _export_engine(request, model)
     else:
-        report |= _export_onnx(request, model, request.output or _named(model, request, ".onnx"))
+        report |= _export_onnx(request, model, request.output or named(model, request, ".onnx"))
     if request.report is not None:
         _write_report(request.report, report, replace=request.overwrite)
     if request.as_json:
@@ -226,23 +199,15 @@ def _targets(request: ExportRequest, model: LoadedModel) -> list[Path]:
     if request.triton is not None:
         return []  # a new version
     if not request.trt:
-        return [request.output or _named(model, request, ".onnx")]
-    engine = request.output or _named(model, request, ".engine")
-    return [engine, *([_named(model, request, ".onnx")] if request.onnx else [])]
-
-
-def _named(model: LoadedModel, request: ExportRequest, suffix: str) -> Path:
-    task = f"-{request.task}" if model.scale == 1 else ""
-    task += "" if request.kind == "clean" else f"-{request.kind}"
-    chosen = _precision(request)
-    precision = "" if chosen == "fp32" else f"-{chosen}"
-    return Path(f"{model.spec.name}-x{float(model.scale):g}{task}{precision}{suffix}")
+        return [request.output or named(model, request, ".onnx")]
+    engine = request.output or named(model, request, ".engine")
+    return [engine, *([named(model, request, ".onnx")] if request.onnx else [])]
 
 
 def _export_onnx(request: ExportRequest, model: LoadedModel, target: Path) -> dict[str, object]:
     from .to_onnx import export_verified
 
-    comparisons = export_verified(model, target, _onnx_options(request), replace=request.overwrite)
+    comparisons = export_verified(model, target, onnx_options(request), replace=request.overwrite)
     if not request.as_json:
         _show(comparisons)
         console.result(f"{target}  {target.stat().st_size:,} bytes")
@@ -259,10 +224,10 @@ def _export_engine(request: ExportRequest, model: LoadedModel) -> dict[str, obje
     from .to_tensorrt import build_engine, load_tensorrt
 
     load_tensorrt()  # before any work: is there one?
-    engine = request.output or _named(model, request, ".engine")
-    settings = _engine_options(request, model)
+    engine = request.output or named(model, request, ".engine")
+    settings = engine_options(request, model)
     with tempfile.TemporaryDirectory() as folder:
-        onnx = _named(model, request, ".onnx") if request.onnx else Path(folder, "graph.onnx")
+        onnx = named(model, request, ".onnx") if request.onnx else Path(folder, "graph.onnx")
         report = (
             _export_onnx(request, model, onnx) if request.onnx else _silent(request, model, onnx)
         )
@@ -271,12 +236,12 @@ def _export_engine(request: ExportRequest, model: LoadedModel) -> dict[str, obje
             plan, info = build_engine(
                 onnx.read_bytes(),
                 settings,
-                _tags(model),
+                tags(model),
                 lambda phase, share: advance(round(100 * share), 100),
             )
     write_engine(engine, plan, info, replace=request.overwrite)
     line = trtexec_line(
-        _named(model, request, ".onnx"),
+        named(model, request, ".onnx"),
         engine,
         settings,
         flavour=flavour_of(load_tensorrt()),
@@ -311,7 +276,7 @@ def _export_for_triton(
             report = _silent(request, model, file)
         place = write_repository(
             repository,
-            _named(model, request, "").name.replace(".", "_"),
+            named(model, request, "").name.replace(".", "_"),
             file.read_bytes(),
             serving,
             scale=float(model.grid),
@@ -343,50 +308,8 @@ def _check_for_triton(request: ExportRequest) -> None:
 def _silent(request: ExportRequest, model: LoadedModel, onnx: Path) -> dict[str, object]:
     from .to_onnx import export_verified
 
-    comparisons = export_verified(model, onnx, _onnx_options(request))
+    comparisons = export_verified(model, onnx, onnx_options(request))
     return {"comparisons": [asdict(c) for c in comparisons]}
-
-
-def _onnx_options(request: ExportRequest) -> OnnxOptions:
-    from .to_onnx import OnnxOptions
-
-    return OnnxOptions(opset=request.opset, precision=_precision(request), size=request.size)
-
-
-def _precision(request: ExportRequest) -> GraphPrecision:
-    return "int8" if request.int8 else "fp16" if request.fp16 else "fp32"
-
-
-def _engine_options(request: ExportRequest, model: LoadedModel) -> EngineOptions:
-    from .engines import EngineOptions
-
-    shapes = EngineOptions()
-    minimum = max(8, model.geometry.minimum)
-    smallest = request.size or request.min_shape or (minimum, minimum)
-    best = request.size or request.opt_shape or shapes.opt_shape[2:]
-    largest = request.size or request.max_shape or shapes.max_shape[2:]
-    return EngineOptions(
-        min_shape=(1, 3, *smallest),
-        opt_shape=(1, 3, *(min(a, b) for a, b in zip(best, largest, strict=True))),
-        max_shape=(1, 3, *largest),
-        precision="fp16" if request.fp16 else "fp32",
-        timing_cache=request.timing_cache,
-        optimization_level=request.builder_optimization_level,
-        hardware_compatible=request.hardware_compatible,
-        version_compatible=request.version_compatible,
-        workspace_bytes=request.workspace,
-    )
-
-
-def _tags(model: LoadedModel) -> Mapping[str, str | int | float]:
-    return {
-        "model": model.spec.name,
-        "scale": number(model.scale),
-        "weights_sha256": model.weights.sha256,
-        "licence": model.weights.licence,
-        "margin": model.geometry.margin,
-        "minimum": model.geometry.minimum,
-    }
 
 
 def _show(comparisons: list[Comparison]) -> None:

@@ -21,7 +21,7 @@ _VERSION = re.compile(r"[1-9]\d*")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServingOptions:
-    """How a server is to run a model."""
+    """Options of a server for running a model."""
 
     max_batch: int = 8
     """Largest number of pictures of one size that go through the network together."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -16,7 +15,7 @@ if TYPE_CHECKING:
 
 SHOWN = 20  # failures; --json has all
 
-_folder = click.argument("folder", metavar="OUT", type=click.Path(path_type=Path, file_okay=False))
+_place = click.argument("place", metavar="OUT", type=options.PathName())
 
 
 @click.group()
@@ -35,9 +34,9 @@ def batch() -> None:
 
 
 @batch.command()
-@_folder
+@_place
 @options.as_json
-def status(folder: Path, as_json: bool) -> int:
+def status(place: str, as_json: bool) -> int:
     """Say how far a batch is: done, failed and why, missing, pictures a second, time left.
 
     OUT is the folder of the outputs, whose journals are merged. A process that has not been heard
@@ -45,9 +44,9 @@ def status(folder: Path, as_json: bool) -> int:
     (--files-from) or in shards (--shard).
     """
     from srcli import console
-    from srcli.jobs.status import read_status
+    from srcli.jobs.status import Outputs, read_status
 
-    found = read_status(folder)
+    found = read_status(Outputs(place))
     if as_json:
         console.print_json(_facts(found))
         return 0
@@ -98,30 +97,32 @@ def _summary(found: BatchStatus) -> str:
 
 
 @batch.command()
-@_folder
+@_place
 @options.as_json
-def verify(folder: Path, as_json: bool) -> int:
+def verify(place: str, as_json: bool) -> int:
     """Read every output back and compare it with its record.
 
     OUT is the folder of the outputs. The exit code is 1 if one is missing or has changed. To make
     these again, delete them and run the batch with --resume.
     """
     from srcli import console
-    from srcli.jobs.status import flaws, merged
+    from srcli.jobs.status import Outputs, merged
 
-    records = merged(folder)
-    total = sum(record.output_sha256 is not None for record in records.values())
+    outputs = Outputs(place)
+    checksums = {name: record.output_sha256 for name, record in merged(outputs).items()}
+    made = {name: checksum for name, checksum in checksums.items() if checksum is not None}
     flawed: list[tuple[str, str]] = []
     with console.progress() as bar:
-        for done, (name, flaw) in enumerate(flaws(folder, records), 1):
-            bar.show(name, done, total)
-            if flaw is not None:
+        for done, (name, checksum) in enumerate(made.items()):
+            bar.show(name, done, len(made))
+            if (flaw := outputs.flaw(name, checksum)) is not None:
                 flawed.append((name, flaw))
+    total = len(made)
     if as_json:
         rows = [{"output": name, "flaw": flaw} for name, flaw in flawed]
         console.print_json({"whole": total - len(flawed), "flawed": rows})
     else:
         for name, flaw in flawed:
-            console.result(console.for_terminal(f"{folder / name}: {flaw}"))
+            console.result(console.for_terminal(f"{outputs.name}/{name}: {flaw}"))
         console.result(f"{total - len(flawed)} whole, {len(flawed)} not as recorded")
     return FAILED if flawed else 0

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from srcli import console
@@ -12,6 +14,7 @@ from srcli.commands.restoring import batch_of
 from srcli.jobs.examining import examined
 from srcli.jobs.finding import STDIO
 from srcli.jobs.listed import ListedPlan, NameList, plan_list
+from srcli.system import stores
 
 if TYPE_CHECKING:
     from srcli.commands.request import RestoreRequest
@@ -23,16 +26,38 @@ PEEKED = 8  # pictures that are looked at before the first is done, to open the 
 
 def restore_listed(request: RestoreRequest, wishes: Wishes, runner: Runner) -> int:
     """Do what a restoring command with `--files-from` asks for; returns the exit code."""
-    assert request.files_from is not None, "there is a list"
     kept = request.overwrite or request.skip_existing or request.resume
-    with NameList(request.files_from) as names:
+    with _names(request) as names:
         plan = plan_list(
             names,
             wishes,
-            relative_to=request.relative_to,
+            relative_to=_base(request),
             refuse=not (kept or request.dry_run),
         )
         return _restore(plan, request, runner)
+
+
+def _names(request: RestoreRequest) -> NameList:
+    if request.files_from is not None:
+        return NameList(request.files_from)
+    return NameList.of_inputs(
+        request.all_inputs, recursive=request.recursive, output=request.output
+    )
+
+
+def _base(request: RestoreRequest) -> str | None:
+    """Return the folder below which the names of outputs begin: that of the one input, if none is
+    named."""
+    if request.relative_to is not None or request.files_from is not None:
+        return request.relative_to
+    folders = {_folder(text) for text in request.all_inputs}
+    return folders.pop() if len(folders) == 1 else None
+
+
+def _folder(text: str) -> str:
+    if stores.is_url(text):
+        return text if text.endswith("/") else stores.parent(text)
+    return text if os.path.isdir(text) else str(Path(text).parent)
 
 
 def _restore(plan: ListedPlan, request: RestoreRequest, runner: Runner) -> int:
@@ -52,9 +77,9 @@ def _show(plan: ListedPlan, request: RestoreRequest) -> int:
     """Print the names of inputs and outputs; the inputs are not looked at."""
     for job in plan.jobs():
         if request.for_programs:
-            console.print_event({"input": str(job.source), "output": str(job.target)})
+            console.print_event({"input": job.name, "output": job.output})
         else:
-            console.result(console.for_terminal(f"{job.source} -> {job.target}"))
+            console.result(console.for_terminal(f"{job.name} -> {job.output}"))
     console.note(f"{len(plan)} names were checked; the files themselves were not looked at")
     return 0
 
@@ -75,6 +100,7 @@ def _run(
             load=runner.load,
             wishes=plan.wishes,
             root=plan.root,
+            root_url=plan.places.url,
         )
         try:
             for outcome in batch.run(plan.jobs(), len(plan)):

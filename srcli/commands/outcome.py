@@ -77,9 +77,9 @@ class Teller:
         elif outcome.error is not None or self._quiet or job.to_stdout:
             return
         elif outcome.status == "skipped":
-            console.report(f"{job.target}  skipped")
+            console.report(f"{job.output}  skipped")
         else:
-            console.report(f"{job.target}  {sizes(job)}  {outcome.seconds:.2f} s")
+            console.report(f"{job.output}  {sizes(job)}  {outcome.seconds:.2f} s")
 
     def _notes(self, notes: Iterable[str]) -> None:
         """Write notes; those that many files share are counted after the first few."""
@@ -201,7 +201,7 @@ def as_dict(outcome: Outcome) -> dict[str, object]:
 
 
 def _output(job: Job) -> str | None:
-    return None if job.error is not None and job.target == job.source else str(job.target)
+    return None if job.error is not None and job.target == job.source else job.output
 
 
 def _left_out(entry: LeftOut) -> dict[str, str]:

@@ -13,6 +13,7 @@ from srcli import console
 from srcli.errors import UsageError
 from srcli.models.registry import DEFAULT_MODEL, get_model
 from srcli.models.spec import InputChoice, ModelSpec, Task
+from srcli.system import stores
 
 if TYPE_CHECKING:
     from srcli.backends.base import Precision
@@ -101,6 +102,12 @@ class RestoreRequest:
         return tuple(task for task, wanted in wishes.items() if wanted)
 
     @property
+    def is_listed(self) -> bool:
+        """True if the inputs are worked through as a list: one is given, or a store is named."""
+        named = (*self.all_inputs, *([self.output] if self.output else []))
+        return self.files_from is not None or any(map(stores.is_url, named))
+
+    @property
     def journal(self) -> str:
         """Name of the journal that this process writes."""
         return "main" if self.shard is None else self.shard.journal
@@ -168,15 +175,17 @@ def _check_inputs(request: RestoreRequest) -> None:
             f"{request.all_inputs[0]}: inputs are named by --files-from too",
             "Name all of them in one way.",
         )
-    if request.files_from is None and request.relative_to is not None:
-        raise UsageError("--relative-to is for --files-from", "Leave it out.")
+    if not request.is_listed and request.relative_to is not None:
+        raise UsageError("--relative-to is for --files-from and for URLs", "Leave it out.")
     for option, is_given in (
         ("--batch", request.batch > 1),
         ("--check", request.check),
         ("--save-kernel", request.save_kernel is not None),
     ):
-        if request.files_from is not None and is_given:
-            raise UsageError(f"{option} does not go with --files-from", f"Leave out {option}.")
+        if request.is_listed and is_given:
+            raise UsageError(
+                f"{option} does not go with --files-from or URLs", f"Leave out {option}."
+            )
 
 
 def _is_file(model: str) -> bool:

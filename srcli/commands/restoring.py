@@ -30,7 +30,7 @@ MANY = 1000  # pictures: more do not change how many are in the network at once
 
 def restore_files(request: RestoreRequest, task: Task, size: SizeRequest) -> int:
     """Do what a restoring command asks for; returns the exit code."""
-    if request.files_from is not None:
+    if request.is_listed:
         from srcli.commands.listing import restore_listed
 
         return restore_listed(request, wishes_of(request, task, size), Runner(request, task))

@@ -32,13 +32,15 @@ from srcli.jobs.groups import (
     is_large,
     pixels_of,
     steps_of,
+    without_content,
 )
 from srcli.jobs.identity import identity
 from srcli.jobs.job import Job, Outcome, Wishes
 from srcli.jobs.journal import Journal
 from srcli.jobs.looking import Look, decided
 from srcli.jobs.steps import Step
-from srcli.jobs.tally import Tally
+from srcli.jobs.stored import check_not_there, delivered, journal_for
+from srcli.jobs.tally import tally_for
 from srcli.pipeline.passes import Passes
 from srcli.pipeline.restorer import Restorer
 from srcli.system.files import sweep
@@ -89,6 +91,9 @@ class Batch:
     root: Path | None = None
     """The folder of all outputs, if the jobs are not all known at the beginning."""
 
+    root_url: str | None = None
+    """The folder of all outputs in an object store; `root` is then where they are made."""
+
     journal: str = "main"
     """Name of the journal."""
 
@@ -131,7 +136,7 @@ class Batch:
             else:
                 self._progress = BatchProgress(self.progress, total or 0, lambda job: 1)
                 self._open_journal(self.root, stack, private=False)
-            tally = self._tally(total or 0)
+            tally = tally_for(self._journals.values(), total or 0, listed=self.root is not None)
             workers = stack.enter_context(Patient(self.concurrency + IN_FLIGHT, "picture"))
             pending: deque[Future[list[Outcome]]] = deque()
             try:
@@ -157,8 +162,9 @@ class Batch:
             self._open_journal(root, stack, private=len(jobs) == 1)
 
     def _open_journal(self, root: Path, stack: ExitStack, *, private: bool) -> None:
-        journal = Journal(
+        journal = journal_for(
             root,
+            self.root_url,
             self._is_whole,
             name=self.journal,
             private=private,
@@ -166,13 +172,6 @@ class Batch:
             note=self.note,
         )
         self._journals[root] = stack.enter_context(journal)
-
-    def _tally(self, total: int) -> Tally:
-        """Begin to count, in a file beside the journal if this is a part of something larger."""
-        files = [journal.file for journal in self._journals.values()]
-        is_part = self.root is not None or self.journal != "main"
-        file = files[0] if is_part and len(files) == 1 else None
-        return Tally(None if file is None else file.with_suffix(".json"), total)
 
     def _stop(self) -> None:
         """Let the pictures under way end soon."""
@@ -194,7 +193,7 @@ class Batch:
         outcomes = [entry if isinstance(entry, Outcome) else next(done) for entry in prepared]
         for outcome in outcomes:
             self._progress.finish(outcome.job)
-        return outcomes
+        return [without_content(outcome) for outcome in outcomes]
 
     def _prepare(self, job: Job) -> Prepared | Outcome:
         """Decide whether a job is to be done, and decode its picture if it fits in memory."""
@@ -205,22 +204,24 @@ class Batch:
                 raise job.error
             if self._is_left(job):
                 return Outcome(job=job, status="skipped")
+            if job.target_url is not None and not (self.resume or self.overwrite):
+                check_not_there(job)
+            exists = self.resume and job.exists
             if self.wishes is not None:
-                look = Look(job, self.wishes, decodes=not (self.resume and job.exists))
+                look = Look(job, self.wishes, decodes=not exists)
                 job = look.described(lambda job: not self._is_large(job))
                 self._load(job)
-            digest, recipe = identity(job, job.data if look is None else look.data, self.facts)
-            replace = self.overwrite
-            if self.resume and job.exists:
+            digest, recipe = identity(job, self.facts)
+            replace = self.overwrite or job.target_url is not None
+            if exists:
                 if self._is_done(job, digest, recipe):
                     return Outcome(job=job, status="skipped")
                 replace = True
             self.event("started", job)
             picture = look.picture if look is not None else None
             if picture is None and not self._is_large(job):
-                data = job.data if look is None else look.data
                 picture = images.read(
-                    data, max_pixels=self.max_pixels, name=job.name, page=job.page
+                    job.data, max_pixels=self.max_pixels, name=job.name, page=job.page
                 )
             job = decided(job, picture, self.max_pixels)
             return Prepared(job, picture, digest, recipe, replace)
@@ -355,10 +356,11 @@ class Batch:
 
     def _finish(self, prepared: Prepared) -> None:
         job = prepared.job
-        if self.preserve and job.content is None:
+        if self.preserve and job.is_file_to_file:
             preserve_facts(job)
-        if job.root in self._journals:
-            self._journals[job.root].finish(job.target, prepared.digest, prepared.recipe)
+        with delivered(job):
+            if job.root in self._journals:
+                self._journals[job.root].finish(job.target, prepared.digest, prepared.recipe)
 
     def _failed(self, prepared: Prepared, error: SrcliError | MemoryError) -> Outcome:
         """Return the result of a picture whose work began and failed."""

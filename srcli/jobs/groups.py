@@ -5,13 +5,13 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 
 from srcli.backends.base import StoppedError
 from srcli.images import Picture
-from srcli.jobs.job import Job
+from srcli.jobs.job import Job, Outcome
 from srcli.jobs.steps import Step
 from srcli.pipeline.work import Progress
 
@@ -141,6 +141,13 @@ class Prepared:
     def decoded(self) -> Picture:
         assert self.picture is not None, "large pictures go another way"
         return self.picture
+
+
+def without_content(outcome: Outcome) -> Outcome:
+    """Return a result without the bytes of its input: all results may be kept."""
+    if outcome.job.held is None:
+        return outcome
+    return replace(outcome, job=replace(outcome.job, held=None))
 
 
 def steps_of(prepared: Prepared) -> tuple[Step, ...]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import asdict
-from pathlib import Path
 
 from srcli.checkpoints.shipped import sha256_of
 from srcli.errors import InputError
@@ -13,12 +12,11 @@ from srcli.jobs.job import Job
 from srcli.jobs.journal import recipe_of
 
 
-def identity(job: Job, data: Path | bytes, facts: Mapping[str, object]) -> tuple[str, str]:
+def identity(job: Job, facts: Mapping[str, object]) -> tuple[str, str]:
     """Return checksums of the input, and of everything else that the output depends on.
 
     Args:
         job: With its size and its networks; without, only the failure is recorded.
-        data: The input's bytes, or the file.
         facts: Facts about all jobs: model, weights, version.
 
     Raises:
@@ -26,6 +24,7 @@ def identity(job: Job, data: Path | bytes, facts: Mapping[str, object]) -> tuple
     """
     if job.to_stdout:
         return "", ""
+    data = job.data
     try:
         digest = hashlib.sha256(data).hexdigest() if isinstance(data, bytes) else sha256_of(data)
     except OSError as error:

@@ -14,6 +14,7 @@ from srcli.jobs.finding import STDIN_NAME, STDIO
 from srcli.jobs.shards import Shard
 from srcli.jobs.sizes import Grid, Size, SizeRequest
 from srcli.jobs.steps import Rules, Step
+from srcli.system import stores
 
 Status = Literal["done", "failed", "skipped"]
 
@@ -32,8 +33,17 @@ class Job:
     """The folder that all outputs of this input's kind lie in or below, in full."""
 
     options: SaveOptions = field(default_factory=SaveOptions)
+    source_url: str | None = None
+    """URL of the input, if it lies in an object store; `source` is then its name only."""
+
+    target_url: str | None = None
+    """URL of the output, if it goes to an object store; `target` is then where it is made."""
+
     content: bytes | None = None
     """Content of standard input, if that is the input."""
+
+    held: bytes | None = None
+    """Content of the input while it is worked on, if it is small or comes from a store."""
 
     page: int | None = None
     """The frame or page of a file that has several, counted from 1."""
@@ -56,7 +66,13 @@ class Job:
 
     @property
     def exists(self) -> bool:
-        """True if the output's name is taken already, even by a link that leads nowhere."""
+        """True if the output's name is taken already, even by a link that leads nowhere.
+
+        Raises:
+            InputError: The object store does not answer.
+        """
+        if self.target_url is not None:
+            return stores.size(self.target_url) is not None
         has_name = not self.to_stdout and self.target != self.source
         return has_name and os.path.lexists(self.target)
 
@@ -66,14 +82,29 @@ class Job:
         return str(self.target) == STDIO
 
     @property
+    def is_file_to_file(self) -> bool:
+        """True if input and output are files of this machine."""
+        stored = self.source_url is not None or self.target_url is not None
+        return self.content is None and not stored
+
+    @property
     def data(self) -> Path | bytes:
-        """The file to be read, or all bytes of standard input."""
+        """The file to be read, or all its bytes."""
+        if self.held is not None:
+            return self.held
         return self.source if self.content is None else self.content
 
     @property
     def name(self) -> str:
         """Name of the input, for people."""
+        if self.source_url is not None:
+            return self.source_url
         return STDIN_NAME if self.content is not None else str(self.source)
+
+    @property
+    def output(self) -> str:
+        """Name of the output, for people."""
+        return self.target_url or str(self.target)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,6 +19,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -199,7 +200,12 @@ class Journal:
     def finish(self, target: Path, input_sha256: str, recipe: str) -> None:
         """Record an output that has its name."""
         digest = sha256_of(target)
-        self._append(target, Record(input_sha256=input_sha256, recipe=recipe, output_sha256=digest))
+        record = Record(input_sha256=input_sha256, recipe=recipe, output_sha256=digest)
+        self._append(target, replace(record, size=self._size(target)))
+
+    def _size(self, target: Path) -> int | None:
+        """Return the size that is kept on record of an output that is made."""
+        return None
 
     def fail(self, target: Path, input_sha256: str, recipe: str, error: str) -> None:
         """Record why an output was not made."""

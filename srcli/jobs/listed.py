@@ -12,18 +12,23 @@ import shutil
 import sys
 import tempfile
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cache, lru_cache
+from io import BytesIO
+from itertools import islice
 from pathlib import Path
 from typing import BinaryIO, Self
 
 from srcli.errors import InputError, OutputExistsError, UsageError
-from srcli.jobs.finding import STDIN_NAME, STDIO, as_file
+from srcli.images import looks_readable
+from srcli.jobs.finding import STDIN_NAME, STDIO, as_file, find
 from srcli.jobs.job import Job, Wishes
-from srcli.jobs.naming import Naming, is_folder, is_template
+from srcli.jobs.naming import Naming, check_suffix, is_folder, is_template
 from srcli.jobs.shards import Shard, digest
+from srcli.jobs.stored import workshop
+from srcli.system import stores
 
 CHUNK = 1 << 20
 FOLDERS = 4096  # whose real places are remembered: lists usually go through them one by one
@@ -42,13 +47,36 @@ class NameList:
     def __init__(self, file: str) -> None:
         self.name = STDIN_NAME if file == STDIO else file
         try:
-            self._file = _standard_input() if file == STDIO else as_file(file).open("rb")
+            self._file = _opened(file)
             self._end = b"\0" if b"\0" in self._file.read(CHUNK) else b"\n"
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or error
             raise InputError(
                 f"{self.name}: the list cannot be read ({reason})", "Check --files-from."
             ) from error
+
+    @classmethod
+    def of_inputs(cls, inputs: Sequence[str], *, recursive: bool, output: str | None) -> Self:
+        """List inputs of which some may lie in object stores; their folders are looked into.
+
+        Args:
+            inputs: Files, folders, patterns; in a store objects, and folders with a slash at the
+                end.
+            recursive: Look into the folders of a folder too.
+            output: Place of the outputs; what lies there is no input.
+
+        Raises:
+            InputError: There is no picture in one of them, or a store does not answer.
+        """
+        with ExitStack() as stack:
+            copy = stack.enter_context(tempfile.TemporaryFile())
+            for text in inputs:
+                for name in _found(text, recursive=recursive, output=output):
+                    copy.write(os.fsencode(name) + b"\0")
+            stack.pop_all()
+        names = cls.__new__(cls)
+        names.name, names._file, names._end = ", ".join(inputs), copy, b"\0"
+        return names
 
     def __iter__(self) -> Iterator[str]:
         self._file.seek(0)
@@ -67,6 +95,27 @@ class NameList:
 
     def _decoded(self, name: bytes) -> str:
         return os.fsdecode(name if self._end == b"\0" else name.removesuffix(b"\r"))
+
+
+def _found(text: str, *, recursive: bool, output: str | None) -> Iterator[str]:
+    """Yield the names of pictures that an input stands for."""
+    if not stores.is_url(text):
+        place = None if output is None or stores.is_url(output) else output
+        found = find([text], recursive=recursive, output=place)
+        yield from (str(entry.source) for entry in found.inputs)
+    elif text.endswith("/"):
+        own = f"{output.rstrip('/')}/" if output is not None and stores.is_url(output) else None
+        for name in stores.find(text, recursive=recursive):
+            if looks_readable(Path(name)) and not (own and name.startswith(own)):
+                yield name
+    else:
+        yield text
+
+
+def _opened(file: str) -> BinaryIO:
+    if file == STDIO:
+        return _standard_input()
+    return BytesIO(stores.read(file)) if stores.is_url(file) else as_file(file).open("rb")
 
 
 def _standard_input() -> BinaryIO:
@@ -103,9 +152,12 @@ class ListedPlan:
         for name in self.names:
             relative = self.places.relative(name)
             if shard is None or shard.takes(relative):
+                target = self.places.target(relative)
                 yield Job(
                     source=as_file(name),
-                    target=Path(self.places.output, self.places.target(relative)),
+                    source_url=name if stores.is_url(name) else None,
+                    target=Path(self.places.output, target),
+                    target_url=self.places.url and self.places.url + target,
                     root=self.root,
                     options=wishes.options,
                     page=wishes.page,
@@ -129,16 +181,29 @@ def plan_list(
         InputError: The list is empty.
         OutputExistsError: An output is there already.
     """
-    output = wishes.output
-    if output is None or output == STDIO or is_template(output) or not is_folder(output):
+    places = _places(names, wishes, relative_to)
+    refuse = refuse and places.url is None and os.path.isdir(places.output)
+    total = _checked(names, places, wishes.shard, refuse=refuse)
+    root = Path(os.path.abspath(places.output))
+    return ListedPlan(names=names, root=root, wishes=wishes, places=places, total=total)
+
+
+def _places(names: NameList, wishes: Wishes, relative_to: str | None) -> Places:
+    output, format = wishes.output, wishes.options.format
+    if output is None or output == STDIO or is_template(output):
         raise UsageError(
             "the outputs of a list go into a folder", "Name one with -o, ending in a slash."
         )
-    places = Places(output, wishes.options.format, relative_to)
-    total = _checked(names, places, wishes.shard, refuse=refuse and os.path.isdir(output))
-    return ListedPlan(
-        names=names, root=Path(os.path.abspath(output)), wishes=wishes, places=places, total=total
-    )
+    if is_folder(output):
+        return Places(output, format, relative_to)
+    if len([*islice(names, 2)]) > 1:
+        raise UsageError(
+            f"{output}: names one file, and the outputs of a list go into a folder",
+            "End it with a slash.",
+        )
+    check_suffix(output, format)
+    folder = stores.parent(output) if stores.is_url(output) else str(Path(output).parent)
+    return Places(folder, format, relative_to, only=posixpath.basename(Path(output).name))
 
 
 def _checked(names: NameList, places: Places, shard: Shard | None, *, refuse: bool) -> int:
@@ -212,17 +277,33 @@ class Places:
     """Names of outputs for the names of a list.
 
     Args:
-        output: The folder of all outputs.
+        output: The folder of all outputs, also in a store.
         format: The format of all outputs; None for that of each input.
         relative_to: Folder below which the names of outputs begin; None for the current one.
+        only: Name of the output, if there is one only.
     """
 
-    def __init__(self, output: str, format: str | None, relative_to: str | None) -> None:
-        self.output = output
+    def __init__(
+        self,
+        output: str,
+        format: str | None,
+        relative_to: str | None,
+        *,
+        only: str | None = None,
+    ) -> None:
+        self._only = only
+        self.url = f"{output.rstrip('/')}/" if stores.is_url(output) else None
+        """The folder, if it is in a store."""
+
+        self.output = output if self.url is None else str(workshop(self.url))
+        """The folder in which outputs are made."""
+
         self._naming = Naming(output=output, suffix="", format=format)
-        self._base = os.path.abspath(relative_to or "")
+        self._base = relative_to or ""
+        if not stores.is_url(self._base):
+            self._base = os.path.abspath(self._base)
         self._is_here = relative_to is None
-        self._root = os.path.realpath(output)
+        self._root = os.path.realpath(self.output)
         self._ending = cache(self._new_ending)
         self._real = lru_cache(FOLDERS)(os.path.realpath)
 
@@ -236,6 +317,8 @@ class Places:
         """
         if self._is_here and _is_plain(name):
             return name
+        if stores.is_url(name):
+            return self._of_url(name)
         path = os.path.abspath(name)
         if path.startswith(os.path.join(self._base, "")):
             relative = os.path.relpath(path, self._base)
@@ -243,13 +326,23 @@ class Places:
             relative = os.path.splitdrive(path)[1].lstrip("/" + os.sep)
         return relative.replace(os.sep, "/")
 
+    def _of_url(self, name: str) -> str:
+        base = f"{self._base.rstrip('/')}/"
+        path = name.removeprefix(base) if name.startswith(base) else name.partition("://")[2]
+        return posixpath.normpath(f"/{path}").lstrip("/")
+
     def target(self, relative: str) -> str:
         """Return the output's name in the folder of outputs, with slashes."""
+        if self._only is not None:
+            return self._only
         stem, suffix = posixpath.splitext(relative)
         return stem + self._ending(suffix)
 
     def inside(self, name: str) -> str | None:
         """Return an input's name in the folder of outputs; None if it lies elsewhere."""
+        if self.url is not None or stores.is_url(name):
+            inside = self.url is not None and name.startswith(self.url)
+            return name.removeprefix(self.url or "") if inside else None
         folder, file = os.path.split(name)
         real = self._real(folder)
         if real == self._root:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -13,6 +14,7 @@ from srcli.jobs.examining import described, examined, unreadable
 from srcli.jobs.job import Job, Wishes
 from srcli.jobs.steps import Rules, Step
 from srcli.models.spec import Scale
+from srcli.system import stores
 
 HELD = 32 << 20  # bytes of a file that is read at once
 
@@ -30,13 +32,8 @@ class Look:
     """
 
     def __init__(self, job: Job, wishes: Wishes, *, decodes: bool) -> None:
-        self._job, self._wishes, self._decodes = job, wishes, decodes
+        self._job, self._wishes, self._decodes = _held(job), wishes, decodes
         self.picture: Picture | None = None
-        try:
-            small = job.source.stat().st_size <= HELD and job.source.is_file()
-            self.data = job.source.read_bytes() if small else job.source
-        except OSError as error:
-            raise unreadable(job, error) from error
 
     def described(self, is_wanted: Callable[[Job], bool]) -> Job:
         """Return the job with its size and its networks.
@@ -54,15 +51,31 @@ class Look:
             found.append(described(job, header, metadata, self._wishes, alone=False))
             return self._decodes and is_wanted(found[-1])
 
-        if not isinstance(self.data, bytes):
+        if job.held is None:
             looked_at = examined(job, self._wishes, alone=False)
             if looked_at.error is not None:
                 raise looked_at.error
             return looked_at
         self.picture = read_if(
-            self.data, decodes, max_pixels=self._wishes.max_pixels, name=job.name, page=job.page
+            job.held, decodes, max_pixels=self._wishes.max_pixels, name=job.name, page=job.page
         )
         return found[-1]
+
+
+def _held(job: Job) -> Job:
+    """Read the input of a job, unless it is a large file.
+
+    Raises:
+        InputError: It cannot be read.
+    """
+    if job.source_url is not None:
+        return replace(job, held=stores.read(job.source_url))
+    try:
+        found = job.source.stat()
+        small = stat.S_ISREG(found.st_mode) and found.st_size <= HELD
+        return replace(job, held=job.source.read_bytes()) if small else job
+    except OSError as error:
+        raise unreadable(job, error) from error
 
 
 def decided(job: Job, picture: Picture | None, max_pixels: int | None) -> Job:

@@ -66,7 +66,7 @@ class Naming:
             "End it with a slash for a folder, or give a template such as "
             f"'{{stem}}{self.suffix}{{ext}}'.",
         )
-        _check_suffix(output, self.format)  # before any work
+        check_suffix(output, self.format)  # before any work
         return as_path(output).parent, as_path(output)
 
     def _check_alone(self, problem: str, remedy: str) -> None:
@@ -94,7 +94,7 @@ class Naming:
         }
         assert self.output is not None, "a template was given"
         filled = _filled(self.output, values)
-        _check_suffix(filled, self.format)
+        check_suffix(filled, self.format)
         if "/" not in self.output and os.sep not in self.output:
             return root, usual.with_name(Path(filled).name)
         fixed = self.output.partition("{")[0]
@@ -170,7 +170,7 @@ def _filled(template: str, values: Mapping[str, str]) -> str:
     return _FIELD.sub(fill, template)
 
 
-def _check_suffix(output: str, wanted: str | None) -> None:
+def check_suffix(output: str, wanted: str | None) -> None:
     """Raise `UsageError` if the name states no format, or another one than is wanted."""
     fmt = format_of(wanted or output)
     if wanted is not None and has_picture_suffix(output) and format_of(output) is not fmt:

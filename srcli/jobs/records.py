@@ -26,6 +26,9 @@ class Record:
     output_sha256: str | None = None
     """None while the output is announced but not finished."""
 
+    size: int | None = None
+    """Bytes of an output in an object store; None for files."""
+
     error: str | None = None
     """Reason why the output was not made; None if it was."""
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +13,10 @@ from srcli.checkpoints.shipped import sha256_of
 from srcli.errors import InputError
 from srcli.jobs.journal import NAME, shard_of
 from srcli.jobs.records import Record, read_records
+from srcli.jobs.stored import fetch_journals, workshop
 from srcli.jobs.tally import State, read_state
+from srcli.system import stores
+from srcli.system.cache import remove
 
 ALIVE = 60.0  # seconds since a process has written its state, beyond which it counts as dead
 
@@ -58,16 +62,65 @@ class BatchStatus:
         return self.missing / self.per_second
 
 
-def read_status(folder: Path) -> BatchStatus:
+class Outputs:
+    """A folder of outputs, on a disk or in an object store.
+
+    Args:
+        place: The folder.
+
+    Raises:
+        InputError: The store does not answer.
+        MissingPartError: The store's client is not installed.
+    """
+
+    def __init__(self, place: str) -> None:
+        self.url = f"{place.rstrip('/')}/" if stores.is_url(place) else None
+        self.folder = Path(place)
+        """Folder with the journals."""
+
+        self.name = place.rstrip("/")
+        if self.url is not None:
+            # Not where a batch on this machine may be writing them.
+            self.folder = workshop(self.url, purpose="status")
+            remove(self.folder)
+            fetch_journals(self.url, self.folder / NAME)
+
+    def missing(self, names: Iterable[str]) -> tuple[str, ...]:
+        """Return those of some outputs that are not there."""
+        if self.url is None:
+            return tuple(name for name in names if not os.path.lexists(self.folder / name))
+        there = {name.removeprefix(self.url) for name in stores.find(self.url, recursive=True)}
+        return tuple(name for name in names if name not in there)
+
+    def flaw(self, name: str, sha256: str) -> str | None:
+        """Read an output back; return what is wrong with it, or None."""
+        try:
+            if self.url is None:
+                found = sha256_of(self.folder / name)
+            elif stores.size(self.url + name) is None:
+                return "is not there"
+            else:
+                found = hashlib.sha256(stores.read(self.url + name)).hexdigest()
+        except FileNotFoundError:
+            return "is not there"
+        except OSError as error:
+            return f"cannot be read ({error.strerror or error})"
+        except InputError as error:
+            return f"cannot be read: {error}"
+        return None if found == sha256 else "is not what the batch had made"
+
+
+def read_status(outputs: Outputs) -> BatchStatus:
     """Merge all journals of a folder of outputs.
 
     Raises:
         InputError: There is no journal.
         OutputError: A journal cannot be read.
     """
-    records = merged(folder)
+    folder = outputs.folder
+    records = merged(outputs)
     made = [name for name, record in records.items() if record.output_sha256 is not None]
-    lost = tuple(name for name in made if not os.path.lexists(folder / name))
+    lost = outputs.missing(made)
     failed = {name: record.error for name, record in records.items() if record.error is not None}
     states = _states(folder)
     running = [state for _, state in states if _is_running(state)]
@@ -83,17 +136,17 @@ def read_status(folder: Path) -> BatchStatus:
     )
 
 
-def merged(folder: Path) -> dict[str, Record]:
+def merged(outputs: Outputs) -> dict[str, Record]:
     """Return one record for each output, in order: of several the one that says most.
 
     Raises:
         InputError: There is no journal.
         OutputError: A journal cannot be read.
     """
-    files = sorted((folder / NAME).glob("[!.]*.jsonl"))
+    files = sorted((outputs.folder / NAME).glob("[!.]*.jsonl"))
     if not files:
         raise InputError(
-            f"{folder}: no batch has written there, or a single picture",
+            f"{outputs.name}: no batch has written there, or a single picture",
             "Name the folder that was given with -o.",
         )
     found: dict[str, Record] = {}
@@ -106,27 +159,6 @@ def merged(folder: Path) -> dict[str, Record]:
 
 def _weight(record: Record) -> int:
     return 2 if record.output_sha256 is not None else int(record.error is not None)
-
-
-def flaws(folder: Path, records: dict[str, Record]) -> Iterator[tuple[str, str | None]]:
-    """Read each output back; yield its name, and what is wrong with it or None.
-
-    Args:
-        folder: Of the outputs.
-        records: As `merged` returns them; those of outputs that were not made are left out.
-    """
-    for name, record in records.items():
-        if record.output_sha256 is not None:
-            yield name, _flaw(folder / name, record.output_sha256)
-
-
-def _flaw(file: Path, sha256: str) -> str | None:
-    try:
-        return None if sha256_of(file) == sha256 else "is not what the batch had made"
-    except FileNotFoundError:
-        return "is not there"
-    except OSError as error:
-        return f"cannot be read ({error.strerror or error})"
 
 
 def _states(folder: Path) -> list[tuple[str, State]]:

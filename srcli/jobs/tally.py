@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from srcli.errors import SrcliError
+from srcli.jobs.journal import Journal, shard_of
 from srcli.system.files import atomic_path, open_regular
 
 if TYPE_CHECKING:
@@ -81,6 +83,15 @@ class Tally:
                 partial.write_text(json.dumps(asdict(state)), "utf-8")
         except (OSError, SrcliError):  # the journal says what was done; this only tells how fast
             self._file = None
+
+
+def tally_for(journals: Iterable[Journal], total: int, *, listed: bool) -> Tally:
+    """Begin to count: in a file beside the journal, if it is that of a list or of a shard."""
+    files = [journal.file for journal in journals]
+    file = files[0] if len(files) == 1 else None
+    if file is None or not (listed or shard_of(file.stem)):
+        return Tally(None, total)
+    return Tally(file.with_suffix(".json"), total)
 
 
 def read_state(file: Path) -> State | None:

@@ -19,7 +19,7 @@ from support.folders import make_pictures, tree
 from srcli.errors import InputError
 from srcli.jobs.listed import NameList, Places
 from srcli.jobs.shards import Shard
-from srcli.jobs.status import merged, read_status
+from srcli.jobs.status import Outputs, merged, read_status
 
 COMMAND = [sys.executable, "-m", "srcli", "upscale", "-s", "2"]
 NAME = ".srcli-journal"
@@ -67,7 +67,7 @@ def test_names_keep_their_folders(srcli, place):
 def test_other_tasks_take_lists(srcli, place, task):
     assert srcli(task, "--files-from", "list", "-o", "out/", "--shard", "1/2")[0] == 0
     assert srcli(task, "--files-from", "list", "-o", "out/", "--shard", "2/2")[0] == 0
-    assert read_status(place / "out").done == 7
+    assert read_status(Outputs(str(place / "out"))).done == 7
 
 
 @pytest.mark.parametrize("of", [1, 2, 5])
@@ -81,9 +81,9 @@ def test_shards_together_are_the_whole(srcli, place, of):
         assert code == 0
         names += [row["input"] for row in json.loads(out)["files"]]
     assert sorted(names) == (place / "list").read_text().split()
-    status = read_status(place / "out")
+    status = read_status(Outputs(str(place / "out")))
     assert (status.done, status.total, status.missing, status.shards) == (7, 7, 0, (of, of))
-    assert len(merged(place / "out")) == 7
+    assert len(merged(Outputs(str(place / "out")))) == 7
 
 
 def test_folders_are_cut_into_shards_too(srcli, place):
@@ -91,7 +91,7 @@ def test_folders_are_cut_into_shards_too(srcli, place):
         assert srcli("upscale", "in", "-r", "-s", 2, "-o", "out/", "--shard", shard)[0] == 0
     assert srcli("upscale", "in", "-r", "-s", 2, "-o", "plain/")[0] == 0
     assert outputs(place / "out") == outputs(place / "plain")
-    assert read_status(place / "out").total == 7
+    assert read_status(Outputs(str(place / "out"))).total == 7
 
 
 @given(st.lists(st.text(min_size=1), unique=True), st.integers(1, 20))
@@ -207,7 +207,7 @@ def test_a_list_from_standard_input(place):
     command = [*COMMAND, "--files-from", "-", "-o", "out/", "--shard", "1/1"]
     with (place / "list").open("rb") as stream:
         assert subprocess.run(command, stdin=stream, cwd=place).returncode == 0
-    assert read_status(place / "out").done == 7
+    assert read_status(Outputs(str(place / "out"))).done == 7
 
 
 def test_outputs_that_are_there_are_not_replaced(srcli, place):
@@ -270,7 +270,7 @@ def test_failures_are_on_record_and_can_be_tried_again(srcli, place):
     assert 1 in (code, other)
     events = [json.loads(line) for line in (out + more).splitlines()]
     assert Counter(event["event"] for event in events)["failed"] == 4
-    status = read_status(place / "out")
+    status = read_status(Outputs(str(place / "out")))
     assert (status.done, status.total, status.missing) == (7, 11, 0)
     assert sorted(status.failed) == sorted([*listed_bad, "in/gone.png"])
     reasons = status.failed
@@ -282,8 +282,8 @@ def test_failures_are_on_record_and_can_be_tried_again(srcli, place):
     code, out, _ = srcli(*arguments, "--retry-failed")
     again = Counter(json.loads(line)["event"] for line in out.splitlines())
     assert (code, again["done"], again["failed"]) == (1, 1, 3)
-    status = read_status(place / "out")
-    assert (status.done, len(status.failed), len(merged(place / "out"))) == (8, 3, 11)
+    status = read_status(Outputs(str(place / "out")))
+    assert (status.done, len(status.failed), len(merged(Outputs(str(place / "out"))))) == (8, 3, 11)
 
 
 def test_status_and_verify_for_people_and_programs(srcli, place):
@@ -371,7 +371,10 @@ def test_a_thousand_pictures_in_shards_that_are_killed(tmp_path, bad):
     assert any(code == -signal.SIGKILL for due, code in codes)
 
     assert outputs(tmp_path / "out") == outputs(tmp_path / "plain")
-    records, status = merged(tmp_path / "out"), read_status(tmp_path / "out")
+    records, status = (
+        merged(Outputs(str(tmp_path / "out"))),
+        read_status(Outputs(str(tmp_path / "out"))),
+    )
     assert len(records) == 1000 + bad
     assert (status.done, len(status.failed), status.missing) == (1000, bad, 0)
     assert (status.unfinished, status.shards) == (0, (8, 8))
