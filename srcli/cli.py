@@ -28,6 +28,7 @@ COMMANDS: Mapping[str, str] = {
     "denoise": "srcli.commands.denoise:denoise",
     "deblock": "srcli.commands.deblock:deblock",
     "batch": "srcli.commands.batch:batch",
+    "ray": "srcli.commands.ray:ray_group",
     "models": "srcli.commands.models:models",
     "pick": "srcli.commands.pick:pick",
     "eval": "srcli.commands.eval:evaluate",
@@ -48,6 +49,7 @@ PACKAGES: Mapping[str, str] = {
     "onnxscript": "onnxscript",
     "openvino": "srcli[openvino]",
     "tensorrt": "srcli[tensorrt]",
+    "ray": "srcli[ray]",
     "torch": "torch",
 }
 

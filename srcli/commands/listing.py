@@ -27,17 +27,18 @@ PEEKED = 8  # pictures that are looked at before the first is done, to open the 
 def restore_listed(request: RestoreRequest, wishes: Wishes, runner: Runner) -> int:
     """Do what a restoring command with `--files-from` asks for; returns the exit code."""
     kept = request.overwrite or request.skip_existing or request.resume
-    with _names(request) as names:
+    with names_of(request) as names:
         plan = plan_list(
             names,
             wishes,
-            relative_to=_base(request),
+            relative_to=base_of(request),
             refuse=not (kept or request.dry_run),
         )
         return _restore(plan, request, runner)
 
 
-def _names(request: RestoreRequest) -> NameList:
+def names_of(request: RestoreRequest) -> NameList:
+    """Return the names of the inputs, as a list to be closed."""
     if request.files_from is not None:
         return NameList(request.files_from)
     return NameList.of_inputs(
@@ -45,7 +46,7 @@ def _names(request: RestoreRequest) -> NameList:
     )
 
 
-def _base(request: RestoreRequest) -> str | None:
+def base_of(request: RestoreRequest) -> str | None:
     """Return the folder below which the names of outputs begin: that of the one input, if none is
     named."""
     if request.relative_to is not None or request.files_from is not None:
@@ -64,7 +65,7 @@ def _restore(plan: ListedPlan, request: RestoreRequest, runner: Runner) -> int:
     if request.for_programs:
         console.check_stdout()
     if request.dry_run:
-        return _show(plan, request)
+        return show_names(plan, request)
     teller = Teller(as_events=request.events is not None, quiet=request.as_json)
     teller.listed(len(plan), request.shard)
     files = _run(plan, request, runner, teller)
@@ -73,7 +74,7 @@ def _restore(plan: ListedPlan, request: RestoreRequest, runner: Runner) -> int:
     return teller.summary()
 
 
-def _show(plan: ListedPlan, request: RestoreRequest) -> int:
+def show_names(plan: ListedPlan, request: RestoreRequest) -> int:
     """Print the names of inputs and outputs; the inputs are not looked at."""
     for job in plan.jobs():
         if request.for_programs:
@@ -90,7 +91,7 @@ def _run(
     """Do the jobs; return the results for JSON if that is wanted."""
     files: list[dict[str, object]] = []
     with runner, console.progress() as bar:
-        _open_usual(plan, runner)
+        open_usual(plan, runner)
 
         def show(name: str, done: int, total: int) -> None:
             bar.show(f"{teller.finished_count + 1}/{total} {name}", done, total)
@@ -99,7 +100,7 @@ def _run(
             batch_of(request, runner, teller, show),
             load=runner.load,
             wishes=plan.wishes,
-            root=plan.root,
+            root=plan.places.root,
             root_url=plan.places.url,
         )
         try:
@@ -114,7 +115,7 @@ def _run(
     return files
 
 
-def _open_usual(plan: ListedPlan, runner: Runner) -> None:
+def open_usual(plan: ListedPlan, runner: Runner) -> None:
     """Open the networks that the first pictures need: a model without weights stops everything."""
     for job in islice(plan.jobs(), PEEKED):
         looked_at = examined(job, plan.wishes, alone=False)

@@ -7,6 +7,8 @@ from contextlib import ExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import click
+
 from srcli import __version__, console
 from srcli.commands.kernels import check_kernel_file, check_known_kernel, save_kernel
 from srcli.commands.outcome import Teller, result, show_plan, tell_how_to_go_on
@@ -25,11 +27,16 @@ if TYPE_CHECKING:
     from srcli.loading.model import LoadedModel
     from srcli.pipeline.restorer import Restorer
 
+ON_RAY = "srcli.on_ray"  # in click's context: how to run on a cluster
 MANY = 1000  # pictures: more do not change how many are in the network at once
 
 
 def restore_files(request: RestoreRequest, task: Task, size: SizeRequest) -> int:
     """Do what a restoring command asks for; returns the exit code."""
+    if (cluster := click.get_current_context().meta.get(ON_RAY)) is not None:
+        from srcli.commands.ray import restore_on_ray
+
+        return restore_on_ray(request, task, size, cluster)
     if request.is_listed:
         from srcli.commands.listing import restore_listed
 

@@ -97,6 +97,9 @@ class Batch:
     journal: str = "main"
     """Name of the journal."""
 
+    opened: Journal | None = None
+    """The journal for `root`, if it is open and stays so."""
+
     load: Callable[[Step], object] = lambda step: None
     """Function that loads the weights of a step, for the checksums in `facts`."""
 
@@ -135,8 +138,12 @@ class Batch:
                 self._open_journals(jobs, stack)
             else:
                 self._progress = BatchProgress(self.progress, total or 0, lambda job: 1)
-                self._open_journal(self.root, stack, private=False)
-            tally = tally_for(self._journals.values(), total or 0, listed=self.root is not None)
+                if self.opened is None:
+                    self._open_journal(self.root, stack, private=False)
+                else:
+                    self._journals[self.root] = self.opened
+            listed = self.root is not None and self.opened is None
+            tally = tally_for(self._journals.values(), total or 0, listed=listed)
             workers = stack.enter_context(Patient(self.concurrency + IN_FLIGHT, "picture"))
             pending: deque[Future[list[Outcome]]] = deque()
             try:

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import BinaryIO, Self
 
 from srcli.errors import InputError, OutputExistsError, UsageError
-from srcli.images import looks_readable
+from srcli.images import has_picture_suffix, looks_readable
 from srcli.jobs.finding import STDIN_NAME, STDIO, as_file, find
 from srcli.jobs.job import Job, Wishes
 from srcli.jobs.naming import Naming, check_suffix, is_folder, is_template
@@ -135,9 +135,6 @@ class ListedPlan:
     """The pictures of a list, or of one shard of it, and the output of each."""
 
     names: NameList
-    root: Path
-    """The folder of all outputs, in full."""
-
     wishes: Wishes
     places: Places
     total: int
@@ -148,20 +145,10 @@ class ListedPlan:
 
     def jobs(self) -> Iterator[Job]:
         """Yield the jobs, whose headers have not been read."""
-        shard, wishes = self.wishes.shard, self.wishes
+        shard = self.wishes.shard
         for name in self.names:
-            relative = self.places.relative(name)
-            if shard is None or shard.takes(relative):
-                target = self.places.target(relative)
-                yield Job(
-                    source=as_file(name),
-                    source_url=name if stores.is_url(name) else None,
-                    target=Path(self.places.output, target),
-                    target_url=self.places.url and self.places.url + target,
-                    root=self.root,
-                    options=wishes.options,
-                    page=wishes.page,
-                )
+            if shard is None or shard.takes(self.places.relative(name)):
+                yield self.places.job(name, self.wishes)
 
 
 def plan_list(
@@ -184,8 +171,7 @@ def plan_list(
     places = _places(names, wishes, relative_to)
     refuse = refuse and places.url is None and os.path.isdir(places.output)
     total = _checked(names, places, wishes.shard, refuse=refuse)
-    root = Path(os.path.abspath(places.output))
-    return ListedPlan(names=names, root=root, wishes=wishes, places=places, total=total)
+    return ListedPlan(names=names, wishes=wishes, places=places, total=total)
 
 
 def _places(names: NameList, wishes: Wishes, relative_to: str | None) -> Places:
@@ -194,7 +180,7 @@ def _places(names: NameList, wishes: Wishes, relative_to: str | None) -> Places:
         raise UsageError(
             "the outputs of a list go into a folder", "Name one with -o, ending in a slash."
         )
-    if is_folder(output):
+    if is_folder(output) or not has_picture_suffix(output):
         return Places(output, format, relative_to)
     if len([*islice(names, 2)]) > 1:
         raise UsageError(
@@ -303,6 +289,9 @@ class Places:
         if not stores.is_url(self._base):
             self._base = os.path.abspath(self._base)
         self._is_here = relative_to is None
+        self.root = Path(os.path.abspath(self.output))
+        """The same in full."""
+
         self._root = os.path.realpath(self.output)
         self._ending = cache(self._new_ending)
         self._real = lru_cache(FOLDERS)(os.path.realpath)
@@ -337,6 +326,19 @@ class Places:
             return self._only
         stem, suffix = posixpath.splitext(relative)
         return stem + self._ending(suffix)
+
+    def job(self, name: str, wishes: Wishes) -> Job:
+        """Return the job for a name; the picture's header has not been read."""
+        target = self.target(self.relative(name))
+        return Job(
+            source=as_file(name),
+            source_url=name if stores.is_url(name) else None,
+            target=Path(self.output, target),
+            target_url=self.url and self.url + target,
+            root=self.root,
+            options=wishes.options,
+            page=wishes.page,
+        )
 
     def inside(self, name: str) -> str | None:
         """Return an input's name in the folder of outputs; None if it lies elsewhere."""
