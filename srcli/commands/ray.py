@@ -40,7 +40,7 @@ SHARE = 0.9  # of a core for each thread, so that some is left for what moves na
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cluster:
-    """How to run on Ray."""
+    """Options for running on Ray."""
 
     address: str | None
     actors: int | None

@@ -138,10 +138,7 @@ class Batch:
                 self._open_journals(jobs, stack)
             else:
                 self._progress = BatchProgress(self.progress, total or 0, lambda job: 1)
-                if self.opened is None:
-                    self._open_journal(self.root, stack, private=False)
-                else:
-                    self._journals[self.root] = self.opened
+                self._open_journal(self.root, stack, private=False)
             listed = self.root is not None and self.opened is None
             tally = tally_for(self._journals.values(), total or 0, listed=listed)
             workers = stack.enter_context(Patient(self.concurrency + IN_FLIGHT, "picture"))
@@ -169,6 +166,9 @@ class Batch:
             self._open_journal(root, stack, private=len(jobs) == 1)
 
     def _open_journal(self, root: Path, stack: ExitStack, *, private: bool) -> None:
+        if self.opened is not None:
+            self._journals[root] = self.opened
+            return
         journal = journal_for(
             root,
             self.root_url,
@@ -216,7 +216,7 @@ class Batch:
             exists = self.resume and job.exists
             if self.wishes is not None:
                 look = Look(job, self.wishes, decodes=not exists)
-                job = look.described(lambda job: not self._is_large(job))
+                job = look.described(lambda job: not is_large(job, self.in_memory))
                 self._load(job)
             digest, recipe = identity(job, self.facts)
             replace = self.overwrite or job.target_url is not None
@@ -226,7 +226,7 @@ class Batch:
                 replace = True
             self.event("started", job)
             picture = look.picture if look is not None else None
-            if picture is None and not self._is_large(job):
+            if picture is None and not is_large(job, self.in_memory):
                 picture = images.read(
                     job.data, max_pixels=self.max_pixels, name=job.name, page=job.page
                 )
@@ -400,6 +400,3 @@ class Batch:
         if job.root in self._journals:
             self._journals[job.root].fail(job.target, digest, recipe, str(error))
         return Outcome(job=job, status="failed", error=error)
-
-    def _is_large(self, job: Job) -> bool:
-        return is_large(job, self.in_memory)

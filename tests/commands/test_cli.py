@@ -215,7 +215,10 @@ def test_events_have_the_fields_of_the_guide(srcli, tmp_path):
     srcli("upscale", tmp_path / "a.png", "-s", 2, "-o", tmp_path / "out" / "a.png")
     call = ("upscale", tmp_path, "-s", 2, "-o", f"{tmp_path / 'out'}/", "--skip-existing")
     _, out, _ = srcli(*call, "--events", "jsonl")
-    found = [json.loads(line) for line in out.splitlines()]
+    (tmp_path / "list").write_text(f"{tmp_path / 'a.png'}\n")
+    again = ("upscale", "--files-from", tmp_path / "list", "-s", 2, "-o", f"{tmp_path}/again/")
+    _, more, _ = srcli(*again, "--events", "jsonl")
+    found = [json.loads(line) for line in (out + more).splitlines()]
     assert {event["event"] for event in found} >= set(documented)
     for event in found:
         assert set(event) - {"event"} == documented[event["event"]], event["event"]
