@@ -139,8 +139,8 @@ class Batch:
             else:
                 self._progress = BatchProgress(self.progress, total or 0, lambda job: 1)
                 self._open_journal(self.root, stack, private=False)
-            listed = self.root is not None and self.opened is None
-            tally = tally_for(self._journals.values(), total or 0, listed=listed)
+            own = [] if self.opened else self._journals.values()
+            tally = tally_for(own, total or 0, listed=self.root is not None)
             workers = stack.enter_context(Patient(self.concurrency + IN_FLIGHT, "picture"))
             pending: deque[Future[list[Outcome]]] = deque()
             try:
@@ -236,7 +236,6 @@ class Batch:
             return self._failure(job, error, digest, recipe)
 
     def _is_left(self, job: Job) -> bool:
-        """Tell whether a job is left out without a look at its input."""
         if self.retry_failed:
             journal = self._journals.get(job.root)
             return journal is None or not journal.has_failed(job.target)
