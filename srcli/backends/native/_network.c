@@ -24,6 +24,9 @@ enum {
     STEP = 4,           /* channels of a source are rounded up to a multiple of this */
     TILE = 4,           /* side of the outputs of one tile */
     TILES = 16,         /* tiles that are computed at once */
+    /* Floats from one point of the tiles to the next. 16 of them are padding: points a power of two
+       apart would share few lines of the cache. */
+    POINT = TILES * GROUP + GROUP,
     SLICE = 4,          /* groups of outputs whose gradients are computed at once */
     MAX_SOURCES = 10    /* maps that one convolution can read */
 };
@@ -33,6 +36,9 @@ enum {
    another version. */
 enum { LAYOUT = 5 };
 
+/* Keep the compiler from computing all addresses that depend on `x` in advance: they are more than
+   there are registers. */
+#define OPAQUE(x) __asm__("" : "+r"(x))
 #define INLINE static inline __attribute__((always_inline))
 #ifdef __clang__
 #define UNROLL _Pragma("clang loop unroll(full)")
@@ -98,7 +104,7 @@ INLINE Py_ssize_t maximum(Py_ssize_t a, Py_ssize_t b)
 #if defined(__x86_64__) && (defined(__clang__) || !(defined(_WIN32) || defined(__CYGWIN__)))
 #define SEVERAL_VECTOR_SIZES
 #define LANES 16
-#define REGISTER_BLOCK 8
+#define REGISTER_BLOCK 16
 #define NAMED(name) name##_512
 #ifdef __clang__
 #pragma clang attribute push(__attribute__((target("avx512f,avx512vl,avx512bw,avx512dq,avx2,fma"))), apply_to = function)
@@ -211,13 +217,13 @@ static Py_ssize_t points_of(int side)
    all its sources, each rounded up to groups. */
 static Py_ssize_t convolution_scratch(int side, Py_ssize_t channels)
 {
-    return points_of(side) * (TILES * (round_up(channels, GROUP) + GROUP) + 2 * GROUP);
+    return points_of(side) * POINT * (round_up(channels, GROUP) / GROUP + 2);
 }
 
 /* Return the floats of scratch that the gradient of a convolution's weights needs. */
 static Py_ssize_t gradient_scratch(int side, Py_ssize_t channels)
 {
-    return points_of(side) * (TILES * (round_up(channels, GROUP) + SLICE * GROUP) + 2 * GROUP);
+    return points_of(side) * POINT * (round_up(channels, GROUP) / GROUP + SLICE);
 }
 
 /* Compute `out` by Winograd's filtering with kernels of 3 x 3 or 5 x 5. */
