@@ -28,6 +28,7 @@ enum {
        apart would share few lines of the cache. */
     POINT = TILES * GROUP + GROUP,
     SLICE = 4,          /* groups of outputs whose gradients are computed at once */
+    STRIP = 16,         /* rows of output that the tail computes at once, at least */
     MAX_SOURCES = 10    /* maps that one convolution can read */
 };
 
@@ -365,22 +366,43 @@ static void enlarge_row(const Picture *source, int plane, Py_ssize_t y, Py_ssize
         row[x - left] = row[reflected(x, width * scale) - left];
 }
 
-/* Filter each pixel of the picture by the taps that the map holds for it. */
-static void apply_taps(const Picture *source, const Map *taps, float *out, Scratch *scratch)
+/* The enlarged picture, row by row: for each plane the latest SIDE rows, `width` apart. */
+typedef struct {
+    const Picture *source;
+    Py_ssize_t left, right;
+    Py_ssize_t next;                      /* the first row that is not computed yet */
+    Py_ssize_t width;
+    float *column, *rows;
+} Enlarged;
+
+static int allocate_enlarged(Scratch *scratch, Enlarged *made, const Picture *source,
+                             const Map *inner)
 {
-    Scratch saved = *scratch;
+    *made = (Enlarged){.source = source, .left = inner->left - RADIUS,
+                       .right = inner->right + RADIUS, .next = inner->top - RADIUS,
+                       .width = inner->right - inner->left + 2 * RADIUS};
+    made->column = allocate(scratch, made->width + 4 * RADIUS);
+    made->rows = allocate(scratch, 3 * SIDE * made->width);
+    return made->column != NULL && made->rows != NULL;
+}
+
+static float *enlarged_row(const Enlarged *from, int plane, Py_ssize_t y)
+{
+    return from->rows + (plane * SIDE + (y + SIDE) % SIDE) * from->width;
+}
+
+/* Filter each pixel of the picture by the taps that the map holds for it; rows from top to bottom
+   in one call or several. */
+static void apply_taps(Enlarged *enlarged, const Map *taps, float *out)
+{
+    const Picture *source = enlarged->source;
     Py_ssize_t height = source->height * source->scale, width = source->width * source->scale;
-    Py_ssize_t padded = taps->right - taps->left + 2 * RADIUS;
-    float *column = allocate(scratch, padded + 4 * RADIUS);
-    float *rows = allocate(scratch, 3 * SIDE * padded);
-    if (column == NULL || rows == NULL)
-        return;
-    for (Py_ssize_t below = taps->top - RADIUS; below < taps->bottom + RADIUS; below++) {
-        Py_ssize_t y = below - RADIUS;
-        for (int plane = 0; plane < 3; plane++)
-            enlarge_row(source, plane, below, taps->left - RADIUS, taps->right + RADIUS, column,
-                        rows + (plane * SIDE + (below + SIDE) % SIDE) * padded);
-        for (Py_ssize_t x = taps->left; y >= taps->top && x < taps->right; x += BLOCK) {
+    for (Py_ssize_t y = taps->top; y < taps->bottom; y++) {
+        for (; enlarged->next <= y + RADIUS; enlarged->next++)
+            for (int plane = 0; plane < 3; plane++)
+                enlarge_row(source, plane, enlarged->next, enlarged->left, enlarged->right,
+                            enlarged->column, enlarged_row(enlarged, plane, enlarged->next));
+        for (Py_ssize_t x = taps->left; x < taps->right; x += BLOCK) {
             float block[TAPS][BLOCK];
             Py_ssize_t count = minimum(BLOCK, taps->right - x);
             gather_taps(block, (const char *)pixel(taps, y, x), sizeof(float),
@@ -388,14 +410,12 @@ static void apply_taps(const Picture *source, const Map *taps, float *out, Scrat
             for (int plane = 0; plane < 3; plane++) {
                 const float *around[SIDE];
                 for (int k = 0; k < SIDE; k++)
-                    around[k] = rows + (plane * SIDE + (y - RADIUS + k + SIDE) % SIDE) * padded +
-                                (x - taps->left);
+                    around[k] = enlarged_row(enlarged, plane, y - RADIUS + k) + (x - taps->left);
                 filter_block(out + (plane * height + y) * width + x, around,
                              (const float(*)[BLOCK])block, count);
             }
         }
     }
-    *scratch = saved;
 }
 
 /* The buffers of Python's arguments, released at the end. */
@@ -760,40 +780,98 @@ typedef struct {
     float *out;                           /* 3 x height x width, enlarged */
 } Tail;
 
-static void restore_rectangle(Tail *tail, const Rectangle *area, Scratch *scratch)
+/* A convolution's output on its way down a rectangle. */
+typedef struct {
+    Map map;                              /* rows that are still needed */
+    Py_ssize_t step;                      /* rows of a tile */
+    int side;                             /* of the kernel */
+    Convolution layer;
+} Rolling;
+
+/* Begin an empty map of the columns from `left` to `right` that has memory for `rows` rows. */
+static int begin_rolling(Scratch *scratch, Rolling *made, int side, const Convolution *layer,
+                         const Map *from, Py_ssize_t top, Py_ssize_t left, Py_ssize_t right,
+                         Py_ssize_t rows)
 {
-    int groups = tail->mix.groups, scale = tail->source.scale;
-    Map whole = {.bottom = tail->source.height * scale, .right = tail->source.width * scale};
-    Map inner = {.top = area->top, .left = area->left, .bottom = area->bottom,
-                 .right = area->right};
-    Map enlarged = tail->features, mixed, merged, taps;
-    tail->mix.from = &enlarged;
-    tail->merge.from = &mixed;
-    tail->taps.from = &merged;
-    if (!allocate_tiles_around(scratch, &mixed, &inner, 2, &whole, groups))
-        return;
-    Scratch saved = *scratch;
-    if (scale > 1) {
-        if (!allocate_tiles(scratch, &enlarged, round_down(mixed.top - 2, scale),
-                            round_down(mixed.left - 2, scale), round_up(mixed.bottom + 2, scale),
-                            round_up(mixed.right + 2, scale), &whole, groups))
-            return;
-        convolve(3, &tail->up, &enlarged, scratch);
-        clear_outside(&enlarged);
+    Map map = {.top = top, .left = left, .bottom = top + rows, .right = right};
+    if (!allocate_map(scratch, &map, layer->groups))
+        return 0;
+    map.bottom = top;
+    *made = (Rolling){.map = map, .side = side, .layer = *layer,
+                      .step = (Py_ssize_t)TILE * layer->scale};
+    made->layer.from = from;
+    return 1;
+}
+
+/* Return where a map ends that has whole tiles down to row `bottom` at least, or all rows. */
+static Py_ssize_t end_of_tiles(const Rolling *rolling, Py_ssize_t bottom, const Map *whole)
+{
+    const Map *map = &rolling->map;
+    return minimum(whole->bottom, map->bottom + round_up(bottom - map->bottom, rolling->step));
+}
+
+/* Compute the rows of a map down to `bottom`; drop those above `needed`. */
+static void roll(Rolling *rolling, Py_ssize_t needed, Py_ssize_t bottom, Scratch *scratch)
+{
+    Map *map = &rolling->map;
+    if (needed > map->top) {
+        memmove(map->base, pixel(map, needed, map->left),
+                (size_t)((map->bottom - needed) * map->row) * sizeof(float));
+        map->top = needed;
     }
-    convolve(5, &tail->mix, &mixed, scratch);
-    clear_outside(&mixed);
-    *scratch = saved; /* frees `enlarged`, which has been read */
-    if (!allocate_tiles_around(scratch, &merged, &inner, 1, &whole, groups))
+    if (bottom <= map->bottom)
         return;
-    convolve(3, &tail->merge, &merged, scratch);
-    clear_outside(&merged);
-    taps = inner; /* overwrites `mixed`, which has been read */
-    taps.base = mixed.base;
-    taps.pixel = GROUP;
-    taps.row = (taps.right - taps.left) * GROUP;
-    convolve(3, &tail->taps, &taps, scratch);
-    apply_taps(&tail->source, &taps, tail->out, scratch);
+    Map fresh = *map;
+    fresh.base = pixel(map, map->bottom, map->left);
+    fresh.top = map->bottom;
+    map->bottom = fresh.bottom = bottom;
+    convolve(rolling->side, &rolling->layer, &fresh, scratch);
+    clear_outside(&fresh);
+}
+
+/* Restore a rectangle from top to bottom, a few rows at a time, so that no row is computed twice
+   and what is between two convolutions stays in the cache.
+
+   Wherever rows begin and end, only whole tiles are used, but for the end of the picture. So digits
+   depend on the columns of a rectangle alone. */
+static void restore_rectangle(const Tail *tail, const Rectangle *area, Scratch *scratch)
+{
+    int scale = tail->source.scale;
+    Py_ssize_t rows = round_up(STRIP, TILE * scale);
+    Map whole = {.bottom = tail->source.height * scale, .right = tail->source.width * scale};
+    Map taps = {.left = area->left, .right = area->right, .top = area->top, .bottom = area->top,
+                .pixel = GROUP, .row = (area->right - area->left) * GROUP};
+    Py_ssize_t top = area->top, left = area->left, right = area->right;
+    Rolling up, mix, merge;
+    Convolution last = tail->taps;
+    Enlarged enlarged;
+    last.from = &merge.map;
+    taps.base = allocate(scratch, rows * taps.row);
+    if (taps.base == NULL || !allocate_enlarged(scratch, &enlarged, &tail->source, &taps) ||
+        !begin_rolling(scratch, &mix, 5, &tail->mix, scale > 1 ? &up.map : &tail->features, top - 2,
+                       left - 2, minimum(whole.right, right + 2), rows + 12) ||
+        !begin_rolling(scratch, &merge, 3, &tail->merge, &mix.map, top - 1, left - 1,
+                       minimum(whole.right, right + 1), rows + 8))
+        return;
+    if (scale > 1 &&
+        !begin_rolling(scratch, &up, 3, &tail->up, &tail->features, round_down(top - 4, scale),
+                       round_down(left - 4, scale),
+                       minimum(whole.right, round_up(mix.map.right + 2, scale)),
+                       rows + 8 * scale + 16))
+        return;
+    for (; taps.top < area->bottom; taps.top = taps.bottom) {
+        taps.bottom = minimum(area->bottom, taps.top + rows);
+        Py_ssize_t end = taps.top + round_up(taps.bottom - taps.top, TILE);
+        Py_ssize_t merged = end_of_tiles(&merge, end + 1, &whole);
+        Py_ssize_t mixed = end_of_tiles(&mix, merged + 1, &whole);
+        if (scale > 1)
+            roll(&up, maximum(up.map.top, mix.map.bottom - 2),
+                 end_of_tiles(&up, mixed + 2, &whole), scratch);
+        roll(&mix, maximum(mix.map.top, merge.map.bottom - 1), mixed, scratch);
+        roll(&merge, maximum(merge.map.top, taps.top - 1), merged, scratch);
+        convolve(3, &last, &taps, scratch);
+        apply_taps(&enlarged, &taps, tail->out);
+    }
 }
 
 /* tail(features, up, mix, merge, taps, channels, scale, phases, picture, out, rectangle, scratch):
@@ -820,7 +898,6 @@ static PyObject *tail(PyObject *module, PyObject *arguments)
     Convolution plain = {.sources = 1, .channels = channels, .groups = groups, .outputs = groups,
                          .scale = 1};
     work.up = work.mix = work.merge = work.taps = plain;
-    work.up.from = &work.features;
     work.up.scale = scale;
     work.up.outputs = groups * scale * scale;
     work.up.rectified = work.merge.rectified = 1;
@@ -1000,6 +1077,7 @@ PyMODINIT_FUNC PyInit__network(void)
                            PyModule_AddIntConstant(module, "GROUP", GROUP) < 0 ||
                            PyModule_AddIntConstant(module, "STEP", STEP) < 0 ||
                            PyModule_AddIntConstant(module, "TILE", TILE) < 0 ||
+                           PyModule_AddIntConstant(module, "STRIP", STRIP) < 0 ||
                            PyModule_AddIntConstant(module, "MAX_SOURCES", MAX_SOURCES) < 0)) {
         Py_DECREF(module);
         return NULL;

@@ -25,6 +25,9 @@ class Compiled(Protocol):
     STEP: int
     """Input channels in a kernel are a multiple of this."""
 
+    STRIP: int
+    """Rows of output that the tail computes at once, rounded up to multiples of a tile's."""
+
     MAX_SOURCES: int
     """Largest number of maps that one convolution reads: that of AWSRN's last one, the features in
     nine places and the picture."""
