@@ -23,7 +23,7 @@ enum {
     GROUP = 16,         /* channels that are computed at once */
     STEP = 4,           /* channels of a source are rounded up to a multiple of this */
     TILE = 4,           /* side of the outputs of one tile */
-    TILES = 16,         /* tiles that are computed at once */
+    TILES = 8,          /* tiles that are computed at once */
     /* Floats from one point of the tiles to the next. 16 of them are padding: points a power of two
        apart would share few lines of the cache. */
     POINT = TILES * GROUP + GROUP,
@@ -105,7 +105,7 @@ INLINE Py_ssize_t maximum(Py_ssize_t a, Py_ssize_t b)
 #if defined(__x86_64__) && (defined(__clang__) || !(defined(_WIN32) || defined(__CYGWIN__)))
 #define SEVERAL_VECTOR_SIZES
 #define LANES 16
-#define REGISTER_BLOCK 16
+#define REGISTER_BLOCK 8
 #define NAMED(name) name##_512
 #ifdef __clang__
 #pragma clang attribute push(__attribute__((target("avx512f,avx512vl,avx512bw,avx512dq,avx2,fma"))), apply_to = function)
@@ -318,9 +318,22 @@ typedef struct {
     const float *phases;                  /* scale x 5: the taps along one side */
 } Picture;
 
+/* Enlarge a row along its side: `scale` pixels for each of the columns from `first` to `end`. */
+INLINE void enlarge_columns(int scale, const float *restrict phases, const float *restrict column,
+                            Py_ssize_t first, Py_ssize_t end, float *restrict row)
+{
+    for (Py_ssize_t x = first; x < end; x++)
+        for (int phase = 0; phase < scale; phase++) {
+            const float *taps = phases + phase * SIDE;
+            row[x * scale + phase] = taps[0] * column[x - 2] + taps[1] * column[x - 1] +
+                                     taps[2] * column[x] + taps[3] * column[x + 1] +
+                                     taps[4] * column[x + 2];
+        }
+}
+
 /* Compute row `y` of the enlarged (bicubic) picture from `left` to `right`; beyond its border the
-   picture is reflected. `column` is scratch for the columns of the small picture that this reads,
-   including RADIUS on each side. */
+   picture is reflected. Up to `scale` - 1 pixels before and after may be written too. `column` is
+   scratch for the columns of the small picture that this reads, including RADIUS on each side. */
 FOR_EVERY_PROCESSOR
 static void enlarge_row(const Picture *source, int plane, Py_ssize_t y, Py_ssize_t left,
                         Py_ssize_t right, float *restrict column, float *restrict row)
@@ -350,15 +363,12 @@ static void enlarge_row(const Picture *source, int plane, Py_ssize_t y, Py_ssize
             inner[x] = inner[first_valid];
         for (Py_ssize_t x = end_valid; x < last + RADIUS; x++)
             inner[x] = inner[end_valid - 1];
-        for (int phase = 0; phase < scale; phase++) {
-            const float *weights = source->phases + phase * SIDE;
-            Py_ssize_t x = round_up(begin - phase, scale) / scale;
-            Py_ssize_t end_x = round_up(end - phase, scale) / scale;
-            for (; x < end_x; x++)
-                row[x * scale + phase - left] =
-                    weights[0] * inner[x - 2] + weights[1] * inner[x - 1] + weights[2] * inner[x] +
-                    weights[3] * inner[x + 1] + weights[4] * inner[x + 2];
-        }
+        if (scale == 2)
+            enlarge_columns(2, source->phases, inner, first, last, row - left);
+        else if (scale == 4)
+            enlarge_columns(4, source->phases, inner, first, last, row - left);
+        else
+            enlarge_columns(scale, source->phases, inner, first, last, row - left);
     }
     for (Py_ssize_t x = left; x < begin; x++)
         row[x - left] = row[-x - left];
@@ -371,7 +381,7 @@ typedef struct {
     const Picture *source;
     Py_ssize_t left, right;
     Py_ssize_t next;                      /* the first row that is not computed yet */
-    Py_ssize_t width;
+    Py_ssize_t width;                     /* with a margin of `scale` on each side */
     float *column, *rows;
 } Enlarged;
 
@@ -380,7 +390,7 @@ static int allocate_enlarged(Scratch *scratch, Enlarged *made, const Picture *so
 {
     *made = (Enlarged){.source = source, .left = inner->left - RADIUS,
                        .right = inner->right + RADIUS, .next = inner->top - RADIUS,
-                       .width = inner->right - inner->left + 2 * RADIUS};
+                       .width = inner->right - inner->left + 2 * (RADIUS + source->scale)};
     made->column = allocate(scratch, made->width + 4 * RADIUS);
     made->rows = allocate(scratch, 3 * SIDE * made->width);
     return made->column != NULL && made->rows != NULL;
@@ -388,7 +398,7 @@ static int allocate_enlarged(Scratch *scratch, Enlarged *made, const Picture *so
 
 static float *enlarged_row(const Enlarged *from, int plane, Py_ssize_t y)
 {
-    return from->rows + (plane * SIDE + (y + SIDE) % SIDE) * from->width;
+    return from->rows + (plane * SIDE + (y + SIDE) % SIDE) * from->width + from->source->scale;
 }
 
 /* Filter each pixel of the picture by the taps that the map holds for it; rows from top to bottom

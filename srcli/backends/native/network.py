@@ -319,7 +319,7 @@ class CompiledLapar(CompiledNetwork):
         enlarged = (rows + 8 * s + 16) * (columns + 8 + 2 * s) * self._width
         mixed, merged = ((rows + more) * (columns + 4) * self._width for more in (12, 8))
         taps = rows * columns * self._compiled.GROUP
-        return enlarged + mixed + merged + taps + 20 * (columns + 32)
+        return enlarged + mixed + merged + taps + 20 * (columns + 64)
 
 
 class CompiledAwsrn(CompiledNetwork):
