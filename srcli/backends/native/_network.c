@@ -35,7 +35,7 @@ enum {
 /* Version of the interface: raise it with every change of the functions, constants or array layouts
    that Python uses. `compiled.py` holds the same number, to recognise a module that was built from
    another version. */
-enum { LAYOUT = 5 };
+enum { LAYOUT = 6 };
 
 /* Keep the compiler from computing all addresses that depend on `x` in advance: they are more than
    there are registers. */
@@ -105,6 +105,7 @@ INLINE Py_ssize_t maximum(Py_ssize_t a, Py_ssize_t b)
 #if defined(__x86_64__) && (defined(__clang__) || !(defined(_WIN32) || defined(__CYGWIN__)))
 #define SEVERAL_VECTOR_SIZES
 #define LANES 16
+#define REGISTERS 32
 #define REGISTER_BLOCK 8
 #define NAMED(name) name##_512
 #ifdef __clang__
@@ -118,10 +119,12 @@ INLINE Py_ssize_t maximum(Py_ssize_t a, Py_ssize_t b)
 #pragma GCC pop_options
 #endif
 #undef LANES
+#undef REGISTERS
 #undef REGISTER_BLOCK
 #undef NAMED
 
 #define LANES 8
+#define REGISTERS 16
 #define REGISTER_BLOCK 4
 #define NAMED(name) name##_256
 #ifdef __clang__
@@ -135,14 +138,17 @@ INLINE Py_ssize_t maximum(Py_ssize_t a, Py_ssize_t b)
 #pragma GCC pop_options
 #endif
 #undef LANES
+#undef REGISTERS
 #undef REGISTER_BLOCK
 #undef NAMED
 #endif
 
 #define LANES 4
 #ifdef __aarch64__
+#define REGISTERS 32
 #define REGISTER_BLOCK 4
 #else
+#define REGISTERS 16
 #define REGISTER_BLOCK 2
 #endif
 #define NAMED(name) name##_128
@@ -214,8 +220,8 @@ static Py_ssize_t points_of(int side)
     return (Py_ssize_t)(side + TILE - 1) * (side + TILE - 1);
 }
 
-/* Return the floats of scratch that a convolution needs for its tiles. `channels` is the sum over
-   all its sources, each rounded up to groups. */
+/* Return the floats of scratch that a convolution needs for its tiles, and for the sums of two
+   groups of outputs. `channels` is the sum over all its sources, each rounded up to groups. */
 static Py_ssize_t convolution_scratch(int side, Py_ssize_t channels)
 {
     return points_of(side) * POINT * (round_up(channels, GROUP) / GROUP + 2);
@@ -267,25 +273,18 @@ INLINE Py_ssize_t round_down(Py_ssize_t a, Py_ssize_t step)
     return a - ((a % step + step) % step);
 }
 
-/* Allocate a map for the outputs of a convolution. Tiles begin at its top left corner, so the map
-   is not cut off above the picture and to the left of it: wherever a rectangle begins, the corners
-   of tiles are the same pixels, and the results have the same digits. `clear_outside` then clears
-   that part. */
-static int allocate_tiles(Scratch *scratch, Map *created, Py_ssize_t top, Py_ssize_t left,
-                          Py_ssize_t bottom, Py_ssize_t right, const Map *whole, int groups)
-{
-    created->top = top;
-    created->left = left;
-    created->bottom = minimum(whole->bottom, bottom);
-    created->right = minimum(whole->right, right);
-    return allocate_map(scratch, created, groups);
-}
-
+/* Allocate a map for the outputs of a convolution, a rectangle with a border of `radius`. Tiles
+   begin at its top left corner, so the map is not cut off above the picture and to the left of it:
+   wherever a rectangle begins, the corners of tiles are the same pixels, and the results have the
+   same digits. `clear_outside` then clears that part. */
 static int allocate_tiles_around(Scratch *scratch, Map *created, const Map *inner,
                                  Py_ssize_t radius, const Map *whole, int groups)
 {
-    return allocate_tiles(scratch, created, inner->top - radius, inner->left - radius,
-                          inner->bottom + radius, inner->right + radius, whole, groups);
+    created->top = inner->top - radius;
+    created->left = inner->left - radius;
+    created->bottom = minimum(whole->bottom, inner->bottom + radius);
+    created->right = minimum(whole->right, inner->right + radius);
+    return allocate_map(scratch, created, groups);
 }
 
 /* Set what lies above the picture and to the left of it to zero. */
@@ -793,6 +792,7 @@ typedef struct {
 /* A convolution's output on its way down a rectangle. */
 typedef struct {
     Map map;                              /* rows that are still needed */
+    Py_ssize_t rows;                      /* that there is memory for */
     Py_ssize_t step;                      /* rows of a tile */
     int side;                             /* of the kernel */
     Convolution layer;
@@ -807,7 +807,7 @@ static int begin_rolling(Scratch *scratch, Rolling *made, int side, const Convol
     if (!allocate_map(scratch, &map, layer->groups))
         return 0;
     map.bottom = top;
-    *made = (Rolling){.map = map, .side = side, .layer = *layer,
+    *made = (Rolling){.map = map, .rows = rows, .side = side, .layer = *layer,
                       .step = (Py_ssize_t)TILE * layer->scale};
     made->layer.from = from;
     return 1;
@@ -829,7 +829,8 @@ static void roll(Rolling *rolling, Py_ssize_t needed, Py_ssize_t bottom, Scratch
                 (size_t)((map->bottom - needed) * map->row) * sizeof(float));
         map->top = needed;
     }
-    if (bottom <= map->bottom)
+    scratch->failed |= bottom - map->top > rolling->rows;
+    if (bottom <= map->bottom || scratch->failed)
         return;
     Map fresh = *map;
     fresh.base = pixel(map, map->bottom, map->left);
@@ -846,6 +847,8 @@ static void roll(Rolling *rolling, Py_ssize_t needed, Py_ssize_t bottom, Scratch
    depend on the columns of a rectangle alone. */
 static void restore_rectangle(const Tail *tail, const Rectangle *area, Scratch *scratch)
 {
+    /* Of each map: the rows of a strip, and what its last tiles and the next one's first reach. */
+    enum { MORE_MIXED = 12, MORE_MERGED = 8, MORE_ENLARGED = 16 };
     int scale = tail->source.scale;
     Py_ssize_t rows = round_up(STRIP, TILE * scale);
     Map whole = {.bottom = tail->source.height * scale, .right = tail->source.width * scale};
@@ -859,15 +862,15 @@ static void restore_rectangle(const Tail *tail, const Rectangle *area, Scratch *
     taps.base = allocate(scratch, rows * taps.row);
     if (taps.base == NULL || !allocate_enlarged(scratch, &enlarged, &tail->source, &taps) ||
         !begin_rolling(scratch, &mix, 5, &tail->mix, scale > 1 ? &up.map : &tail->features, top - 2,
-                       left - 2, minimum(whole.right, right + 2), rows + 12) ||
+                       left - 2, minimum(whole.right, right + 2), rows + MORE_MIXED) ||
         !begin_rolling(scratch, &merge, 3, &tail->merge, &mix.map, top - 1, left - 1,
-                       minimum(whole.right, right + 1), rows + 8))
+                       minimum(whole.right, right + 1), rows + MORE_MERGED))
         return;
     if (scale > 1 &&
         !begin_rolling(scratch, &up, 3, &tail->up, &tail->features, round_down(top - 4, scale),
                        round_down(left - 4, scale),
                        minimum(whole.right, round_up(mix.map.right + 2, scale)),
-                       rows + 8 * scale + 16))
+                       rows + 8 * scale + MORE_ENLARGED))
         return;
     for (; taps.top < area->bottom; taps.top = taps.bottom) {
         taps.bottom = minimum(area->bottom, taps.top + rows);

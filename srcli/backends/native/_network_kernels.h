@@ -1,7 +1,8 @@
 /* The kernels of _network.c for one vector size.
 
-   Included once for each size, with LANES (floats in a vector), REGISTER_BLOCK (tiles whose sums
-   are kept in registers at a time) and NAMED(x), which gives each copy its own names.
+   Included once for each size, with LANES (floats in a vector), REGISTERS (that the processor has
+   for vectors), REGISTER_BLOCK (tiles whose sums are kept in registers at a time) and NAMED(x),
+   which gives each copy its own names.
 
    Winograd's minimal filtering F(4x4, RxR): a tile of N x N inputs, N = 4 + R - 1, gives 4 x 4
    outputs. Tile and kernel are evaluated as polynomials at N points (one of them infinity), are
@@ -11,9 +12,10 @@
    The points of 3 x 3 are 0, +-1/sqrt(2), +-sqrt(2), those of 5 x 5 are 0, +-1, +-2, +-1/2: of all
    that were tried they lose the fewest digits (2 and 6 times the error of a plain sum in float32).
 
-   `input_transform` and `output_transform` are the paper's; `gradient_transform`, for training, is
-   the transpose of the latter. Each works along one side of a tile, on one vector of channels.
-   Values are `s` floats apart in `from` and `r` floats apart in `to`.
+   `input_pair` and `output_pair` are the paper's transforms, two values at a time;
+   `gradient_transform`, for training, is the transpose of the latter, from values `s` floats apart in
+   `from` to values `r` floats apart in `to`. Each works along one side of a tile, on one vector of
+   channels.
 
    Source: Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks", 2015, section 4. */
 
@@ -22,12 +24,18 @@ typedef int NAMED(Mask) __attribute__((vector_size(4 * LANES), may_alias));
 #define Vector NAMED(Vector)
 #define Mask NAMED(Mask)
 #define PARTS (GROUP / LANES)
+#if REGISTERS == 32 /* else what is between the two directions goes through memory */
+#define UNROLL_COLUMNS UNROLL
+#else
+#define UNROLL_COLUMNS ROLLED
+#endif
 #define TOGETHER (PARTS == 1 ? 2 : 1) /* groups of outputs that share each load of an input */
 #define VECTOR(pointer) (*(Vector *)(pointer))
 #define LOAD(pointer) (*(const Vector *)(pointer))
 
-/* Points but 0 and infinity come in pairs, x and -x, which share most of their sums. Pair 0 is 0 and
-   infinity, the first and the last point; pair k is the points 2k - 1 and 2k. */
+/* Points other than 0 and infinity come in pairs, x and -x, which share most of their sums. Pair 0
+   is 0 and infinity, the first and the last point; pair k is the points 2k - 1 and 2k. Factors are
+   put where most sums need none: processors add beside what they multiply. */
 
 /* The values of a polynomial of 6 coefficients at a pair of points. */
 INLINE void NAMED(input_pair_6)(int pair, const Vector *d, Vector *first, Vector *second)
@@ -277,14 +285,15 @@ INLINE void NAMED(transform_gradient_tile)(int n, const Map *map, Py_ssize_t y, 
 
 /* At one point: sum over all input channels for `count` tiles, to `together` groups of 16 output
    channels, whose weights are `weight_stride` apart. Each of the `blocks` of up to 16 input
-   channels, `stride` apart, holds all tiles side by side, so that every address is at a constant
-   distance from one pointer: addresses with an index take the processor two steps.
+   channels (the `last` of each `filled` holds fewer), `stride` apart, holds all tiles side by side,
+   so that every address is at a constant distance from one pointer: addresses with an index take
+   the processor two steps.
 
-   `sums` may be `tiles`: what is overwritten has been read. REGISTER_BLOCK divides TILES, so `count`
-   may be rounded up to a multiple of it. */
+   `sums` may be `tiles`: what is overwritten has been read. REGISTER_BLOCK divides TILES, so
+   `count` may be rounded up to a multiple of it. */
 INLINE void NAMED(multiply)(int together, int count, float *sums, const float *tiles,
                             const float *weights, Py_ssize_t weight_stride, int blocks,
-                            Py_ssize_t stride, int channels, int last)
+                            Py_ssize_t stride, int last, int filled)
 {
     const int vectors = together * PARTS;
     for (int first = 0; first < count; first += REGISTER_BLOCK) {
@@ -297,7 +306,7 @@ INLINE void NAMED(multiply)(int together, int count, float *sums, const float *t
         const float *weight = weights;
         for (int k = 0; k < blocks; k++) {
             const float *value = tiles + first * GROUP + k * stride;
-            const float *end = value + ((k + 1) % last ? GROUP : channels);
+            const float *end = value + ((k + 1) % filled ? GROUP : last);
             for (; value < end; value += STEP, weight += STEP * GROUP)
                 UNROLL
                 for (int c = 0; c < STEP; c++)
@@ -321,15 +330,16 @@ INLINE void NAMED(multiply)(int together, int count, float *sums, const float *t
 /* Write the outputs of one tile, 16 channels: add bias and skip connection, rectify. Two rows at a
    time, so that what lies between the two directions stays in registers. */
 INLINE void NAMED(transform_output_tile)(int n, int rectified, int skipped, const float *sums,
-                                         const float *bias, const TileView *out, const TileView *skip, float factor,
-                                         int rows, int columns)
+                                         const float *bias, const TileView *out,
+                                         const TileView *skip, float factor, int rows,
+                                         int columns)
 {
     for (int part = 0; part < PARTS; part++) {
         Vector offset = LOAD(bias + part * LANES);
         UNROLL
         for (int first = 0; first < 2; first++) {
             Vector half[2][8], column[8], done[4];
-            UNROLL
+            UNROLL_COLUMNS
             for (int j = 0; j < n; j++) {
                 UNROLL
                 for (int i = 0; i < n; i++)
@@ -361,76 +371,86 @@ INLINE void NAMED(transform_output_tile)(int n, int rectified, int skipped, cons
     }
 }
 
+/* Tiles that are computed at once: their number, and where they begin within the output. */
+#define Tiles NAMED(Tiles)
+typedef struct {
+    int count;
+    Py_ssize_t ys[TILES], xs[TILES];
+} Tiles;
+
+/* Write one group of 16 channels of all tiles, from the sums of their products. */
+INLINE void NAMED(write_outputs)(int n, const Convolution *layer, const Map *out, int output,
+                                 const Tiles *tiles, const float *sums)
+{
+    int scale = layer->scale, phase = output / layer->groups, group = output % layer->groups;
+    Py_ssize_t top = out->top / scale, height = out->bottom / scale - top;
+    Py_ssize_t left = out->left / scale, width = out->right / scale - left;
+    const float *bias = layer->bias + output * GROUP;
+    float *base =
+        out->base + phase / scale * out->row + phase % scale * out->pixel + group * GROUP;
+    for (int t = 0; t < tiles->count; t++, sums += GROUP) {
+        Py_ssize_t y = tiles->ys[t], x = tiles->xs[t];
+        int rows = (int)minimum(4, height - y), columns = (int)minimum(4, width - x);
+        TileView to = {base + y * scale * out->row + x * scale * out->pixel, scale * out->row,
+                       scale * out->pixel};
+        if (layer->skip) {
+            const Map *skip = layer->skip;
+            TileView from = {pixel(skip, top + y, left + x) + group * GROUP, skip->row,
+                             skip->pixel};
+            NAMED(transform_output_tile)(n, 0, 1, sums, bias, &to, &from, layer->factor, rows,
+                                         columns);
+        } else if (layer->rectified)
+            NAMED(transform_output_tile)(n, 1, 0, sums, bias, &to, NULL, 0, rows, columns);
+        else
+            NAMED(transform_output_tile)(n, 0, 0, sums, bias, &to, NULL, 0, rows, columns);
+    }
+}
+
 /* Compute all pixels of `out`, tile by tile at input resolution. */
 INLINE void NAMED(convolve)(int n, const Convolution *layer, const Map *out, float *scratch)
 {
-    int radius = (n - 4) / 2, scale = layer->scale, groups = layer->groups;
+    int radius = (n - 4) / 2, scale = layer->scale;
     int filled = (layer->channels + GROUP - 1) / GROUP;
     Py_ssize_t top = out->top / scale, height = out->bottom / scale - top;
     Py_ssize_t left = out->left / scale, width = out->right / scale - left;
     int blocks = layer->sources * filled;
     int channels = (layer->channels + STEP - 1) / STEP * STEP; /* of each source, padded */
+    int last = channels - (filled - 1) * GROUP;                /* of its last block */
     Py_ssize_t block = n * n * POINT, point_size = (Py_ssize_t)layer->sources * channels * GROUP;
-    Py_ssize_t output_size = n * n * point_size;
-    float *tiles = scratch;
-    Py_ssize_t ys[TILES], xs[TILES], y = 0, x = 0; /* within the output */
+    Py_ssize_t output_size = n * n * point_size, y = 0, x = 0;
+    Tiles tiles;
     while (y < height) {
-        int count = 0;
-        while (count < TILES && y < height) {
-            int together = (int)minimum(TILES - count, (width - x + 3) / 4);
-            for (int k = 0; k < layer->sources; k++)
-                for (int group = 0; group < filled; group++)
-                    NAMED(transform_input_row)(
-                        n, &layer->from[k], top + y - radius, left + x - radius, together, group,
-                        tiles + (k * filled + group) * block + count * GROUP);
-            for (int t = 0; t < together; t++, count++, x += 4) {
-                ys[count] = y;
-                xs[count] = x;
+        for (tiles.count = 0; tiles.count < TILES && y < height;) {
+            int side_by_side = (int)minimum(TILES - tiles.count, (width - x + 3) / 4);
+            for (int k = 0; k < blocks; k++)
+                NAMED(transform_input_row)(n, &layer->from[k / filled], top + y - radius,
+                                           left + x - radius, side_by_side, k % filled,
+                                           scratch + k * block + tiles.count * GROUP);
+            for (int t = 0; t < side_by_side; t++, tiles.count++, x += 4) {
+                tiles.ys[tiles.count] = y;
+                tiles.xs[tiles.count] = x;
             }
             if (x >= width) {
                 x = 0;
                 y += 4;
             }
         }
-        for (int output = 0; output < layer->outputs;) {
-            int together = TOGETHER == 2 && output + 1 < layer->outputs ? 2 : 1;
+        for (int output = 0, together; output < layer->outputs; output += together) {
+            together = (int)minimum(TOGETHER, layer->outputs - output);
             /* Of the last ones, in place of the tiles, which nothing else reads. */
             int in_place = output + together == layer->outputs && together <= blocks;
-            float *sums = in_place ? tiles : tiles + blocks * block;
-            for (int point = 0; point < n * n; point++) {
-                const float *weights = layer->weights + output * output_size + point * point_size;
-                if (together == 2)
-                    NAMED(multiply)(TOGETHER, count, sums + point * POINT, tiles + point * POINT, weights, output_size,
-                                blocks, block, channels - (filled - 1) * GROUP, filled);
+            float *sums = in_place ? scratch : scratch + blocks * block;
+            const float *weights = layer->weights + output * output_size;
+            for (int point = 0; point < n * n; point++, weights += point_size)
+                if (TOGETHER == 1 || together == TOGETHER)
+                    NAMED(multiply)(TOGETHER, tiles.count, sums + point * POINT,
+                                    scratch + point * POINT, weights, output_size, blocks, block,
+                                    last, filled);
                 else
-                    NAMED(multiply)(1, count, sums + point * POINT, tiles + point * POINT, weights, output_size,
-                                blocks, block, channels - (filled - 1) * GROUP, filled);
-            }
-            for (int k = 0; k < together; k++, output++, sums += block) {
-            int phase = output / groups, group = output % groups;
-            const float *bias = layer->bias + output * GROUP;
-            float *base =
-                out->base + phase / scale * out->row + phase % scale * out->pixel + group * GROUP;
-            for (int t = 0; t < count; t++) {
-                int rows = (int)minimum(4, height - ys[t]),
-                    columns = (int)minimum(4, width - xs[t]);
-                TileView to = {base + ys[t] * scale * out->row + xs[t] * scale * out->pixel,
-                               scale * out->row, scale * out->pixel};
-                const float *sum = sums + t * GROUP;
-                if (layer->skip) {
-                    const Map *skip = layer->skip;
-                    TileView from = {pixel(skip, top + ys[t], left + xs[t]) + group * GROUP,
-                                     skip->row, skip->pixel};
-                    NAMED(transform_output_tile)(n, 0, 1, sum, bias, &to, &from,
-                                                 layer->factor, rows, columns);
-                } else if (layer->rectified)
-                    NAMED(transform_output_tile)(n, 1, 0, sum, bias, &to, NULL, 0, rows,
-                                                 columns);
-                else
-                    NAMED(transform_output_tile)(n, 0, 0, sum, bias, &to, NULL, 0, rows,
-                                                 columns);
-            }
-            }
+                    NAMED(multiply)(1, tiles.count, sums + point * POINT, scratch + point * POINT,
+                                    weights, output_size, blocks, block, last, filled);
+            for (int k = 0; k < together; k++)
+                NAMED(write_outputs)(n, layer, out, output + k, &tiles, sums + k * block);
         }
     }
 }
@@ -522,9 +542,11 @@ static void NAMED(gradient_5)(const Map *from, const Map *by, int inputs, int ou
     NAMED(gradient)(8, from, by, inputs, outputs, sums, scratch);
 }
 
+#undef Tiles
 #undef Vector
 #undef Mask
 #undef PARTS
 #undef TOGETHER
+#undef UNROLL_COLUMNS
 #undef VECTOR
 #undef LOAD

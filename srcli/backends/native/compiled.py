@@ -10,7 +10,7 @@ from srcli.backends.filters.cpu import REBUILD
 from srcli.errors import Obstacle
 
 COMPILED = "srcli.backends.native._network"
-LAYOUT = 5  # of the compiled module: another number means that it is of another version
+LAYOUT = 6  # of the compiled module: another number means that it is of another version
 MIN_BITS = 256  # measured on x86-64: in vectors of 128 bits other backends are faster
 
 

@@ -40,10 +40,10 @@ MAX_ROWS, COLUMNS = 28, 124
 # Narrower where a unit is as wide as AWSRN's, whose features would fill the cache.
 WIDE, NARROW_COLUMNS = 64, 28
 PORTIONS = 24  # of a stage, at least, for all threads to have work till its end
-# Columns of the tail's rectangles by scale, of the output: with their borders they fill tiles before
-# and after enlarging. Rectangles begin at multiples of TILE times the scale.
+# Columns of the tail's rectangles by scale, in output pixels: with their borders they fill tiles
+# before and after enlarging. All are multiples of TILE times the scale, where rectangles begin.
 OUTPUT_COLUMNS = {1: 112, 2: 112, 3: 84, 4: 112}
-MAX_OUTPUT_ROWS = 720  # of these rectangles, about
+MAX_OUTPUT_ROWS = 720  # of these rectangles
 
 
 def compiled_network(
@@ -304,7 +304,7 @@ class CompiledLapar(CompiledNetwork):
     def tail_areas(self, top: int, bottom: int, width: int) -> list[Rectangle]:
         s = self.scale
         above, height, columns = top * s, (bottom - top) * s, OUTPUT_COLUMNS[s]
-        rows = rows_for(height, width * s, columns, MAX_OUTPUT_ROWS, TILE * s)
+        rows = rows_for(height, width * s, columns, MAX_OUTPUT_ROWS, self._strip)
         return [
             (above + upper, left, above + lower, right)
             for upper, left, lower, right in rectangles(height, width * s, rows, columns)
@@ -313,9 +313,14 @@ class CompiledLapar(CompiledNetwork):
     def tail_work(self, features: Array, picture: Array, out: Array) -> Work:
         return partial(self._compiled.tail, features, *self._end, picture, out)
 
+    @property
+    def _strip(self) -> int:
+        """Rows of the output that the tail does at a time."""
+        return rounded(self._compiled.STRIP, TILE * self.scale)
+
     def _finish_floats(self) -> int:
         s, columns = self.scale, OUTPUT_COLUMNS[self.scale]
-        rows = rounded(self._compiled.STRIP, TILE * s)
+        rows = self._strip
         enlarged = (rows + 8 * s + 16) * (columns + 8 + 2 * s) * self._width
         mixed, merged = ((rows + more) * (columns + 4) * self._width for more in (12, 8))
         taps = rows * columns * self._compiled.GROUP
@@ -385,9 +390,10 @@ def rectangles(height: int, width: int, rows: int, columns: int) -> Iterator[Rec
 def rows_for(
     height: int, width: int, columns: int = COLUMNS, most: int = MAX_ROWS, step: int = TILE
 ) -> int:
-    """Choose the rows of a rectangle, a multiple of `step`: few enough for all threads to have work.
+    """Choose the rows of a rectangle: as many as leave work for all threads.
 
-    Borders are computed twice, so many rows are faster. They change no digit.
+    Borders are computed twice, so many rows are faster. All choices, multiples of `step` and at
+    least two of it, lead to the same digits.
     """
     parts = -(-PORTIONS // -(-width // columns))
     return max(2 * step, min(most // step * step, rounded(-(-height // parts), step)))
