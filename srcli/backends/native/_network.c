@@ -41,7 +41,10 @@ enum { LAYOUT = 6 };
    there are registers. */
 #define OPAQUE(x) __asm__("" : "+r"(x))
 #define INLINE static inline __attribute__((always_inline))
-#ifdef __clang__
+#ifdef __SANITIZE_ADDRESS__ /* whose checks, unrolled, take minutes to compile */
+#define UNROLL
+#define ROLLED
+#elif defined(__clang__)
 #define UNROLL _Pragma("clang loop unroll(full)")
 #define ROLLED _Pragma("clang loop unroll(disable)")
 #else
@@ -824,6 +827,7 @@ static Py_ssize_t end_of_tiles(const Rolling *rolling, Py_ssize_t bottom, const 
 static void roll(Rolling *rolling, Py_ssize_t needed, Py_ssize_t bottom, Scratch *scratch)
 {
     Map *map = &rolling->map;
+    needed = minimum(needed, map->bottom);
     if (needed > map->top) {
         memmove(map->base, pixel(map, needed, map->left),
                 (size_t)((map->bottom - needed) * map->row) * sizeof(float));
@@ -878,10 +882,9 @@ static void restore_rectangle(const Tail *tail, const Rectangle *area, Scratch *
         Py_ssize_t merged = end_of_tiles(&merge, end + 1, &whole);
         Py_ssize_t mixed = end_of_tiles(&mix, merged + 1, &whole);
         if (scale > 1)
-            roll(&up, maximum(up.map.top, mix.map.bottom - 2),
-                 end_of_tiles(&up, mixed + 2, &whole), scratch);
-        roll(&mix, maximum(mix.map.top, merge.map.bottom - 1), mixed, scratch);
-        roll(&merge, maximum(merge.map.top, taps.top - 1), merged, scratch);
+            roll(&up, mix.map.bottom - 2, end_of_tiles(&up, mixed + 2, &whole), scratch);
+        roll(&mix, merge.map.bottom - 1, mixed, scratch);
+        roll(&merge, taps.top - 1, merged, scratch);
         convolve(3, &last, &taps, scratch);
         apply_taps(&enlarged, &taps, tail->out);
     }

@@ -13,9 +13,9 @@
    that were tried they lose the fewest digits (2 and 6 times the error of a plain sum in float32).
 
    `input_pair` and `output_pair` are the paper's transforms, two values at a time;
-   `gradient_transform`, for training, is the transpose of the latter, from values `s` floats apart in
-   `from` to values `r` floats apart in `to`. Each works along one side of a tile, on one vector of
-   channels.
+   `gradient_transform`, for training, is the transpose of the latter, from values `s` floats apart
+   in `from` to values `r` floats apart in `to`. Each works along one side of a tile, on one vector
+   of channels.
 
    Source: Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks", 2015, section 4. */
 
