@@ -23,12 +23,12 @@ enum {
     GROUP = 16,         /* channels that are computed at once */
     STEP = 4,           /* channels of a source are rounded up to a multiple of this */
     TILE = 4,           /* side of the outputs of one tile */
-    TILES = 8,          /* tiles that are computed at once */
+    TILES = 16,         /* tiles that are computed at once */
     /* Floats from one point of the tiles to the next. 16 of them are padding: points a power of two
        apart would share few lines of the cache. */
     POINT = TILES * GROUP + GROUP,
     SLICE = 4,          /* groups of outputs whose gradients are computed at once */
-    STRIP = 16,         /* rows of output that the tail computes at once, at least */
+    STRIP = 32,         /* rows of output that the tail computes at once, at least */
     MAX_SOURCES = 10    /* maps that one convolution can read */
 };
 
@@ -109,7 +109,7 @@ INLINE Py_ssize_t maximum(Py_ssize_t a, Py_ssize_t b)
 #define SEVERAL_VECTOR_SIZES
 #define LANES 16
 #define REGISTERS 32
-#define REGISTER_BLOCK 8
+#define REGISTER_BLOCK 16
 #define NAMED(name) name##_512
 #ifdef __clang__
 #pragma clang attribute push(__attribute__((target("avx512f,avx512vl,avx512bw,avx512dq,avx2,fma"))), apply_to = function)

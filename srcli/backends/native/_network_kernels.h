@@ -1,8 +1,8 @@
 /* The kernels of _network.c for one vector size.
 
    Included once for each size, with LANES (floats in a vector), REGISTERS (that the processor has
-   for vectors), REGISTER_BLOCK (tiles whose sums are kept in registers at a time) and NAMED(x),
-   which gives each copy its own names.
+   for vectors), REGISTER_BLOCK (tiles whose sums are kept in registers at a time, for one group
+   of outputs) and NAMED(x), which gives each copy its own names.
 
    Winograd's minimal filtering F(4x4, RxR): a tile of N x N inputs, N = 4 + R - 1, gives 4 x 4
    outputs. Tile and kernel are evaluated as polynomials at N points (one of them infinity), are
@@ -289,17 +289,17 @@ INLINE void NAMED(transform_gradient_tile)(int n, const Map *map, Py_ssize_t y, 
    so that every address is at a constant distance from one pointer: addresses with an index take
    the processor two steps.
 
-   `sums` may be `tiles`: what is overwritten has been read. REGISTER_BLOCK divides TILES, so
-   `count` may be rounded up to a multiple of it. */
+   `sums` may be `tiles`: what is overwritten has been read. REGISTER_BLOCK / `together` divides
+   TILES, so `count` may be rounded up to a multiple of it. */
 INLINE void NAMED(multiply)(int together, int count, float *sums, const float *tiles,
                             const float *weights, Py_ssize_t weight_stride, int blocks,
                             Py_ssize_t stride, int last, int filled)
 {
-    const int vectors = together * PARTS;
-    for (int first = 0; first < count; first += REGISTER_BLOCK) {
+    const int side = REGISTER_BLOCK / together, vectors = together * PARTS;
+    for (int first = 0; first < count; first += side) {
         Vector sum[REGISTER_BLOCK][2 * PARTS];
         UNROLL
-        for (int t = 0; t < REGISTER_BLOCK; t++)
+        for (int t = 0; t < side; t++)
             UNROLL
             for (int v = 0; v < vectors; v++)
                 sum[t][v] = (Vector){0};
@@ -311,7 +311,7 @@ INLINE void NAMED(multiply)(int together, int count, float *sums, const float *t
                 UNROLL
                 for (int c = 0; c < STEP; c++)
                     UNROLL
-                    for (int t = 0; t < REGISTER_BLOCK; t++)
+                    for (int t = 0; t < side; t++)
                         UNROLL
                         for (int v = 0; v < vectors; v++)
                             sum[t][v] += LOAD(weight + v / PARTS * weight_stride + c * GROUP +
@@ -319,7 +319,7 @@ INLINE void NAMED(multiply)(int together, int count, float *sums, const float *t
                                          value[t * GROUP + c];
         }
         UNROLL
-        for (int t = 0; t < REGISTER_BLOCK; t++)
+        for (int t = 0; t < side; t++)
             UNROLL
             for (int v = 0; v < vectors; v++)
                 VECTOR(sums + v / PARTS * stride + (first + t) * GROUP + v % PARTS * LANES) =

@@ -42,7 +42,7 @@ WIDE, NARROW_COLUMNS = 64, 28
 PORTIONS = 24  # of a stage, at least, for all threads to have work till its end
 # Columns of the tail's rectangles by scale, in output pixels: with their borders they fill tiles
 # before and after enlarging. All are multiples of TILE times the scale, where rectangles begin.
-OUTPUT_COLUMNS = {1: 112, 2: 112, 3: 84, 4: 112}
+OUTPUT_COLUMNS = {1: 112, 2: 112, 3: 84, 4: 224}
 MAX_OUTPUT_ROWS = 720  # of these rectangles
 
 
