@@ -13,7 +13,7 @@ from itertools import groupby
 from pathlib import Path
 
 from srcli import images
-from srcli.errors import InputError, MemoryExhaustedError, OutputExistsError, SrcliError
+from srcli.errors import MemoryExhaustedError, OutputExistsError, SrcliError
 from srcli.images import Picture, StripReader, StripWriter, encode
 from srcli.jobs.delivery import (
     check_whole,
@@ -37,7 +37,7 @@ from srcli.jobs.groups import (
 from srcli.jobs.identity import identity
 from srcli.jobs.job import Job, Outcome, Wishes
 from srcli.jobs.journal import Journal
-from srcli.jobs.looking import Look, decided
+from srcli.jobs.looking import Look, decided, is_whole
 from srcli.jobs.steps import Step
 from srcli.jobs.stored import check_not_there, delivered, journal_for
 from srcli.jobs.tally import tally_for
@@ -139,8 +139,9 @@ class Batch:
             else:
                 self._progress = BatchProgress(self.progress, total or 0, lambda job: 1)
                 self._open_journal(self.root, stack, private=False)
-            own = [] if self.opened else self._journals.values()
-            tally = tally_for(own, total or 0, listed=self.root is not None)
+            tally = tally_for(
+                self._journals.values(), total or 0, listed=bool(self.root and not self.opened)
+            )
             workers = stack.enter_context(Patient(self.concurrency + IN_FLIGHT, "picture"))
             pending: deque[Future[list[Outcome]]] = deque()
             try:
@@ -172,7 +173,7 @@ class Batch:
         journal = journal_for(
             root,
             self.root_url,
-            self._is_whole,
+            lambda file: is_whole(file, self.max_pixels),
             name=self.journal,
             private=private,
             needed=self.resume,
@@ -255,13 +256,6 @@ class Batch:
             if self.overwrite:
                 return False
             raise
-
-    def _is_whole(self, file: Path) -> bool:
-        try:
-            images.read(file, max_pixels=self.max_pixels)
-        except (SrcliError, MemoryError) as error:
-            return not isinstance(error, InputError)  # else nobody knows
-        return True
 
     def _restore(self, group: Sequence[Prepared]) -> list[Outcome]:
         first = group[0]

@@ -5,10 +5,12 @@ from __future__ import annotations
 import stat
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 
+from srcli.errors import InputError, SrcliError
 from srcli.images import Header, Picture, StripReader
 from srcli.images.picture import Metadata
-from srcli.images.reading import read_if
+from srcli.images.reading import read, read_if
 from srcli.images.traces import quality_in_strips, quality_seen
 from srcli.jobs.examining import described, examined, unreadable
 from srcli.jobs.job import Job, Wishes
@@ -114,3 +116,12 @@ def _in_strips(job: Job, max_pixels: int | None) -> int | None:
         job.data, max_pixels=max_pixels, name=job.name, folder=job.root, page=job.page
     ) as reader:
         return quality_in_strips(reader)
+
+
+def is_whole(file: Path, max_pixels: int | None) -> bool:
+    """Tell whether a file is a picture that can be read, or nobody knows."""
+    try:
+        read(file, max_pixels=max_pixels)
+    except (SrcliError, MemoryError) as error:
+        return not isinstance(error, InputError)
+    return True

@@ -18,9 +18,10 @@ from srcli.backends.base import OutOfMemory, SessionOptions
 from srcli.backends.native.compiled import COMPILED
 from srcli.backends.native.network import (
     COLUMNS,
+    MAX_OUTPUT_ROWS,
     MAX_ROWS,
     NARROW_COLUMNS,
-    OUTPUT_SIDES,
+    OUTPUT_COLUMNS,
     PORTIONS,
     TILE,
     compiled_network,
@@ -185,6 +186,19 @@ def test_digits_do_not_depend_on_threads_concurrency_or_neighbours(name, scale):
     many.close()
 
 
+@pytest.mark.parametrize("scale", OUTPUT_COLUMNS)
+def test_digits_of_the_tail_do_not_depend_on_where_its_rows_are_cut(scale, monkeypatch):
+    torch.manual_seed(scale)
+    network = prepared(Lapar(16, 2, scale).requires_grad_(False).eval())
+    batch = noise(1, 3, 140, 34)
+    monkeypatch.setattr("srcli.backends.native.network.PORTIONS", 1)
+    assert len(network.tail_areas(0, 140, 34)) in (1, 2)  # two columns
+    expected = network(batch)
+    monkeypatch.setattr("srcli.backends.native.network.MAX_OUTPUT_ROWS", 1)
+    assert len(network.tail_areas(0, 140, 34)) > 2
+    np.testing.assert_array_equal(network(batch), expected)
+
+
 def test_a_larger_picture_leaves_nothing_behind():
     network = ready("lapar-c", 2)
     small = noise(1, 3, 20, 30)
@@ -229,13 +243,14 @@ def test_rectangles_cover_every_pixel_once(height, width, columns):
 def test_there_is_work_for_many_threads():
     assert len([*rectangles(180, 320, rows_for(180, 320), COLUMNS)]) >= PORTIONS
     assert rows_for(5000, 5000) == MAX_ROWS
+    rows = rows_for(720, 1280, OUTPUT_COLUMNS[4], MAX_OUTPUT_ROWS, 4 * TILE)
+    assert len([*rectangles(720, 1280, rows, OUTPUT_COLUMNS[4])]) >= PORTIONS
 
 
-@pytest.mark.parametrize("scale", OUTPUT_SIDES)
+@pytest.mark.parametrize("scale", OUTPUT_COLUMNS)
 def test_scratch_memory_suffices(scale):
     """The largest rectangles, with borders on all sides."""
-    rows, columns = OUTPUT_SIDES[scale]
-    sides = max(3 * rows // scale, MAX_ROWS + 9), max(3 * columns // scale, COLUMNS + 9)
+    sides = MAX_ROWS + 9, max(3 * OUTPUT_COLUMNS[scale] // scale, COLUMNS + 9)
     torch.manual_seed(0)
     network = prepared(Lapar(32, 4, scale).requires_grad_(False).eval())
     assert np.isfinite(network(noise(1, 3, *sides))).all()

@@ -24,17 +24,27 @@ enum {
     STEP = 4,           /* channels of a source are rounded up to a multiple of this */
     TILE = 4,           /* side of the outputs of one tile */
     TILES = 16,         /* tiles that are computed at once */
+    /* Floats from one point of the tiles to the next. 16 of them are padding: points a power of two
+       apart would share few lines of the cache. */
+    POINT = TILES * GROUP + GROUP,
     SLICE = 4,          /* groups of outputs whose gradients are computed at once */
+    STRIP = 32,         /* rows of output that the tail computes at once, at least */
     MAX_SOURCES = 10    /* maps that one convolution can read */
 };
 
 /* Version of the interface: raise it with every change of the functions, constants or array layouts
    that Python uses. `compiled.py` holds the same number, to recognise a module that was built from
    another version. */
-enum { LAYOUT = 5 };
+enum { LAYOUT = 6 };
 
+/* Keep the compiler from computing all addresses that depend on `x` in advance: they are more than
+   there are registers. */
+#define OPAQUE(x) __asm__("" : "+r"(x))
 #define INLINE static inline __attribute__((always_inline))
-#ifdef __clang__
+#ifdef __SANITIZE_ADDRESS__ /* whose checks, unrolled, take minutes to compile */
+#define UNROLL
+#define ROLLED
+#elif defined(__clang__)
 #define UNROLL _Pragma("clang loop unroll(full)")
 #define ROLLED _Pragma("clang loop unroll(disable)")
 #else
@@ -98,7 +108,8 @@ INLINE Py_ssize_t maximum(Py_ssize_t a, Py_ssize_t b)
 #if defined(__x86_64__) && (defined(__clang__) || !(defined(_WIN32) || defined(__CYGWIN__)))
 #define SEVERAL_VECTOR_SIZES
 #define LANES 16
-#define REGISTER_BLOCK 8
+#define REGISTERS 32
+#define REGISTER_BLOCK 16
 #define NAMED(name) name##_512
 #ifdef __clang__
 #pragma clang attribute push(__attribute__((target("avx512f,avx512vl,avx512bw,avx512dq,avx2,fma"))), apply_to = function)
@@ -111,10 +122,12 @@ INLINE Py_ssize_t maximum(Py_ssize_t a, Py_ssize_t b)
 #pragma GCC pop_options
 #endif
 #undef LANES
+#undef REGISTERS
 #undef REGISTER_BLOCK
 #undef NAMED
 
 #define LANES 8
+#define REGISTERS 16
 #define REGISTER_BLOCK 4
 #define NAMED(name) name##_256
 #ifdef __clang__
@@ -128,14 +141,17 @@ INLINE Py_ssize_t maximum(Py_ssize_t a, Py_ssize_t b)
 #pragma GCC pop_options
 #endif
 #undef LANES
+#undef REGISTERS
 #undef REGISTER_BLOCK
 #undef NAMED
 #endif
 
 #define LANES 4
 #ifdef __aarch64__
+#define REGISTERS 32
 #define REGISTER_BLOCK 4
 #else
+#define REGISTERS 16
 #define REGISTER_BLOCK 2
 #endif
 #define NAMED(name) name##_128
@@ -207,17 +223,17 @@ static Py_ssize_t points_of(int side)
     return (Py_ssize_t)(side + TILE - 1) * (side + TILE - 1);
 }
 
-/* Return the floats of scratch that a convolution needs for its tiles. `channels` is the sum over
-   all its sources, each rounded up to groups. */
+/* Return the floats of scratch that a convolution needs for its tiles, and for the sums of two
+   groups of outputs. `channels` is the sum over all its sources, each rounded up to groups. */
 static Py_ssize_t convolution_scratch(int side, Py_ssize_t channels)
 {
-    return points_of(side) * (TILES * (round_up(channels, GROUP) + GROUP) + 2 * GROUP);
+    return points_of(side) * POINT * (round_up(channels, GROUP) / GROUP + 2);
 }
 
 /* Return the floats of scratch that the gradient of a convolution's weights needs. */
 static Py_ssize_t gradient_scratch(int side, Py_ssize_t channels)
 {
-    return points_of(side) * (TILES * (round_up(channels, GROUP) + SLICE * GROUP) + 2 * GROUP);
+    return points_of(side) * POINT * (round_up(channels, GROUP) / GROUP + SLICE);
 }
 
 /* Compute `out` by Winograd's filtering with kernels of 3 x 3 or 5 x 5. */
@@ -260,25 +276,18 @@ INLINE Py_ssize_t round_down(Py_ssize_t a, Py_ssize_t step)
     return a - ((a % step + step) % step);
 }
 
-/* Allocate a map for the outputs of a convolution. Tiles begin at its top left corner, so the map
-   is not cut off above the picture and to the left of it: wherever a rectangle begins, the corners
-   of tiles are the same pixels, and the results have the same digits. `clear_outside` then clears
-   that part. */
-static int allocate_tiles(Scratch *scratch, Map *created, Py_ssize_t top, Py_ssize_t left,
-                          Py_ssize_t bottom, Py_ssize_t right, const Map *whole, int groups)
-{
-    created->top = top;
-    created->left = left;
-    created->bottom = minimum(whole->bottom, bottom);
-    created->right = minimum(whole->right, right);
-    return allocate_map(scratch, created, groups);
-}
-
+/* Allocate a map for the outputs of a convolution, a rectangle with a border of `radius`. Tiles
+   begin at its top left corner, so the map is not cut off above the picture and to the left of it:
+   wherever a rectangle begins, the corners of tiles are the same pixels, and the results have the
+   same digits. `clear_outside` then clears that part. */
 static int allocate_tiles_around(Scratch *scratch, Map *created, const Map *inner,
                                  Py_ssize_t radius, const Map *whole, int groups)
 {
-    return allocate_tiles(scratch, created, inner->top - radius, inner->left - radius,
-                          inner->bottom + radius, inner->right + radius, whole, groups);
+    created->top = inner->top - radius;
+    created->left = inner->left - radius;
+    created->bottom = minimum(whole->bottom, inner->bottom + radius);
+    created->right = minimum(whole->right, inner->right + radius);
+    return allocate_map(scratch, created, groups);
 }
 
 /* Set what lies above the picture and to the left of it to zero. */
@@ -311,9 +320,22 @@ typedef struct {
     const float *phases;                  /* scale x 5: the taps along one side */
 } Picture;
 
+/* Enlarge a row along its side: `scale` pixels for each of the columns from `first` to `end`. */
+INLINE void enlarge_columns(int scale, const float *restrict phases, const float *restrict column,
+                            Py_ssize_t first, Py_ssize_t end, float *restrict row)
+{
+    for (Py_ssize_t x = first; x < end; x++)
+        for (int phase = 0; phase < scale; phase++) {
+            const float *taps = phases + phase * SIDE;
+            row[x * scale + phase] = taps[0] * column[x - 2] + taps[1] * column[x - 1] +
+                                     taps[2] * column[x] + taps[3] * column[x + 1] +
+                                     taps[4] * column[x + 2];
+        }
+}
+
 /* Compute row `y` of the enlarged (bicubic) picture from `left` to `right`; beyond its border the
-   picture is reflected. `column` is scratch for the columns of the small picture that this reads,
-   including RADIUS on each side. */
+   picture is reflected. Up to `scale` - 1 pixels before and after may be written too. `column` is
+   scratch for the columns of the small picture that this reads, including RADIUS on each side. */
 FOR_EVERY_PROCESSOR
 static void enlarge_row(const Picture *source, int plane, Py_ssize_t y, Py_ssize_t left,
                         Py_ssize_t right, float *restrict column, float *restrict row)
@@ -343,15 +365,12 @@ static void enlarge_row(const Picture *source, int plane, Py_ssize_t y, Py_ssize
             inner[x] = inner[first_valid];
         for (Py_ssize_t x = end_valid; x < last + RADIUS; x++)
             inner[x] = inner[end_valid - 1];
-        for (int phase = 0; phase < scale; phase++) {
-            const float *weights = source->phases + phase * SIDE;
-            Py_ssize_t x = round_up(begin - phase, scale) / scale;
-            Py_ssize_t end_x = round_up(end - phase, scale) / scale;
-            for (; x < end_x; x++)
-                row[x * scale + phase - left] =
-                    weights[0] * inner[x - 2] + weights[1] * inner[x - 1] + weights[2] * inner[x] +
-                    weights[3] * inner[x + 1] + weights[4] * inner[x + 2];
-        }
+        if (scale == 2)
+            enlarge_columns(2, source->phases, inner, first, last, row - left);
+        else if (scale == 4)
+            enlarge_columns(4, source->phases, inner, first, last, row - left);
+        else
+            enlarge_columns(scale, source->phases, inner, first, last, row - left);
     }
     for (Py_ssize_t x = left; x < begin; x++)
         row[x - left] = row[-x - left];
@@ -359,22 +378,43 @@ static void enlarge_row(const Picture *source, int plane, Py_ssize_t y, Py_ssize
         row[x - left] = row[reflected(x, width * scale) - left];
 }
 
-/* Filter each pixel of the picture by the taps that the map holds for it. */
-static void apply_taps(const Picture *source, const Map *taps, float *out, Scratch *scratch)
+/* The enlarged picture, row by row: for each plane the latest SIDE rows, `width` apart. */
+typedef struct {
+    const Picture *source;
+    Py_ssize_t left, right;
+    Py_ssize_t next;                      /* the first row that is not computed yet */
+    Py_ssize_t width;                     /* with a margin of `scale` on each side */
+    float *column, *rows;
+} Enlarged;
+
+static int allocate_enlarged(Scratch *scratch, Enlarged *made, const Picture *source,
+                             const Map *inner)
 {
-    Scratch saved = *scratch;
+    *made = (Enlarged){.source = source, .left = inner->left - RADIUS,
+                       .right = inner->right + RADIUS, .next = inner->top - RADIUS,
+                       .width = inner->right - inner->left + 2 * (RADIUS + source->scale)};
+    made->column = allocate(scratch, made->width + 4 * RADIUS);
+    made->rows = allocate(scratch, 3 * SIDE * made->width);
+    return made->column != NULL && made->rows != NULL;
+}
+
+static float *enlarged_row(const Enlarged *from, int plane, Py_ssize_t y)
+{
+    return from->rows + (plane * SIDE + (y + SIDE) % SIDE) * from->width + from->source->scale;
+}
+
+/* Filter each pixel of the picture by the taps that the map holds for it; rows from top to bottom
+   in one call or several. */
+static void apply_taps(Enlarged *enlarged, const Map *taps, float *out)
+{
+    const Picture *source = enlarged->source;
     Py_ssize_t height = source->height * source->scale, width = source->width * source->scale;
-    Py_ssize_t padded = taps->right - taps->left + 2 * RADIUS;
-    float *column = allocate(scratch, padded + 4 * RADIUS);
-    float *rows = allocate(scratch, 3 * SIDE * padded);
-    if (column == NULL || rows == NULL)
-        return;
-    for (Py_ssize_t below = taps->top - RADIUS; below < taps->bottom + RADIUS; below++) {
-        Py_ssize_t y = below - RADIUS;
-        for (int plane = 0; plane < 3; plane++)
-            enlarge_row(source, plane, below, taps->left - RADIUS, taps->right + RADIUS, column,
-                        rows + (plane * SIDE + (below + SIDE) % SIDE) * padded);
-        for (Py_ssize_t x = taps->left; y >= taps->top && x < taps->right; x += BLOCK) {
+    for (Py_ssize_t y = taps->top; y < taps->bottom; y++) {
+        for (; enlarged->next <= y + RADIUS; enlarged->next++)
+            for (int plane = 0; plane < 3; plane++)
+                enlarge_row(source, plane, enlarged->next, enlarged->left, enlarged->right,
+                            enlarged->column, enlarged_row(enlarged, plane, enlarged->next));
+        for (Py_ssize_t x = taps->left; x < taps->right; x += BLOCK) {
             float block[TAPS][BLOCK];
             Py_ssize_t count = minimum(BLOCK, taps->right - x);
             gather_taps(block, (const char *)pixel(taps, y, x), sizeof(float),
@@ -382,14 +422,12 @@ static void apply_taps(const Picture *source, const Map *taps, float *out, Scrat
             for (int plane = 0; plane < 3; plane++) {
                 const float *around[SIDE];
                 for (int k = 0; k < SIDE; k++)
-                    around[k] = rows + (plane * SIDE + (y - RADIUS + k + SIDE) % SIDE) * padded +
-                                (x - taps->left);
+                    around[k] = enlarged_row(enlarged, plane, y - RADIUS + k) + (x - taps->left);
                 filter_block(out + (plane * height + y) * width + x, around,
                              (const float(*)[BLOCK])block, count);
             }
         }
     }
-    *scratch = saved;
 }
 
 /* The buffers of Python's arguments, released at the end. */
@@ -754,40 +792,102 @@ typedef struct {
     float *out;                           /* 3 x height x width, enlarged */
 } Tail;
 
-static void restore_rectangle(Tail *tail, const Rectangle *area, Scratch *scratch)
+/* A convolution's output on its way down a rectangle. */
+typedef struct {
+    Map map;                              /* rows that are still needed */
+    Py_ssize_t rows;                      /* that there is memory for */
+    Py_ssize_t step;                      /* rows of a tile */
+    int side;                             /* of the kernel */
+    Convolution layer;
+} Rolling;
+
+/* Begin an empty map of the columns from `left` to `right` that has memory for `rows` rows. */
+static int begin_rolling(Scratch *scratch, Rolling *made, int side, const Convolution *layer,
+                         const Map *from, Py_ssize_t top, Py_ssize_t left, Py_ssize_t right,
+                         Py_ssize_t rows)
 {
-    int groups = tail->mix.groups, scale = tail->source.scale;
-    Map whole = {.bottom = tail->source.height * scale, .right = tail->source.width * scale};
-    Map inner = {.top = area->top, .left = area->left, .bottom = area->bottom,
-                 .right = area->right};
-    Map enlarged = tail->features, mixed, merged, taps;
-    tail->mix.from = &enlarged;
-    tail->merge.from = &mixed;
-    tail->taps.from = &merged;
-    if (!allocate_tiles_around(scratch, &mixed, &inner, 2, &whole, groups))
-        return;
-    Scratch saved = *scratch;
-    if (scale > 1) {
-        if (!allocate_tiles(scratch, &enlarged, round_down(mixed.top - 2, scale),
-                            round_down(mixed.left - 2, scale), round_up(mixed.bottom + 2, scale),
-                            round_up(mixed.right + 2, scale), &whole, groups))
-            return;
-        convolve(3, &tail->up, &enlarged, scratch);
-        clear_outside(&enlarged);
+    Map map = {.top = top, .left = left, .bottom = top + rows, .right = right};
+    if (!allocate_map(scratch, &map, layer->groups))
+        return 0;
+    map.bottom = top;
+    *made = (Rolling){.map = map, .rows = rows, .side = side, .layer = *layer,
+                      .step = (Py_ssize_t)TILE * layer->scale};
+    made->layer.from = from;
+    return 1;
+}
+
+/* Return where a map ends that has whole tiles down to row `bottom` at least, or all rows. */
+static Py_ssize_t end_of_tiles(const Rolling *rolling, Py_ssize_t bottom, const Map *whole)
+{
+    const Map *map = &rolling->map;
+    return minimum(whole->bottom, map->bottom + round_up(bottom - map->bottom, rolling->step));
+}
+
+/* Compute the rows of a map down to `bottom`; drop those above `needed`. */
+static void roll(Rolling *rolling, Py_ssize_t needed, Py_ssize_t bottom, Scratch *scratch)
+{
+    Map *map = &rolling->map;
+    needed = minimum(needed, map->bottom);
+    if (needed > map->top) {
+        memmove(map->base, pixel(map, needed, map->left),
+                (size_t)((map->bottom - needed) * map->row) * sizeof(float));
+        map->top = needed;
     }
-    convolve(5, &tail->mix, &mixed, scratch);
-    clear_outside(&mixed);
-    *scratch = saved; /* frees `enlarged`, which has been read */
-    if (!allocate_tiles_around(scratch, &merged, &inner, 1, &whole, groups))
+    scratch->failed |= bottom - map->top > rolling->rows;
+    if (bottom <= map->bottom || scratch->failed)
         return;
-    convolve(3, &tail->merge, &merged, scratch);
-    clear_outside(&merged);
-    taps = inner; /* overwrites `mixed`, which has been read */
-    taps.base = mixed.base;
-    taps.pixel = GROUP;
-    taps.row = (taps.right - taps.left) * GROUP;
-    convolve(3, &tail->taps, &taps, scratch);
-    apply_taps(&tail->source, &taps, tail->out, scratch);
+    Map fresh = *map;
+    fresh.base = pixel(map, map->bottom, map->left);
+    fresh.top = map->bottom;
+    map->bottom = fresh.bottom = bottom;
+    convolve(rolling->side, &rolling->layer, &fresh, scratch);
+    clear_outside(&fresh);
+}
+
+/* Restore a rectangle from top to bottom, a few rows at a time, so that no row is computed twice
+   and what is between two convolutions stays in the cache.
+
+   Wherever rows begin and end, only whole tiles are used, but for the end of the picture. So digits
+   depend on the columns of a rectangle alone. */
+static void restore_rectangle(const Tail *tail, const Rectangle *area, Scratch *scratch)
+{
+    /* Of each map: the rows of a strip, and what its last tiles and the next one's first reach. */
+    enum { MORE_MIXED = 12, MORE_MERGED = 8, MORE_ENLARGED = 16 };
+    int scale = tail->source.scale;
+    Py_ssize_t rows = round_up(STRIP, TILE * scale);
+    Map whole = {.bottom = tail->source.height * scale, .right = tail->source.width * scale};
+    Map taps = {.left = area->left, .right = area->right, .top = area->top, .bottom = area->top,
+                .pixel = GROUP, .row = (area->right - area->left) * GROUP};
+    Py_ssize_t top = area->top, left = area->left, right = area->right;
+    Rolling up, mix, merge;
+    Convolution last = tail->taps;
+    Enlarged enlarged;
+    last.from = &merge.map;
+    taps.base = allocate(scratch, rows * taps.row);
+    if (taps.base == NULL || !allocate_enlarged(scratch, &enlarged, &tail->source, &taps) ||
+        !begin_rolling(scratch, &mix, 5, &tail->mix, scale > 1 ? &up.map : &tail->features, top - 2,
+                       left - 2, minimum(whole.right, right + 2), rows + MORE_MIXED) ||
+        !begin_rolling(scratch, &merge, 3, &tail->merge, &mix.map, top - 1, left - 1,
+                       minimum(whole.right, right + 1), rows + MORE_MERGED))
+        return;
+    if (scale > 1 &&
+        !begin_rolling(scratch, &up, 3, &tail->up, &tail->features, round_down(top - 4, scale),
+                       round_down(left - 4, scale),
+                       minimum(whole.right, round_up(mix.map.right + 2, scale)),
+                       rows + 8 * scale + MORE_ENLARGED))
+        return;
+    for (; taps.top < area->bottom; taps.top = taps.bottom) {
+        taps.bottom = minimum(area->bottom, taps.top + rows);
+        Py_ssize_t end = taps.top + round_up(taps.bottom - taps.top, TILE);
+        Py_ssize_t merged = end_of_tiles(&merge, end + 1, &whole);
+        Py_ssize_t mixed = end_of_tiles(&mix, merged + 1, &whole);
+        if (scale > 1)
+            roll(&up, mix.map.bottom - 2, end_of_tiles(&up, mixed + 2, &whole), scratch);
+        roll(&mix, merge.map.bottom - 1, mixed, scratch);
+        roll(&merge, taps.top - 1, merged, scratch);
+        convolve(3, &last, &taps, scratch);
+        apply_taps(&enlarged, &taps, tail->out);
+    }
 }
 
 /* tail(features, up, mix, merge, taps, channels, scale, phases, picture, out, rectangle, scratch):
@@ -814,7 +914,6 @@ static PyObject *tail(PyObject *module, PyObject *arguments)
     Convolution plain = {.sources = 1, .channels = channels, .groups = groups, .outputs = groups,
                          .scale = 1};
     work.up = work.mix = work.merge = work.taps = plain;
-    work.up.from = &work.features;
     work.up.scale = scale;
     work.up.outputs = groups * scale * scale;
     work.up.rectified = work.merge.rectified = 1;
@@ -1010,6 +1109,7 @@ PyMODINIT_FUNC PyInit__network(void)
                            PyModule_AddIntConstant(module, "GROUP", GROUP) < 0 ||
                            PyModule_AddIntConstant(module, "STEP", STEP) < 0 ||
                            PyModule_AddIntConstant(module, "TILE", TILE) < 0 ||
+                           PyModule_AddIntConstant(module, "STRIP", STRIP) < 0 ||
                            PyModule_AddIntConstant(module, "MAX_SOURCES", MAX_SOURCES) < 0)) {
         Py_DECREF(module);
         return NULL;

@@ -1,7 +1,8 @@
 /* The kernels of _network.c for one vector size.
 
-   Included once for each size, with LANES (floats in a vector), REGISTER_BLOCK (sums that are kept
-   in registers at a time) and NAMED(x), which gives each copy its own names.
+   Included once for each size, with LANES (floats in a vector), REGISTERS (that the processor has
+   for vectors), REGISTER_BLOCK (tiles whose sums are kept in registers at a time, for one group
+   of outputs) and NAMED(x), which gives each copy its own names.
 
    Winograd's minimal filtering F(4x4, RxR): a tile of N x N inputs, N = 4 + R - 1, gives 4 x 4
    outputs. Tile and kernel are evaluated as polynomials at N points (one of them infinity), are
@@ -11,9 +12,10 @@
    The points of 3 x 3 are 0, +-1/sqrt(2), +-sqrt(2), those of 5 x 5 are 0, +-1, +-2, +-1/2: of all
    that were tried they lose the fewest digits (2 and 6 times the error of a plain sum in float32).
 
-   `input_transform` and `output_transform` are the paper's; `gradient_transform`, for training, is
-   the transpose of the latter. Each works along one side of a tile, on one vector of channels.
-   Values are `s` floats apart in `from` and `r` floats apart in `to`.
+   `input_pair` and `output_pair` are the paper's transforms, two values at a time;
+   `gradient_transform`, for training, is the transpose of the latter, from values `s` floats apart
+   in `from` to values `r` floats apart in `to`. Each works along one side of a tile, on one vector
+   of channels.
 
    Source: Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks", 2015, section 4. */
 
@@ -22,75 +24,97 @@ typedef int NAMED(Mask) __attribute__((vector_size(4 * LANES), may_alias));
 #define Vector NAMED(Vector)
 #define Mask NAMED(Mask)
 #define PARTS (GROUP / LANES)
+#if REGISTERS == 32 /* else what is between the two directions goes through memory */
+#define UNROLL_COLUMNS UNROLL
+#else
+#define UNROLL_COLUMNS ROLLED
+#endif
+#define TOGETHER (PARTS == 1 ? 2 : 1) /* groups of outputs that share each load of an input */
 #define VECTOR(pointer) (*(Vector *)(pointer))
 #define LOAD(pointer) (*(const Vector *)(pointer))
 
-/* 6 inputs to their values at 6 points. */
-INLINE void NAMED(input_transform_6)(const float *from, Py_ssize_t s, float *to, Py_ssize_t r)
+/* Points other than 0 and infinity come in pairs, x and -x, which share most of their sums. Pair 0
+   is 0 and infinity, the first and the last point; pair k is the points 2k - 1 and 2k. Factors are
+   put where most sums need none: processors add beside what they multiply. */
+
+/* The values of a polynomial of 6 coefficients at a pair of points. */
+INLINE void NAMED(input_pair_6)(int pair, const Vector *d, Vector *first, Vector *second)
 {
-    const float a = 0.70710678118654752f, b = 1.41421356237309505f; /* their squares: 1/2 and 2 */
-    Vector d1 = LOAD(from + s), d2 = LOAD(from + 2 * s), d3 = LOAD(from + 3 * s),
-           d4 = LOAD(from + 4 * s);
-    VECTOR(to) = d4 - 2.5f * d2 + LOAD(from);
-    VECTOR(to + 5 * r) = LOAD(from + 5 * s) - 2.5f * d3 + d1;
-    Vector even = d4 - 2 * d2, odd = d3 - 2 * d1;
-    VECTOR(to + r) = even + a * odd;
-    VECTOR(to + 2 * r) = even - a * odd;
-    even = d4 - 0.5f * d2;
-    odd = d3 - 0.5f * d1;
-    VECTOR(to + 3 * r) = even + b * odd;
-    VECTOR(to + 4 * r) = even - b * odd;
+    if (pair == 0) {
+        *first = d[4] + d[0] - 2.5f * d[2];
+        *second = d[5] + d[1] - 2.5f * d[3];
+    } else {
+        const float x = pair == 1 ? 0.70710678118654752f : 1.41421356237309505f;
+        const float other = pair == 1 ? 2 : 0.5f; /* the square of the other pair's points */
+        Vector even = d[4] - other * d[2], odd = x * d[3] - (x * other) * d[1];
+        *first = even + odd;
+        *second = even - odd;
+    }
 }
 
-/* 8 inputs to their values at 8 points. */
-INLINE void NAMED(input_transform_8)(const float *from, Py_ssize_t s, float *to, Py_ssize_t r)
+/* The values of a polynomial of 8 coefficients at a pair of points. */
+INLINE void NAMED(input_pair_8)(int pair, const Vector *d, Vector *first, Vector *second)
 {
-    const float a = 1, b = 4, c = 0.25f; /* squares of the points */
-    Vector d1 = LOAD(from + s), d2 = LOAD(from + 2 * s), d3 = LOAD(from + 3 * s),
-           d4 = LOAD(from + 4 * s);
-    Vector d5 = LOAD(from + 5 * s), d6 = LOAD(from + 6 * s);
-    VECTOR(to) = d6 - (a + b + c) * d4 + (a * b + a * c + b * c) * d2 - (a * b * c) * LOAD(from);
-    VECTOR(to + 7 * r) =
-        LOAD(from + 7 * s) - (a + b + c) * d5 + (a * b + a * c + b * c) * d3 - (a * b * c) * d1;
-    Vector even = d6 - (b + c) * d4 + b * c * d2, odd = d5 - (b + c) * d3 + b * c * d1;
-    VECTOR(to + r) = even + odd;
-    VECTOR(to + 2 * r) = even - odd;
-    even = d6 - (a + c) * d4 + a * c * d2;
-    odd = d5 - (a + c) * d3 + a * c * d1;
-    VECTOR(to + 3 * r) = even + 2 * odd;
-    VECTOR(to + 4 * r) = even - 2 * odd;
-    even = d6 - (a + b) * d4 + a * b * d2;
-    odd = d5 - (a + b) * d3 + a * b * d1;
-    VECTOR(to + 5 * r) = even + 0.5f * odd;
-    VECTOR(to + 6 * r) = even - 0.5f * odd;
+    if (pair == 0) {
+        *first = d[6] - d[0] + 5.25f * (d[2] - d[4]);
+        *second = d[7] - d[1] + 5.25f * (d[3] - d[5]);
+    } else if (pair == 1) {
+        Vector even = d[6] + d[2] - 4.25f * d[4], odd = d[5] + d[1] - 4.25f * d[3];
+        *first = even + odd;
+        *second = even - odd;
+    } else {
+        const float x = pair == 2 ? 2 : 0.5f;
+        const float sum = 5.25f - x * x, product = 1 / (x * x); /* of the other pairs' squares */
+        Vector even = d[6] - sum * d[4] + product * d[2];
+        Vector odd = x * d[5] - (x * sum) * d[3] + (x * product) * d[1];
+        *first = even + odd;
+        *second = even - odd;
+    }
 }
 
-/* 6 products to 4 outputs. */
-INLINE void NAMED(output_transform_6)(const float *from, Py_ssize_t s, float *to, Py_ssize_t r)
+/* Outputs `row` and `row` + 2, with `row` 0 or 1, from 6 products. */
+INLINE void NAMED(output_pair_6)(int row, const Vector *m, Vector *first, Vector *second)
 {
     const float a = 0.70710678118654752f, b = 1.41421356237309505f;
-    Vector m1 = LOAD(from + s), m2 = LOAD(from + 2 * s), m3 = LOAD(from + 3 * s),
-           m4 = LOAD(from + 4 * s);
-    Vector sum_a = m1 + m2, difference_a = m1 - m2, sum_b = m3 + m4, difference_b = m3 - m4;
-    VECTOR(to) = LOAD(from) + sum_a + sum_b;
-    VECTOR(to + r) = a * difference_a + b * difference_b;
-    VECTOR(to + 2 * r) = 0.5f * sum_a + 2 * sum_b;
-    VECTOR(to + 3 * r) = LOAD(from + 5 * s) + (0.5f * a) * difference_a + (2 * b) * difference_b;
+    if (row == 0) {
+        Vector sum_a = m[1] + m[2], sum_b = m[3] + m[4];
+        *first = m[0] + sum_a + sum_b;
+        *second = 0.5f * sum_a + 2 * sum_b;
+    } else {
+        Vector difference_a = m[1] - m[2], difference_b = m[3] - m[4];
+        *first = a * difference_a + b * difference_b;
+        *second = m[5] + (0.5f * a) * difference_a + (2 * b) * difference_b;
+    }
 }
 
-/* 8 products to 4 outputs. */
-INLINE void NAMED(output_transform_8)(const float *from, Py_ssize_t s, float *to, Py_ssize_t r)
+/* Outputs `row` and `row` + 2, with `row` 0 or 1, from 8 products. */
+INLINE void NAMED(output_pair_8)(int row, const Vector *m, Vector *first, Vector *second)
 {
-    Vector m1 = LOAD(from + s), m2 = LOAD(from + 2 * s), m3 = LOAD(from + 3 * s),
-           m4 = LOAD(from + 4 * s);
-    Vector m5 = LOAD(from + 5 * s), m6 = LOAD(from + 6 * s);
-    Vector sum_a = m1 + m2, difference_a = m1 - m2, sum_b = m3 + m4, difference_b = m3 - m4;
-    Vector sum_c = m5 + m6, difference_c = m5 - m6;
-    VECTOR(to) = LOAD(from) + sum_a + sum_b + sum_c;
-    VECTOR(to + r) = difference_a + 2 * difference_b + 0.5f * difference_c;
-    VECTOR(to + 2 * r) = sum_a + 4 * sum_b + 0.25f * sum_c;
-    VECTOR(to + 3 * r) =
-        LOAD(from + 7 * s) + difference_a + 8 * difference_b + 0.125f * difference_c;
+    if (row == 0) {
+        Vector sum_a = m[1] + m[2], sum_b = m[3] + m[4], sum_c = m[5] + m[6];
+        *first = m[0] + sum_a + sum_b + sum_c;
+        *second = sum_a + 4 * sum_b + 0.25f * sum_c;
+    } else {
+        Vector difference_a = m[1] - m[2], difference_b = m[3] - m[4], difference_c = m[5] - m[6];
+        *first = difference_a + 2 * difference_b + 0.5f * difference_c;
+        *second = m[7] + difference_a + 8 * difference_b + 0.125f * difference_c;
+    }
+}
+
+INLINE void NAMED(input_pair)(int n, int pair, const Vector *d, Vector *first, Vector *second)
+{
+    if (n == 6)
+        NAMED(input_pair_6)(pair, d, first, second);
+    else
+        NAMED(input_pair_8)(pair, d, first, second);
+}
+
+INLINE void NAMED(output_pair)(int n, int row, const Vector *m, Vector *first, Vector *second)
+{
+    if (n == 6)
+        NAMED(output_pair_6)(row, m, first, second);
+    else
+        NAMED(output_pair_8)(row, m, first, second);
 }
 
 /* Gradients of 4 outputs to those of 6 products: the transpose of `output_transform_6`. */
@@ -137,22 +161,6 @@ INLINE void NAMED(gradient_transform)(int n, const float *from, Py_ssize_t s, fl
         NAMED(gradient_transform_8)(from, s, to, r);
 }
 
-INLINE void NAMED(input_transform)(int n, const float *from, Py_ssize_t s, float *to, Py_ssize_t r)
-{
-    if (n == 6)
-        NAMED(input_transform_6)(from, s, to, r);
-    else
-        NAMED(input_transform_8)(from, s, to, r);
-}
-
-INLINE void NAMED(output_transform)(int n, const float *from, Py_ssize_t s, float *to, Py_ssize_t r)
-{
-    if (n == 6)
-        NAMED(output_transform_6)(from, s, to, r);
-    else
-        NAMED(output_transform_8)(from, s, to, r);
-}
-
 /* Return `side` x `side` pixels of a map from (y, x) on, 16 channels: a view of the map, or if part
    of them lies outside of it a copy in `bordered`, padded with zeros. */
 INLINE TileView NAMED(tile_at)(int side, const Map *map, Py_ssize_t y, Py_ssize_t x,
@@ -162,37 +170,103 @@ INLINE TileView NAMED(tile_at)(int side, const Map *map, Py_ssize_t y, Py_ssize_
     if (y >= map->top && x >= map->left && y + side <= map->bottom && x + side <= map->right)
         return inside;
     memset(bordered, 0, (size_t)(side * side) * GROUP * sizeof(float));
-    for (int i = 0; i < side; i++)
-        for (int j = 0; j < side; j++)
-            if (y + i >= map->top && y + i < map->bottom && x + j >= map->left &&
-                x + j < map->right)
-                memcpy(bordered + (i * side + j) * GROUP,
-                       inside.base + i * inside.row + j * inside.pixel, GROUP * sizeof(float));
+    Py_ssize_t top = maximum(map->top - y, 0), bottom = minimum(map->bottom - y, side);
+    Py_ssize_t left = maximum(map->left - x, 0), right = minimum(map->right - x, side);
+    for (Py_ssize_t i = top; i < bottom; i++)
+        for (Py_ssize_t j = left; j < right; j++)
+            memcpy(bordered + (i * side + j) * GROUP,
+                   inside.base + i * inside.row + j * inside.pixel, GROUP * sizeof(float));
     return (TileView){bordered, side * GROUP, GROUP};
 }
 
-/* Transform a tile of n x n pixels from (y, x) on, 16 channels, to n x n points in `to`. */
-INLINE void NAMED(transform_input_tile)(int n, const Map *map, Py_ssize_t y, Py_ssize_t x,
-                                        Py_ssize_t group, float *to, Py_ssize_t point_stride)
+/* Evaluate a column of n pixels at a pair of points; `x` is its distance from the start of rows. */
+INLINE void NAMED(transform_column)(int n, int pair, const float *const *rows, Py_ssize_t x,
+                                    Vector *first, Vector *second)
 {
-    float half[8 * 8 * GROUP] __attribute__((aligned(64)));
+    Vector column[8];
+    UNROLL
+    for (int i = 0; i < n; i++)
+        column[i] = LOAD(rows[i] + x);
+    NAMED(input_pair)(n, pair, column, first, second);
+}
+
+/* Evaluate a row of n values at n points. */
+INLINE void NAMED(transform_row)(int n, const Vector *row, float *to)
+{
+    Vector first, second;
+    UNROLL
+    for (int pair = 0; pair < n / 2; pair++) {
+        NAMED(input_pair)(n, pair, row, &first, &second);
+        VECTOR(to + (pair == 0 ? 0 : 2 * pair - 1) * POINT) = first;
+        VECTOR(to + (pair == 0 ? n - 1 : 2 * pair) * POINT) = second;
+    }
+}
+
+/* Transform `count` tiles side by side, n x n pixels and 16 channels each, to n x n points in `to`.
+
+   One pair of rows of points at a time, so that what lies between the two directions stays in
+   registers. Neighbours share n - 4 columns, which are evaluated once. */
+INLINE void NAMED(transform_input_tiles)(int n, int count, TileView from, float *to)
+{
+    UNROLL
+    for (int pair = 0; pair < n / 2; pair++)
+        for (int part = 0; part < PARTS; part++) {
+            const float *rows[8];
+            Vector first[8], second[8];
+            UNROLL
+            for (int i = 0; i < n; i++)
+                rows[i] = from.base + i * from.row + part * LANES;
+            float *upper = to + (pair == 0 ? 0 : 2 * pair - 1) * n * POINT + part * LANES;
+            float *lower = to + (pair == 0 ? n - 1 : 2 * pair) * n * POINT + part * LANES;
+            Py_ssize_t x = 0;
+            UNROLL
+            for (int j = 0; j < n - 4; j++, x += from.pixel)
+                NAMED(transform_column)(n, pair, rows, x, &first[j], &second[j]);
+            ROLLED
+            for (int t = 0; t < count; t++, upper += GROUP, lower += GROUP) {
+                UNROLL
+                for (int j = n - 4; j < n; j++, x += from.pixel) {
+                    OPAQUE(x);
+                    NAMED(transform_column)(n, pair, rows, x, &first[j], &second[j]);
+                }
+                NAMED(transform_row)(n, first, upper);
+                NAMED(transform_row)(n, second, lower);
+                UNROLL
+                for (int j = 0; j < n - 4; j++) {
+                    first[j] = first[j + 4];
+                    second[j] = second[j + 4];
+                }
+            }
+        }
+}
+
+/* Return how many of `count` tiles of n x n pixels side by side from (y, x) on lie inside a map. */
+INLINE int NAMED(inside)(int n, const Map *map, Py_ssize_t y, Py_ssize_t x, int count)
+{
+    if (y < map->top || y + n > map->bottom || x < map->left || x + n > map->right)
+        return 0;
+    return (int)minimum(count, (map->right - x - n) / 4 + 1);
+}
+
+/* Transform `count` tiles side by side, the first from (y, x) on. */
+INLINE void NAMED(transform_input_row)(int n, const Map *map, Py_ssize_t y, Py_ssize_t x, int count,
+                                       Py_ssize_t group, float *to)
+{
     float bordered[8 * 8 * GROUP] __attribute__((aligned(64)));
-    TileView from = NAMED(tile_at)(n, map, y, x, group, bordered);
-    for (int part = 0; part < PARTS; part++) {
-        ROLLED
-        for (int j = 0; j < n; j++)
-            NAMED(input_transform)(n, from.base + j * from.pixel + part * LANES, from.row,
-                                   half + j * LANES, n * LANES);
-        ROLLED
-        for (int i = 0; i < n; i++)
-            NAMED(input_transform)(n, half + i * n * LANES, LANES,
-                                   to + i * n * point_stride + part * LANES, point_stride);
+    while (count > 0) {
+        int together = NAMED(inside)(n, map, y, x, count);
+        together = together > 0 ? together : 1;
+        TileView from = NAMED(tile_at)(n, map, y, x, group, bordered);
+        NAMED(transform_input_tiles)(n, together, from, to);
+        to += together * GROUP;
+        x += 4 * (Py_ssize_t)together;
+        count -= together;
     }
 }
 
 /* Transform the gradients of 4 x 4 outputs from (y, x) on, 16 channels, to n x n points in `to`. */
 INLINE void NAMED(transform_gradient_tile)(int n, const Map *map, Py_ssize_t y, Py_ssize_t x,
-                                           Py_ssize_t group, float *to, Py_ssize_t point_stride)
+                                           Py_ssize_t group, float *to)
 {
     float half[8 * 4 * LANES] __attribute__((aligned(64)));
     float bordered[4 * 4 * GROUP] __attribute__((aligned(64)));
@@ -205,140 +279,178 @@ INLINE void NAMED(transform_gradient_tile)(int n, const Map *map, Py_ssize_t y, 
         ROLLED
         for (int i = 0; i < n; i++)
             NAMED(gradient_transform)(n, half + i * 4 * LANES, LANES,
-                                      to + i * n * point_stride + part * LANES, point_stride);
+                                      to + i * n * POINT + part * LANES, POINT);
     }
 }
 
-/* At one point: sum over all input channels for `count` tiles, to 16 output channels. Each of the
-   `blocks` of up to 16 input channels holds all tiles side by side, so that every address is at a
-   constant distance from one pointer: addresses with an index take the processor two steps.
+/* At one point: sum over all input channels for `count` tiles, to `together` groups of 16 output
+   channels, whose weights are `weight_stride` apart. Each of the `blocks` of up to 16 input
+   channels (the `last` of each `filled` holds fewer), `stride` apart, holds all tiles side by side,
+   so that every address is at a constant distance from one pointer: addresses with an index take
+   the processor two steps.
 
-   REGISTER_BLOCK divides TILES, so `count` may be rounded up to a multiple of it. */
-INLINE void NAMED(multiply)(int count, float *restrict sums, const float *restrict tiles,
-                            const float *restrict weights, int blocks, Py_ssize_t point_stride,
-                            int channels, int last)
+   `sums` may be `tiles`: what is overwritten has been read. REGISTER_BLOCK / `together` divides
+   TILES, so `count` may be rounded up to a multiple of it. */
+INLINE void NAMED(multiply)(int together, int count, float *sums, const float *tiles,
+                            const float *weights, Py_ssize_t weight_stride, int blocks,
+                            Py_ssize_t stride, int last, int filled)
 {
-    for (int first = 0; first < count; first += REGISTER_BLOCK) {
-        Vector sum[REGISTER_BLOCK][PARTS];
+    const int side = REGISTER_BLOCK / together, vectors = together * PARTS;
+    for (int first = 0; first < count; first += side) {
+        Vector sum[REGISTER_BLOCK][2 * PARTS];
         UNROLL
-        for (int t = 0; t < REGISTER_BLOCK; t++)
+        for (int t = 0; t < side; t++)
             UNROLL
-            for (int part = 0; part < PARTS; part++)
-                sum[t][part] = (Vector){0};
+            for (int v = 0; v < vectors; v++)
+                sum[t][v] = (Vector){0};
         const float *weight = weights;
         for (int k = 0; k < blocks; k++) {
-            const float *value = tiles + first * GROUP + k * point_stride;
-            const float *end = value + ((k + 1) % last ? GROUP : channels);
+            const float *value = tiles + first * GROUP + k * stride;
+            const float *end = value + ((k + 1) % filled ? GROUP : last);
             for (; value < end; value += STEP, weight += STEP * GROUP)
                 UNROLL
                 for (int c = 0; c < STEP; c++)
                     UNROLL
-                    for (int t = 0; t < REGISTER_BLOCK; t++)
+                    for (int t = 0; t < side; t++)
                         UNROLL
-                        for (int part = 0; part < PARTS; part++)
-                            sum[t][part] += LOAD(weight + c * GROUP + part * LANES) *
-                                            value[t * GROUP + c];
+                        for (int v = 0; v < vectors; v++)
+                            sum[t][v] += LOAD(weight + v / PARTS * weight_stride + c * GROUP +
+                                              v % PARTS * LANES) *
+                                         value[t * GROUP + c];
         }
         UNROLL
-        for (int t = 0; t < REGISTER_BLOCK; t++)
+        for (int t = 0; t < side; t++)
             UNROLL
-            for (int part = 0; part < PARTS; part++)
-                VECTOR(sums + (first + t) * GROUP + part * LANES) = sum[t][part];
+            for (int v = 0; v < vectors; v++)
+                VECTOR(sums + v / PARTS * stride + (first + t) * GROUP + v % PARTS * LANES) =
+                    sum[t][v];
     }
 }
 
-/* Write the outputs of one tile, 16 channels: add bias and skip connection, rectify. */
+/* Write the outputs of one tile, 16 channels: add bias and skip connection, rectify. Two rows at a
+   time, so that what lies between the two directions stays in registers. */
 INLINE void NAMED(transform_output_tile)(int n, int rectified, int skipped, const float *sums,
-                                         Py_ssize_t point_stride, const float *bias,
-                                         const TileView *out, const TileView *skip, float factor,
-                                         int rows, int columns)
+                                         const float *bias, const TileView *out,
+                                         const TileView *skip, float factor, int rows,
+                                         int columns)
 {
-    float half[4 * 8 * LANES] __attribute__((aligned(64)));
     for (int part = 0; part < PARTS; part++) {
         Vector offset = LOAD(bias + part * LANES);
-        ROLLED
-        for (int j = 0; j < n; j++)
-            NAMED(output_transform)(n, sums + j * point_stride + part * LANES, n * point_stride,
-                                    half + j * LANES, n * LANES);
-        for (int i = 0; i < rows; i++) {
-            float done[4 * LANES] __attribute__((aligned(64)));
-            float *to = out->base + i * out->row + part * LANES;
-            const float *from = skipped ? skip->base + i * skip->row + part * LANES : NULL;
-            NAMED(output_transform)(n, half + i * n * LANES, LANES, done, LANES);
+        UNROLL
+        for (int first = 0; first < 2; first++) {
+            Vector half[2][8], column[8], done[4];
+            UNROLL_COLUMNS
+            for (int j = 0; j < n; j++) {
+                UNROLL
+                for (int i = 0; i < n; i++)
+                    column[i] = LOAD(sums + (i * n + j) * POINT + part * LANES);
+                NAMED(output_pair)(n, first, column, &half[0][j], &half[1][j]);
+            }
             UNROLL
-            for (int j = 0; j < 4; j++) {
-                Vector value = LOAD(done + j * LANES) + offset;
-                if (j >= columns)
+            for (int k = 0; k < 2; k++) {
+                int i = first + 2 * k;
+                if (i >= rows)
                     break;
-                if (skipped)
-                    value += factor * LOAD(from + j * skip->pixel);
-                if (rectified)
-                    value = (Vector)((Mask)value & ~(value <= 0)); /* NaN stays NaN */
-                VECTOR(to + j * out->pixel) = value;
+                float *to = out->base + i * out->row + part * LANES;
+                const float *from = skipped ? skip->base + i * skip->row + part * LANES : NULL;
+                NAMED(output_pair)(n, 0, half[k], &done[0], &done[2]);
+                NAMED(output_pair)(n, 1, half[k], &done[1], &done[3]);
+                UNROLL
+                for (int j = 0; j < 4; j++) {
+                    Vector value = done[j] + offset;
+                    if (j >= columns)
+                        break;
+                    if (skipped)
+                        value += factor * LOAD(from + j * skip->pixel);
+                    if (rectified)
+                        value = (Vector)((Mask)value & ~(value <= 0)); /* NaN stays NaN */
+                    VECTOR(to + j * out->pixel) = value;
+                }
             }
         }
+    }
+}
+
+/* Tiles that are computed at once: their number, and where they begin within the output. */
+#define Tiles NAMED(Tiles)
+typedef struct {
+    int count;
+    Py_ssize_t ys[TILES], xs[TILES];
+} Tiles;
+
+/* Write one group of 16 channels of all tiles, from the sums of their products. */
+INLINE void NAMED(write_outputs)(int n, const Convolution *layer, const Map *out, int output,
+                                 const Tiles *tiles, const float *sums)
+{
+    int scale = layer->scale, phase = output / layer->groups, group = output % layer->groups;
+    Py_ssize_t top = out->top / scale, height = out->bottom / scale - top;
+    Py_ssize_t left = out->left / scale, width = out->right / scale - left;
+    const float *bias = layer->bias + output * GROUP;
+    float *base =
+        out->base + phase / scale * out->row + phase % scale * out->pixel + group * GROUP;
+    for (int t = 0; t < tiles->count; t++, sums += GROUP) {
+        Py_ssize_t y = tiles->ys[t], x = tiles->xs[t];
+        int rows = (int)minimum(4, height - y), columns = (int)minimum(4, width - x);
+        TileView to = {base + y * scale * out->row + x * scale * out->pixel, scale * out->row,
+                       scale * out->pixel};
+        if (layer->skip) {
+            const Map *skip = layer->skip;
+            TileView from = {pixel(skip, top + y, left + x) + group * GROUP, skip->row,
+                             skip->pixel};
+            NAMED(transform_output_tile)(n, 0, 1, sums, bias, &to, &from, layer->factor, rows,
+                                         columns);
+        } else if (layer->rectified)
+            NAMED(transform_output_tile)(n, 1, 0, sums, bias, &to, NULL, 0, rows, columns);
+        else
+            NAMED(transform_output_tile)(n, 0, 0, sums, bias, &to, NULL, 0, rows, columns);
     }
 }
 
 /* Compute all pixels of `out`, tile by tile at input resolution. */
 INLINE void NAMED(convolve)(int n, const Convolution *layer, const Map *out, float *scratch)
 {
-    int radius = (n - 4) / 2, scale = layer->scale, groups = layer->groups;
+    int radius = (n - 4) / 2, scale = layer->scale;
     int filled = (layer->channels + GROUP - 1) / GROUP;
     Py_ssize_t top = out->top / scale, height = out->bottom / scale - top;
     Py_ssize_t left = out->left / scale, width = out->right / scale - left;
     int blocks = layer->sources * filled;
     int channels = (layer->channels + STEP - 1) / STEP * STEP; /* of each source, padded */
-    /* 16 floats of padding: points a power of two apart would share few lines of the cache. */
-    Py_ssize_t block = TILES * GROUP, points = blocks * block + GROUP, products = block + GROUP;
-    float *tiles = scratch, *sums = scratch + n * n * points;
-    Py_ssize_t ys[TILES], xs[TILES], y = 0, x = 0; /* within the output */
+    int last = channels - (filled - 1) * GROUP;                /* of its last block */
+    Py_ssize_t block = n * n * POINT, point_size = (Py_ssize_t)layer->sources * channels * GROUP;
+    Py_ssize_t output_size = n * n * point_size, y = 0, x = 0;
+    Tiles tiles;
     while (y < height) {
-        int count = 0;
-        for (; count < TILES && y < height; count++) {
-            ys[count] = y;
-            xs[count] = x;
-            for (int k = 0; k < layer->sources; k++)
-                for (int group = 0; group < filled; group++)
-                    NAMED(transform_input_tile)(
-                        n, &layer->from[k], top + y - radius, left + x - radius, group,
-                        tiles + (k * filled + group) * block + count * GROUP, points);
-            x += 4;
+        for (tiles.count = 0; tiles.count < TILES && y < height;) {
+            int side_by_side = (int)minimum(TILES - tiles.count, (width - x + 3) / 4);
+            for (int k = 0; k < blocks; k++)
+                NAMED(transform_input_row)(n, &layer->from[k / filled], top + y - radius,
+                                           left + x - radius, side_by_side, k % filled,
+                                           scratch + k * block + tiles.count * GROUP);
+            for (int t = 0; t < side_by_side; t++, tiles.count++, x += 4) {
+                tiles.ys[tiles.count] = y;
+                tiles.xs[tiles.count] = x;
+            }
             if (x >= width) {
                 x = 0;
                 y += 4;
             }
         }
-        const float *weights = layer->weights;
-        for (int output = 0; output < layer->outputs; output++) {
-            int phase = output / groups, group = output % groups;
-            const float *bias = layer->bias + output * GROUP;
-            float *base =
-                out->base + phase / scale * out->row + phase % scale * out->pixel + group * GROUP;
-            for (int point = 0; point < n * n; point++) {
-                NAMED(multiply)(count, sums + point * products, tiles + point * points, weights,
-                                blocks, block, channels - (filled - 1) * GROUP, filled);
-                weights += (Py_ssize_t)layer->sources * channels * GROUP;
-            }
-            for (int t = 0; t < count; t++) {
-                int rows = (int)minimum(4, height - ys[t]),
-                    columns = (int)minimum(4, width - xs[t]);
-                TileView to = {base + ys[t] * scale * out->row + xs[t] * scale * out->pixel,
-                               scale * out->row, scale * out->pixel};
-                const float *sum = sums + t * GROUP;
-                if (layer->skip) {
-                    const Map *skip = layer->skip;
-                    TileView from = {pixel(skip, top + ys[t], left + xs[t]) + group * GROUP,
-                                     skip->row, skip->pixel};
-                    NAMED(transform_output_tile)(n, 0, 1, sum, products, bias, &to, &from,
-                                                 layer->factor, rows, columns);
-                } else if (layer->rectified)
-                    NAMED(transform_output_tile)(n, 1, 0, sum, products, bias, &to, NULL, 0, rows,
-                                                 columns);
+        for (int output = 0, together; output < layer->outputs; output += together) {
+            together = (int)minimum(TOGETHER, layer->outputs - output);
+            /* Of the last ones, in place of the tiles, which nothing else reads. */
+            int in_place = output + together == layer->outputs && together <= blocks;
+            float *sums = in_place ? scratch : scratch + blocks * block;
+            const float *weights = layer->weights + output * output_size;
+            for (int point = 0; point < n * n; point++, weights += point_size)
+                if (TOGETHER == 1 || together == TOGETHER)
+                    NAMED(multiply)(TOGETHER, tiles.count, sums + point * POINT,
+                                    scratch + point * POINT, weights, output_size, blocks, block,
+                                    last, filled);
                 else
-                    NAMED(transform_output_tile)(n, 0, 0, sum, products, bias, &to, NULL, 0, rows,
-                                                 columns);
-            }
+                    NAMED(multiply)(1, tiles.count, sums + point * POINT, scratch + point * POINT,
+                                    weights, output_size, blocks, block, last, filled);
+            for (int k = 0; k < together; k++)
+                NAMED(write_outputs)(n, layer, out, output + k, &tiles, sums + k * block);
         }
     }
 }
@@ -386,9 +498,8 @@ INLINE void NAMED(gradient)(int n, const Map *from, const Map *by, int inputs, i
                             float *sums, float *scratch)
 {
     int radius = (n - 4) / 2;
-    Py_ssize_t block = TILES * GROUP, point_size = (Py_ssize_t)inputs * GROUP * GROUP;
-    Py_ssize_t input_stride = inputs * block + GROUP, output_stride = SLICE * block + GROUP;
-    float *tiles = scratch, *gradients = scratch + n * n * input_stride;
+    Py_ssize_t block = n * n * POINT, point_size = (Py_ssize_t)inputs * GROUP * GROUP;
+    float *tiles = scratch, *gradients = scratch + inputs * block;
     for (int slice = 0; slice < outputs; slice += SLICE) {
         int groups = (int)minimum(SLICE, outputs - slice);
         Py_ssize_t y = by->top, x = by->left;
@@ -396,12 +507,11 @@ INLINE void NAMED(gradient)(int n, const Map *from, const Map *by, int inputs, i
             int count = 0;
             for (; count < TILES && y < by->bottom; count++) {
                 for (int k = 0; k < inputs; k++)
-                    NAMED(transform_input_tile)(n, from, y - radius, x - radius, k,
-                                                tiles + k * block + count * GROUP, input_stride);
+                    NAMED(transform_input_row)(n, from, y - radius, x - radius, 1, k,
+                                               tiles + k * block + count * GROUP);
                 for (int k = 0; k < groups; k++)
                     NAMED(transform_gradient_tile)(n, by, y, x, slice + k,
-                                                   gradients + k * block + count * GROUP,
-                                                   output_stride);
+                                                   gradients + k * block + count * GROUP);
                 x += 4;
                 if (x >= by->right) {
                     x = by->left;
@@ -414,8 +524,8 @@ INLINE void NAMED(gradient)(int n, const Map *from, const Map *by, int inputs, i
                         NAMED(add_products)(count,
                                             sums + ((slice + k) * n * n + point) * point_size +
                                                 input * GROUP * GROUP,
-                                            tiles + point * input_stride + input * block,
-                                            gradients + point * output_stride + k * block);
+                                            tiles + input * block + point * POINT,
+                                            gradients + k * block + point * POINT);
         }
     }
 }
@@ -432,8 +542,11 @@ static void NAMED(gradient_5)(const Map *from, const Map *by, int inputs, int ou
     NAMED(gradient)(8, from, by, inputs, outputs, sums, scratch);
 }
 
+#undef Tiles
 #undef Vector
 #undef Mask
 #undef PARTS
+#undef TOGETHER
+#undef UNROLL_COLUMNS
 #undef VECTOR
 #undef LOAD

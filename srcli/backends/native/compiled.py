@@ -10,7 +10,7 @@ from srcli.backends.filters.cpu import REBUILD
 from srcli.errors import Obstacle
 
 COMPILED = "srcli.backends.native._network"
-LAYOUT = 5  # of the compiled module: another number means that it is of another version
+LAYOUT = 6  # of the compiled module: another number means that it is of another version
 
 
 class Compiled(Protocol):
@@ -23,6 +23,9 @@ class Compiled(Protocol):
 
     STEP: int
     """Input channels in a kernel are a multiple of this."""
+
+    STRIP: int
+    """Rows of output that the tail computes at once, rounded up to multiples of a tile's."""
 
     MAX_SOURCES: int
     """Largest number of maps that one convolution reads: that of AWSRN's last one, the features in

@@ -40,10 +40,10 @@ MAX_ROWS, COLUMNS = 28, 124
 # Narrower where a unit is as wide as AWSRN's, whose features would fill the cache.
 WIDE, NARROW_COLUMNS = 64, 28
 PORTIONS = 24  # of a stage, at least, for all threads to have work till its end
-# Rectangles of the output by scale: with their borders they are about as many tiles as are done at
-# once, or a multiple of that, before and after enlarging. They begin at multiples of TILE times the
-# scale; between these, digits depend on them.
-OUTPUT_SIDES = {1: (72, 72), 2: (72, 72), 3: (60, 84), 4: (48, 112)}
+# Columns of the tail's rectangles by scale, in output pixels: with their borders they fill tiles
+# before and after enlarging. All are multiples of TILE times the scale, where rectangles begin.
+OUTPUT_COLUMNS = {1: 112, 2: 112, 3: 84, 4: 224}
+MAX_OUTPUT_ROWS = 720  # of these rectangles
 
 
 def compiled_network(
@@ -295,8 +295,7 @@ class CompiledLapar(CompiledNetwork):
 
     @property
     def tail_period(self) -> tuple[int, int]:
-        rows, columns = OUTPUT_SIDES[self.scale]
-        return rows // self.scale, columns // self.scale
+        return TILE, OUTPUT_COLUMNS[self.scale] // self.scale
 
     @property
     def area_scale(self) -> int:
@@ -304,20 +303,28 @@ class CompiledLapar(CompiledNetwork):
 
     def tail_areas(self, top: int, bottom: int, width: int) -> list[Rectangle]:
         s = self.scale
-        above, height = top * s, (bottom - top) * s
+        above, height, columns = top * s, (bottom - top) * s, OUTPUT_COLUMNS[s]
+        rows = rows_for(height, width * s, columns, MAX_OUTPUT_ROWS, self._strip)
         return [
             (above + upper, left, above + lower, right)
-            for upper, left, lower, right in rectangles(height, width * s, *OUTPUT_SIDES[s])
+            for upper, left, lower, right in rectangles(height, width * s, rows, columns)
         ]
 
     def tail_work(self, features: Array, picture: Array, out: Array) -> Work:
         return partial(self._compiled.tail, features, *self._end, picture, out)
 
+    @property
+    def _strip(self) -> int:
+        """Rows of the output that the tail does at a time."""
+        return rounded(self._compiled.STRIP, TILE * self.scale)
+
     def _finish_floats(self) -> int:
-        rows, columns = OUTPUT_SIDES[self.scale]
-        mixed = (rows + 4) * (columns + 4) * self._width
-        enlarged = (rows + 8 + 2 * self.scale) * (columns + 8 + 2 * self.scale) * self._width
-        return mixed + enlarged + 20 * (columns + 32)
+        s, columns = self.scale, OUTPUT_COLUMNS[self.scale]
+        rows = self._strip
+        enlarged = (rows + 8 * s + 16) * (columns + 8 + 2 * s) * self._width
+        mixed, merged = ((rows + more) * (columns + 4) * self._width for more in (12, 8))
+        taps = rows * columns * self._compiled.GROUP
+        return enlarged + mixed + merged + taps + 20 * (columns + 64)
 
 
 class CompiledAwsrn(CompiledNetwork):
@@ -380,12 +387,13 @@ def rectangles(height: int, width: int, rows: int, columns: int) -> Iterator[Rec
             yield top, left, min(top + rows, height), min(left + columns, width)
 
 
-def rows_for(height: int, width: int, columns: int = COLUMNS) -> int:
-    """Choose the rows of a rectangle: as many as leave enough rectangles for all threads.
+def rows_for(
+    height: int, width: int, columns: int = COLUMNS, most: int = MAX_ROWS, step: int = TILE
+) -> int:
+    """Choose the rows of a rectangle: as many as leave work for all threads.
 
-    Borders are computed twice, so many rows are faster. All choices are multiples of TILE, so
-    they change no digit.
+    Borders are computed twice, so many rows are faster. All choices, multiples of `step` and at
+    least two of it, lead to the same digits.
     """
-    across = -(-width // columns)
-    choices = range(MAX_ROWS, TILE, -TILE)
-    return next((rows for rows in choices if across * -(-height // rows) >= PORTIONS), choices[-1])
+    parts = -(-PORTIONS // -(-width // columns))
+    return max(2 * step, min(most // step * step, rounded(-(-height // parts), step)))
