@@ -307,7 +307,16 @@ INLINE void NAMED(multiply)(int together, int count, float *sums, const float *t
         for (int k = 0; k < blocks; k++) {
             const float *value = tiles + first * GROUP + k * stride;
             const float *end = value + ((k + 1) % filled ? GROUP : last);
-            for (; value < end; value += STEP, weight += STEP * GROUP)
+            for (; value < end; value += STEP, weight += STEP * GROUP) {
+#if LANES == 4
+                Vector values[REGISTER_BLOCK]; /* STEP of them: Arm multiplies by one lane */
+                UNROLL
+                for (int t = 0; t < side; t++)
+                    values[t] = LOAD(value + t * GROUP);
+#define VALUE(t, c) values[t][c]
+#else
+#define VALUE(t, c) value[(t) * GROUP + (c)]
+#endif
                 UNROLL
                 for (int c = 0; c < STEP; c++)
                     UNROLL
@@ -316,7 +325,9 @@ INLINE void NAMED(multiply)(int together, int count, float *sums, const float *t
                         for (int v = 0; v < vectors; v++)
                             sum[t][v] += LOAD(weight + v / PARTS * weight_stride + c * GROUP +
                                               v % PARTS * LANES) *
-                                         value[t * GROUP + c];
+                                         VALUE(t, c);
+#undef VALUE
+            }
         }
         UNROLL
         for (int t = 0; t < side; t++)
