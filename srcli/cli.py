@@ -39,16 +39,9 @@ COMMANDS: Mapping[str, str] = {
 }
 
 
-# Packages that some commands need, and how to get each.
-PACKAGES: Mapping[str, str] = {
-    "matplotlib": "srcli[plot]",
-    "onnx": "onnx",
-    "onnxruntime": "onnxruntime",
-    "onnxscript": "onnxscript",
-    "openvino": "srcli[openvino]",
-    "tensorrt": "srcli[tensorrt]",
-    "torch": "torch",
-}
+# Packages that some commands need, and those of them that an extra of srcli brings.
+PACKAGES = ("matplotlib", "onnx", "onnxruntime", "onnxscript", "openvino", "tensorrt", "torch")
+EXTRAS: Mapping[str, str] = {"matplotlib": "plot", "openvino": "openvino", "tensorrt": "tensorrt"}
 
 
 class LazyGroup(click.Group):
@@ -154,8 +147,11 @@ def missing_part(error: ImportError) -> MissingPartError | None:
     name = (error.name or "").partition(".")[0]
     if name not in PACKAGES:
         return None
+    from srcli.system.installation import pip_install
+
     problem = f"this command needs {name}, which cannot be loaded ({first_line(error)})"
-    return MissingPartError(problem, f"Run `pip install {PACKAGES[name]}`.")
+    command = pip_install(EXTRAS[name]) if name in EXTRAS else f"pip install {name}"
+    return MissingPartError(problem, f"Run `{command}`.")
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
