@@ -77,7 +77,9 @@ def runtimes() -> Iterator[Finding]:
         yield Finding(subject="onnxruntime", status="ok", found=found)
         return
     if not installed:
-        yield _missing("onnxruntime", f"pip install {wanted_runtime()}")
+        yield _missing(
+            "onnxruntime", f"pip install {'onnxruntime' if is_small() else wanted_runtime()}"
+        )
         return
     yield Finding(
         subject="onnxruntime",
