@@ -1,7 +1,8 @@
 """Build what a release consists of: sdists and wheels of `srcli-lite` and of `srcli`.
 
-    python packaging/distributions.py dist          # needs `pip install -e .[release]`
-    python packaging/distributions.py dist --sdist  # sources only: wheels are built elsewhere
+    python packaging/distributions.py dist  # needs `pip install -e .[release]`
+
+With --portable, the wheel of `srcli-lite` is left out: each system and processor has its own.
 
 `srcli-lite` holds the code, the compiled modules and the weights, and requires only what LAPAR and
 AWSRN take on a CPU. `srcli` requires it in the same version, and the packages that are listed as
@@ -38,11 +39,12 @@ def main() -> None:
     """Build both distributions into a folder."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("out", type=Path)
-    parser.add_argument("--sdist", action="store_true", help="build sources only")
+    parser.add_argument("--portable", action="store_true", help="build no wheel of srcli-lite")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        for tree in (small_tree(Path(folder) / SMALL), full_tree(Path(folder) / FULL)):
-            build(tree, arguments.out, ["--sdist"] if arguments.sdist else [])
+        small_options = ["--sdist"] if arguments.portable else []
+        build(small_tree(Path(folder) / SMALL), arguments.out, small_options)
+        build(full_tree(Path(folder) / FULL), arguments.out, [])
 
 
 def build(tree: Path, out: Path, options: list[str]) -> None:

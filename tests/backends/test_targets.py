@@ -59,7 +59,7 @@ def test_windows_by_clang(windows_headers, tmp_path, source):
 
 @pytest.mark.parametrize("source", SOURCES)
 def test_windows_by_clang_cl(windows_headers, tmp_path, source):
-    """As `setup.py` compiles for Microsoft's Python; with MinGW's headers, which fear attributes."""
+    """As `setup.py` does; MinGW's headers, used here, take attributes away from such compilers."""
     code = (
         "#define Py_LIMITED_API 0x030B0000\n#define PY_SSIZE_T_CLEAN\n"
         "#include <Python.h>\n#include <stdint.h>\n#include <string.h>\n"
