@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import subprocess
 import sys
 import tarfile
@@ -46,6 +47,7 @@ def test_the_doctor_knows_what_the_small_install_lacks():
     assert set(installed.PURPOSES) == HEAVY - {"onnxruntime-gpu"}
 
 
+@pytest.mark.environments
 def test_both_together_require_what_a_clone_does(distributions):
     small = distributions.small(PROJECT)["project"]
     full = distributions.full(PROJECT)["project"]
@@ -56,6 +58,7 @@ def test_both_together_require_what_a_clone_does(distributions):
     assert both == set(PROJECT["project"]["dependencies"])
 
 
+@pytest.mark.environments
 def test_both_have_every_extra_and_one_has_the_command(distributions):
     small = distributions.small(PROJECT)["project"]
     full = distributions.full(PROJECT)["project"]
@@ -63,6 +66,15 @@ def test_both_have_every_extra_and_one_has_the_command(distributions):
     assert small["optional-dependencies"] == full["optional-dependencies"] == extras
     assert small["scripts"] == PROJECT["project"]["scripts"]
     assert "scripts" not in full
+
+
+def test_the_readmes_lines_name_what_is_built():
+    """In a table, each with the extras that it has."""
+    readme = (ROOT / "README.md").read_text()
+    lines = re.findall(r"\| `pip install ([a-z-]+)(?:\[([a-z,]+)\])?` \|", readme)
+    assert [name for name, _ in lines] == ["srcli", "srcli-lite", "srcli"]
+    extras = PROJECT["project"]["optional-dependencies"]
+    assert {extra for _, text in lines for extra in text.split(",") if extra} <= set(extras)
 
 
 def test_a_release_needs_what_it_compiles(tmp_path):
