@@ -1,6 +1,6 @@
 PYTHON ?= python
 
-.PHONY: all test services engines exhaustive sanitize coverage lint format docs bench weights scores
+.PHONY: all test services engines exhaustive dist environments sanitize coverage lint format docs bench weights scores
 
 all: lint test
 
@@ -17,6 +17,12 @@ engines:
 # Every network of our kernels for GPUs in Triton's interpreter, in many sizes: half an hour.
 exhaustive:
 	$(PYTHON) -m pytest $(SIDE_BY_SIDE) -m exhaustive
+
+# The distributions of a release, and small installs of them in environments of their own.
+dist:
+	rm -rf dist && $(PYTHON) packaging/distributions.py dist
+environments: dist
+	$(PYTHON) -m pytest --numprocesses 2 --dist loadgroup -m environments
 
 # Which lines no test reaches; build/coverage/index.html shows them.
 coverage:

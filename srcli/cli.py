@@ -41,16 +41,22 @@ COMMANDS: Mapping[str, str] = {
 }
 
 
-# Packages that some commands need, and how to get each.
-PACKAGES: Mapping[str, str] = {
-    "matplotlib": "srcli[plot]",
-    "onnx": "onnx",
-    "onnxruntime": "onnxruntime",
-    "onnxscript": "onnxscript",
-    "openvino": "srcli[openvino]",
-    "tensorrt": "srcli[tensorrt]",
-    "ray": "srcli[ray]",
-    "torch": "torch",
+# Packages that some commands need, and those of them that an extra of srcli brings.
+PACKAGES = (
+    "matplotlib",
+    "onnx",
+    "onnxruntime",
+    "onnxscript",
+    "openvino",
+    "ray",
+    "tensorrt",
+    "torch",
+)
+EXTRAS: Mapping[str, str] = {
+    "matplotlib": "plot",
+    "openvino": "openvino",
+    "ray": "ray",
+    "tensorrt": "tensorrt",
 }
 
 
@@ -157,8 +163,11 @@ def missing_part(error: ImportError) -> MissingPartError | None:
     name = (error.name or "").partition(".")[0]
     if name not in PACKAGES:
         return None
+    from srcli.system.installation import pip_install
+
     problem = f"this command needs {name}, which cannot be loaded ({first_line(error)})"
-    return MissingPartError(problem, f"Run `pip install {PACKAGES[name]}`.")
+    command = pip_install(EXTRAS[name]) if name in EXTRAS else f"pip install {name}"
+    return MissingPartError(problem, f"Run `{command}`.")
 
 
 def run(arguments: Sequence[str] | None = None) -> int:

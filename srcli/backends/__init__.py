@@ -27,6 +27,9 @@ BACKENDS: tuple[Backend, ...] = (
 )
 
 
+_ABSENT = " is not installed"
+
+
 def backend_names() -> tuple[str, ...]:
     """Return the names of all backends."""
     return tuple(backend.name for backend in BACKENDS)
@@ -107,12 +110,20 @@ def _able(
 
 
 def _no_backend(name: str, obstacles: list[Obstacle]) -> BackendError:
-    """Return the error that names every obstacle; its remedy is that of the last one."""
+    """Return the error that names every obstacle, and the remedy that helps with most models."""
     if not obstacles:
         names = ", ".join(backend_names())
         return BackendError(f"no backend is called {name!r}", f"Choose from {names}.")
-    *others, last = obstacles
-    return BackendError("; ".join([*map(str, others), last.problem]), last.remedy)
+    if len(obstacles) == 1:
+        return BackendError(obstacles[0].problem, obstacles[0].remedy)
+    absent = [each for each in obstacles if each.problem.endswith(_ABSENT)]
+    problems = [each.problem for each in obstacles if each not in absent]
+    if absent:
+        names = ", ".join(each.problem.partition(":")[0] for each in absent)
+        problems.append(f"not installed: {names}")
+    # PyTorch runs every model, and what others run is prepared by it.
+    torch = [each for each in absent if each.problem.startswith(f"{TorchBackend.name}: ")]
+    return BackendError("; ".join(problems), (torch or obstacles)[-1].remedy)
 
 
 def by_preference(spec: ModelSpec | None = None) -> tuple[Backend, ...]:

@@ -15,6 +15,7 @@ from srcli.checkpoints.shipped import find_weights
 from srcli.errors import MissingPartError, UsageError
 from srcli.models.registry import get_model
 from srcli.system.files import atomic_path
+from srcli.system.installation import pip_install
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -39,7 +40,7 @@ def check_target(file: Path) -> None:
     if file.suffix.lower() not in FORMATS:
         raise UsageError(f"{file}: a plot is written as {', '.join(FORMATS)}", "Rename it.")
     if importlib.util.find_spec("matplotlib") is None:
-        raise MissingPartError("plots need matplotlib", "Run `pip install srcli[plot]`.")
+        raise MissingPartError("plots need matplotlib", f"Run `{pip_install('plot')}`.")
 
 
 def plot(results: Sequence[Result], file: Path, *, replace: bool = False) -> str:

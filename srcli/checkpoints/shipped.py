@@ -16,6 +16,7 @@ from srcli.errors import WeightsError
 from srcli.models.spec import InputKind, ModelSpec, Scale, Task
 from srcli.system.cache import cache_folder, is_whole
 from srcli.system.files import open_regular
+from srcli.system.installation import is_small
 
 if TYPE_CHECKING:
     from onnx import ModelProto, TensorProto
@@ -55,10 +56,28 @@ class Weights:
     """Checksum of the file in `prepared`, which holds the same weights as `srcli.backends.native`
     reads them, verified when they were committed; None if there is none."""
 
+    full_only: bool = False
+    """True if `srcli-lite` comes without the file: it is large, and only PyTorch runs it."""
+
 
 @cache
 def shipped_weights() -> tuple[Weights, ...]:
-    """Return the weights that ship with srcli, as `manifest.toml` lists them."""
+    """Return the weights that came with this installation, as `manifest.toml` lists them."""
+    return tuple(weights for weights in _listed() if not _left_out(weights))
+
+
+def left_out(spec: ModelSpec, scale: Scale, task: Task) -> bool:
+    """Tell whether `srcli` has weights for this, and `srcli-lite`, which is installed, has not."""
+    wanted = (spec.name, scale, task)
+    return any((w.model, w.scale, w.task) == wanted for w in _listed() if _left_out(w))
+
+
+def _left_out(weights: Weights) -> bool:
+    return weights.full_only and is_small() and not weights.path.exists()
+
+
+@cache
+def _listed() -> tuple[Weights, ...]:
     folder = files("srcli.weights")
     table = tomllib.loads(folder.joinpath("manifest.toml").read_text("utf-8"))
     return tuple(
@@ -81,6 +100,7 @@ def _of_row(path: Path, row: dict[str, Any]) -> Iterator[Weights]:
         licence=row.pop("licence"),
         better_up_to_jpeg=row.pop("better_up_to_jpeg", None),
         prepared_sha256=row.pop("prepared_sha256", None),
+        full_only=row.pop("full_only", False),
         facts=row,
         any_scale=isinstance(scale, list),
     )

@@ -35,7 +35,7 @@ def verify(context: click.Context, as_json: bool) -> None:
     """
     from srcli import console
     from srcli.checkpoints.shipped import flaws
-    from srcli.health.finding import REINSTALL
+    from srcli.system.installation import reinstall
 
     found = {name: said or "ok" for name, said in flaws().items()}
     damaged = any(state != "ok" for state in found.values())
@@ -45,7 +45,7 @@ def verify(context: click.Context, as_json: bool) -> None:
         for name, state in found.items():
             console.result(f"{name}  {state}")
     if damaged:
-        console.error(REINSTALL)
+        console.error(reinstall())
         context.exit(1)
 
 

@@ -8,8 +8,7 @@ from collections.abc import Iterator
 from srcli.errors import BackendError
 from srcli.health.finding import Finding, Status, told
 from srcli.system.cuda import driver
-
-_INSTALL = "On a machine with one, run `pip install 'srcli[tensorrt]'`."
+from srcli.system.installation import pip_install
 
 
 def tensorrt() -> Iterator[Finding]:
@@ -28,7 +27,8 @@ def tensorrt() -> Iterator[Finding]:
         if present or driver().devices:
             yield told("TensorRT", serious, error)
         else:
-            yield _missing("missing: TensorRT, and an NVIDIA GPU with its driver", _INSTALL)
+            remedy = f"On a machine with one, run `{pip_install('tensorrt')}`."
+            yield _missing("missing: TensorRT, and an NVIDIA GPU with its driver", remedy)
         return
     if driver().devices:
         yield Finding(subject="TensorRT", status="ok", found=label)

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from srcli.errors import SrcliError, first_line
+from srcli.system.installation import reinstall
 
 Status = Literal["ok", "note", "problem"]
-
-REINSTALL = "Reinstall srcli: `pip install --force-reinstall srcli`."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +36,7 @@ def guarded(check: Check) -> Iterator[Finding]:
     except Exception as error:
         what = f"{type(error).__name__}: {first_line(error)}"
         found = f"cannot be checked ({what})"
-        yield Finding(subject=check.__name__, status="problem", found=found, remedy=REINSTALL)
+        yield Finding(subject=check.__name__, status="problem", found=found, remedy=reinstall())
 
 
 def told(subject: str, status: Status, error: SrcliError) -> Finding:

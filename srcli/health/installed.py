@@ -8,12 +8,21 @@ from collections.abc import Iterator, Mapping
 from importlib import metadata
 
 from srcli import __version__
-from srcli.health.finding import Finding, count, megabytes
+from srcli.health.finding import Finding, Status, count, megabytes
+from srcli.system.installation import SMALL, is_mixed, is_small, pip_install
 from srcli.system.machine import free_memory, usable_cores
 
 # Those whose version decides what works, and those that only have to be there.
 PACKAGES = ("numpy", "pillow", "pyvips", "onnx", "safetensors", "torch")
 LIGHT_PACKAGES = ("click", "filelock", "onnxscript", "platformdirs", "rich")
+
+# What `srcli-lite` does without, and for what each is needed.
+PURPOSES = {
+    "onnx": "networks in ONNX files, and `srcli export`",
+    "onnxruntime": "`--backend ort`, and networks in ONNX files",
+    "onnxscript": "`srcli export`",
+    "torch": "models other than LAPAR and AWSRN, and `srcli export`, `attribute` and `filters`",
+}
 
 # Those of the extra `codecs`.
 CODECS = ("imagecodecs", "pillow-heif", "tifffile")
@@ -28,7 +37,17 @@ RUNTIMES = (
 def python() -> Iterator[Finding]:
     """Name the versions of srcli and of Python."""
     system = f"{platform.system()} {platform.machine()}"
-    yield Finding(subject="srcli", status="ok", found=__version__)
+    if is_mixed():
+        yield Finding(
+            subject="srcli",
+            status="problem",
+            found="a clone's srcli and srcli-lite are installed together, and each has overwritten "
+            "files of the other",
+            remedy="Run `pip uninstall -y srcli srcli-lite`, then install one of them.",
+        )
+    else:
+        name = f" ({SMALL})" if is_small() else ""
+        yield Finding(subject="srcli", status="ok", found=__version__ + name)
     yield Finding(subject="python", status="ok", found=f"{platform.python_version()} on {system}")
 
 
@@ -45,12 +64,7 @@ def packages() -> Iterator[Finding]:
     for name in (*PACKAGES, *LIGHT_PACKAGES):
         version = version_of(name)
         if version is None:
-            yield Finding(
-                subject=name,
-                status="problem",
-                found="not installed",
-                remedy=f"Run `pip install {name}`.",
-            )
+            yield _missing(name, f"pip install {name}")
         elif name in PACKAGES:
             yield Finding(subject=name, status="ok", found=version)
 
@@ -62,14 +76,25 @@ def runtimes() -> Iterator[Finding]:
     if len(installed) == 1:
         yield Finding(subject="onnxruntime", status="ok", found=found)
         return
-    if installed:
-        found += " are installed together, and each has overwritten files of the other"
+    if not installed:
+        yield _missing(
+            "onnxruntime", f"pip install {'onnxruntime' if is_small() else wanted_runtime()}"
+        )
+        return
     yield Finding(
         subject="onnxruntime",
         status="problem",
-        found=found or "not installed",
+        found=f"{found} are installed together, and each has overwritten files of the other",
         remedy=runtime_repair(installed),
     )
+
+
+def _missing(package: str, command: str) -> Finding:
+    """Return the finding for a missing package: a note if this installation does without."""
+    optional = package in PURPOSES and is_small()
+    status: Status = "note" if optional else "problem"
+    found = f"not installed; needed by {PURPOSES[package]}" if optional else "not installed"
+    return Finding(subject=package, status=status, found=found, remedy=f"Run `{command}`.")
 
 
 def codecs() -> Iterator[Finding]:
@@ -86,7 +111,7 @@ def codecs() -> Iterator[Finding]:
         status="note",
         found=f"{', '.join(missing)} {are} not installed: HEIC and rare TIFF and JPEG files are "
         "not read",
-        remedy="Run `pip install 'srcli[codecs]'`.",
+        remedy=f"Run `{pip_install('codecs')}`.",
     )
 
 

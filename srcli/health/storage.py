@@ -8,7 +8,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from srcli.health.finding import REINSTALL, Finding, count, megabytes
+from srcli.health.finding import Finding, count, megabytes
+from srcli.system.installation import reinstall
 
 _CHECKED = 256 << 20  # bytes of the cache that are read: a fraction of a second
 _LITTLE_SPACE = 1 << 30  # bytes; a TensorRT engine and its timing cache take a part of it
@@ -57,7 +58,9 @@ def weights() -> Iterator[Finding]:
     shipped = flaws()
     wrong = [f"{name} {said}" for name, said in shipped.items() if said]
     if wrong:
-        yield Finding(subject="weights", status="problem", found="; ".join(wrong), remedy=REINSTALL)
+        yield Finding(
+            subject="weights", status="problem", found="; ".join(wrong), remedy=reinstall()
+        )
     else:
         found = f"{count(len(shipped), 'file')}, all with the checksum of the manifest"
         yield Finding(subject="weights", status="ok", found=found)

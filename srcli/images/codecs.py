@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from srcli.errors import InputError, MissingPartError
 from srcli.images.picture import Pixels
+from srcli.system.installation import pip_install
 
-INSTALL = "pip install 'srcli[codecs]'"
 _MUCH = 256 << 20  # bytes that may honestly be too many
 Samples = NDArray[np.generic]
 
@@ -28,7 +28,7 @@ def missing(name: str, what: str, *packages: str) -> MissingPartError:
     """Return the error for a file that needs packages which are not installed."""
     return MissingPartError(
         f"{name}: is {what}, which needs {' and '.join(packages or ('imagecodecs',))} to be read",
-        f"Run `{INSTALL}`, or convert it to PNG.",
+        f"Run `{pip_install('codecs')}`, or convert it to PNG.",
     )
 
 
@@ -88,7 +88,9 @@ def jpeg_samples(name: str, content: bytes) -> Samples:
 
 def _run(name: str, decode: Callable[[], Samples], *modules: str) -> Samples:
     if not available(*modules):
-        raise MissingPartError(f"{name}: needs {' and '.join(modules)}", f"Run `{INSTALL}`.")
+        raise MissingPartError(
+            f"{name}: needs {' and '.join(modules)}", f"Run `{pip_install('codecs')}`."
+        )
     try:
         return decode()
     except (InputError, MemoryError, KeyboardInterrupt):

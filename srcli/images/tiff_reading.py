@@ -13,6 +13,7 @@ from srcli.images import codecs, colors, tiff, vips
 from srcli.images.picture import Pixels
 from srcli.images.spliced import Spliced
 from srcli.images.tiff import Book, Storage
+from srcli.system.installation import pip_install
 
 if TYPE_CHECKING:
     from pyvips import Image
@@ -180,7 +181,7 @@ def _installed(name: str, storage: Storage) -> None:
     raise MissingPartError(
         f"{name}: holds {storage.bits}-bit samples with {storage.compressed_by} compression, "
         "which needs tifffile and imagecodecs to be read",
-        f"Run `{codecs.INSTALL}`, or {_PLAIN}, with LZW or Deflate compression.",
+        f"Run `{pip_install('codecs')}`, or {_PLAIN}, with LZW or Deflate compression.",
     )
 
 

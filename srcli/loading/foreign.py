@@ -32,6 +32,7 @@ from srcli.loading.probing import limited, reach, scale_of
 from srcli.models.spec import Geometry, GraphPrecision, ModelSpec, MultiplyAdds, Scale, Task
 from srcli.system.cache import Note, cache_folder
 from srcli.system.files import atomic_path
+from srcli.system.installation import pip_install
 
 if TYPE_CHECKING:
     from spandrel import ImageModelDescriptor
@@ -251,14 +252,14 @@ def _described(file: Path) -> ImageModelDescriptor[nn.Module]:
     if importlib.util.find_spec("spandrel") is None:
         raise MissingPartError(
             f"{file}: checkpoints that are not ours need spandrel",
-            "Run `pip install srcli[spandrel]`, or give an .onnx file.",
+            f"Run `{pip_install('spandrel')}`, or give an .onnx file.",
         )
     try:
         import spandrel
     except Exception as error:  # a torchvision of another torch fails in ways of its own
         raise MissingPartError(
             f"{file}: spandrel cannot be loaded ({first_line(error)})",
-            "Run `pip install srcli[spandrel]`, with torch and torchvision of versions that "
+            f"Run `{pip_install('spandrel')}`, with torch and torchvision of versions that "
             "belong together, or give an .onnx file.",
         ) from error
     try:

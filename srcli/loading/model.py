@@ -14,6 +14,7 @@ from srcli.checkpoints.shipped import (
     fetched_path,
     find_weights,
     graph_path,
+    left_out,
     native_path,
     ready_weights,
     shipped_weights,
@@ -33,6 +34,7 @@ from srcli.models.spec import (
     Task,
 )
 from srcli.system.cache import is_whole
+from srcli.system.installation import FULL
 
 if TYPE_CHECKING:
     from srcli.models.base import Branch, Network, PublishedNetwork
@@ -239,7 +241,7 @@ def _no_weights(spec: ModelSpec, scale: Scale, task: Task) -> WeightsError:
     """Return the error for missing weights, which names all ways to get some."""
     purpose = f"to {task} by {float(scale):g}" if scale > 1 else f"to {task}"
     problem = f"srcli ships no weights for {spec.name} {purpose}"
-    ways = []
+    ways = [f"run `pip install {FULL}`, which brings them"] if left_out(spec, scale, task) else []
     publication = (
         spec.publications.get(int(scale)) if task == "upscale" and scale == int(scale) else None
     )

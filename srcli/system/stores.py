@@ -12,6 +12,7 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 from srcli.errors import InputError, MissingPartError, OutputError, SrcliError, first_line
+from srcli.system.installation import pip_install
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
@@ -156,5 +157,5 @@ def _of_scheme(scheme: str) -> AbstractFileSystem:
     except ImportError as error:
         raise MissingPartError(
             f"{scheme}:// needs {CLIENTS[scheme]}, which cannot be loaded ({first_line(error)})",
-            "Run `pip install 'srcli[cloud]'`.",
+            f"Run `{pip_install('cloud')}`.",
         ) from error

@@ -217,7 +217,9 @@ def test_spandrel_that_cannot_be_loaded(monkeypatch, tmp_path):
     (tmp_path / "x.pth").write_bytes(b"anything")
     monkeypatch.setattr("srcli.loading.foreign.importlib.util.find_spec", lambda name: object())
     monkeypatch.setitem(sys.modules, "spandrel", None)
-    with pytest.raises(MissingPartError, match=r"cannot be loaded.*pip install srcli\[spandrel\]"):
+    with pytest.raises(
+        MissingPartError, match=r"cannot be loaded.*pip install 'srcli\[spandrel\]'"
+    ):
         load_foreign(tmp_path / "x.pth")
 
 

@@ -32,6 +32,7 @@ from srcli.backends.openvino.graph import gather_pixels, last_channels
 from srcli.backends.ort import OnnxRuntimeSession
 from srcli.errors import BackendError, DeclinedError, Obstacle, first_line
 from srcli.system import runtimes
+from srcli.system.installation import pip_install
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -55,7 +56,7 @@ class OpenVinoBackend:
 
     def unavailable(self) -> Obstacle | None:
         if importlib.util.find_spec("openvino") is None:
-            return Obstacle("OpenVINO is not installed", "Run `pip install srcli[openvino]`.")
+            return Obstacle("OpenVINO is not installed", f"Run `{pip_install('openvino')}`.")
         return None
 
     def declines(self, spec: ModelSpec, precision: Precision) -> Obstacle | None:
