@@ -19,10 +19,11 @@ exhaustive:
 	$(PYTHON) -m pytest $(SIDE_BY_SIDE) -m exhaustive
 
 # The distributions of a release, and small installs of them in environments of their own.
+# One after the other: beside each other, each process would make every environment.
 dist:
 	rm -rf dist && $(PYTHON) packaging/distributions.py dist
 environments: dist
-	$(PYTHON) -m pytest --numprocesses 2 --dist loadgroup -m environments
+	$(PYTHON) -m pytest -m environments
 
 # Which lines no test reaches; build/coverage/index.html shows them.
 coverage:

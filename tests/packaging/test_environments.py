@@ -108,10 +108,7 @@ def small_line():
     return re.search(r"`pip install (srcli-lite)`", (ROOT / "README.md").read_text())[1]
 
 
-@pytest.fixture(
-    scope="module",
-    params=[pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in ENVIRONMENTS],
-)
+@pytest.fixture(scope="module", params=ENVIRONMENTS)
 def environment(request, tmp_path_factory):
     """An environment as a user makes it, but with our distributions from `dist`."""
     if not list(BUILT.glob(f"srcli_lite-{VERSION}-*.whl")):
