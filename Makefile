@@ -23,7 +23,7 @@ exhaustive:
 dist:
 	rm -rf dist && $(PYTHON) packaging/distributions.py dist
 environments: dist
-	$(PYTHON) -m pytest -m environments
+	$(PYTHON) -m pytest -m environments tests/packaging
 
 # Which lines no test reaches; build/coverage/index.html shows them.
 coverage:
