@@ -308,7 +308,7 @@ def _rows(plan: ListedPlan, order: Order, cluster: Cluster) -> Iterator[Row]:
     context.enable_progress_bars = False
     context.execution_options.verbose_progress = False
     threads = order.request.threads or 1
-    resources: Mapping[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]  # Ray's own
+    resources: Mapping[str, float] = ray.cluster_resources()
     cores = int(resources.get("CPU", 1))
     actors = cluster.actors or max(1, cores // threads)
     names = [{NAME: name} for name in _full_names(plan)]
