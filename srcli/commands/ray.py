@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 BLOCK = 16  # names that travel together: an actor that dies loses at most these
 MOST_BLOCKS = 4000
+WHOLE = 200  # letters of a command's first sentence
 AT_ONCE = 64  # pictures that are done again
 SHARE = 0.9  # of a core for each thread, so that some is left for what moves names
 
@@ -102,8 +103,8 @@ def _on_ray(command: click.Command) -> click.Command:
         command.name,
         callback=callback,
         params=[*command.params, *options],
-        short_help=command.get_short_help_str(),
-        help=f"{command.get_short_help_str(200)}\n\nOptions are those of `srcli {command.name}` "
+        short_help=command.get_short_help_str(WHOLE),
+        help=f"{command.get_short_help_str(WHOLE)}\n\nOptions are those of `srcli {command.name}` "
         "and of the cluster.",
     )
 

@@ -60,10 +60,10 @@ def upscale(
 ) -> int:
     """Enlarge pictures.
 
-    An INPUT is a file, a folder, a pattern, or - for standard input. Any factor is possible: the
-    network enlarges by the next larger one that it has, in several passes if necessary, and one
-    antialiased bicubic resampling reduces the result. Models of any scale (ASDN) run at the
-    wanted factor itself, or at one that is at most a tenth larger.
+    An INPUT is a file, a folder, a pattern, a URL (s3, gs, az, https), or - for standard input. Any
+    factor is possible: the network enlarges by the next larger one that it has, in several passes
+    if necessary, and one antialiased bicubic resampling reduces the result. Models of any scale
+    (ASDN) run at the wanted factor itself, or at one that is at most a tenth larger.
 
     \b
     Examples:
