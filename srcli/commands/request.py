@@ -17,7 +17,8 @@ from srcli.system import stores
 
 if TYPE_CHECKING:
     from srcli.backends.base import Precision
-    from srcli.images import SaveOptions
+    from srcli.jobs.finding import STDIO
+from srcli.images import SaveOptions
     from srcli.jobs.shards import Shard
     from srcli.loading.foreign import ForeignModel
     from srcli.loading.restorer import RunOptions
@@ -175,6 +176,8 @@ def _check_inputs(request: RestoreRequest) -> None:
             f"{request.all_inputs[0]}: inputs are named by --files-from too",
             "Name all of them in one way.",
         )
+    if request.is_listed and STDIO in request.all_inputs:
+        raise UsageError("standard input cannot be read beside URLs", "Save it in a file first.")
     if not request.is_listed and request.relative_to is not None:
         raise UsageError("--relative-to is for --files-from and for URLs", "Leave it out.")
     for option, is_given in (

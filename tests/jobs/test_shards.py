@@ -197,6 +197,12 @@ def test_a_list_wants_a_folder(srcli, place, output):
     assert "go into a folder" in err
 
 
+def test_standard_input_does_not_go_to_a_store(srcli):
+    code, _, err = srcli("upscale", "-", "-s", 2, "-o", "s3://bucket/out/")
+    assert code == 2
+    assert "standard input cannot be read beside URLs" in err
+
+
 def test_a_list_that_is_not_there(srcli, tmp_path):
     code, _, err = srcli("upscale", "--files-from", tmp_path / "none", "-o", f"{tmp_path}/out/")
     assert code == InputError.exit_code
