@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Literal
 
 from srcli import console
 from srcli.errors import UsageError
+from srcli.jobs.finding import STDIO
 from srcli.models.registry import DEFAULT_MODEL, get_model
 from srcli.models.spec import InputChoice, ModelSpec, Task
 from srcli.system import stores
 
 if TYPE_CHECKING:
     from srcli.backends.base import Precision
-    from srcli.jobs.finding import STDIO
-from srcli.images import SaveOptions
+    from srcli.images import SaveOptions
     from srcli.jobs.shards import Shard
     from srcli.loading.foreign import ForeignModel
     from srcli.loading.restorer import RunOptions
