@@ -12,11 +12,12 @@ from srcli.backends.base import SessionOptions
 from srcli.backends.eager import TorchBackend
 from srcli.loading.model import load
 
+pytestmark = pytest.mark.services
 protobuf = pytest.importorskip("google.protobuf.text_format", reason="needs protobuf")
 MODELS = (
     ("lapar-c", 4, []),
     ("awsrn-sd", 2, ["--fp16"]),
-    pytest.param("hpinet-s", 4, [], marks=pytest.mark.slow),
+    ("hpinet-s", 4, []),
 )
 
 
