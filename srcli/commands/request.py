@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Literal
 
 from srcli import console
 from srcli.errors import UsageError
-from srcli.jobs.finding import STDIO
 from srcli.models.registry import DEFAULT_MODEL, get_model
 from srcli.models.spec import InputChoice, ModelSpec, Task
 from srcli.system import stores
@@ -176,6 +175,8 @@ def _check_inputs(request: RestoreRequest) -> None:
             f"{request.all_inputs[0]}: inputs are named by --files-from too",
             "Name all of them in one way.",
         )
+    from srcli.jobs.finding import STDIO
+
     if request.is_listed and STDIO in request.all_inputs:
         raise UsageError("standard input cannot be read beside URLs", "Save it in a file first.")
     if not request.is_listed and request.relative_to is not None:

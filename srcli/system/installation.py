@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from functools import cache
-from importlib import metadata
 
 FULL, SMALL = "srcli", "srcli-lite"
 
@@ -41,6 +40,8 @@ def _name() -> str:
 
 def _requirements(name: str) -> frozenset[str] | None:
     """Return the names that a distribution requires without extras; None if it is not there."""
+    from importlib import metadata  # slow to load, and rarely needed
+
     try:
         texts = metadata.requires(name) or []
     except metadata.PackageNotFoundError:
