@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import re
+import shutil
+import subprocess
 import tomllib
 from pathlib import Path
 
@@ -270,3 +272,25 @@ def text_of(node):
 
 
 LEANING = re.compile(r"(What|How|Where|Whether|When|Who|Which|Why|Nor|The same|As in|See)\b")
+
+
+def test_nothing_strange_lies_at_the_top():
+    """Wheels and graphs that a command had left there were committed once."""
+    git = shutil.which("git")
+    if git is None or not (ROOT / ".git").exists():
+        pytest.skip("no repository")
+    done = subprocess.run([git, "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True)
+    found = {name for name in done.stdout.splitlines() if "/" not in name}
+    assert found == {
+        ".gitignore",
+        ".pre-commit-config.yaml",
+        "CHANGELOG.md",
+        "CONTRIBUTING.md",
+        "LICENSE",
+        "MANIFEST.in",
+        "Makefile",
+        "README.md",
+        "mkdocs.yml",
+        "pyproject.toml",
+        "setup.py",
+    }

@@ -40,7 +40,7 @@ def restore_listed(request: RestoreRequest, wishes: Wishes, runner: Runner) -> i
 def names_of(request: RestoreRequest) -> NameList:
     """Return the names of the inputs, as a list to be closed."""
     if request.files_from is not None:
-        return NameList(request.files_from)
+        return NameList.read(request.files_from)
     return NameList.of_inputs(
         request.all_inputs, recursive=request.recursive, output=request.output
     )

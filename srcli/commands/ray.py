@@ -357,23 +357,12 @@ def _full_names(plan: ListedPlan) -> Iterator[str]:
 
 def _record(crashed: Mapping[str, str], order: Order) -> None:
     """Put pictures that end their process on record."""
-    from srcli import console
-    from srcli.commands.ray_worker import JOURNAL
     from srcli.commands.restoring import wishes_of
-    from srcli.jobs.stored import journal_for
 
     if not crashed:
         return
     places = order.places()
     wishes = wishes_of(order.request, order.task, order.size)
-    with journal_for(
-        places.root,
-        places.url,
-        lambda file: True,
-        name=JOURNAL,
-        private=False,
-        needed=False,
-        note=console.note,
-    ) as journal:
+    with order.journal() as journal:
         for name, reason in crashed.items():
             journal.fail(places.job(name, wishes).target, "", "", f"crashed: {reason}")

@@ -8,19 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 from srcli import console
 from srcli.errors import SrcliError
+from srcli.jobs.stored import journal_for
 
 if TYPE_CHECKING:
     from srcli.commands.request import RestoreRequest
     from srcli.jobs.job import Job, Outcome
+    from srcli.jobs.journal import Journal
     from srcli.jobs.listed import Places
     from srcli.jobs.sizes import SizeRequest
     from srcli.models.spec import Task
 
 NAME = "name"
 """The column with names of inputs."""
-
-JOURNAL = "ray"
-"""Name of the journals of actors: each takes the first file that is free."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +40,19 @@ class Order:
         assert output is not None, "checked by the driver"
         return Places(output, self.request.save_options().format, self.base)
 
+    def journal(self) -> Journal:
+        """Return the next free journal for actors."""
+        places = self.places()
+        return journal_for(
+            places.root,
+            places.url,
+            lambda file: True,
+            name="ray",  # each takes the first file that is free
+            private=False,
+            needed=False,
+            note=console.note,
+        )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
@@ -58,7 +70,6 @@ class Worker:
     def __init__(self, order: Order) -> None:
         from srcli.commands.outcome import Teller
         from srcli.commands.restoring import Runner, batch_of, wishes_of
-        from srcli.jobs.stored import journal_for
 
         console.set_level(console.Level.QUIET)
         self._order, self._places = order, order.places()
@@ -66,22 +77,13 @@ class Worker:
         request = replace(order.request, resume=not order.request.overwrite)
         self._wishes = wishes_of(request, order.task, order.size)
         runner = Runner(request, order.task)
-        journal = journal_for(
-            self._places.root,
-            self._places.url,
-            lambda file: True,
-            name=JOURNAL,
-            private=False,
-            needed=False,
-            note=console.note,
-        )
         self._batch = replace(
             batch_of(request, runner, Teller(as_events=False, quiet=True), lambda *told: None),
             load=runner.load,
             wishes=self._wishes,
             root=self._places.root,
             root_url=self._places.url,
-            opened=journal.__enter__(),  # for as long as the actor lives; it may be killed
+            opened=order.journal().__enter__(),  # for as long as the actor lives; it may be killed
         )
 
     def __call__(self, batch: Mapping[str, Any]) -> dict[str, list[Any]]:

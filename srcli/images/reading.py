@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict
 
 import numpy as np
 
@@ -17,6 +16,12 @@ from srcli.images.request import sample_type
 
 if TYPE_CHECKING:
     from pyvips import Image
+
+
+class _Options(TypedDict):
+    max_pixels: int | None
+    name: str | None
+    page: int | None
 
 
 def probe(
@@ -79,41 +84,50 @@ def read(
     return _picture(opened, pixels)
 
 
-def read_if(
-    source: Path | bytes,
-    decodes: Callable[[Header, Metadata], bool],
-    *,
-    max_pixels: int | None = MAX_PIXELS,
-    name: str | None = None,
-    page: int | None = None,
-) -> Picture | None:
-    """Read the header, and decode the picture if that is wanted: the file is opened once.
+class Opening:
+    """A picture whose header has been read, and whose pixels follow if they are asked for.
 
     Args:
         source: as for `probe`.
-        decodes: tells from header and metadata whether to decode. It may raise.
         max_pixels: as for `probe`.
         name: as for `probe`.
         page: as for `probe`.
 
     Raises:
-        InputError: as for `read`.
-        MissingPartError: as for `read`.
+        InputError: as for `probe`.
+        MissingPartError: as for `probe`.
     """
 
-    with vips.reading(label(source, name)):
-        opened = vips.attempt(
-            lambda: open_image(source, max_pixels=max_pixels, name=name, page=page)
-        )
-    if not decodes(opened.header, opened.metadata):
-        return None
-    with vips.reading(label(source, name)), vips.Watch() as watch:
-        image = opened.image
-        pixels = image if isinstance(image, np.ndarray) else decoded(image)
-    if watch.quiet:
-        return _picture(opened, pixels)
-    # What was decoded in part is of no use, and only a second time tells the reason.
-    return read(source, max_pixels=max_pixels, name=name, page=page)
+    def __init__(
+        self,
+        source: Path | bytes,
+        *,
+        max_pixels: int | None = MAX_PIXELS,
+        name: str | None = None,
+        page: int | None = None,
+    ) -> None:
+        self._source = source
+        self._options: _Options = {"max_pixels": max_pixels, "name": name, "page": page}
+        with vips.reading(label(source, name)):
+            self._opened = vips.attempt(lambda: open_image(source, **self._options))
+
+    @property
+    def header(self) -> Header:
+        return self._opened.header
+
+    @property
+    def metadata(self) -> Metadata:
+        return self._opened.metadata
+
+    def read(self) -> Picture:
+        """Decode the picture, once; the errors are those of the function `read`."""
+        image = self._opened.image
+        with vips.reading(label(self._source, self._options["name"])), vips.Watch() as watch:
+            pixels = image if isinstance(image, np.ndarray) else decoded(image)
+        if watch.quiet:
+            return _picture(self._opened, pixels)
+        # What was decoded in part is of no use, and only a second time tells the reason.
+        return read(self._source, **self._options)
 
 
 def _picture(opened: Opened, pixels: Pixels) -> Picture:

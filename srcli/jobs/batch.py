@@ -10,6 +10,7 @@ from concurrent.futures import Future, wait
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from itertools import groupby
+from operator import attrgetter
 from pathlib import Path
 
 from srcli import images
@@ -31,13 +32,12 @@ from srcli.jobs.groups import (
     grouped,
     is_large,
     pixels_of,
-    steps_of,
     without_content,
 )
 from srcli.jobs.identity import identity
 from srcli.jobs.job import Job, Outcome, Wishes
 from srcli.jobs.journal import Journal
-from srcli.jobs.looking import Look, decided, is_whole
+from srcli.jobs.looking import decided, is_whole, looked_at
 from srcli.jobs.steps import Step
 from srcli.jobs.stored import check_not_there, delivered, journal_for
 from srcli.jobs.tally import tally_for
@@ -197,7 +197,8 @@ class Batch:
         """Decode, restore and encode pictures of one size."""
         prepared = [self._prepare(job) for job in jobs]
         ready = [entry for entry in prepared if isinstance(entry, Prepared)]
-        done = iter([o for _, same in groupby(ready, steps_of) for o in self._restore([*same])])
+        groups = groupby(ready, attrgetter("job.steps"))
+        done = iter([outcome for _, same in groups for outcome in self._restore([*same])])
         outcomes = [entry if isinstance(entry, Outcome) else next(done) for entry in prepared]
         for outcome in outcomes:
             self._progress.finish(outcome.job)
@@ -206,7 +207,7 @@ class Batch:
     def _prepare(self, job: Job) -> Prepared | Outcome:
         """Decide whether a job is to be done, and decode its picture if it fits in memory."""
         digest = recipe = ""
-        look: Look | None = None
+        picture = None
         try:
             if job.error is not None:
                 raise job.error
@@ -216,8 +217,11 @@ class Batch:
                 check_not_there(job)
             exists = self.resume and job.exists
             if self.wishes is not None:
-                look = Look(job, self.wishes, decodes=not exists)
-                job = look.described(lambda job: not is_large(job, self.in_memory))
+                job, picture = looked_at(
+                    job,
+                    self.wishes,
+                    lambda job: not exists and not is_large(job, self.in_memory),
+                )
                 self._load(job)
             digest, recipe = identity(job, self.facts)
             replace = self.overwrite or job.target_url is not None
@@ -226,7 +230,6 @@ class Batch:
                     return Outcome(job=job, status="skipped")
                 replace = True
             self.event("started", job)
-            picture = look.picture if look is not None else None
             if picture is None and not is_large(job, self.in_memory):
                 picture = images.read(
                     job.data, max_pixels=self.max_pixels, name=job.name, page=job.page

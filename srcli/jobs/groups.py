@@ -12,7 +12,6 @@ from types import TracebackType
 from srcli.backends.base import StoppedError
 from srcli.images import Picture
 from srcli.jobs.job import Job, Outcome
-from srcli.jobs.steps import Step
 from srcli.pipeline.work import Progress
 
 IN_MEMORY = 256 << 20  # bytes of output above which a picture is done strip by strip
@@ -148,8 +147,3 @@ def without_content(outcome: Outcome) -> Outcome:
     if outcome.job.held is None:
         return outcome
     return replace(outcome, job=replace(outcome.job, held=None))
-
-
-def steps_of(prepared: Prepared) -> tuple[Step, ...]:
-    """Return the networks that a picture goes through."""
-    return prepared.job.steps

@@ -38,21 +38,32 @@ class NameList:
     """The names in a list, one in each line, or each ended by NUL; a context manager.
 
     Args:
-        file: The list; `-` for standard input, which is copied to a temporary file.
-
-    Raises:
-        InputError: It cannot be read.
+        name: What messages call it.
+        file: The list, which is closed at the end.
     """
 
-    def __init__(self, file: str) -> None:
-        self.name = STDIN_NAME if file == STDIO else file
+    def __init__(self, name: str, file: BinaryIO) -> None:
+        self.name, self._file = name, file
+        file.seek(0)
+        self._end = b"\0" if b"\0" in file.read(CHUNK) else b"\n"
+
+    @classmethod
+    def read(cls, file: str) -> Self:
+        """Open a list.
+
+        Args:
+            file: Its name; `-` for standard input, which is copied to a temporary file.
+
+        Raises:
+            InputError: It cannot be read.
+        """
+        name = STDIN_NAME if file == STDIO else file
         try:
-            self._file = _opened(file)
-            self._end = b"\0" if b"\0" in self._file.read(CHUNK) else b"\n"
+            return cls(name, _opened(file))
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or error
             raise InputError(
-                f"{self.name}: the list cannot be read ({reason})", "Check --files-from."
+                f"{name}: the list cannot be read ({reason})", "Check --files-from."
             ) from error
 
     @classmethod
@@ -74,9 +85,7 @@ class NameList:
                 for name in _found(text, recursive=recursive, output=output):
                     copy.write(os.fsencode(name) + b"\0")
             stack.pop_all()
-        names = cls.__new__(cls)
-        names.name, names._file, names._end = ", ".join(inputs), copy, b"\0"
-        return names
+        return cls(", ".join(inputs), copy)
 
     def __iter__(self) -> Iterator[str]:
         self._file.seek(0)

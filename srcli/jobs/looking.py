@@ -8,9 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from srcli.errors import InputError, SrcliError
-from srcli.images import Header, Picture, StripReader
-from srcli.images.picture import Metadata
-from srcli.images.reading import read, read_if
+from srcli.images import Picture, StripReader
+from srcli.images.reading import Opening, read
 from srcli.images.traces import quality_in_strips, quality_seen
 from srcli.jobs.examining import described, examined, unreadable
 from srcli.jobs.job import Job, Wishes
@@ -21,47 +20,28 @@ from srcli.system import stores
 HELD = 32 << 20  # bytes of a file that is read at once
 
 
-class Look:
-    """A first look at the file of a job: it is read, hashed and decoded once.
+def looked_at(
+    job: Job, wishes: Wishes, decodes: Callable[[Job], bool]
+) -> tuple[Job, Picture | None]:
+    """Read the file of a job whose header has not been read: once, for all that is to follow.
 
     Args:
-        job: Whose header has not been read.
+        job: Source and target.
         wishes: For all pictures.
-        decodes: True to decode the picture too, if it is small enough.
+        decodes: Tells from the job's size whether to decode the picture too, if its file is small.
 
     Raises:
-        InputError: The file cannot be read.
+        SrcliError: The picture cannot be read, or the output cannot be made.
     """
-
-    def __init__(self, job: Job, wishes: Wishes, *, decodes: bool) -> None:
-        self._job, self._wishes, self._decodes = _held(job), wishes, decodes
-        self.picture: Picture | None = None
-
-    def described(self, is_wanted: Callable[[Job], bool]) -> Job:
-        """Return the job with its size and its networks.
-
-        Args:
-            is_wanted: Tells from that whether the picture is to be decoded whole.
-
-        Raises:
-            SrcliError: The picture cannot be read, or the output cannot be made.
-        """
-        job = self._job
-        found: list[Job] = []
-
-        def decodes(header: Header, metadata: Metadata) -> bool:
-            found.append(described(job, header, metadata, self._wishes, alone=False))
-            return self._decodes and is_wanted(found[-1])
-
-        if job.held is None:
-            looked_at = examined(job, self._wishes, alone=False)
-            if looked_at.error is not None:
-                raise looked_at.error
-            return looked_at
-        self.picture = read_if(
-            job.held, decodes, max_pixels=self._wishes.max_pixels, name=job.name, page=job.page
-        )
-        return found[-1]
+    job = _held(job)
+    if job.held is None:
+        job = examined(job, wishes, alone=False)
+        if job.error is not None:
+            raise job.error
+        return job, None
+    opening = Opening(job.held, max_pixels=wishes.max_pixels, name=job.name, page=job.page)
+    job = described(job, opening.header, opening.metadata, wishes, alone=False)
+    return job, opening.read() if decodes(job) else None
 
 
 def _held(job: Job) -> Job:

@@ -135,13 +135,15 @@ class StoredJournal(Journal):
 
         One that no journal knows is made again: its record may be lost.
         """
-        found = stores.size(self._url + self._key(target))
-        return found is not None and any(
-            record.output_sha256 is not None
-            and record.fits(input_sha256, recipe)
-            and record.size == found
+        sizes = [
+            record.size
             for record in self._records(target)
-        )
+            if record.output_sha256 is not None and record.fits(input_sha256, recipe)
+        ]
+        if not sizes:
+            return False  # without asking the store
+        found = stores.size(self._url + self._key(target))
+        return found is not None and found in sizes
 
     def is_made_meanwhile(self, target: Path, input_sha256: str, recipe: str) -> bool:
         """Return False: an object is replaced as a whole, whoever writes it last."""

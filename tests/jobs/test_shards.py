@@ -127,14 +127,14 @@ def test_what_is_no_shard(srcli, text):
 )
 def test_forms_of_lists(tmp_path, content, expected):
     (tmp_path / "list").write_bytes(content)
-    with NameList(str(tmp_path / "list")) as names:
+    with NameList.read(str(tmp_path / "list")) as names:
         assert [*names] == [*names] == expected
 
 
 def test_a_list_longer_than_a_chunk(tmp_path):
     expected = [f"{number:06}/{'x' * 90}.png" for number in range(30_000)]
     (tmp_path / "list").write_text("\n".join(expected))
-    with NameList(str(tmp_path / "list")) as names:
+    with NameList.read(str(tmp_path / "list")) as names:
         assert [*names] == expected
 
 
