@@ -285,7 +285,7 @@ def _export_for_triton(
         )
     if not request.as_json:
         console.result(f"{place}")
-        console.note(f"serve it by: tritonserver --model-repository {repository.absolute()}")
+        console.note(f"To serve it, run: tritonserver --model-repository {repository.absolute()}")
     return {**report, "repository": str(repository), "version": str(place)}
 
 

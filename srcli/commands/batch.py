@@ -58,7 +58,7 @@ def status(place: str, as_json: bool) -> int:
         console.result(console.for_terminal(f"lost    {name}: was made, and is there no longer"))
     console.result(_summary(found))
     if found.failed:
-        console.note("to try these again: the same command with --retry-failed")
+        console.note("To try these again, repeat the command with --retry-failed.")
     return 0
 
 

@@ -81,7 +81,7 @@ def _tune(as_json: bool) -> int:
         ("measured with", "auto takes", "ms for 1280x720"),
         [(f"{one.model} x{one.scale}", one.order[0], _latencies(one)) for one in found],
     )
-    console.note("kept for this machine; `srcli doctor --forget` takes it back")
+    console.note("Kept for this machine. To take it back, run `srcli doctor --forget`.")
     return 0
 
 

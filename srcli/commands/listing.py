@@ -81,7 +81,7 @@ def show_names(plan: ListedPlan, request: RestoreRequest) -> int:
             console.print_event({"input": job.name, "output": job.output})
         else:
             console.result(console.for_terminal(f"{job.name} -> {job.output}"))
-    console.note(f"{len(plan)} names were checked; the files themselves were not looked at")
+    console.note(f"{len(plan)} names were checked; no file was opened")
     return 0
 
 

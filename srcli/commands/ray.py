@@ -52,13 +52,14 @@ _OPTIONS = (
     click.Option(
         ["--address"],
         metavar="ADDRESS",
-        help="Address of the cluster, or `auto`.  [default: a cluster on this machine]",
+        help="Connect to the cluster at this address, or `auto`.  [default: start one on this "
+        "machine]",
     ),
     click.Option(
         ["--actors"],
         type=click.IntRange(min=1),
         metavar="N",
-        help="Processes that restore.  [default: one for each --threads cores]",
+        help="Restore in so many processes.  [default: one for each --threads cores]",
     ),
     click.Option(
         ["--tries"],
@@ -66,7 +67,7 @@ _OPTIONS = (
         default=3,
         show_default=True,
         metavar="N",
-        help="Times that a picture which ends its process is tried.",
+        help="Try a picture that ends its process so many times.",
     ),
 )
 
@@ -217,7 +218,7 @@ def _run(plan: ListedPlan, order: Order, cluster: Cluster) -> int:
 
 
 class _Report:
-    """Tells the result of each picture, and counts."""
+    """Reports the result of each picture, and counts."""
 
     def __init__(self, request: RestoreRequest) -> None:
         self._request = request
@@ -258,7 +259,7 @@ class _Report:
         console.note(", ".join(f"{count} {kind}" for kind, count in counts.items() if count))
         if len(self.seen) != total:
             console.error(
-                f"{total - len(self.seen)} of {total} pictures are unaccounted for. "
+                f"{total - len(self.seen)} of {total} pictures have no result. "
                 "Repeat the command with --resume."
             )
             return FAILED

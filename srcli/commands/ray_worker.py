@@ -65,7 +65,7 @@ class Row:
 
 
 class Worker:
-    """An actor. It never raises because of a picture: each gets a row, whatever becomes of it."""
+    """Restores blocks of pictures, as an actor; each picture gets a row, whatever becomes of it."""
 
     def __init__(self, order: Order) -> None:
         from srcli.commands.outcome import Teller

@@ -71,7 +71,7 @@ _options = options.apply(
             "--relative-to",
             type=options.PathName(),
             metavar="FOLDER",
-            help="Folder below which the outputs' names of --files-from begin.  "
+            help="Begin the outputs' names of --files-from below this folder.  "
             "[default: the current one]",
         ),
         click.option(
