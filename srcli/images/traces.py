@@ -96,19 +96,21 @@ def _cosines(pixels: NDArray[np.generic]) -> Values:
 
 
 def _luma(pixels: NDArray[np.generic]) -> Values:
-    red, green, blue = (pixels[..., channel].astype(np.float32) for channel in range(3))
-    luma: Values = np.rint(LUMA[0] * red + LUMA[1] * green + LUMA[2] * blue)
-    return luma
+    luma = np.zeros(pixels.shape[:2], np.float32)
+    values = pixels.astype(np.float32)
+    for channel, share in enumerate(LUMA):
+        luma += values[..., channel] * np.float32(share)
+    return np.rint(luma, out=luma)
 
 
 @cache
 def _waves() -> Values:
-    """Return the cosines of a block as a matrix: pixels x places."""
+    """Return the cosines of a block as a matrix, pixels x places; in memory each place is a row."""
     x, u = np.meshgrid(np.arange(SIDE), np.arange(SIDE))
     line = np.cos((2 * x + 1) * u * np.pi / (2 * SIDE)) / 2
     line[0] *= np.sqrt(0.5)
     both = [np.outer(line[place // SIDE], line[place % SIDE]).ravel() for place in PLACES]
-    return np.stack(both, axis=1).astype(np.float32)
+    return np.stack(both).astype(np.float32).T
 
 
 def _histograms(cosines: Values) -> Values:
