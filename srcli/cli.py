@@ -27,6 +27,7 @@ COMMANDS: Mapping[str, str] = {
     "upscale": "srcli.commands.upscale:upscale",
     "denoise": "srcli.commands.denoise:denoise",
     "deblock": "srcli.commands.deblock:deblock",
+    "compare": "srcli.commands.compare:compare",
     "batch": "srcli.commands.batch:batch",
     "ray": "srcli.commands.ray:ray_group",
     "models": "srcli.commands.models:models",

@@ -32,6 +32,7 @@ MAY_IMPORT = {
     "loading": {"backends", "checkpoints", "errors", "models", "pipeline", "system"},
     "jobs": {"backends", "checkpoints", "errors", "images", "models", "pipeline", "system"},
     "quality": {"errors", "images", "loading", "models", "pipeline"},
+    "pages": {"images"},
     "bench": {"backends", "checkpoints", "errors", "loading", "models", "pipeline", "system"},
     "health": {"backends", "checkpoints", "errors", "images", "system"},
     "api": {"errors", "images", "jobs", "loading", "models", "pipeline", "system"},
