@@ -193,10 +193,10 @@ def _page(output: Path | None, overwrite: bool) -> Path:
         UsageError: It does not end in .html.
         OutputExistsError: It is there already.
     """
+    from srcli.commands.html_reports import check_page
+
     page = output or Path("compare.html")
-    if page.suffix.lower() not in (".html", ".htm"):
-        raise UsageError(f"{page}: a page must end in .html", "Rename it.")
-    options.check_free(page, overwrite)
+    check_page(page, overwrite, "-o")
     return page
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from srcli.commands.html_reports import write_page
 from srcli.errors import UsageError
 from srcli.images import Picture, from_float, read, to_8_bits, to_float
 from srcli.models.registry import DEFAULT_SCALE, get_model
@@ -224,18 +225,6 @@ class Comparison:
         """Return everything but the pixels, for JSON."""
         pictures = [{"label": e.label, "psnr": e.psnr, "ssim": e.ssim} for e in self.pictures]
         return {"page": str(self.page), "title": self.title, "pictures": pictures}
-
-
-def write_page(page: Path, html: str) -> None:
-    """Write a page, whole or not at all.
-
-    Raises:
-        OutputError: It cannot be written.
-    """
-    from srcli.system.files import atomic_path
-
-    with atomic_path(page) as partial:
-        partial.write_text(html, "utf-8")
 
 
 def _thumb(picture: Picture) -> Picture:

@@ -9,7 +9,7 @@ from html import escape
 
 from srcli.images import Picture, SaveOptions, encode
 from srcli.images.picture import Metadata
-from srcli.pages.documents import document, table
+from srcli.pages.documents import document, section, table
 
 STYLES = ("base.css", "viewer.css", "compare.css")
 SCRIPTS = ("viewer.js", "compare.js")
@@ -75,12 +75,6 @@ def index(title: str, lead: str, entries: Sequence[Entry], figures: str = "") ->
             for entry in entries
         ),
     )
-
-
-def section(heading: str, content: str, note: str = "") -> str:
-    """Return a part of a page: a heading, HTML, and a line of text below it."""
-    below = f'\n<p class="note">{escape(note)}</p>' if note else ""
-    return f'<section class="card">\n<h2>{escape(heading)}</h2>\n{content}{below}\n</section>'
 
 
 def _figures(shown: Sequence[Shown], best: Sequence[str], note: str) -> str:

@@ -96,3 +96,26 @@ def _class(right: bool, *, best: bool = False) -> str:
 
 def _is_number(text: str) -> bool:
     return not text or text[0] in "0123456789-+∞–~"
+
+
+def section(heading: str, content: str, note: str = "") -> str:
+    """Return a part of a page: a heading, HTML, and a line of text below it."""
+    below = f'\n<p class="note">{escape(note)}</p>' if note else ""
+    return f'<section class="card">\n<h2>{escape(heading)}</h2>\n{content}{below}\n</section>'
+
+
+def report(title: str, lead: str, sections: Sequence[str]) -> str:
+    """Return a page of tables and plots.
+
+    Args:
+        title: Of the page.
+        lead: A line below it.
+        sections: HTML, as of `section`.
+    """
+    return document(
+        "report.html",
+        styles=("base.css",),
+        title=escape(title),
+        lead=escape(lead),
+        sections="\n".join(sections),
+    )
