@@ -64,6 +64,8 @@ class Viewer {
       this.arrange();
     });
     this.gainChoice.select.value = String(this.gain);
+    const several = this.pictures.length > 2;
+    for (const choice of [this.leftChoice, this.rightChoice]) choice.label.hidden = !several;
     const zooms = [["fit", "Fit"], ...Viewer.ZOOMS.map((zoom) => [zoom, `${100 * zoom} %`])];
     this.zoomChoice = this.choice("Zoom", zooms, (value) => this.zoomTo(value === "fit" ? null : Number(value)));
     this.nearer = this.button("+", "Zoom in", () => this.zoomBy(1));
@@ -351,7 +353,7 @@ class Viewer {
       const image = make("img", { src: this.pictures[index].src });
       await image.decode();
       const context = make("canvas", this.size).getContext("2d", { willReadFrequently: true });
-      context.drawImage(image, 0, 0);
+      context.drawImage(image, 0, 0, this.size.width, this.size.height);
       this.samples.set(index, context.getImageData(0, 0, this.size.width, this.size.height).data);
     }
     return this.samples.get(index);
