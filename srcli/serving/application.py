@@ -25,7 +25,7 @@ from srcli.serving.bodies import SMALL, Account, Held, Parts, read_body, stated_
 from srcli.serving.description import offers, openapi
 from srcli.serving.figures import TEXT, Figures
 from srcli.serving.guards import App, Guard
-from srcli.serving.journal import Journal, facts_of
+from srcli.serving.journal import FAULT, Journal, facts_of
 from srcli.serving.lanes import Lanes, Ticket
 from srcli.serving.orders import Order, order_of
 from srcli.serving.problems import CLOSED_BY_CLIENT, Problem, problem_of
@@ -70,7 +70,7 @@ class Service:
                 Route("/", self.page),
             ],
             lifespan=self._life,
-            exception_handlers={HTTPException: self._no_route},
+            exception_handlers={HTTPException: self._no_route, Exception: self._fault},
         )
         return Journal(Guard(app, self.settings), self.figures, self._tell)
 
@@ -270,6 +270,10 @@ class Service:
         """Answer the page for people."""
         facts_of(request.scope)["route"] = "/"
         return Response(start_page(), media_type="text/html", headers={"Cache-Control": "no-cache"})
+
+    async def _fault(self, request: Request, error: Exception) -> App:
+        """Answer that there is a fault of ours; the journal gets to know the error itself."""
+        return _refusal(request, FAULT)
 
     async def _no_route(self, request: Request, error: HTTPException) -> App:
         """Answer what has no route, or not this method."""

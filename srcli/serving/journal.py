@@ -57,9 +57,10 @@ class Journal:
         except Exception:
             # A fault of ours: it goes into the journal, and says nothing to the client.
             facts["fault"] = traceback.format_exc()
-            if status:
+            if not status:
+                await answer(FAULT, noted)
+            elif status != FAULT.status:  # the server has to end the answer that was begun
                 raise
-            await answer(_FAULT, noted)
         finally:
             self._report(scope, status or CLOSED_BY_CLIENT, sent, monotonic() - began)
 
@@ -81,7 +82,7 @@ class Journal:
         )
 
 
-_FAULT = Problem(
+FAULT = Problem(
     status=HTTPStatus.INTERNAL_SERVER_ERROR,
     problem="a fault in the service",
     remedy="Its journal has the details; please report them.",

@@ -15,7 +15,7 @@ from srcli.models.spec import INPUT_CHOICES, InputChoice, ModelSpec, Task
 from srcli.serving.problems import Problem
 
 # Short numbers only: 1e99999999 would be computed for hours.
-_FACTOR = re.compile(r"\d{1,4}(\.\d{1,6})?|\d{1,4}/\d{1,4}")
+_FACTOR = re.compile(r"\d{1,4}(\.\d{1,6})?|\d{1,4}/\d{1,4}", re.ASCII)
 _ALSO = {"jpg": "jpeg", "tif": "tiff", "auto": None}
 _YES = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
 LONGEST_NAME = 200

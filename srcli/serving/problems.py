@@ -10,6 +10,7 @@ from srcli.errors import (
     InputError,
     MemoryExhaustedError,
     MissingPartError,
+    Obstacle,
     SrcliError,
     UnknownModelError,
     UsageError,
@@ -28,7 +29,7 @@ _STATUS: tuple[tuple[type[SrcliError], int], ...] = (
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True, eq=False)  # not frozen: Python notes the traceback on it
 class Problem(Exception):
     """A request that cannot be answered as it was meant."""
 
@@ -36,19 +37,21 @@ class Problem(Exception):
     problem: str
     """What is wrong, as a command says it."""
 
-    remedy: str = ""
+    remedy: str
     """What to do next."""
 
     headers: Mapping[str, str] = field(default_factory=dict)
 
+    def __str__(self) -> str:
+        return str(Obstacle(self.problem, self.remedy))
+
     def as_dict(self) -> dict[str, object]:
         """Return the document."""
-        error = SrcliError(self.problem, self.remedy or "Try again.")
         return {
             "type": "about:blank",
             "title": HTTPStatus(self.status).phrase,
             "status": int(self.status),
-            "detail": str(error) if self.remedy else self.problem,
+            "detail": str(self),
             "problem": self.problem,
             "remedy": self.remedy,
         }
