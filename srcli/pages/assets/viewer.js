@@ -70,10 +70,11 @@ class Viewer {
     this.zoomChoice = this.choice("Zoom", zooms, (value) => this.zoomTo(value === "fit" ? null : Number(value)));
     this.nearer = this.button("+", "Zoom in", () => this.zoomBy(1));
     this.farther = this.button("−", "Zoom out", () => this.zoomBy(-1));
+    this.pair = make("div", { className: "group pair" }, this.leftChoice.label, this.swap, this.rightChoice.label);
     return make(
       "div",
       { className: "controls" },
-      make("div", { className: "group pair" }, this.leftChoice.label, this.swap, this.rightChoice.label),
+      this.pair,
       this.modes(),
       make("div", { className: "group" }, this.farther, this.zoomChoice.label, this.nearer),
       make("div", { className: "group" }, this.gainChoice.label),
@@ -162,6 +163,7 @@ class Viewer {
     this.rightChoice.select.value = String(this.right);
     const slides = this.mode === "slide";
     this.stageElement.classList.toggle("slide", slides);
+    this.pair.hidden = this.mode === "all";
     this.gainChoice.label.hidden = this.mode !== "difference";
     const shown = this.mode === "all" ? this.pictures.map((_, index) => index) : [this.left, this.right];
     if (this.mode === "difference") {
