@@ -28,7 +28,7 @@ from srcli.serving.guards import App, Guard
 from srcli.serving.journal import FAULT, Journal, facts_of
 from srcli.serving.lanes import Lanes, Ticket
 from srcli.serving.orders import Order, order_of
-from srcli.serving.problems import CLOSED_BY_CLIENT, Problem, problem_of
+from srcli.serving.problems import CLOSED_BY_CLIENT, Problem, busy, problem_of
 from srcli.serving.restoring import Answer, Networks, restore, rules_of, wishes_of
 from srcli.serving.settings import Settings, Tell
 
@@ -50,6 +50,9 @@ class Service:
         self.held = Held(settings.held_bytes)
         self.figures = Figures(self.lanes, self.held)
         self.ready = False
+        self.is_cut = False
+        """True if the service ended before a picture was answered."""
+
         self._tickets: dict[str, Ticket] = {}
 
     def application(self) -> App:
@@ -117,6 +120,9 @@ class Service:
             return _refusal(request, problem_of(error))
         except Problem as problem:
             return _refusal(request, problem)
+        except asyncio.CancelledError:  # the server does it, when it must wait no longer
+            self.is_cut = True
+            return _refusal(request, busy("the service ends", 5))
         except ClientDisconnect:
             facts["gone"] = True
             nothing: App = Response(status_code=CLOSED_BY_CLIENT)

@@ -70,7 +70,7 @@ def run(settings: Settings, tell: Tell) -> int:
     tell.line(f"listening at http://{name}:{port}/{secret}")
     server = Server(config)
     asyncio.run(server.serve(sockets=[listener]))
-    if service.lanes.working or server.force_exit:
+    if service.is_cut or server.force_exit:
         tell.line("stopped before everything was done")
         return FAILED
     tell.line("stopped")

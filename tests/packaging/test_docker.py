@@ -166,6 +166,7 @@ def test_the_steps_install_a_service_that_runs(tmp_path):
         finally:
             process.terminate()
         assert process.wait(60) == 0
+    assert not Path("/nowhere").exists()
 
 
 def placed(command, places):

@@ -236,6 +236,19 @@ def test_a_signal_lets_what_was_begun_be_finished(photograph, number):
         assert service.messages[-1] == "stopped"
 
 
+def test_after_its_grace_it_ends_anyway(photograph):
+    content = pillow_bytes(np.tile(photograph, (10, 10, 1)), "PNG")
+    with Service("--lanes", "1", "--grace", "1") as service:
+        with ThreadPoolExecutor(4) as pool:
+            sent = [pool.submit(service.post, UPSCALE, content, scale=4) for _ in range(4)]
+            service.wait_for("srcli_pictures_waiting", 3)
+            assert service.stop() == 1
+            replies = [future.result() for future in sent]
+        assert {reply.status for reply in replies} <= {200, 503}
+        assert [reply for reply in replies if reply.status == 503]
+        assert service.messages[-1] == "stopped before everything was done"
+
+
 def test_other_addresses_need_the_token(pictures):
     with Service("--host", "0.0.0.0", SRCLI_TOKEN="0123456789abcdef") as service:
         assert service.address.endswith("/#token=0123456789abcdef")
