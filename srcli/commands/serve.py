@@ -168,7 +168,7 @@ def serve(
     memory: int | None,
     log_json: bool,
 ) -> int:
-    """Offer restoring as a page for a browser, and over HTTP for programs.
+    """Offer a page for a browser, and HTTP for programs.
 
     Open the address that is printed: drop pictures, choose, compare, download. Programs send a
     file's bytes to /v1/upscale, /v1/denoise or /v1/deblock and get those of the result, the same as
@@ -235,8 +235,9 @@ def _token(host: str, file: Path | None) -> str | None:
 
     Raises:
         InputError: The file cannot be read.
-        UsageError: The token is too short, or no text.
+        UsageError: The token is too short, or no text, or nobody would get to know it.
     """
+    from srcli import console
     from srcli.serving.settings import is_local
 
     if file is not None:
@@ -246,7 +247,13 @@ def _token(host: str, file: Path | None) -> str | None:
             raise InputError(f"{file}: cannot be read as text", "Check the file.") from error
     if TOKEN in os.environ:
         return _checked(os.environ[TOKEN].strip(), TOKEN)
-    return None if is_local(host) else secrets.token_urlsafe(24)
+    if is_local(host):
+        return None
+    if console.is_quiet():
+        raise UsageError(
+            f"--quiet hides the token that is made for {host}", f"Give --token-file or {TOKEN}."
+        )
+    return secrets.token_urlsafe(24)
 
 
 def _checked(token: str, place: str) -> str:

@@ -99,7 +99,7 @@ def _refused(name: str, problem: str, remedy: str) -> Problem:
 
 
 def _factor(task: Task, text: str | None) -> Fraction:
-    if text is None:
+    if text is None or (task != "upscale" and text == "1"):
         return Fraction(DEFAULT_SCALE if task == "upscale" else 1)
     if task != "upscale":
         raise _refused("scale", f"nothing is enlarged by {task}", "Leave it out.")

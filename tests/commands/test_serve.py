@@ -44,6 +44,12 @@ def test_a_token_that_cannot_be_read(srcli, tmp_path):
     assert "cannot be read as text. Check the file." in err
 
 
+def test_a_token_that_nobody_would_see(srcli):
+    code, _, err = srcli("serve", "--host", "0.0.0.0", "-q")
+    assert code == 2
+    assert "--quiet hides the token that is made for 0.0.0.0. Give --token-file" in err
+
+
 def test_unknown_models_are_refused(srcli):
     code, _, err = srcli("serve", "-m", "lapar-c", "-m", "lapar-d")
     assert code == 2

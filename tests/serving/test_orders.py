@@ -68,6 +68,7 @@ def test_unknown_models_are_told_as_by_the_command():
 def test_a_scale_is_only_for_enlarging():
     with pytest.raises(Problem, match="scale: nothing is enlarged by denoise"):
         order_of("denoise", {"scale": "2"}, MODELS)
+    assert order_of("denoise", {"scale": "1"}, MODELS).factor == 1
 
 
 @given(st.text())

@@ -25,6 +25,10 @@ DROP = """
   document.getElementById("drop").dispatchEvent(event);
 }
 """
+PASTE = DROP.replace(
+    'new DragEvent("drop", { dataTransfer: transfer,',
+    'new ClipboardEvent("paste", { clipboardData: transfer,',
+)
 
 
 @pytest.fixture(scope="module")
@@ -49,9 +53,9 @@ def ready(page):
     page.get_by_text("megapixels in the result").wait_for()
 
 
-def drop(page, file, name=None):
+def drop(page, file, name=None, how=DROP):
     content = base64.b64encode(file.read_bytes()).decode()
-    page.evaluate(DROP, [name or file.name, content, "image/jpeg"])
+    page.evaluate(how, [name or file.name, content, "image/jpeg"])
 
 
 def made_by_command(picture, *options):
@@ -109,6 +113,13 @@ def test_several_pictures_and_one_that_is_none(browser, service, picture):
         page.get_by_text("large.png: has more than 1 MB. Choose a smaller file.").wait_for()
         page.get_by_role("link", name="Download photo_x4.jpg").nth(1).wait_for()
         assert page.get_by_role("listitem").filter(has=page.get_by_text("Done")).count() == 2
+
+
+def test_a_picture_can_be_pasted(browser, service, picture):
+    with page_of(browser, service.address) as page:
+        ready(page)
+        drop(page, picture, how=PASTE)
+        page.get_by_role("link", name="Download photo_x4.jpg").wait_for()
 
 
 def test_names_of_files_are_only_text(browser, service, picture):
