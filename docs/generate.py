@@ -25,6 +25,7 @@ from srcli.cli import COMMANDS, cli
 from srcli.commands.costs import scores_of, test_sets
 from srcli.models.registry import MODELS
 from srcli.models.spec import ModelSpec
+from srcli.pages.charts import Bar, bars
 
 if TYPE_CHECKING:
     from mkdocs.config.defaults import MkDocsConfig
@@ -196,10 +197,26 @@ def _scores(specs: Sequence[ModelSpec], weights: Sequence[Weights]) -> Iterator[
         yield "PSNR of Y in dB, of the weights that ship, in brackets the paper's.\n"
         rows = [(*label, *(_pair(*pair, name) for name in shown)) for label, pair in found.items()]
         yield from _table(("model", "scale", *shown), rows)
+        yield from _plot({label: own for label, (own, _) in found.items()})
     for each in weights:
         if each.task != "upscale":
             yield f"`{each.path.stem}`, test set and level:\n"
             yield from _levels(each.scores)
+
+
+def _plot(scores: Mapping[tuple[str, str], PSNR], test: str = "Set5") -> Iterator[str]:
+    """Draw the scores of the weights that ship, to be compared by the eye."""
+    points = [
+        Bar(
+            label=f"{name.replace('{ .name }', '').replace('`', '')} {scale}",
+            value=own[test],
+            text=f"{own[test]:.2f}",
+        )
+        for (name, scale), own in scores.items()
+        if test in own
+    ]
+    if len(points) > 1:
+        yield f"\n{bars(points, f'PSNR-Y on {test} in dB', from_zero=False)}\n"
 
 
 def _upscaling(

@@ -27,6 +27,8 @@ COMMANDS: Mapping[str, str] = {
     "upscale": "srcli.commands.upscale:upscale",
     "denoise": "srcli.commands.denoise:denoise",
     "deblock": "srcli.commands.deblock:deblock",
+    "compare": "srcli.commands.compare:compare",
+    "serve": "srcli.commands.serve:serve",
     "batch": "srcli.commands.batch:batch",
     "ray": "srcli.commands.ray:ray_group",
     "models": "srcli.commands.models:models",
@@ -48,15 +50,21 @@ PACKAGES = (
     "onnxruntime",
     "onnxscript",
     "openvino",
+    "prometheus_client",
     "ray",
+    "starlette",
     "tensorrt",
     "torch",
+    "uvicorn",
 )
 EXTRAS: Mapping[str, str] = {
     "matplotlib": "plot",
     "openvino": "openvino",
+    "prometheus_client": "serve",
     "ray": "ray",
+    "starlette": "serve",
     "tensorrt": "tensorrt",
+    "uvicorn": "serve",
 }
 
 

@@ -53,6 +53,11 @@ def set_level(level: Level) -> None:
     _level = level
 
 
+def is_quiet() -> bool:
+    """Tell whether the user wants errors only."""
+    return _level is Level.QUIET
+
+
 def _console(*, stderr: bool) -> Console:
     from rich.console import Console
 

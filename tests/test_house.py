@@ -32,6 +32,11 @@ MAY_IMPORT = {
     "loading": {"backends", "checkpoints", "errors", "models", "pipeline", "system"},
     "jobs": {"backends", "checkpoints", "errors", "images", "models", "pipeline", "system"},
     "quality": {"errors", "images", "loading", "models", "pipeline"},
+    "pages": {"images"},
+    "serving": {
+        *("backends", "checkpoints", "errors", "images", "jobs", "loading", "models", "pages"),
+        *("pipeline", "system"),
+    },
     "bench": {"backends", "checkpoints", "errors", "loading", "models", "pipeline", "system"},
     "health": {"backends", "checkpoints", "errors", "images", "system"},
     "api": {"errors", "images", "jobs", "loading", "models", "pipeline", "system"},

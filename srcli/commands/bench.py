@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Unpack
 
 import click
 
-from srcli.commands import options
+from srcli.commands import html_reports, options
 from srcli.commands.bench_rows import RowOptions, chosen_rows
 from srcli.commands.sections import SectionedGroup, section
 from srcli.errors import FAILED, UsageError
@@ -28,6 +28,7 @@ class BenchOptions(RowOptions):
     """The options of `srcli bench`, as parsed."""
 
     plot: Path | None
+    html: Path | None
     overwrite: bool
     as_json: bool
     as_csv: bool
@@ -140,7 +141,10 @@ LONGEST = 10.0  # seconds of one run, in a sweep
         metavar="FILE.svg|png",
         help="Draw latency against PSNR, or against size if there are several.",
     ),
-    click.option("--overwrite", is_flag=True, help="Replace what --plot names if it exists."),
+    html_reports.option,
+    click.option(
+        "--overwrite", is_flag=True, help="Replace what --plot and --html name if it exists."
+    ),
     click.option(
         "--json", "as_json", is_flag=True, help="Print everything as JSON, samples included."
     ),
@@ -219,6 +223,7 @@ def _word(regressed: bool, improved: bool) -> str:
 def _bench(
     *,
     plot: Path | None,
+    html: Path | None,
     overwrite: bool,
     as_json: bool,
     as_csv: bool,
@@ -243,6 +248,8 @@ def _bench(
 
         check_target(plot)
         options.check_free(plot, overwrite, "another --plot")
+    if html is not None:
+        html_reports.check_page(html, overwrite)
     chosen = list(dict.fromkeys(chosen_rows(sweep=sweep, **wishes)))
     if not chosen:
         raise UsageError(
@@ -297,6 +304,12 @@ def _bench(
         from srcli.bench.plot import plot as draw
 
         console.note(f"{plot}: {draw(results, plot, replace=overwrite)}")
+    if html is not None:
+        notes = [*report.conditions(facts), *report.notes(results)]
+        html_reports.write_times(
+            html, f"Latency {_title(chosen)}", (headings, cells), results, notes
+        )
+        console.note(f"{html}: the table and a plot")
     if measured.stopped is not None:
         raise measured.stopped
     return _outcome(results, sweep=sweep)

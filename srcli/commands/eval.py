@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Unpack
 
 import click
 
-from srcli.commands import options
+from srcli.commands import html_reports, options
 from srcli.commands.sections import SectionedCommand, section
 from srcli.models.spec import Scale, Task
 from srcli.quality import BLUR_SETS, BlurSet
@@ -139,7 +139,8 @@ if TYPE_CHECKING:
         metavar="FILE",
         help="Draw PSNR against the scale, beside that of bicubic enlargement (.svg, .png, .pdf).",
     ),
-    click.option("--overwrite", is_flag=True, help="Replace the plot if it exists."),
+    html_reports.option,
+    click.option("--overwrite", is_flag=True, help="Replace plot and page if they exist."),
     options.as_json,
 )
 def evaluate(
@@ -158,6 +159,7 @@ def evaluate(
     y_rounded: bool,
     each: bool,
     drawing: Path | None,
+    html: Path | None,
     overwrite: bool,
     as_json: bool,
     **running: Unpack[RunningOptions],
@@ -198,6 +200,8 @@ def evaluate(
     task, whole = wanted.task, protocol == "whole"
     if drawing is not None:
         _check_plot(drawing, task, overwrite)
+    if html is not None:
+        html_reports.check_page(html, overwrite)
     study = _Study(_named(datasets), wanted, task, y_rounded=y_rounded, whole=whole)
     lines: dict[str, list[Measured]] = {}
     all_facts: dict[str, object] = {}
@@ -211,6 +215,9 @@ def evaluate(
     if drawing is not None:
         plot(lines, drawing, replace=overwrite)
         console.note(f"{drawing}: PSNR against scale")
+    if html is not None:
+        html_reports.write_scores(html, results, model, task, each=each)
+        console.note(f"{html}: the table and a plot")
     if as_json:
         scales = {"scale": list(dict.fromkeys(r.as_dict()["scale"] for r in results))}
         facts = all_facts | (scales if len(scales["scale"]) > 1 else {})

@@ -51,6 +51,12 @@ class Measured:
         values = [getattr(score, figure) for score in self.scores]
         return None if None in values else sum(values) / len(values)
 
+    def label(self, results: Sequence[Measured]) -> str:
+        """Return a name that tells it apart from the others of a table."""
+        several = len({result.scale for result in results}) > 1
+        scale = f"x{number(self.scale):g}" if several else ""
+        return " ".join(part for part in (self.name, scale, self.level) if part)
+
     def as_dict(self) -> dict[str, object]:
         """Return everything for JSON."""
         pictures = [{"name": score.name, **_figures(score)} for score in self.scores]
@@ -73,19 +79,28 @@ def table(results: Sequence[Measured], model: str, task: Task, *, each: bool) ->
     """
     from srcli import console
 
+    console.table(*cells_of(results, task, each=each), title=title(results, model, task))
+
+
+def title(results: Sequence[Measured], model: str, task: Task) -> str:
+    """Return the title of a table: the model, and the task or the scales."""
+    scales = dict.fromkeys(f"x{number(result.scale):g}" for result in results)
+    return f"{model} {task if task != 'upscale' else ' '.join(scales)}"
+
+
+def cells_of(
+    results: Sequence[Measured], task: Task, *, each: bool
+) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Return the headings of a table and its rows; with `each`, of every picture too."""
     shown = [c for c in COLUMNS[task] if any(result.mean[c] is not None for result in results)]
-    scales = list(dict.fromkeys(result.scale for result in results))
-    rows = [row for result in results for row in _rows(result, shown, each, len(scales) > 1)]
-    what = task if task != "upscale" else " ".join(f"x{number(scale):g}" for scale in scales)
-    headings = ("data set", "pictures", *(TITLES[name] for name in shown))
-    console.table(headings, rows, title=f"{model} {what}")
+    rows = [row for result in results for row in _rows(result, results, shown, each)]
+    return ("data set", "pictures", *(TITLES[name] for name in shown)), rows
 
 
 def _rows(
-    result: Measured, shown: Sequence[str], each: bool, with_scale: bool
+    result: Measured, results: Sequence[Measured], shown: Sequence[str], each: bool
 ) -> list[tuple[str, ...]]:
-    scale = f"x{number(result.scale):g}" if with_scale else ""
-    label = " ".join(part for part in (result.name, scale, result.level) if part)
+    label = result.label(results)
     pictures = [(f"  {s.name}", "", *_cells(_figures(s), shown)) for s in result.scores if each]
     count = len({score.name.partition(",")[0] for score in result.scores})
     return [*pictures, (label, str(count), *_cells(result.mean, shown))]

@@ -45,9 +45,23 @@ def library() -> ModuleType:
     if ours:
         # Their handler runs Python code in the middle of libvips, and swallows a Ctrl-C there.
         getattr(pyvips, "_remove_log_handler", lambda: None)()
+    _take_any_text(pyvips)
     # Sources are files and buffers that change and go away: nothing may be remembered.
     pyvips.cache_set_max(0)
     return pyvips
+
+
+def _take_any_text(made: ModuleType) -> None:
+    """Let errors of libvips hold any bytes: it quotes damaged files.
+
+    pyvips would fail to read such a text, and leave it where every later error finds it again.
+    """
+
+    def text(pointer: object) -> str:
+        content: bytes = b"" if pointer == made.ffi.NULL else made.ffi.string(pointer)
+        return content.decode("utf-8", "replace")
+
+    vars(sys.modules["pyvips.error"])["_to_string"] = text
 
 
 def source_of(source: Path | bytes | Spliced) -> Source:

@@ -199,6 +199,17 @@ def test_one_format_under_the_magic_bytes_of_another(head):
     outcome(start + np.random.default_rng(0).bytes(5000), 0)
 
 
+def test_libvips_may_quote_a_damaged_file():
+    """Its message holds the bytes of the file; pyvips took them for UTF-8, at each later error."""
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    whole = pillow_bytes(smooth(), "AVIF", exif=turned.tobytes())
+    assert whole.count(b"irot") == 1
+    with pytest.raises(InputError, match="damaged or incomplete"):
+        read(whole.replace(b"irot", b"ir\x91t"))
+    assert read(whole).color.shape == (56, 40, 3)
+
+
 def main(seed, count):
     chance = random.Random(seed)
     files = list(corpus().items())
