@@ -27,6 +27,7 @@ COMMANDS: Mapping[str, str] = {
     "upscale": "srcli.commands.upscale:upscale",
     "denoise": "srcli.commands.denoise:denoise",
     "deblock": "srcli.commands.deblock:deblock",
+    "video": "srcli.commands.video:video",
     "batch": "srcli.commands.batch:batch",
     "ray": "srcli.commands.ray:ray_group",
     "models": "srcli.commands.models:models",
@@ -43,6 +44,7 @@ COMMANDS: Mapping[str, str] = {
 
 # Packages that some commands need, and those of them that an extra of srcli brings.
 PACKAGES = (
+    "av",
     "matplotlib",
     "onnx",
     "onnxruntime",
@@ -53,6 +55,7 @@ PACKAGES = (
     "torch",
 )
 EXTRAS: Mapping[str, str] = {
+    "av": "video",
     "matplotlib": "plot",
     "openvino": "openvino",
     "ray": "ray",
