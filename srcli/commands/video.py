@@ -15,6 +15,7 @@ import click
 from srcli import console
 from srcli.commands import options
 from srcli.commands.sections import SectionedCommand
+from srcli.commands.video_files import join_segments, restore_video
 from srcli.commands.video_options import VideoRequest, video_options
 from srcli.errors import InputError, UsageError
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 STDIO = "-"
 Y4M = ".y4m"
+JOIN = "join"
 
 
 @click.command(cls=SectionedCommand)
@@ -30,16 +32,41 @@ Y4M = ".y4m"
 def video(inputs: tuple[str, ...], **given: Any) -> int:
     """Enlarge, denoise or deblock a video.
 
-    INPUT is a .y4m file, or - for Y4M from a pipe. Depth and chroma subsampling stay; colours are
-    converted in floats by the stream's own matrix, range and siting, and rounded once.
+    INPUT is a file, or - for Y4M from a pipe. Depth and chroma subsampling, times, sound, subtitles
+    and all else stay; colours are converted in floats by the stream's own matrix, range and siting,
+    and rounded once. Files other than .y4m need the extra `video`.
 
     \b
     Examples:
-        srcli video small.y4m -o large.y4m -s 2
-        srcli video small.y4m -o clean.y4m -s 1 --denoise
+        srcli video in.mkv -o out.mkv -s 2
+        srcli video in.mkv -o out.mkv -s 2 --resume
+        srcli video noisy.mp4 -o clean.mp4 -s 1 --denoise
+        ffmpeg -i in.mkv -f yuv4mpegpipe - | srcli video - -o large.y4m -s 2
+        srcli video in.mkv -o out.mkv --shard 1/2
+        srcli video join in.mkv -o out.mkv
     """
     request = VideoRequest(**given)
-    return restore_pipe(_input(inputs), request)
+    if inputs[0] == JOIN and len(inputs) == 2:
+        return join_segments(inputs[1], request)
+    name = _input(inputs)
+    if is_y4m(name) and is_y4m(request.output or STDIO):
+        return restore_pipe(name, request)
+    _check_files(name, request)
+    return restore_video(name, request)
+
+
+def _check_files(name: str, request: VideoRequest) -> None:
+    """Raise `UsageError` where a pipe of Y4M meets a file of another kind."""
+    if name == STDIO:
+        raise UsageError(
+            f"{request.output}: is made of files, not of a pipe",
+            "Write Y4M with -o -, and pipe it into ffmpeg.",
+        )
+    if request.output == STDIO:
+        raise UsageError(
+            f"{name}: goes to a file, not to a pipe",
+            f"Run `ffmpeg -i {name} -f yuv4mpegpipe - | srcli video - -o -`.",
+        )
 
 
 def _input(inputs: tuple[str, ...]) -> str:
@@ -58,6 +85,7 @@ def restore_pipe(name: str, request: VideoRequest) -> int:
     from srcli.video.networks import open_networks
     from srcli.video.piping import planned, restore_stream
 
+    _refuse_for_streams(request)
     output = _output(name, request)
     models = request.recipe.models(console.note)
     with _opened(name) as reader:
@@ -79,6 +107,23 @@ def restore_pipe(name: str, request: VideoRequest) -> int:
             )
     console.note(f"{output}: {clock.summary(clock.frames.get('writing', 0))}")
     return 0
+
+
+def _refuse_for_streams(request: VideoRequest) -> None:
+    """Raise `UsageError` for an option that a stream of Y4M has no use for."""
+    for option, is_given in (
+        ("--start", request.start is not None),
+        ("--end", request.end is not None),
+        ("--resume", request.resume),
+        ("--shard", request.shard is not None),
+        ("--dry-run", request.dry_run),
+        ("--codec", request.codec != "auto"),
+        ("--crf", request.crf is not None),
+        ("--preset", request.preset is not None),
+        ("--pix-fmt", request.pix_fmt != "auto"),
+    ):
+        if is_given:
+            raise UsageError(f"{option} is for files, not for Y4M", f"Leave out {option}.")
 
 
 def _output(name: str, request: VideoRequest) -> str:

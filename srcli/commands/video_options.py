@@ -15,13 +15,28 @@ from srcli.models.spec import InputKind, Task
 
 if TYPE_CHECKING:
     from srcli.backends.base import Precision
+    from srcli.jobs.shards import Shard
     from srcli.loading.restorer import RunOptions
     from srcli.video.colorspace import RangeChoice, Wanted
     from srcli.video.networks import Recipe
 
 # Names of `srcli.video`, which the help does not load: tests compare them.
 MATRICES = ("auto", "bt709", "bt601", "fcc", "smpte240m", "bt2020", "ycgco")
+CODECS = ("auto", "x264", "x265", "av1", "prores", "ffv1")
 SITINGS = ("auto", "left", "center", "topleft", "top", "bottomleft", "bottom", "paldv")
+
+
+def moment(text: str) -> float:
+    """Read a time in seconds, or in minutes or hours and seconds joined by colons."""
+    try:
+        *larger, seconds = map(float, text.split(":"))
+        parts = [*larger, seconds]
+        value = sum(part * 60.0**place for place, part in enumerate(reversed(parts)))
+    except ValueError:
+        raise click.BadParameter(f"{text!r} is no time. Write 75.5 or 1:15.5.") from None
+    if not 0 <= value < float("inf") or len(parts) > 3:
+        raise click.BadParameter(f"{text!r} is no time. Write 75.5 or 1:15.5.")
+    return value
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +62,15 @@ class VideoRequest:
     range: RangeChoice
     siting: str
     dither: bool
+    codec: str
+    crf: int | None
+    preset: str | None
+    pix_fmt: str
+    start: float | None
+    end: float | None
+    resume: bool
+    shard: Shard | None
+    dry_run: bool
 
     @property
     def recipe(self) -> Recipe:
@@ -96,6 +120,22 @@ video_options = options.apply(
             help="File to write; - for Y4M on standard output.",
         ),
         click.option("--overwrite", "-y", is_flag=True, help="Replace an output that exists."),
+        click.option(
+            "--start", type=moment, metavar="TIME", help="Begin here: 75.5, or 1:15.5 or 0:01:15.5."
+        ),
+        click.option("--end", type=moment, metavar="TIME", help="End before this time."),
+        click.option(
+            "--resume",
+            is_flag=True,
+            help="Go on with an earlier run: make only the segments that are missing.",
+        ),
+        click.option(
+            "--shard",
+            type=options.shard,
+            metavar="K/N",
+            help="Make only the K-th of N parts; `srcli video join INPUT -o OUT` joins them.",
+        ),
+        click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing."),
     ),
     section(
         "Size",
@@ -150,6 +190,31 @@ video_options = options.apply(
         ),
         click.option(
             "--dither", is_flag=True, help="Spread the error of rounding in a fixed pattern."
+        ),
+    ),
+    section(
+        "Coding",
+        click.option(
+            "--codec",
+            type=click.Choice(CODECS),
+            default="auto",
+            show_default=True,
+            help="Codec of the output; auto takes x264, x265 for HDR and more than 10 bits, and "
+            "else ffv1.",
+        ),
+        click.option(
+            "--crf",
+            type=click.IntRange(0, 63),
+            metavar="N",
+            help="Quality, less is better.  [default: x264 17, x265 19, av1 24]",
+        ),
+        click.option("--preset", metavar="NAME", help="Speed of the encoder, by its own names."),
+        click.option(
+            "--pix-fmt",
+            default="auto",
+            show_default=True,
+            metavar="NAME",
+            help="Pixel format by FFmpeg's name; auto keeps depth and chroma subsampling.",
         ),
     ),
     section(
