@@ -155,6 +155,7 @@ def facts_of(container: InputContainer, stream: VideoStream, path: Path) -> Fact
     """
     _check_tag(stream, path)
     with as_input_errors(path):
+        _check_open(container, stream, path)
         frame = next(container.decode(stream), None)
     if frame is None:
         raise InputError(f"{path}: no frame can be decoded", "Check the file with a player.")
@@ -183,12 +184,24 @@ def facts_of(container: InputContainer, stream: VideoStream, path: Path) -> Fact
 def _check_tag(stream: VideoStream, path: Path) -> None:
     tag = str(stream.codec_context.codec_tag).lower()
     if tag in PROTECTED_TAGS:
-        raise InputError(
-            f"{path}: is encrypted",
-            f"Decrypt it: `ffmpeg -decryption_key KEY -i {path} -c copy prepared.mkv`.",
-        )
+        raise _encrypted(path)
     if tag in DOLBY_TAGS:
         raise _dolby(path)
+
+
+def _check_open(container: InputContainer, stream: VideoStream, path: Path) -> None:
+    """Raise `InputError` if the first packet is encrypted, and go back to the beginning."""
+    first = next((packet for packet in container.demux(stream) if packet.size), None)
+    if first is not None and first.has_sidedata("encryption_info"):
+        raise _encrypted(path)
+    container.seek(first.dts if first is not None and first.dts is not None else 0, stream=stream)
+
+
+def _encrypted(path: Path) -> InputError:
+    return InputError(
+        f"{path}: is encrypted",
+        f"Decrypt it: `ffmpeg -decryption_key KEY -i {path} -c copy prepared.mkv`.",
+    )
 
 
 def _dolby(path: Path) -> InputError:

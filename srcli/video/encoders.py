@@ -69,7 +69,7 @@ def settings_for(
     *,
     full_range: bool,
     matrix: int,
-    siting: str,
+    siting: str | None,
     codec: str = "auto",
     quality: int | None = None,
     preset: str | None = None,
@@ -81,7 +81,7 @@ def settings_for(
         layout: Of the frames to write.
         full_range: Range of their codes.
         matrix: Number of their matrix, H.273; 2 if the input states none.
-        siting: Of their chroma.
+        siting: Of their chroma; None where nothing states it.
         codec: One of `ENCODERS`, or `auto`.
         quality: Constant rate factor.
         preset: Of the encoder.

@@ -112,7 +112,7 @@ def planned(wishes: Wishes, note: Callable[[str], None] = lambda message: None) 
         out,
         full_range=space.full_range,
         matrix=_matrix_number(facts, wishes.wanted),
-        siting=siting,
+        siting=siting if wishes.wanted.siting != "auto" or facts.stated.siting else None,
         codec=wishes.codec,
         quality=wishes.quality,
         preset=wishes.preset,
@@ -258,6 +258,7 @@ def restore_file(
         InputError: The file is damaged; finished segments stay.
         OutputError: The disk is full; likewise.
     """
+    _remove_others(plan)
     clock = Clock()
     overlap: Overlap[tuple[Segment, Moment]] = Overlap(
         restore=FrameRestorer(plan.converter, networks, clock),
@@ -270,6 +271,14 @@ def restore_file(
         total = sum(len(segment.times) for segment in todo)
         made = make(plan.run, todo, overlap, journal, lambda done: progress(done, total))
     return made, clock
+
+
+def _remove_others(plan: FilePlan) -> None:
+    """Remove segments that this plan has not: an earlier one was cut in more parts."""
+    names = {segment.name for segment in plan.segments}
+    for path in plan.wishes.folder.glob(f"*{SUFFIX}"):
+        if path.name not in names:
+            path.unlink(missing_ok=True)
 
 
 def clear(plan_or_folder: Path) -> None:

@@ -125,7 +125,7 @@ def restored(source, target, *, scale=1, **wishes):
 
 
 PIXELS = [
-    *("yuv420p", "yuv422p", "yuv444p", "gray", "gbrp"),
+    *("yuv420p", "yuv422p", "yuv444p", "gray", "gbrp10le"),
     *("yuv420p10le", "yuv422p10le", "yuv444p10le", "yuv420p12le", "yuv444p16le"),
 ]
 
@@ -137,16 +137,16 @@ def test_planes_and_times_come_back(tmp_path, pixels):
     for size, matrix, full in (
         ((48, 32), "bt601", 2),
         ((49, 31), "bt709", 1),
-        ((2, 2), "bt2020", 1),
+        ((18, 11), "bt2020", 1),
     ):
-        if pixels in ("gbrp", "gray"):
+        if pixels in ("gbrp10le", "gray"):
             full = 2
-        number = 0 if pixels == "gbrp" else MATRIX[matrix]
+        number = 0 if pixels == "gbrp10le" else MATRIX[matrix]
         times = [0, 40, 80, 81, 200, 233, 1000]
         clip(source, pixels=pixels, size=size, matrix=number, color_range=full, times=times)
         plan = restored(source, target, codec="ffv1")
         assert name_of(plan.run.layout) == pixels
-        if pixels not in ("gbrp", "gray"):
+        if pixels not in ("gbrp10le", "gray"):
             assert plan.converter.space.matrix == matrix
             assert plan.converter.space.full_range == (full == 2)
         before, after = decoded(source), decoded(target)
@@ -268,9 +268,8 @@ def test_a_part(tmp_path, ffprobe):
     before, after = decoded(source), decoded(target)
     assert len(after) == 50 and after[0][1] == 0
     assert all(map(np.array_equal, after[0][0], before[25][0]))
-    assert [chapter["start_time"] for chapter in ffprobe(target)["chapters"]] == [
-        *("0.000000", "1.000000")
-    ]
+    starts = [float(chapter["start_time"]) for chapter in ffprobe(target)["chapters"]]
+    assert starts == pytest.approx([0, 1], abs=0.04)
     sound = packets(target, "audio")
     assert abs(sound[0][0]) < 0.05 and 1.9 < sound[-1][0] < 2
 
@@ -408,12 +407,12 @@ def test_a_full_disk_is_found_early(tmp_path, monkeypatch, short_segments):
     def usage(folder):
         return shutil._ntuple_diskusage(1 << 41, 0, next(left, 1 << 20))
 
-    monkeypatch.setattr(segments.shutil, "disk_usage", usage)
     plan = planned(Wishes(source=source, target=target, scale=1, codec="ffv1"))
-    with pytest.raises(OutputError, match="nearly full"):
-        restore_file(plan, identity())
+    with monkeypatch.context() as patch:
+        patch.setattr(segments.shutil, "disk_usage", usage)
+        with pytest.raises(OutputError, match="nearly full"):
+            restore_file(plan, identity())
     assert len(wishes_files(plan)) == 2
-    monkeypatch.undo()
     restore_file(planned(plan.wishes), identity())
     join(source, plan.wishes.folder, target, replace=False)
 
