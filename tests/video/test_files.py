@@ -220,14 +220,13 @@ def rich(path, tmp_path):
 
 
 SIZES = ("width", "height", "coded_width", "coded_height", "extradata_size", "bit_rate", "level")
-OF_CODING = ("duration", "duration_ts", "codec_name", "codec_long_name", "refs", "has_b_frames")
 
 
 def alike(probed):
     """What should be equal: all but sizes, and what the codec of the picture brings."""
     found = []
     for stream in probed["streams"]:
-        left_out = {*SIZES, "duration", "duration_ts"}
+        left_out = {*SIZES, "duration", "duration_ts", "codec_tag", "codec_tag_string"}
         tags = {k: v for k, v in stream.pop("tags", {}).items() if k not in ("ENCODER", "DURATION")}
         found.append(({k: v for k, v in stream.items() if k not in left_out}, tags))
     tags = {k: v for k, v in probed["format"]["tags"].items() if k != "ENCODER"}
