@@ -29,6 +29,7 @@ COMMANDS: Mapping[str, str] = {
     "deblock": "srcli.commands.deblock:deblock",
     "compare": "srcli.commands.compare:compare",
     "serve": "srcli.commands.serve:serve",
+    "video": "srcli.commands.video:video",
     "batch": "srcli.commands.batch:batch",
     "ray": "srcli.commands.ray:ray_group",
     "models": "srcli.commands.models:models",
@@ -45,6 +46,7 @@ COMMANDS: Mapping[str, str] = {
 
 # Packages that some commands need, and those of them that an extra of srcli brings.
 PACKAGES = (
+    "av",
     "matplotlib",
     "onnx",
     "onnxruntime",
@@ -58,6 +60,7 @@ PACKAGES = (
     "uvicorn",
 )
 EXTRAS: Mapping[str, str] = {
+    "av": "video",
     "matplotlib": "plot",
     "openvino": "openvino",
     "prometheus_client": "serve",

@@ -253,19 +253,20 @@ class Bar:
         return lambda done, total: self.show(description, done, total)
 
     def show(self, description: str, done: int, total: int) -> None:
-        """Show what is going on and how much of the whole is done."""
+        """Show what is going on and how much of the whole is done; a total of 0 is not known."""
         now = time.monotonic()
         if self._progress is not None and self._task is not None:
             self._progress.update(
                 self._task,
                 description=shortened(shown(description), self._progress.console.width - BESIDE),
                 completed=done,
-                total=total,
+                total=total or None,
                 left=_left(done, total, now - self._began) or UNKNOWN,
             )
         elif now - self._told >= EVERY:
             self._told = now
-            note(f"{shown(description)}: {_how_far(done, total, now - self._began)}")
+            said = f": {_how_far(done, total, now - self._began)}" if total else ""
+            note(f"{shown(description)}{said}")
 
 
 def _how_far(done: int, total: int, seconds: float) -> str:

@@ -132,6 +132,8 @@ def prepared(tmp_path, photograph):
 @pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
 @pytest.mark.parametrize("block", RUNNABLE)
 def test_what_the_pages_say_runs(prepared, block):
+    if re.search(r"^ffmpeg ", block.body, re.MULTILINE) and shutil.which("ffmpeg") is None:
+        pytest.skip("needs ffmpeg")
     run(block.language, block.body, prepared)
 
 

@@ -40,6 +40,16 @@ MAY_IMPORT = {
     "bench": {"backends", "checkpoints", "errors", "loading", "models", "pipeline", "system"},
     "health": {"backends", "checkpoints", "errors", "images", "system"},
     "api": {"errors", "images", "jobs", "loading", "models", "pipeline", "system"},
+    "video": {
+        "backends",
+        "errors",
+        "images",
+        "jobs",
+        "loading",
+        "models",
+        "pipeline",
+        "system",
+    },
     "commands": None,  # anything but cli
     "cli": {"console", "errors", "system"},
 }

@@ -1,0 +1,1 @@
+"""Video: frames as planes of YCbCr, their colours, pipes and containers."""
