@@ -86,7 +86,7 @@ class Index:
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """When a frame is shown, and for how long, in ticks."""
+    """Moment at which a frame is shown, and for how long, in ticks."""
 
     time: int
     duration: int

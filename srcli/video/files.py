@@ -54,7 +54,7 @@ class Wishes:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FilePlan:
-    """What is to be done with a file."""
+    """Work that is to be done with a file."""
 
     wishes: Wishes
     facts: Facts
