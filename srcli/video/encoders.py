@@ -214,8 +214,7 @@ def configure(context: VideoCodecContext, settings: Settings) -> None:
     options = dict(settings.options)
     if settings.siting is not None and settings.siting != "paldv":
         options["chroma_sample_location"] = settings.siting
-    # Frames then depend neither on the number of cores nor on how threads take turns.
-    context.thread_count = 1 if settings.codec == "x264" else 0
+    context.thread_count = 0  # as many as fit
     context.options = options
 
 
