@@ -92,6 +92,16 @@ def test_a_release_needs_what_it_compiles(tmp_path):
 
 # What was built.
 
+PAGES = (
+    *(f"{page}.{kind}" for page in ("compare", "serve") for kind in ("html", "css", "js")),
+    "base.css",
+    "index.html",
+    "report.html",
+    "viewer.css",
+    "viewer.js",
+)
+"""Files of the pages for browsers."""
+
 
 def built(pattern):
     version = PROJECT["project"]["version"]
@@ -141,6 +151,7 @@ def test_contents_of_the_small_wheel():
         "srcli/export/sample.png",
         "srcli/weights/SOURCES.tsv",
         "srcli/weights/manifest.toml",
+        *(f"srcli/pages/assets/{name}" for name in PAGES),
     }
     assert files - compiled == {*modules(), *weights, *prepared, *data}
     assert metadata["License-Expression"] == "Apache-2.0"
