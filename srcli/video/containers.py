@@ -116,6 +116,8 @@ def as_input_errors(path: Path) -> Iterator[None]:
 
     try:
         yield
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: there is no such file", "Check the path.") from error
     except (av.FFmpegError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or first_line(error)
         raise InputError(

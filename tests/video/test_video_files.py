@@ -480,3 +480,10 @@ def test_the_users_word_on_colours(tmp_path, ffprobe):
     restored(source, target, wanted=wanted, codec="ffv1")
     (stream,) = ffprobe(target)["streams"]
     assert (stream["color_space"], stream["color_range"]) == ("bt2020nc", "pc")
+
+
+def test_a_missing_file_is_told(av, srcli, tmp_path):
+    code, _, err = srcli("video", str(tmp_path / "none.mkv"), "-o", str(tmp_path / "out.mkv"))
+    assert code == 1
+    assert "there is no such file" in err
+    assert not [*tmp_path.iterdir()]
