@@ -86,7 +86,7 @@ def load(
     Raises:
         SrcliError: Any of these does not exist or does not work; the message says what to do.
     """
-    from srcli.jobs.steps import rules_for
+    from srcli.jobs.steps import rules_for, wanted_before
     from srcli.loading import model as loading
     from srcli.loading.restorer import RunOptions
 
@@ -99,8 +99,7 @@ def load(
     options = RunOptions(
         backend=backend, precision=precision, tta=tta, threads=threads, tile=tile, memory=memory
     )
-    wishes: dict[Task, bool] = {"denoise": denoise, "deblock": deblock}
-    before = [name for name, wanted in wishes.items() if wanted]
+    before = wanted_before(deblock=deblock, denoise=denoise)
     if model_file is not None:
         if blur is not None:
             raise UsageError("another network takes no blur kernel", "Leave out kernel=.")

@@ -100,6 +100,23 @@ PLACE = PathName(path_type=Path)
 """A click type for the name of a file or a folder."""
 
 
+def check_stdout() -> None:
+    """Refuse to send a result to standard output where nobody can take it; keep notes from there.
+
+    Raises:
+        UsageError: It is closed, or a terminal.
+    """
+    import sys
+
+    from srcli import console
+
+    if sys.stdout is None:
+        raise UsageError("standard output: is closed", "Redirect it, or name a file with -o.")
+    if sys.stdout.isatty():
+        raise UsageError("standard output: is a terminal", "Redirect it, or name a file with -o.")
+    console.expect_data_on_stdout()
+
+
 def check_free(output: Path, overwrite: bool, other: str = "-o") -> None:
     """Raise `OutputExistsError` if a file is there already and may not be replaced.
 

@@ -98,8 +98,9 @@ class RestoreRequest:
     @property
     def before(self) -> tuple[Task, ...]:
         """Tasks to do before enlarging."""
-        wishes: dict[Task, bool] = {"deblock": self.deblock, "denoise": self.denoise}
-        return tuple(task for task, wanted in wishes.items() if wanted)
+        from srcli.jobs.steps import wanted_before
+
+        return wanted_before(deblock=self.deblock, denoise=self.denoise)
 
     @property
     def is_listed(self) -> bool:

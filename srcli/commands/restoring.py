@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from srcli import __version__, console
+from srcli.commands import options
 from srcli.commands.kernels import check_kernel_file, check_known_kernel, save_kernel
 from srcli.commands.outcome import Teller, result, show_plan, tell_how_to_go_on
 from srcli.commands.request import RestoreRequest, foreign
@@ -70,8 +71,6 @@ def restore_files(request: RestoreRequest, task: Task, size: SizeRequest) -> int
 
 def _check_stdout(request: RestoreRequest) -> None:
     """Refuse what cannot go to standard output, before any work."""
-    import sys
-
     if request.for_programs:
         option = "--json" if request.as_json else "--events"
         raise UsageError(
@@ -79,11 +78,7 @@ def _check_stdout(request: RestoreRequest) -> None:
         )
     if request.dry_run or request.check:
         return
-    if sys.stdout is None:
-        raise UsageError("standard output: is closed", "Redirect it, or name a file with -o.")
-    if sys.stdout.isatty():
-        raise UsageError("standard output: is a terminal", "Redirect it, or name a file with -o.")
-    console.expect_data_on_stdout()
+    options.check_stdout()
 
 
 def _check_kernel(request: RestoreRequest, plan: Plan) -> None:

@@ -137,20 +137,12 @@ def _output(name: str, request: VideoRequest) -> str:
     if output is None:
         raise UsageError("no output was named", "Name a file with -o.")
     if output == STDIO:
-        _check_stdout()
+        options.check_stdout()
     else:
         options.check_free(Path(output), request.overwrite)
         if name != STDIO and Path(output).exists() and Path(name).samefile(output):
             raise UsageError(f"{output}: is the input itself", "Name another file with -o.")
     return output
-
-
-def _check_stdout() -> None:
-    if sys.stdout is None:
-        raise UsageError("standard output: is closed", "Redirect it, or name a file with -o.")
-    if sys.stdout.isatty():
-        raise UsageError("standard output: is a terminal", "Redirect it, or name a file with -o.")
-    console.expect_data_on_stdout()
 
 
 @contextmanager

@@ -11,7 +11,7 @@ import click
 from srcli.commands import options
 from srcli.commands.sections import section
 from srcli.models.registry import DEFAULT_MODEL, get_model
-from srcli.models.spec import InputKind, Task
+from srcli.models.spec import InputKind
 
 if TYPE_CHECKING:
     from srcli.backends.base import Precision
@@ -75,15 +75,15 @@ class VideoRequest:
     @property
     def recipe(self) -> Recipe:
         """The networks that are asked for."""
+        from srcli.jobs.steps import wanted_before
         from srcli.video.networks import Recipe
 
-        wishes: dict[Task, bool] = {"deblock": self.deblock, "denoise": self.denoise}
         get_model(self.model)  # a name that is none is told before all else
         return Recipe(
             model=self.model,
             scale=self.scale,
             kind=self.kind,
-            before=tuple(task for task, wanted in wishes.items() if wanted),
+            before=wanted_before(deblock=self.deblock, denoise=self.denoise),
             weights=self.weights,
         )
 

@@ -177,6 +177,12 @@ def _deblock_limit(model: str | None) -> int | None:
     return able[0].better_up_to_jpeg if able else None
 
 
+def wanted_before(*, deblock: bool, denoise: bool) -> tuple[Task, ...]:
+    """Return the tasks that are wanted before enlarging."""
+    wishes: dict[Task, bool] = {"deblock": deblock, "denoise": denoise}
+    return tuple(task for task, wanted in wishes.items() if wanted)
+
+
 def steps_before(model: str, tasks: Sequence[Task]) -> tuple[Step, ...]:
     """Return the steps that do tasks before a model enlarges.
 

@@ -10,6 +10,7 @@ from http import HTTPStatus
 from pathlib import PurePosixPath, PureWindowsPath
 
 from srcli.images import FORMATS, SaveOptions
+from srcli.jobs.steps import wanted_before
 from srcli.models.registry import DEFAULT_SCALE, get_model
 from srcli.models.spec import INPUT_CHOICES, InputChoice, ModelSpec, Task
 from srcli.serving.problems import Problem
@@ -65,13 +66,12 @@ def order_of(task: Task, query: Mapping[str, str], models: tuple[str, ...]) -> O
         raise Problem(
             status=HTTPStatus.NOT_FOUND, problem=problem, remedy=f"Choose {', '.join(models)}."
         )
-    wishes: dict[Task, bool] = {name: _flag(query, name) for name in ("deblock", "denoise")}
     return Order(
         task=task,
         spec=spec,
         factor=_factor(task, query.get("scale")),
         input=_input(query.get("input", "auto")),
-        before=tuple(name for name, wanted in wishes.items() if wanted),
+        before=wanted_before(deblock=_flag(query, "deblock"), denoise=_flag(query, "denoise")),
         options=SaveOptions(
             format=_format(query.get("format", "auto")),
             quality=_number(query, "quality", 100),
