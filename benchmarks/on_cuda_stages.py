@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import io
 import json
 import lzma
 import os
@@ -267,32 +268,43 @@ def install(tell: Tell) -> None:
             tell(f"{part.name}: left out ({error})")
     try:
         _assemble_rtx()
-    except (OSError, lzma.LZMAError) as error:
+    except (OSError, EOFError, lzma.LZMAError, tarfile.TarError) as error:
         tell(f"TensorRT-RTX cannot be put together ({error})")
     _compile()
 
 
 def _put(part: Path) -> None:
     if part.suffix == ".so":
-        shutil.copy(part, SITE / "srcli" / "backends")
+        shutil.copy(part, home_of(part.name.split(".")[0]))
     elif part.suffix == ".whl":
         with zipfile.ZipFile(part) as wheel:
             wheel.extractall(SITE)
 
 
+def home_of(module: str) -> Path:
+    """Return the folder of the installed tree where a compiled module's source lies.
+
+    Raises:
+        OSError: There is no such source.
+    """
+    for source in (SITE / "srcli").rglob(f"{module}.c"):
+        return source.parent
+    raise OSError(f"there is no source {module}.c")
+
+
 def _assemble_rtx() -> None:
-    """Unpack the library of TensorRT-RTX from `rtx.00`, `rtx.01` ...: xz, cut into parts."""
+    """Unpack the libraries of TensorRT-RTX from `rtx.00`, `rtx.01` ...: tar, xz, cut into parts."""
     parts = sorted(PARTS.glob("rtx.*"))
-    library = PARTS / "libtensorrt_rtx.so.1"
-    if parts and not library.exists():
-        packed = lzma.decompress(b"".join(part.read_bytes() for part in parts))
-        partial = library.with_suffix(".partial")
-        partial.write_bytes(packed)
-        partial.replace(library)
-    if library.exists():
-        folder = SITE / "tensorrt_rtx_libs"
-        folder.mkdir(exist_ok=True)
-        (folder / library.name).symlink_to(library)
+    name = "tensorrt_rtx_libs"
+    if parts and not (PARTS / name).exists():
+        packed = io.BytesIO(b"".join(part.read_bytes() for part in parts))
+        partial = PARTS / "rtx-partial"
+        shutil.rmtree(partial, ignore_errors=True)
+        with tarfile.open(fileobj=packed, mode="r:xz") as archive:
+            archive.extractall(partial, filter="data")
+        (partial / name).rename(PARTS / name)
+    if (PARTS / name).exists():
+        (SITE / name).symlink_to(PARTS / name)
 
 
 def _compile() -> None:
@@ -304,7 +316,7 @@ def _compile() -> None:
     headers = Path(sysconfig.get_paths()["include"])
     if compiler is None or not (headers / "Python.h").exists():
         return
-    for source in sorted((SITE / "srcli" / "backends").glob("*.c")):
+    for source in sorted((SITE / "srcli" / "backends").rglob("*.c")):
         module = source.with_suffix(".abi3.so")
         partial = module.with_suffix(".partial")
         command = [compiler, "-O3", "-shared", "-fPIC", f"-I{headers}", str(source), "-o"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import lzma
 import os
@@ -151,11 +152,21 @@ stages.install(lambda text: sys.stdout.write(text + "\\n"))
 """
 
 
+def as_tar(name: str, content: bytes) -> bytes:
+    """Return a tar with one file."""
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as archive:
+        member = tarfile.TarInfo(name)
+        member.size = len(content)
+        archive.addfile(member, io.BytesIO(content))
+    return packed.getvalue()
+
+
 def test_what_is_carried_is_put_in_place(place, tmp_path):
     """TensorRT-RTX is too large for one call: its parts come one by one."""
     carried, home = tmp_path / "carried", Path(place["SRCLI_ON_CUDA"])
     command = INSTALL.format(benchmarks=str(BENCHMARKS), carried=str(carried))
-    library = lzma.compress(b"a library" * 1000)
+    library = lzma.compress(as_tar("tensorrt_rtx_libs/libtensorrt_rtx.so.1", b"a library" * 1000))
     (carried / "train").mkdir(parents=True)
     (carried / "train" / "picture.png").write_bytes(b"picture")
     (carried / "_filters.abi3.so").write_bytes(b"compiled")
@@ -163,7 +174,6 @@ def test_what_is_carried_is_put_in_place(place, tmp_path):
     (carried / "damaged.whl").write_bytes(b"not a zip")
     with zipfile.ZipFile(carried / "small-1-py3-none-any.whl", "w") as wheel:
         wheel.writestr("small/__init__.py", "")
-        wheel.writestr("tensorrt_rtx_libs/__init__.py", "")
     first = done([sys.executable, "-c", command], place)
     assert "damaged.whl: left out" in first.stdout
     assert "cannot be put together" in first.stdout
@@ -177,7 +187,9 @@ def test_what_is_carried_is_put_in_place(place, tmp_path):
     assert (site / "small" / "__init__.py").exists()
     assert (site / "srcli" / "weights" / "manifest.toml").exists()
     assert (site / "srcli" / "export" / "engines.py").exists()
-    assert (site / "srcli" / "backends" / "_filters.abi3.so").read_bytes() == b"compiled"
+    compiled = site / "srcli" / "backends" / "filters" / "_filters.abi3.so"
+    assert compiled.read_bytes() == b"compiled"
+    assert compiled.with_name("_filters.c").exists()
     assert (home / "parts" / "train" / "picture.png").exists()
 
 

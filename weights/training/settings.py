@@ -35,7 +35,15 @@ TASKS: dict[str, dict[str, Any]] = {
     "denoise": {"patch": 80, "batch": 16, "loss": "psnr-rgb"},
     "deblock": {"patch": 80, "batch": 16, "loss": "psnr"},
 }
-SIBLINGS = {"fsdn": "asdn"}  # whose features serve: the paper trains FSDN from ASDN
+# Whose tensors of the same name and shape serve, the nearest first. FSDN from ASDN is the paper's
+# way; the others save minutes.
+SIBLINGS: dict[str, tuple[str, ...]] = {
+    "fsdn-base": ("asdn-base",),
+    "fsdn-paper": ("asdn-paper",),
+    "dcls-aniso": ("dcls-iso",),
+    "awsrn-m": ("awsrn-s",),
+    "awsrn": ("awsrn-m", "awsrn-s"),
+}
 
 
 def family(model: str) -> str:

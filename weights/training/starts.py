@@ -23,7 +23,7 @@ from srcli.models.dcls.network import Dcls, DualPathBlock, Estimator, LeastSquar
 from srcli.models.hpinet.network import HpiNet
 from srcli.models.layers import WeightNormConv2d, bilinear_phases
 
-from .settings import SIBLINGS, family
+from .settings import SIBLINGS
 
 SMALL = 0.1  # what the last layer of a residual branch is multiplied by
 LAST = 0.03  # and what the layer that adds to the picture is
@@ -179,11 +179,11 @@ def siblings(model: str, purpose: str, scale: int, folders: Sequence[Path]) -> I
         scale: Of enlargement.
         folders: With `lapar-c-x2.safetensors`, `hpinet-s-x4/weights.safetensors` and the like.
     """
-    other, size = SIBLINGS.get(family(model)), model.partition("-")[2]
     tail = "" if scale == 1 else f"-x{scale}"
+    scales = sorted(SCALES, key=lambda other: abs(other - max(scale, 2)))
     names = [] if purpose == "clean" else [f"{model}-{purpose}{tail}"]
-    names += [f"{model}-x{other}" for other in sorted(SCALES, key=lambda s: abs(s - max(scale, 2)))]
-    names += [model, f"{other}-{size}"] if other else [model]
+    for relative in (model, *SIBLINGS.get(model, ())):
+        names += [*(f"{relative}-x{other}" for other in scales), relative]
     for name in names:
         for folder in folders:
             for file in (folder / name / "weights.safetensors", folder / f"{name}.safetensors"):
