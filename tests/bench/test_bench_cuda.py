@@ -6,6 +6,7 @@ import importlib
 from dataclasses import replace
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -87,6 +88,21 @@ def test_a_burst_is_the_mean_of_many_between_two_events(device):
     device.asked.clear()
     assert len(opened.host_times()) == worker.HOST_RUNS
     assert device.asked == ["launch", "wait for the stream"] * worker.HOST_RUNS
+
+
+def test_later_forms_of_a_session_are_checked_too(device, tmp_path):
+    """On a GPU the first run may take another form than those that are timed."""
+    answers = iter([0.5, 0.5, 0.75])
+    truth = SimpleNamespace(picture=tmp_path / "picture.npy", restored=tmp_path / "restored.npy")
+    np.save(truth.picture, np.zeros((1, 3, 2, 2), np.float32))
+    np.save(truth.restored, np.full((1, 3, 2, 2), 0.5, np.float32))
+
+    def session(picture):
+        return np.full_like(picture, next(answers))
+
+    assert worker._error(session, truth, worker.FORMS) == 0.25
+    answers = iter([np.nan, 0.5, 0.5])
+    assert np.isnan(worker._error(session, truth, worker.FORMS))
 
 
 def test_what_is_waited_for_is_timed_by_the_host(device):
