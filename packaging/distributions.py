@@ -1,14 +1,15 @@
-"""Build what a release consists of: sdists and wheels of `srcli-lite` and of `srcli`.
+"""Build what a release consists of: sdists and wheels of `srcli-lite`, `srcli` and `srcli-dcls`.
 
     python packaging/distributions.py dist  # needs `pip install -e .[release]`
 
 With --portable, the wheel of `srcli-lite` is left out: each system and processor has its own.
 
-`srcli-lite` holds the code, the compiled modules and the weights, and requires only what LAPAR and
+`srcli-lite` holds the code, the compiled modules and most weights, and requires only what LAPAR and
 AWSRN take on a CPU. `srcli` requires it in the same version, and the packages that are listed as
-`full` in `pyproject.toml`; of files it has only the weights that are `full_only` in the manifest.
-So no file is in both: each can be installed, updated and removed beside the other. All of this is
-derived from the repository's own `pyproject.toml`, which describes what a clone installs.
+`full` in `pyproject.toml`; of files it has only weights. `srcli-dcls` has nothing but weights too:
+`pip install 'srcli[dcls]'` brings it. The manifest says which weights are whose. So no file is in
+two of them: each can be installed, updated and removed beside the others. All of this is derived
+from the repository's own `pyproject.toml`, which describes what a clone installs.
 """
 
 from __future__ import annotations
@@ -44,7 +45,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         small_options = ["--sdist"] if arguments.portable else []
         build(small_tree(Path(folder) / SMALL), arguments.out, small_options)
-        build(full_tree(Path(folder) / FULL), arguments.out, [])
+        for name, made in ((FULL, full(project())), *parts(project()).items()):
+            build(weights_tree(Path(folder) / name, name, made), arguments.out, [])
 
 
 def build(tree: Path, out: Path, options: list[str]) -> None:
@@ -54,9 +56,10 @@ def build(tree: Path, out: Path, options: list[str]) -> None:
 
 
 def small_tree(folder: Path) -> Path:
-    """Make the sources of `srcli-lite`: the repository's, less what only `srcli` brings."""
+    """Make the sources of `srcli-lite`: the repository's, less the weights of the others."""
     folder.mkdir(parents=True)
-    ignored = shutil.ignore_patterns("__pycache__", "*.so", "*.pyd", "unfinished", *full_weights())
+    others = [name for names in weights_elsewhere().values() for name in names]
+    ignored = shutil.ignore_patterns("__pycache__", "*.so", "*.pyd", "unfinished", *others)
     for name in BUILT:
         if (ROOT / name).is_dir():
             shutil.copytree(ROOT / name, folder / name, ignore=ignored)
@@ -66,15 +69,16 @@ def small_tree(folder: Path) -> Path:
     return folder
 
 
-def full_tree(folder: Path) -> Path:
-    """Make the sources of `srcli`: its requirements, and large weights."""
-    weights = folder / "weights"
-    weights.mkdir(parents=True)
-    for name in ("LICENSE", "README.md"):
-        shutil.copy(ROOT / name, folder / name)
-    for name in full_weights():
-        shutil.copy(ROOT / "weights" / name, weights / name)
-    (folder / "pyproject.toml").write_text(tomli_w.dumps(full(project())), "utf-8")
+def weights_tree(folder: Path, name: str, made: Project) -> Path:
+    """Make the sources of a distribution without code: its requirements, and its weights."""
+    (folder / "weights" / "prepared").mkdir(parents=True)
+    for file in ("LICENSE", "README.md"):
+        shutil.copy(ROOT / file, folder / file)
+    for weights in weights_elsewhere()[name]:
+        for place in (Path("weights"), Path("weights", "prepared")):
+            if (ROOT / place / weights).exists():
+                shutil.copy(ROOT / place / weights, folder / place / weights)
+    (folder / "pyproject.toml").write_text(tomli_w.dumps(made), "utf-8")
     return folder
 
 
@@ -83,10 +87,14 @@ def project() -> Project:
     return tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
 
 
-def full_weights() -> list[str]:
-    """Return the names of the weights that `srcli-lite` comes without."""
+def weights_elsewhere() -> dict[str, list[str]]:
+    """Return the names of the weights that `srcli-lite` comes without, by distribution."""
     manifest = tomllib.loads((ROOT / "weights" / "manifest.toml").read_text("utf-8"))
-    return [f"{name}.safetensors" for name, row in manifest.items() if row.get("full_only")]
+    found: dict[str, list[str]] = {}
+    for name, row in manifest.items():
+        if "distribution" in row:
+            found.setdefault(row["distribution"], []).append(f"{name}.safetensors")
+    return found
 
 
 def small(whole: Project) -> Project:
@@ -109,10 +117,31 @@ def full(whole: Project) -> Project:
         *(text for text in table["dependencies"] if name_of(text) in heavy),
     ]
     del table["scripts"]  # the other's
+    for name in parts(whole):
+        extra = name.removeprefix(f"{FULL}-")
+        table["optional-dependencies"][extra] = [f"{name}=={table['version']}"]
+    return weights_only(whole, table)
+
+
+def parts(whole: Project) -> dict[str, Project]:
+    """Return the `pyproject.toml` of each distribution that has weights alone, by its name."""
+    made = {}
+    for name in weights_elsewhere():
+        if name != FULL:
+            table = copy.deepcopy(whole["project"])
+            table |= {"name": name, "dependencies": [f"{FULL}=={table['version']}"]}
+            table["description"] = f"Weights of srcli that are too large for {FULL} itself"
+            del table["scripts"], table["optional-dependencies"]
+            made[name] = weights_only(whole, table)
+    return made
+
+
+def weights_only(whole: Project, table: Project) -> Project:
+    """Return the `pyproject.toml` of a distribution whose files are weights."""
     setuptools = {
         "packages": ["srcli.weights"],
         "package-dir": {"srcli.weights": "weights"},
-        "package-data": {"srcli.weights": ["*.safetensors"]},
+        "package-data": {"srcli.weights": ["*.safetensors", "prepared/*.safetensors"]},
     }
     return {
         "build-system": whole["build-system"],

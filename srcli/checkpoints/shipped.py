@@ -16,7 +16,7 @@ from srcli.errors import WeightsError
 from srcli.models.spec import InputKind, ModelSpec, Scale, Task
 from srcli.system.cache import cache_folder, is_whole
 from srcli.system.files import open_regular
-from srcli.system.installation import is_small
+from srcli.system.installation import SMALL, is_released
 
 if TYPE_CHECKING:
     from onnx import ModelProto, TensorProto
@@ -56,8 +56,9 @@ class Weights:
     """Checksum of the file in `prepared`, which holds the same weights as `srcli.backends.native`
     reads them, verified when they were committed; None if there is none."""
 
-    full_only: bool = False
-    """True if `srcli-lite` comes without the file: it is large, and only PyTorch runs it."""
+    distribution: str = SMALL
+    """What a release brings the file with: `srcli-lite`, `srcli`, or a distribution of its own,
+    which is an extra of `srcli`."""
 
 
 @cache
@@ -66,14 +67,14 @@ def shipped_weights() -> tuple[Weights, ...]:
     return tuple(weights for weights in _listed() if not _left_out(weights))
 
 
-def left_out(spec: ModelSpec, scale: Scale, task: Task) -> bool:
-    """Tell whether `srcli` has weights for this, and `srcli-lite`, which is installed, has not."""
-    wanted = (spec.name, scale, task)
-    return any((w.model, w.scale, w.task) == wanted for w in _listed() if _left_out(w))
+def left_out(spec: ModelSpec, scale: Scale, task: Task) -> str | None:
+    """Return the distribution that has weights for this, if it is not installed."""
+    able = (w for w in _listed() if _left_out(w) and (w.model, w.task) == (spec.name, task))
+    return next((w.distribution for w in able if w.any_scale or w.scale == scale), None)
 
 
 def _left_out(weights: Weights) -> bool:
-    return weights.full_only and is_small() and not weights.path.exists()
+    return weights.distribution != SMALL and is_released() and not weights.path.exists()
 
 
 @cache
@@ -100,7 +101,7 @@ def _of_row(path: Path, row: dict[str, Any]) -> Iterator[Weights]:
         licence=row.pop("licence"),
         better_up_to_jpeg=row.pop("better_up_to_jpeg", None),
         prepared_sha256=row.pop("prepared_sha256", None),
-        full_only=row.pop("full_only", False),
+        distribution=row.pop("distribution", SMALL),
         facts=row,
         any_scale=isinstance(scale, list),
     )

@@ -34,7 +34,7 @@ from srcli.models.spec import (
     Task,
 )
 from srcli.system.cache import is_whole
-from srcli.system.installation import FULL
+from srcli.system.installation import bring
 
 if TYPE_CHECKING:
     from srcli.models.base import Branch, Network, PublishedNetwork
@@ -241,7 +241,9 @@ def _no_weights(spec: ModelSpec, scale: Scale, task: Task) -> WeightsError:
     """Return the error for missing weights, which names all ways to get some."""
     purpose = f"to {task} by {float(scale):g}" if scale > 1 else f"to {task}"
     problem = f"srcli ships no weights for {spec.name} {purpose}"
-    ways = [f"run `pip install {FULL}`, which brings them"] if left_out(spec, scale, task) else []
+    ways = []
+    if (distribution := left_out(spec, scale, task)) is not None:
+        ways.append(f"run `{bring(distribution)}`, which brings them")
     publication = (
         spec.publications.get(int(scale)) if task == "upscale" and scale == int(scale) else None
     )

@@ -1,7 +1,8 @@
 """The distributions that srcli is installed from: `srcli`, or the small `srcli-lite`.
 
-A release has both. `srcli-lite` holds the code and needs little; `srcli` adds PyTorch and ONNX. A
-clone installs everything as `srcli`. See `packaging/distributions.py`.
+A release has both. `srcli-lite` holds the code and needs little; `srcli` adds PyTorch and ONNX, and
+`srcli-dcls` weights that are too large for it. A clone installs everything as `srcli`. See
+`packaging/distributions.py`.
 """
 
 from __future__ import annotations
@@ -16,6 +17,18 @@ FULL, SMALL = "srcli", "srcli-lite"
 def is_small() -> bool:
     """Tell whether `srcli-lite` is installed alone."""
     return _requirements(FULL) is None and _requirements(SMALL) is not None
+
+
+@cache
+def is_released() -> bool:
+    """Tell whether the code is a release's, which may have come without some weights."""
+    return _requirements(SMALL) is not None
+
+
+def bring(distribution: str) -> str:
+    """Return the command that installs a distribution of a release, with all that it needs."""
+    extra = distribution.removeprefix(f"{FULL}-")
+    return f"pip install {FULL}" if distribution == FULL else f"pip install '{FULL}[{extra}]'"
 
 
 def pip_install(extra: str) -> str:

@@ -1,4 +1,4 @@
-"""What a release holds: `srcli-lite` and `srcli`, derived from one `pyproject.toml`."""
+"""What a release holds: `srcli-lite`, `srcli`, `srcli-dcls`, derived from one `pyproject.toml`."""
 
 from __future__ import annotations
 
@@ -63,7 +63,8 @@ def test_both_have_every_extra_and_one_has_the_command(distributions):
     small = distributions.small(PROJECT)["project"]
     full = distributions.full(PROJECT)["project"]
     extras = PROJECT["project"]["optional-dependencies"]
-    assert small["optional-dependencies"] == full["optional-dependencies"] == extras
+    assert small["optional-dependencies"] == extras
+    assert full["optional-dependencies"] == {**extras, "dcls": [f"srcli-dcls=={full['version']}"]}
     assert small["scripts"] == PROJECT["project"]["scripts"]
     assert "scripts" not in full
 
@@ -72,9 +73,9 @@ def test_the_readmes_lines_name_what_is_built():
     """In a table, each with the extras that it has."""
     readme = (ROOT / "README.md").read_text()
     lines = re.findall(r"\| `pip install ([a-z-]+)(?:\[([a-z,]+)\])?` \|", readme)
-    assert [name for name, _ in lines] == ["srcli", "srcli-lite", "srcli"]
-    extras = PROJECT["project"]["optional-dependencies"]
-    assert {extra for _, text in lines for extra in text.split(",") if extra} <= set(extras)
+    assert [name for name, _ in lines] == ["srcli", "srcli", "srcli-lite", "srcli"]
+    extras = {*PROJECT["project"]["optional-dependencies"], "dcls"}
+    assert {extra for _, text in lines for extra in text.split(",") if extra} <= extras
 
 
 @pytest.mark.environments
@@ -91,6 +92,8 @@ def test_a_release_needs_what_it_compiles(tmp_path):
 
 
 # What was built.
+
+MAX_BYTES = 90_000_000  # of weights; package registries take files of up to 100 MB
 
 PAGES = (
     *(f"{page}.{kind}" for page in ("compare", "serve") for kind in ("html", "css", "js")),
@@ -127,19 +130,18 @@ def modules():
         yield from (f"{package.replace('.', '/')}/{file.name}" for file in folder.glob("*.py"))
 
 
+def weights_of(distribution):
+    """The files of weights that it should hold."""
+    for name, row in MANIFEST.items():
+        if row.get("distribution", "srcli-lite") == distribution:
+            yield f"srcli/weights/{name}.safetensors"
+            if "prepared_sha256" in row:
+                yield f"srcli/weights/prepared/{name}.safetensors"
+
+
 @pytest.mark.environments
 def test_contents_of_the_small_wheel():
     files, metadata = contents(built("srcli_lite-{}-cp311-abi3-*.whl"))
-    weights = {
-        f"srcli/weights/{name}.safetensors"
-        for name, row in MANIFEST.items()
-        if not row.get("full_only")
-    }
-    prepared = {
-        f"srcli/weights/prepared/{name}.safetensors"
-        for name, row in MANIFEST.items()
-        if "prepared_sha256" in row
-    }
     compiled = {name for name in files if name.endswith((".so", ".pyd"))}
     assert {name.partition(".")[0] for name in compiled} == {
         "srcli/backends/filters/_filters",
@@ -153,21 +155,35 @@ def test_contents_of_the_small_wheel():
         "srcli/weights/manifest.toml",
         *(f"srcli/pages/assets/{name}" for name in PAGES),
     }
-    assert files - compiled == {*modules(), *weights, *prepared, *data}
+    assert files - compiled == {*modules(), *weights_of("srcli-lite"), *data}
     assert metadata["License-Expression"] == "Apache-2.0"
     assert metadata.get_all("License-File") == ["LICENSE"]
 
 
 @pytest.mark.environments
-def test_contents_of_the_full_wheel():
-    """No file of it is in the other wheel."""
-    files, _ = contents(built("srcli-{}-py3-none-any.whl"))
-    assert files == {
-        f"srcli/weights/{name}.safetensors"
-        for name, row in MANIFEST.items()
-        if row.get("full_only")
-    }
+@pytest.mark.parametrize("name", ["srcli", "srcli-dcls"])
+def test_contents_of_the_other_wheels(name):
+    """No file of one is in another wheel."""
+    wheel = built(f"{name.replace('-', '_')}-{{}}-py3-none-any.whl")
+    assert wheel.stat().st_size < MAX_BYTES
+    files, metadata = contents(wheel)
+    assert files == {*weights_of(name)}
     assert not files & contents(built("srcli_lite-{}-cp311-abi3-*.whl"))[0]
+    assert metadata.get_all("License-File") == ["LICENSE"]
+
+
+def test_weights_are_in_a_distribution_that_is_built():
+    assert {row.get("distribution", "srcli") for row in MANIFEST.values()} == {
+        "srcli",
+        "srcli-dcls",
+    }
+
+
+def test_the_weights_that_come_with_srcli_are_few_megabytes():
+    """DCLS is apart."""
+    names = (name for kind in ("srcli-lite", "srcli") for name in weights_of(kind))
+    sizes = [(ROOT / name.removeprefix("srcli/")).stat().st_size for name in names]
+    assert sum(sizes) < MAX_BYTES
 
 
 @pytest.mark.environments

@@ -56,8 +56,9 @@ OTHERS = {
     },
     "onnxruntime": dict.fromkeys((HPINET, DCLS, EAGER, ORT, EXPORT, ATTRIBUTE, FILTERS), "torch"),
     "torch": {
-        **dict.fromkeys((HPINET, EAGER, ATTRIBUTE, FILTERS)),
-        DCLS: "srcli",
+        **dict.fromkeys((EAGER, ATTRIBUTE, FILTERS)),
+        HPINET: "srcli",
+        DCLS: "'srcli[dcls]'",
         ORT: "onnxruntime",
         EXPORT: "onnx",
     },
