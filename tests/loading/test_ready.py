@@ -20,8 +20,13 @@ from srcli.checkpoints.shipped import flaws, prepared_file, shipped_weights
 from srcli.errors import MissingPartError
 from srcli.loading.model import load
 from srcli.models.registry import get_model
+from srcli.system.installation import SMALL
 
-COMPILED = [weights for weights in shipped_weights() if get_model(weights.model).compiled]
+COMPILED = [
+    weights
+    for weights in shipped_weights()
+    if get_model(weights.model).compiled and weights.distribution == SMALL
+]
 BATCH = np.random.default_rng(0).random((1, 3, 14, 19), np.float32)
 HEAVY = ("torch", "onnx", "onnxscript", "onnxruntime", "openvino")
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from srcli.checkpoints.shipped import Weights, prepared_file, sha256_of, shipped_weights
 from srcli.loading.model import LoadedModel
 from srcli.models.registry import get_model
+from srcli.system.installation import SMALL
 
 from .scores import FOLDER, write_manifest
 
@@ -36,16 +37,23 @@ def prepare(weights: Weights, target: Path) -> None:
     importlib.import_module("srcli.export.to_native").write_verified(model, target)
 
 
+def _comes_prepared(weights: Weights) -> bool:
+    """Tell whether weights run without PyTorch; what comes with `srcli` has PyTorch beside it."""
+    return get_model(weights.model).compiled and weights.distribution == SMALL
+
+
 def main() -> None:
-    """Prepare all, or what is named."""
+    """Prepare all that come with `srcli-lite`, or what is named."""
     program = "python -m srcli.weights.training.prepare"
     parser = argparse.ArgumentParser(prog=program, description=__doc__)
     parser.add_argument("names", nargs="*", help="only these, such as lapar-c-x2")
     arguments = parser.parse_args()
     table = tomllib.loads((FOLDER / "manifest.toml").read_text())
-    able = {w.path.stem: w for w in shipped_weights() if get_model(w.model).compiled}
+    able = {w.path.stem: w for w in shipped_weights() if _comes_prepared(w)}
     if unknown := set(arguments.names) - set(able):
-        parser.error(f"{min(unknown)} does not ship, or our compiled code does not run it")
+        parser.error(
+            f"{min(unknown)} does not ship with srcli-lite, or our compiled code does not run it"
+        )
     for name in arguments.names or able:
         target = prepared_file(able[name])
         target.parent.mkdir(exist_ok=True)
