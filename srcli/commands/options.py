@@ -14,7 +14,7 @@ import click
 from srcli import console
 from srcli.commands.sections import Command, Decorator
 from srcli.errors import OutputExistsError, UsageError
-from srcli.models.registry import DEFAULT_MODEL, MODELS, model_names
+from srcli.models.registry import DEFAULT_MODEL, MODELS
 from srcli.models.spec import INPUT_CHOICES, INPUT_KINDS
 
 if TYPE_CHECKING:
@@ -131,10 +131,12 @@ def check_free(output: Path, overwrite: bool, other: str = "-o") -> None:
 def complete_models(
     ctx: click.Context, parameter: click.Parameter, text: str
 ) -> list[CompletionItem]:
-    """Offer the names of models to a shell."""
+    """Offer the names of models to a shell: after `denoise` and `deblock`, of those that can."""
     from click.shell_completion import CompletionItem
 
-    names = [name for name in model_names() if name.startswith(text)]
+    same_size = ctx.info_name in ("denoise", "deblock")
+    able = [spec.name for spec in MODELS if 1 in spec.scales or not same_size]
+    names = [name for name in able if name.startswith(text)]
     return [CompletionItem(name) for name in names] or [CompletionItem(text, type="file")]
 
 

@@ -29,7 +29,7 @@ from srcli.models.registry import MODELS, get_model
 from srcli.models.spec import Publication
 from srcli.system.cache import SEAL
 
-NAME, SCALE = "awsrn-s", 3  # small, and srcli ships no weights for it
+NAME, SCALE = "awsrn-m", 3  # small, and srcli ships no weights for it
 CONTENT = bytes(range(256)) * 2000  # 512 kB, so that it takes several reads
 
 

@@ -50,7 +50,7 @@ def offered(words):
         ("srcli denoise --model lapar-", ["lapar-a", "lapar-b", "lapar-c"]),
         ("srcli upscale --backend ", list(BACKEND_NAMES)),
         ("srcli bench --backend na", ["native"]),
-        ("srcli bench -m lapar-", ["lapar-a", "lapar-b", "lapar-c"]),
+        ("srcli bench -m lapar-", ["lapar-a", "lapar-b", "lapar-c", "lapar-mini"]),
         ("srcli eval -m dcls", ["dcls-iso", "dcls-aniso"]),
         ("srcli export -m dcls", ["dcls-iso", "dcls-aniso"]),
         ("srcli models hpi", ["hpinet-s", "hpinet-m", "hpinet-l"]),

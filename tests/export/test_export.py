@@ -192,7 +192,7 @@ def test_other_opsets(srcli, here, opset):
 def test_export_mistakes_leave_nothing(srcli, here):
     for arguments, code, says in [
         (["--opset", 9], 2, "opset 9"),
-        (["-m", "awsrn-s", "-s", 3], 3, "--weights FILE"),
+        (["-m", "awsrn-m", "-s", 3], 3, "--weights FILE"),
         (["--onnx", "--trt", "-o", "x.onnx"], 2, "one file"),
     ]:
         actual, _, err = srcli("export", *arguments)

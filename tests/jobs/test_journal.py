@@ -94,7 +94,6 @@ def interrupt(folder, arguments, sent, after):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     for _ in range(after):
         process.stdout.readline()
@@ -142,7 +141,6 @@ def test_ctrl_c_ends_the_eight_passes_soon(tmp_path):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     while json.loads(process.stdout.readline())["event"] != "started":
         pass

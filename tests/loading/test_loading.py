@@ -15,7 +15,7 @@ def empty_cache(monkeypatch, tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "scale", "best"),
-    [("awsrn", 3, "lapar-a"), ("hpinet-m", 4, "lapar-a"), ("dcls-iso", 2, "lapar-a")],
+    [("awsrn", 3, "hpinet-s"), ("hpinet-l", 4, "lapar-a"), ("dcls-aniso", 2, "lapar-a")],
 )
 def test_the_best_of_those_that_ship_is_proposed(name, scale, best):
     """faults.md 23: not the first of the alphabet."""
@@ -26,8 +26,8 @@ def test_the_best_of_those_that_ship_is_proposed(name, scale, best):
 
 def test_fetching_is_offered_where_a_program_can_fetch():
     """faults.md 23: elsewhere, that it takes a browser."""
-    with pytest.raises(WeightsError, match=r"Run `srcli weights fetch hpinet-m -s 4` for its auth"):
-        load("hpinet-m", 4)
+    with pytest.raises(WeightsError, match=r"Run `srcli weights fetch hpinet-l -s 4` for its auth"):
+        load("hpinet-l", 4)
     with pytest.raises(WeightsError, match="with a browser") as caught:
         load("awsrn", 3)
     assert "Run `srcli weights fetch" not in str(caught.value)

@@ -228,7 +228,7 @@ def test_fetched_weights_that_are_damaged_are_not_used(tmp_path, monkeypatch, sr
     from srcli.models.registry import get_model
 
     monkeypatch.setenv("SRCLI_CACHE", str(tmp_path))
-    spec = get_model("hpinet-m")
+    spec = get_model("hpinet-l")
     path = fetched_path(spec, 4)
     path.parent.mkdir(parents=True)
     shutil.copy(load("lapar-c", 2).weights.path, path)
@@ -236,10 +236,10 @@ def test_fetched_weights_that_are_damaged_are_not_used(tmp_path, monkeypatch, sr
     assert fetched_weights(spec, 4) is not None
     flipped(path)
     assert fetched_weights(spec, 4) is None
-    code, _, err = srcli("export", "-m", "hpinet-m", "-s", 4)
+    code, _, err = srcli("export", "-m", "hpinet-l", "-s", 4)
     assert code == 3
     assert f"{path}: the weights that were fetched are damaged" in err
-    assert "weights fetch hpinet-m -s 4" in err
+    assert "weights fetch hpinet-l -s 4" in err
     assert cache_folder() == tmp_path
 
 

@@ -107,7 +107,7 @@ def _spec(
     return ModelSpec(
         name=f"lapar-{size}",
         title=f"LAPAR-{size.upper()}",
-        scales=(1, 2, 3, 4),
+        scales=(1, 2, 3, 4) if "denoise" in good_for else (2, 3, 4),
         build=partial(_build, channels, blocks),
         geometry=partial(_geometry, channels, blocks),
         parameters=partial(_parameters, channels, blocks),
@@ -178,5 +178,5 @@ SPECS = (
         },
     ),
     # Not in the paper: half of the channels of LAPAR-C, for video.
-    _spec("mini", 8, 2, {"upscale": "video, fastest of all"}),
+    _spec("mini", 8, 2, {"upscale": "video, fastest"}),
 )
