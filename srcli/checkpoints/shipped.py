@@ -153,14 +153,19 @@ def _prepared(weights: Weights) -> Weights | None:
 def find_weights(
     spec: ModelSpec, scale: Scale, task: Task, kind: InputKind = "clean"
 ) -> Weights | None:
-    """Return the weights for a model, scale, task and kind: shipped, else fetched, else None."""
+    """Return the weights for a model, scale, task and kind: fetched, else shipped, else None.
+
+    Who fetched weights wants them, also where weights of our own ship.
+    """
+    fetchable = task == "upscale" and kind == "clean"
+    if fetchable and (fetched := fetched_weights(spec, scale)) is not None:
+        return fetched
     wanted = (spec.name, task, kind)
     able = [w for w in shipped_weights() if (w.model, w.task, w.kind) == wanted]
     shipped = next((w for w in able if w.scale == scale), None)
     if shipped is None and able and able[0].any_scale:
         shipped = replace(able[0], scale=scale, scores={})
-    fetchable = task == "upscale" and kind == "clean"
-    return shipped or (fetched_weights(spec, scale) if fetchable else None)
+    return shipped
 
 
 def photo_limits(spec: ModelSpec) -> dict[Scale, int]:

@@ -27,7 +27,7 @@ from srcli.errors import OutputError, UsageError, WeightsError
 from srcli.models import registry
 from srcli.models.registry import MODELS, get_model
 from srcli.models.spec import Publication
-from srcli.system.cache import SEAL
+from srcli.system.cache import SEAL, seal
 
 NAME, SCALE = "awsrn-m", 3  # small, and srcli ships no weights for it
 CONTENT = bytes(range(256)) * 2000  # 512 kB, so that it takes several reads
@@ -342,6 +342,21 @@ def origin(serve, checkpoint, monkeypatch, tmp_path):
 
 def cached(tmp_path):
     return [path for path in (tmp_path / "cache").rglob("*") if path.suffix != ".lock"]
+
+
+def test_fetched_weights_come_before_those_that_ship(monkeypatch, tmp_path):
+    """Authors' are better than ours; who fetched them wants them."""
+    monkeypatch.setenv("SRCLI_CACHE", str(tmp_path))
+    spec = get_model("hpinet-s")
+    ours = find_weights(spec, 4, "upscale")
+    path = fetched_path(spec, 4)
+    path.parent.mkdir(parents=True)
+    path.write_bytes(ours.path.read_bytes())
+    path.with_name(f"{path.name}{SEAL}").write_text("not its checksum")
+    assert find_weights(spec, 4, "upscale") == ours
+    seal(path)
+    assert find_weights(spec, 4, "upscale").path == path
+    assert find_weights(spec, 2, "upscale").path != path
 
 
 def test_weights_are_fetched_and_found(srcli, origin, tmp_path, photograph):
