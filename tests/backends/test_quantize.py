@@ -86,9 +86,14 @@ def test_what_is_lost(photograph, backend, scale, task):
         assert np.abs(expected - actual).max() <= EIGHT_BITS.tolerance
 
 
+SIDE = 96
+
 # In half precision rounding alone moves the PSNR of one picture by up to 0.006 dB, either way.
 SHORT = [
-    ("fp16", w.model, w.scale, 0.005)
+    pytest.param(
+        *("fp16", w.model, w.scale, 0.005),
+        marks=pytest.mark.slow if w.any_scale and w.scale > 2 else (),
+    )
     for w in shipped_weights()
     if w.scale > 1
     and w.kind == "clean"
@@ -111,6 +116,7 @@ def test_scores_on_set5(shared, tmp_path, precision, name, scale, decibels):
         high = np.asarray(Image.open(file).convert("RGB"))
         with Image.open(file.parents[1] / f"LRx{scale}" / file.name) as picture:
             low = np.asarray(picture.convert("RGB"), np.float32).transpose(2, 0, 1)[None] / 255
+        low = low[..., :SIDE, :SIDE]  # of whole pictures ASDN alone would take minutes
         whole, short = (session(low)[0].transpose(1, 2, 0) for session in sessions)
         assert np.abs(whole - short).max() <= model.spec.tolerance_for(precision)
         wanted = crop_border(luma(high[: whole.shape[0], : whole.shape[1]]), scale)

@@ -17,7 +17,7 @@ from srcli.serving.settings import Settings, Tell
 application = pytest.importorskip(
     "srcli.serving.application", reason="needs srcli[serve]", exc_type=ImportError
 )
-SETTINGS = Settings(models=("lapar-c", "awsrn-s"), options=RunOptions(), lanes=1, queue=1)
+SETTINGS = Settings(models=("lapar-c", "hpinet-m"), options=RunOptions(), lanes=1, queue=1)
 SMALL = "/v1/upscale?scale=2"
 
 
@@ -72,7 +72,7 @@ def test_a_picture_is_answered_with_what_it_is(picture):
         (f"{SMALL}&name=a.png", b"%PDF-", {}, 422, "a.png: a PDF, which is not read here"),
         ("/v1/upscale?scale=no", b"x", {}, 400, "scale: is no factor above 0"),
         ("/v1/upscale?model=lapar", b"x", {}, 404, "no model is called 'lapar'"),
-        ("/v1/upscale?model=awsrn-s&scale=2", None, {}, 501, "awsrn-s"),
+        ("/v1/upscale?model=hpinet-m&scale=2", None, {}, 501, "hpinet-m"),
         (SMALL, b"x" * 2000, {}, 413, "the file has more than"),
         (SMALL, b"x", {"content-length": "2000"}, 413, "the file has more than"),
         (SMALL, b"x", {"content-type": "multipart/form-data; boundary=1"}, 415, "a form was sent"),
@@ -123,8 +123,8 @@ def test_models_are_those_with_weights():
 
     found = {model["name"]: model["tasks"] for model in served(conversation)[0]["models"]}
     assert set(found["lapar-c"]) == {"upscale", "denoise", "deblock"}
-    assert found["awsrn-s"]["upscale"]["scales"] == [4]
-    assert "2" not in found["awsrn-s"]["upscale"]["factors"]
+    assert found["hpinet-m"]["upscale"]["scales"] == [4]
+    assert "2" not in found["hpinet-m"]["upscale"]["factors"]
 
 
 def test_slow_clients_hold_neither_lanes_nor_bytes(picture):
