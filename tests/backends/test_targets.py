@@ -57,6 +57,7 @@ def test_windows_by_clang(windows_headers, tmp_path, source):
         assert registers(file, "%zmm") > 1000
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("source", SOURCES)
 def test_windows_by_clang_cl(windows_headers, tmp_path, source):
     """As `setup.py` does; MinGW's headers, used here, take attributes away from such compilers."""
@@ -89,7 +90,7 @@ def test_arm(tmp_path, source):
 
 
 @pytest.mark.parametrize("source", SOURCES)
-@pytest.mark.parametrize("processor", ["arm64", "x86_64"])
+@pytest.mark.parametrize("processor", ["arm64", pytest.param("x86_64", marks=pytest.mark.slow)])
 def test_macos(tmp_path, processor, source):
     """With the C library's headers of Linux, whose types have the same sizes there."""
     library = LIBRARIES[processor]
