@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from io import FileIO
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -65,7 +66,7 @@ def _check_files(name: str, request: VideoRequest) -> None:
     if request.output == STDIO:
         raise UsageError(
             f"{name}: goes to a file, not to a pipe",
-            f"Run `ffmpeg -i {name} -f yuv4mpegpipe - | srcli video - -o -`.",
+            f"Run `ffmpeg -i {quote(name)} -f yuv4mpegpipe - | srcli video - -o -`.",
         )
 
 

@@ -14,6 +14,7 @@ from srcli.errors import BackendError, UsageError, first_line
 from srcli.video.containers import FULL_RANGE, LIMITED_RANGE, Facts
 from srcli.video.formats import layout_of, name_of
 from srcli.video.layout import Layout
+from srcli.video.messages import INFO, heard
 
 if TYPE_CHECKING:
     from av.video.codeccontext import VideoCodecContext
@@ -248,19 +249,13 @@ def repeatable_x264() -> str | None:
 def _x264_says() -> list[str]:
     """Return the lines that x264 writes when it is opened."""
     import av
-    from av import logging
 
     context = av.CodecContext.create(ENCODERS["x264"], "w")
     context.width, context.height, context.pix_fmt = 16, 16, "yuv420p"
     context.time_base = Fraction(1, 25)
-    level = logging.get_level()
-    logging.set_level(logging.INFO)
-    try:
-        with logging.Capture(local=False) as lines:
-            context.open()
-    finally:
-        logging.set_level(level)
-    return [text for _, _, text in lines]
+    with heard(INFO) as lines:
+        context.open()
+    return lines
 
 
 def opened_encoder(settings: Settings) -> VideoCodecContext:
