@@ -8,13 +8,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from shlex import quote
 from typing import TYPE_CHECKING
 
 from srcli.errors import InputError, first_line
 from srcli.video.colorspace import CODES, REFUSED, UNSTATED, Stated
 from srcli.video.formats import input_layout, planes_of
 from srcli.video.layout import LARGEST_SIDE, Layout, Planes
+from srcli.video.messages import prepared
 
 if TYPE_CHECKING:
     from av import VideoFrame
@@ -101,7 +101,7 @@ def as_input_errors(path: Path) -> Iterator[None]:
         reason = error.strerror or first_line(error)
         raise InputError(
             f"{path}: cannot be read ({reason})",
-            f"Check that it is a video, and whole; `ffmpeg -i {quote(str(path))} -c copy prepared.mkv` repairs some.",
+            f"Check that it is a video, and whole; {prepared(path, '-c copy')} repairs some.",
         ) from error
 
 
@@ -181,14 +181,14 @@ def _check_open(container: InputContainer, stream: VideoStream, path: Path) -> N
 def _encrypted(path: Path) -> InputError:
     return InputError(
         f"{path}: is encrypted",
-        f"Decrypt it: `ffmpeg -decryption_key KEY -i {quote(str(path))} -c copy prepared.mkv`.",
+        f"Decrypt it: {prepared(path, '-c copy', first='-decryption_key KEY ')}.",
     )
 
 
 def _dolby(path: Path) -> InputError:
     return InputError(
         f"{path}: is of Dolby Vision, whose layers no longer fit larger frames",
-        f"Take it away: `ffmpeg -i {quote(str(path))} -c copy -bsf:v dovi_rpu=strip=1 prepared.mkv`.",
+        f"Take it away: {prepared(path, '-c copy -bsf:v dovi_rpu=strip=1')}.",
     )
 
 
@@ -197,8 +197,7 @@ def check_frame(frame: VideoFrame, path: Path, stream: VideoStream) -> None:
     if frame.interlaced_frame or stream.codec_context.field_order in INTERLACED:
         raise InputError(
             f"{path}: is interlaced, which a network would take for a pattern",
-            f"Prepare it: `ffmpeg -i {quote(str(path))} -vf bwdif=mode=send_frame -c:v ffv1 -c:a copy "
-            "prepared.mkv`.",
+            f"Prepare it: {prepared(path, '-vf bwdif=mode=send_frame -c:v ffv1 -c:a copy')}.",
         )
     if _side(frame, "DOVI_METADATA") or _side(frame, "DOVI_RPU_BUFFER"):
         raise _dolby(path)
@@ -211,7 +210,7 @@ def damaged(path: Path, time: int | None, time_base: Fraction | None) -> InputEr
     place = "" if time is None or time_base is None else f" at {float(time * time_base):.2f} s"
     return InputError(
         f"{path}: is damaged{place}",
-        f"Repair it: `ffmpeg -i {quote(str(path))} -c:v ffv1 -c:a copy prepared.mkv`, and look at the result.",
+        f"Repair it: {prepared(path, '-c:v ffv1 -c:a copy')}, and look at the result.",
     )
 
 
@@ -227,7 +226,7 @@ def _stated(frame: VideoFrame, name: str, codec: str, path: Path) -> Stated:
     if number in REFUSED:
         raise InputError(
             f"{path}: colours are coded by {REFUSED[number]}, which srcli does not convert",
-            f"Convert it: `ffmpeg -i {quote(str(path))} -vf zscale=matrix=709 -c:v ffv1 prepared.mkv`.",
+            f"Convert it: {prepared(path, '-vf zscale=matrix=709 -c:v ffv1')}.",
         )
     full = {FULL_RANGE: True, LIMITED_RANGE: False}.get(int(frame.color_range))
     if name.startswith("yuvj"):

@@ -6,12 +6,11 @@ import hashlib
 import struct
 from dataclasses import dataclass
 from pathlib import Path
-from shlex import quote
 from typing import TYPE_CHECKING
 
 from srcli.errors import InputError
 from srcli.video.containers import as_input_errors
-from srcli.video.messages import ERROR, heard
+from srcli.video.messages import ERROR, heard, prepared
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -59,7 +58,7 @@ def index_of(container: InputContainer, stream: VideoStream, path: Path) -> Inde
             if time is None:
                 raise InputError(
                     f"{path}: frames have no times",
-                    f"Give them some: `ffmpeg -i {quote(str(path))} -c copy prepared.mkv`.",
+                    f"Give them some: {prepared(path, '-c copy')}.",
                 )
             digest.update(struct.pack("<qq", time, packet.size))
             digest.update(packet)
@@ -88,7 +87,7 @@ def _checked_end(stream: VideoStream, packets: list[Packet], end: int, path: Pat
     if stream.frames > len(packets) or (stated is not None and ends + LATE < stated):
         raise InputError(
             f"{path}: ends after {ends:.2f} s, before what its header states",
-            f"Get the whole file, or take what is there: `ffmpeg -i {quote(str(path))} -c copy prepared.mkv`.",
+            f"Get the whole file, or take what is there: {prepared(path, '-c copy')}.",
         )
     if stated is None or stated - ends < LITTLE:
         return []

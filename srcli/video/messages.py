@@ -1,9 +1,11 @@
-"""Listen to what FFmpeg's libraries say of their work; otherwise they are silent."""
+"""Say how FFmpeg prepares a file, and listen to what its libraries say."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from shlex import quote
 
 INFO, ERROR = 32, 16
 """FFmpeg's levels: all that is said up to a level is heard."""
@@ -25,3 +27,8 @@ def heard(level: int) -> Iterator[list[str]]:
     finally:
         logging.set_level(before)
         lines += [text.strip() for _, _, text in found]
+
+
+def prepared(path: Path | str, options: str, *, first: str = "") -> str:
+    """Return the command that makes another file of one, in backquotes; `first` precedes -i."""
+    return f"`ffmpeg {first}-i {quote(str(path))} {options} prepared.mkv`"
