@@ -136,8 +136,7 @@ def facts_of(container: InputContainer, stream: VideoStream, path: Path) -> Fact
     """
     _check_tag(stream, path)
     with as_input_errors(path):
-        _check_open(container, stream, path)
-        frame = next(container.decode(stream), None)
+        frame = next(_open_frames(container, stream, path), None)
     if frame is None:
         raise InputError(f"{path}: no frame can be decoded", "Check the file with a player.")
     check_frame(frame, path, stream)
@@ -170,12 +169,14 @@ def _check_tag(stream: VideoStream, path: Path) -> None:
         raise _dolby(path)
 
 
-def _check_open(container: InputContainer, stream: VideoStream, path: Path) -> None:
-    """Raise `InputError` if the first packet is encrypted, and go back to the beginning."""
-    first = next((packet for packet in container.demux(stream) if packet.size), None)
-    if first is not None and first.has_sidedata("encryption_info"):
-        raise _encrypted(path)
-    container.seek(first.dts if first is not None and first.dts is not None else 0, stream=stream)
+def _open_frames(
+    container: InputContainer, stream: VideoStream, path: Path
+) -> Iterator[VideoFrame]:
+    """Decode from the beginning; raise `InputError` for packets that are encrypted."""
+    for packet in container.demux(stream):
+        if packet.has_sidedata("encryption_info"):
+            raise _encrypted(path)
+        yield from packet.decode()
 
 
 def _encrypted(path: Path) -> InputError:
