@@ -357,6 +357,32 @@ def test_what_is_refused(tmp_path, ffprobe):
     assert not (tmp_path / "out.mkv").exists()
 
 
+# Dolby Vision: a unit of H.265 that FFmpeg takes for one, with a mapping that changes nothing.
+DOLBY_UNIT = bytes.fromhex(
+    "7c0119080908406139413c00ffe007ff003fff4000002000001a0000030100000300d000000800000300f3e2c01d80"
+)
+
+
+@pytest.mark.parametrize("suffix", ["mkv", "mp4"])
+def test_dolby_vision_is_refused(av, tmp_path, suffix):
+    plain, source = tmp_path / "plain.mp4", tmp_path / f"in.{suffix}"
+    options = {"x265-params": "log-level=error"}
+    clip(plain, codec="libx265", pixels="yuv420p10le", size=(96, 80), options=options)
+    with av.open(str(plain)) as given, av.open(str(source), "w") as out:
+        stream = out.add_stream_from_template(given.streams.video[0])
+        for packet in given.demux(given.streams.video[0]):
+            if packet.size:
+                unit = len(DOLBY_UNIT).to_bytes(4, "big") + DOLBY_UNIT
+                made = av.Packet(bytes(packet) + unit)
+                made.pts, made.dts, made.time_base = packet.pts, packet.dts, packet.time_base
+                made.is_keyframe, made.stream = packet.is_keyframe, stream
+                out.mux(made)
+    planned(Wishes(source=plain, target=tmp_path / "out.mkv", scale=2))
+    with pytest.raises(InputError, match="is of Dolby Vision") as raised:
+        planned(Wishes(source=source, target=tmp_path / "out.mkv", scale=2))
+    assert f"-i {source} -c copy -bsf:v dovi_rpu=strip=1" in raised.value.remedy
+
+
 def test_the_users_word_on_colours(tmp_path, ffprobe):
     source, target = tmp_path / "in.mkv", tmp_path / "out.mkv"
     clip(source, matrix=2, color_range=0)
