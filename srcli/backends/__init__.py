@@ -38,6 +38,9 @@ def backend_names() -> tuple[str, ...]:
 def get_backend(name: str, spec: ModelSpec | None = None, precision: Precision = "fp32") -> Backend:
     """Return the backend of this name; `auto` is the fastest that works here.
 
+    Blind networks run in PyTorch unless another backend is named: only there all tiles of a picture
+    share one blur kernel.
+
     Args:
         name: Of the backend, or `auto`.
         spec: The model to run; None for any.
@@ -93,6 +96,9 @@ def _able(
     name: str, spec: ModelSpec | None, precision: Precision, obstacles: list[Obstacle]
 ) -> Iterator[Backend]:
     """Return the backends of this name that can be used; add to `obstacles` why others cannot."""
+    if name == "auto" and spec is not None and spec.blind:
+        # In PyTorch a blind network gives out its kernel, so that all tiles share one.
+        name = TorchBackend.name
     if spec is not None and precision in ("fp16", "bf16") and spec.half_tolerance is None:
         problem = f"{spec.name}: half precision ruins what this network computes"
         obstacles.append(Obstacle(problem, "Leave out --precision."))

@@ -20,7 +20,7 @@ import numpy as np
 from srcli.backends import get_backend
 from srcli.backends.base import Images, Model, Session, SessionOptions
 from srcli.bench.events import between_events
-from srcli.bench.memory import forget_peak, keep_freed_memory, peak_bytes, trim
+from srcli.bench.memory import forget_peak, peak_bytes
 from srcli.bench.messages import Habits, Opened, Taken, Truth
 from srcli.bench.published import PublishedForm
 from srcli.bench.rows import Row
@@ -31,6 +31,7 @@ from srcli.loading.model import LoadedModel, load
 from srcli.models.registry import get_model
 from srcli.models.spec import Geometry, Task
 from srcli.pipeline.resample import resize
+from srcli.system.allocator import keep_freed_memory, trim
 
 if TYPE_CHECKING:
     import torch

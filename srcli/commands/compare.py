@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from fractions import Fraction
 
-    from srcli.commands.compare_views import Comparison, View, Ways
+    from srcli.commands.compare_parts import View
+    from srcli.commands.compare_views import Comparison, Ways
 
 Region = tuple[int, int, int, int]
 """Left, top, width and height, in pixels."""
@@ -89,6 +90,12 @@ def region(text: str) -> Region:
         metavar="WxH",
         help="Show at most so many pixels, from the middle of the results.  [default: 1024x1024]",
     ),
+    click.option(
+        "--frame",
+        type=click.IntRange(0),
+        metavar="N",
+        help="Take this frame of inputs that are videos, counted from 0.",
+    ),
 )
 @section("Running", options.backend, options.threads)
 @section(
@@ -114,6 +121,7 @@ def compare(
     input: InputChoice,
     region: Region | None,
     size: tuple[int, int] | None,
+    frame: int | None,
     backend: str,
     threads: int | None,
     output: Path | None,
@@ -135,14 +143,16 @@ def compare(
         srcli compare small.png --truth large.png -m lapar-c -m lapar-a
         srcli compare noisy.png --task denoise -m none -m lapar-c --region 40,60,320x240
         srcli compare ours.png theirs.png original.png
+        srcli compare in.mkv out.mkv --frame 120
         srcli compare holiday/*.jpg -m bicubic -m lapar-c -o compare/
     """
     from srcli import console
-    from srcli.commands.compare_views import View, Ways
+    from srcli.commands.compare_parts import View
+    from srcli.commands.compare_views import Ways
 
     if region is not None and size is not None:
         raise UsageError("--region and --size exclude each other", "Choose one.")
-    view = View(region=region, largest=size or LARGEST)
+    view = View(region=region, largest=size or LARGEST, frame=frame)
     ready = len(inputs) > 1 and not models
     if ready:
         _refuse_for_files(task, scale, input)

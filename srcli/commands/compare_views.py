@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from srcli.commands.compare_parts import View
 from srcli.commands.html_reports import write_page
 from srcli.errors import UsageError
-from srcli.images import Picture, from_float, read, to_8_bits, to_float
+from srcli.images import Picture, from_float, to_8_bits, to_float
 from srcli.models.registry import DEFAULT_SCALE, get_model
 from srcli.models.spec import InputChoice, Task, number
 from srcli.system.closing import Closing
@@ -27,35 +28,6 @@ BICUBIC, NEAREST, NONE = "bicubic", "nearest", "none"
 PLAIN = (BICUBIC, NEAREST, NONE)
 THUMB = 320  # longest side of a picture in the index, in pixels
 MEASURED = ("PSNR-Y (dB)", "SSIM-Y")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class View:
-    """The part of the results that a page shows."""
-
-    region: tuple[int, int, int, int] | None
-    """Left, top, width and height in pixels of the results; None for the middle."""
-
-    largest: tuple[int, int]
-    """Width and height of the middle that is shown at most."""
-
-    def of(self, width: int, height: int) -> tuple[int, int, int, int]:
-        """Return left, top, width and height of what is shown of pictures of this size.
-
-        Raises:
-            UsageError: The region lies outside.
-        """
-        if self.region is None:
-            across, down = min(width, self.largest[0]), min(height, self.largest[1])
-            return (width - across) // 2, (height - down) // 2, across, down
-        left, top, across, down = self.region
-        if left + across > width or top + down > height:
-            raise UsageError(
-                f"--region {left},{top},{across}x{down}: reaches out of the results, which have "
-                f"{width} x {height} pixels",
-                "Give a region inside.",
-            )
-        return self.region
 
 
 @dataclass(slots=True, kw_only=True)
@@ -245,8 +217,8 @@ def restored(
     Raises:
         SrcliError: It cannot be read, or not be restored so.
     """
-    picture = read(source)
-    true = None if truth is None else read(truth)
+    picture = view.read(source)
+    true = None if truth is None else view.read(truth)
     factor = ways.factor(picture, true)
     made = []
     for done, name in enumerate(ways.models):
@@ -275,8 +247,8 @@ def files(inputs: Sequence[Path], truth: Path | None, view: View, page: Path) ->
     Raises:
         SrcliError: One cannot be read, or has another size.
     """
-    pictures = [read(source) for source in inputs]
-    true = None if truth is None else read(truth)
+    pictures = [view.read(source) for source in inputs]
+    true = None if truth is None else view.read(truth)
     largest = true or max(pictures, key=lambda picture: picture.width * picture.height)
     made = []
     for name, picture in zip(_labels(inputs), pictures, strict=True):
@@ -322,6 +294,8 @@ def _comparison(
 ) -> Comparison:
     first = made[0][1]
     part = view.of(first.width, first.height)
+    if view.frame is not None:
+        lead += f" · frame {view.frame}"
     if part[2:] != (first.width, first.height):
         lead += f" · shown: {part[2]} × {part[3]} from {part[0]}, {part[1]}"
     compared = []

@@ -279,10 +279,7 @@ class _Study:
         from srcli.commands.eval_runs import way
 
         for scale, levels in self._levels.items():
-            blurred = any(run and run.kernel for level in levels for run in level.runs)
-            opened = way(
-                model, scale, self._task, as_command=self._whole, shows_kernel=blurred, **running
-            )
+            opened = way(model, scale, self._task, as_command=self._whole, **running)
             with closing(opened):
                 for name, originals in self._files.items():
                     for level in levels:

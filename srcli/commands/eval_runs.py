@@ -157,7 +157,6 @@ def way(
     task: Task,
     *,
     as_command: bool,
-    shows_kernel: bool,
     **running: Unpack[RunningOptions],
 ) -> Way:
     """Open a way to restore pictures.
@@ -167,7 +166,6 @@ def way(
         scale: Factor of enlargement.
         task: What is to be undone.
         as_command: Restore as `srcli upscale` does, with a frame, to whole values in between.
-        shows_kernel: A blind network is to say which blur it found.
         **running: How to run the model.
     """
     from srcli.quality.evaluation import bicubic
@@ -180,7 +178,7 @@ def way(
                 f"-s {number(scale):g}: bicubic enlarges", "Give more than 1, or choose a model."
             )
         return Way(enlarge=bicubic(scale), facts={"model": model, "scale": number(scale)})
-    return _by_network(model, scale, task, as_command, shows_kernel, running)
+    return _by_network(model, scale, task, as_command, running)
 
 
 def _by_network(
@@ -188,12 +186,11 @@ def _by_network(
     scale: Scale,
     task: Task,
     as_command: bool,
-    shows_kernel: bool,
     running: RunningOptions,
 ) -> Way:
     loaded = [_loaded(model, each, task, running) for each in _passes(model, scale, task)]
     stack = ExitStack()
-    restorers = [stack.enter_context(_opened(each, running, shows_kernel)) for each in loaded]
+    restorers = [stack.enter_context(_opened(each, running)) for each in loaded]
     digests = [each.weights.sha256 for each in loaded]
     facts: dict[str, object] = {
         "model": loaded[0].spec.name,
@@ -236,13 +233,11 @@ def _loaded(model: str, scale: Scale, task: Task, running: RunningOptions) -> Lo
     return load(model, scale, task=task, kind=kind, weights=weights, note=console.note)
 
 
-def _opened(loaded: LoadedModel, running: RunningOptions, shows_kernel: bool) -> Restorer:
+def _opened(loaded: LoadedModel, running: RunningOptions) -> Restorer:
     from srcli.loading.restorer import RunOptions, open_restorer
 
-    # In PyTorch a blind network gives out its kernel.
-    by_torch = shows_kernel and loaded.spec.blind and running["backend"] == "auto"
     chosen = RunOptions(
-        backend="torch" if by_torch else running["backend"],
+        backend=running["backend"],
         precision=running["precision"],
         tta=running["tta"],
         threads=running["threads"],

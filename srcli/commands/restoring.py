@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import click
@@ -18,7 +17,7 @@ from srcli.errors import UsageError
 from srcli.models.spec import Task
 
 if TYPE_CHECKING:
-    from srcli.backends.base import BlurKernels
+    from srcli.backends.base import Backend, BlurKernels
     from srcli.jobs.batch import Batch
     from srcli.jobs.job import Job, Outcome, Wishes
     from srcli.jobs.planning import Plan
@@ -46,7 +45,7 @@ def restore_files(request: RestoreRequest, task: Task, size: SizeRequest) -> int
     if request.save_kernel is not None:
         _check_kernel(request, plan)
     if request.kernel is not None:
-        check_known_kernel(request, plan.jobs, _backend(request))
+        check_known_kernel(request, plan.jobs, _backend(request).name)
     if request.for_programs:
         console.check_stdout()
     to_stdout = any(job.to_stdout for job in plan)
@@ -84,7 +83,7 @@ def _check_stdout(request: RestoreRequest) -> None:
 def _check_kernel(request: RestoreRequest, plan: Plan) -> None:
     assert request.save_kernel is not None, "there is a kernel to be saved"
     check_kernel_file(request.save_kernel, request.spec, plan.jobs, overwrite=request.overwrite)
-    if _backend(request) != "torch":
+    if _backend(request).name != "torch":
         raise UsageError(
             "--save-kernel needs a backend that returns the kernel", "Choose --backend torch."
         )
@@ -107,11 +106,11 @@ def _side_by_side(jobs: Sequence[Job], request: RestoreRequest) -> int:
     return sum(1 for _ in grouped(ahead, request.batch))
 
 
-def _backend(request: RestoreRequest, step: Step | None = None) -> str:
-    """Return the name of the backend for a step; without one, for the model of the request."""
-    # In PyTorch a blind network gives out its kernel, so that all tiles share one.
-    blind = (step is None or step.model is None) and request.spec.blind
-    return "torch" if request.backend == "auto" and blind else request.backend
+def _backend(request: RestoreRequest) -> Backend:
+    """Return the backend that runs the model of the request."""
+    from srcli.backends import get_backend
+
+    return get_backend(request.backend, request.spec, request.precision)
 
 
 def wishes_of(request: RestoreRequest, task: Task, size: SizeRequest) -> Wishes:
@@ -187,16 +186,13 @@ class Runner:
     """
 
     def __init__(self, request: RestoreRequest, task: Task, pictures: int = MANY) -> None:
-        from srcli.backends import get_backend
-
         self.request = request
         self.pictures = pictures
-        backend = get_backend(_backend(request), request.spec, request.precision)
         self._weights_sha256: dict[str, str] = {}  # by scale
         self.facts: dict[str, object] = {
             "model": request.spec.name,
             "task": task,
-            "backend": backend.name,
+            "backend": _backend(request).name,
             "precision": request.precision,
             "tta": request.tta,
             "version": __version__,
@@ -247,7 +243,7 @@ class Runner:
             model = self.load(step)
             restorer = open_restorer(
                 model,
-                replace(self.request.run_options(), backend=_backend(self.request, step)),
+                self.request.run_options(),
                 scale=model.grid,
                 pictures=self.pictures,
                 alongside=next(iter(self._open.values()), None),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from srcli import console
 from srcli.commands import options
-from srcli.errors import UsageError
+from srcli.errors import InputError, UsageError
 
 if TYPE_CHECKING:
     from srcli.commands.video_options import VideoRequest
@@ -57,6 +57,12 @@ def _make(plan: FilePlan, request: VideoRequest, models: list[LoadedModel]) -> N
             )
         except (KeyboardInterrupt, SystemExit):
             console.note("Finished segments stay. To go on, repeat the command with --resume.")
+            raise
+        except InputError:
+            console.note(
+                f"Finished segments stay in {plan.wishes.folder}, for --resume once this file can "
+                "be read. A repaired file is another one: all its segments are made anew."
+            )
             raise
     console.note(f"{name}: {clock.summary(made)}")
 

@@ -21,7 +21,6 @@ from srcli.jobs.sizes import SizeRequest
 from srcli.jobs.steps import Rules, Step, rules_for
 from srcli.loading.model import load, no_photo_weights
 from srcli.loading.restorer import open_restorer
-from srcli.models.registry import get_model
 from srcli.models.spec import ModelSpec
 from srcli.pipeline.passes import Passes
 from srcli.pipeline.restorer import Restorer
@@ -89,13 +88,10 @@ class Networks(Closing):
             return self._open[key]
 
     def _opened(self, name: str, step: Step) -> Restorer:
-        options, spec = self._settings.options, get_model(name)
-        if spec.blind and options.backend == "auto":  # as the command: all tiles share one kernel
-            options = replace(options, backend="torch")
         model = load(name, step.scale, task=step.task, kind=step.kind, note=self._note)
         return open_restorer(
             model,
-            options,
+            self._settings.options,
             scale=model.grid,
             pictures=self._settings.lanes,
             alongside=next(iter(self._open.values()), None),

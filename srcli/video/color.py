@@ -50,7 +50,6 @@ class Converter:
         out: Of those that go out; sides are whole multiples of the input's.
         space: Matrix and range, of both.
         siting: Place of chroma samples, in both.
-        luma_only: Give the network grey pictures, and enlarge chroma without it.
         dither: Spread the error of rounding in a fixed 8 x 8 pattern.
     """
 
@@ -61,12 +60,11 @@ class Converter:
         space: ColorSpace,
         siting: Siting,
         *,
-        luma_only: bool = False,
         dither: bool = False,
     ) -> None:
         self.layout, self.out, self.space = layout, out, space
         self.scale = out.width // layout.width
-        self._grey = layout.kind == "grey" or luma_only
+        self._grey = layout.kind == "grey"
         self._pattern = _pattern(out) if dither else None
         matrix = space.from_rgb()
         self._zeros_in = space.zeros(layout.bits).astype(np.float32)
@@ -86,7 +84,7 @@ class Converter:
         """Return a frame as 3 x H x W RGB in [0, 1], and what goes beside the network."""
         luma = planes[0].astype(np.float32) - self._zeros_in[0]
         if self._grey:
-            return self._grey_picture(luma, planes)
+            return self._grey_picture(luma)
         chroma = np.stack(planes[1:]).astype(np.float32) - self._zeros_in[1]
         full = self._each(chroma, "up")
         coded = np.concatenate([luma[None], full])
@@ -101,15 +99,11 @@ class Converter:
         held -= self._each(given, "around")
         return rgb, Held(held, self._enlarged(clipped))
 
-    def _grey_picture(self, luma: Array, planes: Planes) -> tuple[Array, Held]:
+    def _grey_picture(self, luma: Array) -> tuple[Array, Held]:
         raw = luma / self._gain
         grey: Array = np.clip(raw, 0, 1)
         rest = (raw - grey)[None] * (self._gain * self._depth[0])
-        held = None
-        if len(planes) > 1:
-            chroma = np.stack(planes[1:]).astype(np.float32) - self._zeros_in[1]
-            held = self._each(chroma * self._depth[1], "across")
-        return np.repeat(grey[None], 3, 0), Held(held, self._enlarged(rest if rest.any() else None))
+        return np.repeat(grey[None], 3, 0), Held(None, self._enlarged(rest if rest.any() else None))
 
     def _enlarged(self, clipped: Array | None) -> Array | None:
         """Enlarge what clipping took from luma, given in the first of some planes."""
@@ -151,7 +145,7 @@ class Converter:
         planes = [self._rounded(luma, self._zeros_out[0])]
         if held.chroma is None:
             return planes
-        chroma = held.chroma if self._grey else held.chroma + self._each(coded[1:], "down")
+        chroma = held.chroma + self._each(coded[1:], "down")
         return planes + [self._rounded(plane, self._zeros_out[1]) for plane in chroma]
 
     def _rounded(self, plane: Array, zero: np.float32) -> Samples:

@@ -1,8 +1,7 @@
-"""Read video files by PyAV: facts about the stream, an index of its packets, and its frames."""
+"""Read video files by PyAV: facts about the stream, and its frames."""
 
 from __future__ import annotations
 
-import hashlib
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ from srcli.errors import InputError, first_line
 from srcli.video.colorspace import CODES, REFUSED, UNSTATED, Stated
 from srcli.video.formats import input_layout, planes_of
 from srcli.video.layout import LARGEST_SIDE, Layout, Planes
+from srcli.video.messages import prepared
 
 if TYPE_CHECKING:
     from av import VideoFrame
@@ -26,7 +26,6 @@ INTERLACED = (2, 3, 4, 5)  # orders of fields
 HDR_TRANSFERS = (16, 18)  # PQ and HLG
 PROTECTED_TAGS = ("encv", "drmi")
 DOLBY_TAGS = ("dvh1", "dvhe", "dav1", "dva1", "dvav")
-LATE = 1.0  # seconds that a stream may end before what its header states
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,26 +64,6 @@ class Facts:
 
 
 @dataclass(frozen=True, slots=True)
-class Packet:
-    """Place of a coded frame in its stream."""
-
-    time: int
-    """When it is shown, in ticks."""
-
-    is_key: bool
-    size: int
-
-
-@dataclass(frozen=True, slots=True)
-class Index:
-    """The coded frames of a stream, in the order of the file."""
-
-    packets: tuple[Packet, ...]
-    sha256: str
-    """Checksum of the coded frames and their times."""
-
-
-@dataclass(frozen=True, slots=True)
 class Moment:
     """Moment at which a frame is shown, and for how long, in ticks."""
 
@@ -102,7 +81,7 @@ def opened(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
     import av
 
     with as_input_errors(path):
-        container = av.open(str(path))
+        container = av.open(str(path), metadata_errors="replace")  # old tags are of any encoding
     try:
         yield container, video_stream(container, path)
     finally:
@@ -118,11 +97,11 @@ def as_input_errors(path: Path) -> Iterator[None]:
         yield
     except FileNotFoundError as error:
         raise InputError(f"{path}: there is no such file", "Check the path.") from error
-    except (av.FFmpegError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or first_line(error)
+    except av.FFmpegError as error:
+        reason = error.strerror or first_line(error)
         raise InputError(
             f"{path}: cannot be read ({reason})",
-            "Check the file; `ffmpeg -i FILE -c copy prepared.mkv` repairs some.",
+            f"Check that it is a video, and whole; {prepared(path, '-c copy')} repairs some.",
         ) from error
 
 
@@ -157,8 +136,7 @@ def facts_of(container: InputContainer, stream: VideoStream, path: Path) -> Fact
     """
     _check_tag(stream, path)
     with as_input_errors(path):
-        _check_open(container, stream, path)
-        frame = next(container.decode(stream), None)
+        frame = next(_open_frames(container, stream, path), None)
     if frame is None:
         raise InputError(f"{path}: no frame can be decoded", "Check the file with a player.")
     check_frame(frame, path, stream)
@@ -191,25 +169,27 @@ def _check_tag(stream: VideoStream, path: Path) -> None:
         raise _dolby(path)
 
 
-def _check_open(container: InputContainer, stream: VideoStream, path: Path) -> None:
-    """Raise `InputError` if the first packet is encrypted, and go back to the beginning."""
-    first = next((packet for packet in container.demux(stream) if packet.size), None)
-    if first is not None and first.has_sidedata("encryption_info"):
-        raise _encrypted(path)
-    container.seek(first.dts if first is not None and first.dts is not None else 0, stream=stream)
+def _open_frames(
+    container: InputContainer, stream: VideoStream, path: Path
+) -> Iterator[VideoFrame]:
+    """Decode from the beginning; raise `InputError` for packets that are encrypted."""
+    for packet in container.demux(stream):
+        if packet.has_sidedata("encryption_info"):
+            raise _encrypted(path)
+        yield from packet.decode()
 
 
 def _encrypted(path: Path) -> InputError:
     return InputError(
         f"{path}: is encrypted",
-        f"Decrypt it: `ffmpeg -decryption_key KEY -i {path} -c copy prepared.mkv`.",
+        f"Decrypt it: {prepared(path, '-c copy', first='-decryption_key KEY ')}.",
     )
 
 
 def _dolby(path: Path) -> InputError:
     return InputError(
         f"{path}: is of Dolby Vision, whose layers no longer fit larger frames",
-        f"Take it away: `ffmpeg -i {path} -c copy -bsf:v dovi_rpu=strip=1 prepared.mkv`.",
+        f"Take it away: {prepared(path, '-c copy -bsf:v dovi_rpu=strip=1')}.",
     )
 
 
@@ -218,8 +198,7 @@ def check_frame(frame: VideoFrame, path: Path, stream: VideoStream) -> None:
     if frame.interlaced_frame or stream.codec_context.field_order in INTERLACED:
         raise InputError(
             f"{path}: is interlaced, which a network would take for a pattern",
-            f"Prepare it: `ffmpeg -i {path} -vf bwdif=mode=send_frame -c:v ffv1 -c:a copy "
-            "prepared.mkv`.",
+            f"Prepare it: {prepared(path, '-vf bwdif=mode=send_frame -c:v ffv1 -c:a copy')}.",
         )
     if _side(frame, "DOVI_METADATA") or _side(frame, "DOVI_RPU_BUFFER"):
         raise _dolby(path)
@@ -232,7 +211,7 @@ def damaged(path: Path, time: int | None, time_base: Fraction | None) -> InputEr
     place = "" if time is None or time_base is None else f" at {float(time * time_base):.2f} s"
     return InputError(
         f"{path}: is damaged{place}",
-        f"Repair it: `ffmpeg -i {path} -c:v ffv1 -c:a copy prepared.mkv`, and look at the result.",
+        f"Repair it: {prepared(path, '-c:v ffv1 -c:a copy')}, and look at the result.",
     )
 
 
@@ -248,7 +227,7 @@ def _stated(frame: VideoFrame, name: str, codec: str, path: Path) -> Stated:
     if number in REFUSED:
         raise InputError(
             f"{path}: colours are coded by {REFUSED[number]}, which srcli does not convert",
-            f"Convert it: `ffmpeg -i {path} -vf zscale=matrix=709 -c:v ffv1 prepared.mkv`.",
+            f"Convert it: {prepared(path, '-vf zscale=matrix=709 -c:v ffv1')}.",
         )
     full = {FULL_RANGE: True, LIMITED_RANGE: False}.get(int(frame.color_range))
     if name.startswith("yuvj"):
@@ -283,56 +262,6 @@ def _turn(data: bytes | None) -> tuple[int, ...] | None:
     return None if data is None or len(data) < 36 else struct.unpack("<9i", data[:36])
 
 
-def index_of(container: InputContainer, stream: VideoStream, path: Path) -> Index:
-    """Read all packets of a stream, without decoding them.
-
-    Raises:
-        InputError: The file is damaged, encrypted, or ends before what its header states.
-    """
-    digest, packets = hashlib.sha256(), []
-    with as_input_errors(path):
-        for packet in container.demux(stream):
-            if not packet.size:
-                continue
-            time = packet.pts if packet.pts is not None else packet.dts
-            if time is None:
-                raise InputError(
-                    f"{path}: frames have no times",
-                    f"Give them some: `ffmpeg -i {path} -c copy prepared.mkv`.",
-                )
-            digest.update(struct.pack("<qq", time, packet.size))
-            digest.update(packet)
-            packets.append(Packet(time, packet.is_keyframe, packet.size))
-    _check_complete(stream, packets, path)
-    return Index(tuple(packets), digest.hexdigest())
-
-
-def _check_complete(stream: VideoStream, packets: list[Packet], path: Path) -> None:
-    """Raise `InputError` if the file ends early: its header counts more than there is."""
-    if not packets:
-        raise InputError(f"{path}: holds no frame", "Check the file with a player.")
-    last = max(packet.time for packet in packets)
-    ends, stated = float((last - (stream.start_time or 0)) * stream.time_base), None
-    if stream.duration:
-        stated = float(stream.duration * stream.time_base)
-    elif "DURATION" in stream.metadata:
-        stated = _seconds(stream.metadata["DURATION"])
-    if stream.frames > len(packets) or (stated is not None and ends + LATE < stated):
-        raise InputError(
-            f"{path}: ends after {ends:.2f} s, before what its header states",
-            f"Get the whole file, or take what is there: `ffmpeg -i {path} -c copy prepared.mkv`.",
-        )
-
-
-def _seconds(text: str) -> float | None:
-    """Read `00:01:02.5` as seconds; None if it is something else."""
-    try:
-        hours, minutes, seconds = map(float, text.split(":"))
-    except ValueError:
-        return None
-    return 3600 * hours + 60 * minutes + seconds
-
-
 def frames_from(
     container: InputContainer, stream: VideoStream, layout: Layout, path: Path, start: int | None
 ) -> Iterator[tuple[Planes, Moment]]:
@@ -348,7 +277,10 @@ def frames_from(
     Raises:
         InputError: The file is damaged, or a frame is unlike the first one.
     """
-    with as_input_errors(path):
+    import av
+
+    time: int | None = None
+    try:
         for frame in _decoded(container, stream, start):
             time = _time(frame)
             if time is None or (start is not None and time < start):
@@ -360,6 +292,8 @@ def frames_from(
                     "Cut the file there, and do the parts one after the other.",
                 )
             yield planes_of(frame, layout), Moment(time, frame.duration or 0)
+    except av.FFmpegError as error:
+        raise damaged(path, time, stream.time_base) from error
 
 
 def _decoded(

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from fractions import Fraction
+from functools import cache
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -12,6 +14,7 @@ from srcli.errors import BackendError, UsageError, first_line
 from srcli.video.containers import FULL_RANGE, LIMITED_RANGE, Facts
 from srcli.video.formats import layout_of, name_of
 from srcli.video.layout import Layout
+from srcli.video.messages import INFO, heard
 
 if TYPE_CHECKING:
     from av.video.codeccontext import VideoCodecContext
@@ -169,7 +172,9 @@ def _options(codec: str, facts: Facts, quality: int | None, preset: str | None) 
 
 def _own_options(codec: str, facts: Facts) -> list[str]:
     """Return options of the encoder itself: HDR's metadata, and silence."""
-    own = ["log-level=error"] if codec == "x265" else []
+    # Without `info=0` x265 writes its processor and threads into the header: segments of two
+    # machines would not join.
+    own = ["log-level=error", "info=0"] if codec == "x265" else []
     if codec not in CARRY_HDR:
         return own
     if facts.mastering is not None:
@@ -214,8 +219,43 @@ def configure(context: VideoCodecContext, settings: Settings) -> None:
     options = dict(settings.options)
     if settings.siting is not None and settings.siting != "paldv":
         options["chroma_sample_location"] = settings.siting
+    if settings.codec == "x264" and (instructions := repeatable_x264()) is not None:
+        # Not among the settings: these are the same on all machines that share the work.
+        given = [options["x264-params"]] if "x264-params" in options else []
+        options["x264-params"] = ":".join([f"asm={instructions}", *given])
+    os.environ.setdefault("SVT_LOG", "1")  # AV1's encoder writes a page to stderr otherwise
     context.thread_count = 0  # as many as fit
     context.options = options
+
+
+AVX512 = "AVX512"
+_X264_USES = "using cpu capabilities:"
+
+
+@cache
+def repeatable_x264() -> str | None:
+    """Return x264's option `asm` that makes its packets repeatable; None where they are anyway.
+
+    In its code for AVX-512 x264 (165, in PyAV 18.1) reads memory that it did not set, where it
+    weighs macroblocks: equal frames give other packets from run to run. So it gets all
+    instructions but these. It names itself those that the processor has; another would end the
+    process.
+    """
+    found = next((line for line in _x264_says() if _X264_USES in line), "")
+    names = found.partition(_X264_USES)[2].split()
+    return ",".join(name for name in names if name != AVX512) if AVX512 in names else None
+
+
+def _x264_says() -> list[str]:
+    """Return the lines that x264 writes when it is opened."""
+    import av
+
+    context = av.CodecContext.create(ENCODERS["x264"], "w")
+    context.width, context.height, context.pix_fmt = 16, 16, "yuv420p"
+    context.time_base = Fraction(1, 25)
+    with heard(INFO) as lines:
+        context.open()
+    return lines
 
 
 def opened_encoder(settings: Settings) -> VideoCodecContext:

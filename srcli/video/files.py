@@ -16,9 +16,10 @@ from srcli.jobs.journal import NAME, recipe_of
 from srcli.jobs.shards import Shard
 from srcli.video.color import Converter
 from srcli.video.colorspace import CODES, UNSTATED, Wanted, settled
-from srcli.video.containers import Facts, Index, Moment, facts_of, frames_from, index_of, opened
+from srcli.video.containers import Facts, Moment, facts_of, frames_from, opened
 from srcli.video.encoders import CARRY_HDR, Settings, settings_for
 from srcli.video.formats import output_layout
+from srcli.video.index import Index, index_of
 from srcli.video.layout import SITINGS, USUAL_SITING
 from srcli.video.restoring import FrameRestorer, Networks
 from srcli.video.segments import SUFFIX, Run, Segment, cut, make, missing, opened_journal
@@ -139,7 +140,7 @@ def planned(wishes: Wishes, note: Callable[[str], None] = lambda message: None) 
         segments=tuple(segments),
         coded_bytes=sum(packet.size for packet in index.packets) * frames // len(index.packets),
         line=line,
-        notes=_notes(facts, settings),
+        notes=(*index.notes, *_notes(facts, settings)),
     )
 
 

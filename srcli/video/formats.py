@@ -11,6 +11,7 @@ import numpy as np
 
 from srcli.errors import InputError, UsageError
 from srcli.video.layout import Kind, Layout, Planes, Samples
+from srcli.video.messages import prepared
 
 if TYPE_CHECKING:
     from av import VideoFrame
@@ -75,7 +76,7 @@ def input_layout(name: str | None, width: int, height: int, file: str) -> Layout
     if layout is None:
         raise InputError(
             f"{file}: frames are in the format {name}, which srcli does not take",
-            f"Convert it: `ffmpeg -i {file} -pix_fmt yuv444p -c:v ffv1 -c:a copy prepared.mkv`.",
+            f"Convert it: {prepared(file, '-pix_fmt yuv444p -c:v ffv1 -c:a copy')}.",
         )
     return layout
 

@@ -109,7 +109,7 @@ def join(
     joined = found_in(folder)
     times = decoding_times([time for file in joined.files for time in file.times()])
     with as_input_errors(source):
-        container = av.open(str(source))
+        container = av.open(str(source), metadata_errors="replace")
     with (
         container,
         atomic_path(target, replace=replace) as partial,

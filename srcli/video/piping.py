@@ -27,9 +27,7 @@ class Plan:
     """Line for people: sizes and colours, and how they are known."""
 
 
-def planned(
-    header: Header, scale: int, wanted: Wanted, *, dither: bool = False, luma_only: bool = False
-) -> Plan:
+def planned(header: Header, scale: int, wanted: Wanted, *, dither: bool = False) -> Plan:
     """Return what is to be done with a stream.
 
     Args:
@@ -37,7 +35,6 @@ def planned(
         scale: Factor of enlargement.
         wanted: The user's word on colours.
         dither: Spread the error of rounding.
-        luma_only: Enlarge chroma without the network.
 
     Raises:
         UsageError: The user's word does not fit the stream.
@@ -46,9 +43,7 @@ def planned(
     stated = Stated(full_range=header.full_range, siting=header.siting)
     space, how = settled(stated, wanted, height=layout.height, kind=layout.kind)
     siting = wanted.siting if wanted.siting != "auto" else header.siting or USUAL_SITING
-    converter = Converter(
-        layout, target.layout, space, SITINGS[siting], dither=dither, luma_only=luma_only
-    )
+    converter = Converter(layout, target.layout, space, SITINGS[siting], dither=dither)
     chroma = f", chroma {siting}" if (layout.across, layout.down) != (1, 1) else ""
     line = (
         f"{layout.width}x{layout.height} to {target.layout.width}x{target.layout.height}, "

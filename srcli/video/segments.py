@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING
 from srcli.errors import OutputError
 from srcli.jobs.journal import Journal
 from srcli.system.files import atomic_path
-from srcli.video.containers import Index, Moment, damaged, frames_from, opened
+from srcli.video.containers import Moment, damaged, frames_from, opened
 from srcli.video.encoders import Settings, opened_encoder
 from srcli.video.formats import fill
+from srcli.video.index import Index
 from srcli.video.layout import Layout
 from srcli.video.packets import Coded, SegmentFile, SegmentWriter
 from srcli.video.stages import Numbered, Overlap

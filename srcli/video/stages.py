@@ -20,6 +20,7 @@ Tag = TypeVar("Tag")
 Restore = Callable[[Sequence[Planes]], Sequence[Planes]]
 
 AHEAD = 4  # frames that are read before they are needed
+BEHIND = 3  # groups that may wait for the writer: encoders take frames in bursts
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +97,7 @@ class Overlap(Generic[Tag]):
         """Yield restored frames in order; a frame equal to the one before it is computed once.
 
         Memory is bounded: `AHEAD` frames wait before the network, and as many groups as workers
-        and one more are in it or behind it.
+        and `BEHIND` are in it or behind it.
         """
         pool = ThreadPoolExecutor(self.workers, "frame")
         reader = _Reader(frames, self.clock)
@@ -113,7 +114,7 @@ class Overlap(Generic[Tag]):
                 if len(group.frames) == self.batch:
                     self._submit(group, pool)
                     group = _Group()
-                yield from self._finished(waiting, (self.workers + 1) * self.batch)
+                yield from self._finished(waiting, (self.workers + BEHIND) * self.batch)
             if group.frames:
                 self._submit(group, pool)
             yield from self._finished(waiting, 0)

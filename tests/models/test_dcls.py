@@ -354,3 +354,17 @@ def test_eval_says_how_well_the_blur_was_found(srcli, tmp_path, photograph):
     assert 0 < row["kernel_error"] < 1.5
     assert row["lr_psnr"] > row["psnr"]
     assert "kernel error" in srcli(*command)[1]
+
+
+def test_frames_of_video_share_the_kernel_of_their_picture(srcli, tmp_path):
+    """As everywhere, `auto` takes the backend that gives out the kernel."""
+    source, target = tmp_path / "in.y4m", tmp_path / "out.y4m"
+    frames = np.random.default_rng(0).integers(16, 235, (2, 24 * 16 * 3 // 2), np.uint8)
+    source.write_bytes(
+        b"YUV4MPEG2 W24 H16 F25:1 C420mpeg2\n"
+        + b"".join(b"FRAME\n" + frame.tobytes() for frame in frames)
+    )
+    code, _, err = srcli("video", source, "-o", target, "-s", 4, "-m", "dcls-iso")
+    assert code == 0, err
+    assert "dcls-iso x4 with torch" in err
+    assert len(target.read_bytes()) > 2 * 16 * frames[0].size

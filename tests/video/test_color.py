@@ -151,16 +151,6 @@ def test_luma_outside_of_the_range_goes_beside_the_network():
     assert (made[0] == 250).all()
 
 
-def test_luma_alone():
-    layout = layout_of(("yuv", 2, 2))
-    space = ColorSpace("bt709", False)
-    converter = Converter(layout, layout, space, SITINGS["left"], luma_only=True)
-    planes = noise(layout)
-    rgb, held = converter.to_rgb(planes)
-    assert np.array_equal(rgb[0], rgb[1]) and np.array_equal(rgb[0], rgb[2])
-    assert all(map(np.array_equal, planes, converter.from_rgb(rgb, held)))
-
-
 def test_dither_keeps_whole_levels_and_the_mean():
     layout = layout_of(("yuv", 1, 1), size=(64, 64))
     converter = Converter(layout, layout, ColorSpace("bt709", True), SITINGS["left"], dither=True)

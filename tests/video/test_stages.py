@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from srcli.errors import InputError
-from srcli.video.stages import AHEAD, Clock, Numbered, Overlap
+from srcli.video.stages import AHEAD, BEHIND, Clock, Numbered, Overlap
 
 
 def frame(value):
@@ -55,7 +55,7 @@ def test_no_more_frames_are_read_than_are_needed():
     with closing(Overlap(restore=doubled, workers=2)(endless())) as restored:
         for _ in range(5):
             next(restored)
-        assert read <= 5 + AHEAD + 2 * (2 + 1) + 2
+        assert read <= 5 + AHEAD + 2 + BEHIND + 2
 
 
 @pytest.mark.parametrize("place", ["reading", "network"])
