@@ -196,7 +196,7 @@ def _exists(entry: Entry) -> bool:
     return entry.kind == "clean" or (entry.purpose != entry.task and bool(entry.scales))
 
 
-def _rank(entry: Entry) -> tuple[int, int, int, bool, bool, float]:
+def _rank(entry: Entry) -> tuple[int, int, int, bool, bool, bool, float]:
     here = entry.best_way in ("own", "fetched")
     psnr = entry.psnr(entry.usual)[0] or 0.0
     return (
@@ -205,6 +205,7 @@ def _rank(entry: Entry) -> tuple[int, int, int, bool, bool, float]:
         INPUT_KINDS.index(entry.kind),
         entry.spec.name != DEFAULT_MODEL,
         entry.ways != entry.best_way,  # weights for some of its scales only
+        entry.task == "upscale" and USUAL not in entry.scales,  # figures of another scale
         -psnr,
     )
 

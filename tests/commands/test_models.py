@@ -72,7 +72,7 @@ def test_what_one_would_use_stands_first(own_cache):
     assert own == sorted(own, reverse=True)
     assert sum(own) == len({(w.model, w.task, w.kind) for w in shipped_weights()})
     best = [e for e in listed if e.best_way == "own" and e.purpose == "upscale"][1:]
-    ranks = [(e.ways == "own", e.psnr(4)[0]) for e in best]  # all scales before some of them
+    ranks = [(e.ways == "own", e.psnr(4)[0] or 0) for e in best]  # all scales before some of them
     assert ranks == sorted(ranks, reverse=True)
 
 

@@ -93,6 +93,8 @@ def _spec(
     good_for: dict[Purpose, str],
     latency: float | None = None,
     published_scores: Mapping[int, Scores] = MappingProxyType({}),
+    *,
+    scales: tuple[int, ...] = (1, 2, 3, 4),
 ) -> ModelSpec:
     """Return the entry of a LAPAR.
 
@@ -103,11 +105,12 @@ def _spec(
         good_for: One phrase for each purpose.
         latency: Of x4 in the paper, in milliseconds on an RTX 2080 Ti; None if it is not there.
         published_scores: From the paper, by scale; empty if it is not there.
+        scales: That it is offered for; 1 removes noise and JPEG blocks.
     """
     return ModelSpec(
         name=f"lapar-{size}",
         title=f"LAPAR-{size.upper()}",
-        scales=(1, 2, 3, 4) if "denoise" in good_for else (2, 3, 4),
+        scales=scales,
         build=partial(_build, channels, blocks),
         geometry=partial(_geometry, channels, blocks),
         parameters=partial(_parameters, channels, blocks),
@@ -178,5 +181,5 @@ SPECS = (
         },
     ),
     # Not in the paper: half of the channels of LAPAR-C, for video.
-    _spec("mini", 8, 2, {"upscale": "video, fastest"}),
+    _spec("mini", 8, 2, {"upscale": "video, fastest"}, scales=(2,)),
 )
