@@ -35,7 +35,10 @@ class Tuned:
 
 
 def subjects() -> list[Weights]:
-    """Return the weights to measure with: of each family the smallest network that has some."""
+    """Return the weights to measure with: of each family the smallest usual network that has some.
+
+    One that is made for a single scale is too small to stand for the others.
+    """
     return [
         found
         for _, specs in groupby(MODELS, lambda spec: spec.family)
@@ -44,7 +47,8 @@ def subjects() -> list[Weights]:
 
 
 def _smallest(specs: Sequence[ModelSpec]) -> Weights | None:
-    offered = [(spec, scale) for spec in specs for scale in spec.scales_for("upscale")]
+    usual = [spec for spec in specs if len(spec.scales) > 1]
+    offered = [(spec, scale) for spec in usual for scale in spec.scales_for("upscale")]
     offered.sort(key=lambda one: (one[0].parameters(one[1]), -one[1]))
     found = (find_weights(spec, scale, "upscale") for spec, scale in offered)
     return next((weights for weights in found if weights is not None), None)
