@@ -92,7 +92,7 @@ SIDE = 96
 SHORT = [
     pytest.param(
         *("fp16", w.model, w.scale, 0.005),
-        marks=pytest.mark.slow if w.any_scale and w.scale > 2 else (),
+        marks=pytest.mark.exhaustive if w.any_scale and w.scale > 2 else (),
     )
     for w in shipped_weights()
     if w.scale > 1

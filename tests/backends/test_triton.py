@@ -192,7 +192,7 @@ slow, exhaustive = pytest.mark.slow, pytest.mark.exhaustive
         ("lapar-c", 4, "upscale", ("1x1x1", "2x3x4")),
         ("awsrn-sd", 2, "upscale", SMALL[:1]),
         pytest.param("lapar-c", 1, "deblock", SMALL, marks=slow),
-        pytest.param("lapar-a", 2, "upscale", ALL[:3], marks=slow),
+        pytest.param("lapar-a", 2, "upscale", ALL[:3], marks=exhaustive),
         pytest.param("lapar-b", 3, "upscale", ALL[:2], marks=slow),
         *(
             pytest.param(f"lapar-{size}", scale, "upscale", ALL, marks=exhaustive)
