@@ -72,7 +72,8 @@ def test_what_one_would_use_stands_first(own_cache):
     assert own == sorted(own, reverse=True)
     assert sum(own) == len({(w.model, w.task, w.kind) for w in shipped_weights()})
     best = [e for e in listed if e.best_way == "own" and e.purpose == "upscale"][1:]
-    ranks = [(e.ways == "own", e.psnr(4)[0] or 0) for e in best]  # all scales before some of them
+    # All scales before some of them, and what does the usual scale before what does not.
+    ranks = [(e.ways == "own", 4 in e.scales, e.psnr(e.usual)[0]) for e in best]
     assert ranks == sorted(ranks, reverse=True)
 
 

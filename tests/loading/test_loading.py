@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from srcli.errors import WeightsError
+from srcli.loading import model
 from srcli.loading.model import load
 
 
@@ -33,8 +34,10 @@ def test_fetching_is_offered_where_a_program_can_fetch():
     assert "Run `srcli weights fetch" not in str(caught.value)
 
 
-def test_nothing_is_proposed_that_is_not_there():
+def test_nothing_is_proposed_that_is_not_there(monkeypatch):
     """faults.md 23."""
+    others = [weights for weights in model.shipped_weights() if weights.model != "awsrn"]
+    monkeypatch.setattr(model, "shipped_weights", lambda: others)
     with pytest.raises(WeightsError) as caught:
         load("fsdn-base", 8)  # ASDN does it, with scores that nobody has measured
     assert "-m" not in str(caught.value)
