@@ -62,6 +62,34 @@ def stepper(name, scale, store, device=CPU, *, recorded=False, **changes):
     return net, Stepper(net, aim, wanted, recorded=recorded)
 
 
+@pytest.mark.parametrize("damage", ["loss", "gradient"])
+def test_a_batch_that_makes_no_number_adds_nothing(store, damage):
+    """DCLS divides by next to nothing now and then; a step back would meet the same batch again."""
+    net, training = stepper("awsrn-sd", 2, store)
+    aim, calls = training._objective, iter([False, True, False])
+    given = []
+
+    def now_and_then(draws, kind):
+        loss = aim(draws, kind)
+        given.append(float(loss.detach()))
+        if not next(calls):
+            return loss
+        # The root of zero has a value, and no gradient.
+        return loss * math.nan if damage == "loss" else loss + (0 * loss).sqrt()
+
+    now_and_then.order = aim.order
+    training._objective = now_and_then
+    training.advance(1e-3)
+    training.mean_loss()
+    norm = training._norm.clone()
+    training.advance(1e-3)
+    assert math.isnan(training.mean_loss())
+    assert torch.equal(training._norm, norm)
+    training.advance(1e-3)
+    assert training.mean_loss() == pytest.approx(given[2])
+    assert all(torch.isfinite(value).all() for value in net.state_dict().values())
+
+
 def test_every_family_of_the_registry_is_in_the_table():
     assert {family(spec.name) for spec in SPECS} == set(FAMILIES)
 

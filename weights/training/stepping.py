@@ -83,14 +83,16 @@ class Stepper:
         self.step += 1
         self._keep_close()
 
+    @torch.no_grad()
     def mean_loss(self) -> float:
         """Of all steps since this was asked last; waits for them.
 
-        NaN if there was none, or if a loss or a gradient was no number.
+        Those whose loss or gradient was no number do not count. NaN if there is no other, or if
+        a parameter is no number.
         """
         self.wait()
         total, count = self._losses.tolist()
-        total += 0.0 * float(self._norm)
+        total += 0.0 * float(torch.nn.utils.get_total_norm(self._parameters.values()))
         self._losses.zero_()
         self.wait()
         return total / count if count else float("nan")
@@ -162,6 +164,7 @@ class Stepper:
     def _move(self, loss: Tensor) -> None:
         moved = [name for name, p in self._parameters.items() if p.grad is not None]
         gradients = [p.grad for p in self._parameters.values() if p.grad is not None]
+        sound = self._sound(loss, gradients)
         self._clip(gradients)
         self._count += 1
         torch._foreach_lerp_(self._of("mean", moved), gradients, 1 - BETAS[0])
@@ -171,7 +174,8 @@ class Stepper:
         others = [name for name in moved if name not in self._matrices]
         self._adams_steps(others, [by_name[name] for name in others])
         self._follow(moved)
-        self._losses += torch.stack([loss.float(), torch.ones_like(loss, dtype=torch.float32)])
+        counted = torch.stack([loss.float(), torch.ones_like(loss, dtype=torch.float32)])
+        self._losses += torch.where(sound, counted, 0.0)
 
     def _of(self, part: str, names: list[str]) -> list[Tensor]:
         held = self._state.get(part, self._parameters)
@@ -201,13 +205,24 @@ class Stepper:
         torch._foreach_mul_(change, -self._rate)
         torch._foreach_add_(self._of("net", names), change)
 
+    def _sound(self, loss: Tensor, gradients: list[Tensor]) -> Tensor:
+        """Tell whether loss and gradients are numbers, and make gradients zero if they are not.
+
+        A rare batch makes none, where a network divides by next to nothing (DCLS).
+        """
+        sound = torch.isfinite(torch.nn.utils.get_total_norm(gradients)) & torch.isfinite(loss)
+        for gradient in gradients:
+            gradient.copy_(torch.where(sound, gradient, 0.0))
+        return sound
+
     def _clip(self, gradients: list[Tensor]) -> None:
         """Hold a gradient to a multiple of what gradients were so far: no scale has to be known."""
         norm = torch.nn.utils.get_total_norm(gradients)
         known = torch.where(self._norm > 0, self._norm, norm)
         bounded = torch.minimum(norm, EXCESS * known)
         torch._foreach_mul_(gradients, bounded / norm.clamp(min=1e-12))
-        self._norm.copy_(torch.lerp(bounded, known, NORM_DECAY))
+        followed = torch.lerp(bounded, known, NORM_DECAY)
+        self._norm.copy_(torch.where(norm > 0, followed, self._norm))
 
     def _follow(self, names: list[str]) -> None:
         average = self._of("average", names)
