@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -106,10 +107,6 @@ def check_stdout() -> None:
     Raises:
         UsageError: It is closed, or a terminal.
     """
-    import sys
-
-    from srcli import console
-
     if sys.stdout is None:
         raise UsageError("standard output: is closed", "Redirect it, or name a file with -o.")
     if sys.stdout.isatty():
@@ -360,5 +357,8 @@ gpu = click.option(
     callback=_choose_gpu,
     help="The GPU to use, counted from 0; cpu or -1 for none.  [default: the first]",
 )
+
+RUNNING: tuple[Decorator, ...] = (backend, precision, tta, threads, gpu, tile, memory)
+"""Options of how networks are run, in the order of help."""
 
 running = apply(weights, backend, precision, tta, threads, tile, memory)

@@ -126,13 +126,7 @@ _options = options.apply(
     ),
     section(
         "Running",
-        options.backend,
-        options.precision,
-        options.tta,
-        options.threads,
-        options.gpu,
-        options.tile,
-        options.memory,
+        *options.RUNNING,
         click.option(
             "--batch",
             type=click.IntRange(min=1),

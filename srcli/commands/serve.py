@@ -130,13 +130,7 @@ LEAST_TOKEN = 16  # letters
 )
 @section(
     "Running",
-    options.backend,
-    options.precision,
-    options.tta,
-    options.threads,
-    options.gpu,
-    options.tile,
-    options.memory,
+    *options.RUNNING,
 )
 @section(
     "Messages",

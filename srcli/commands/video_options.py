@@ -219,13 +219,7 @@ video_options = options.apply(
     ),
     section(
         "Running",
-        options.backend,
-        options.precision,
-        options.tta,
-        options.threads,
-        options.gpu,
-        options.tile,
-        options.memory,
+        *options.RUNNING,
     ),
     section("Messages", options.quiet, options.verbose),
 )

@@ -43,9 +43,10 @@ def document(
         "base-uri 'none'",
         "form-action 'none'",
     ))  # fmt: skip
-    return Template(asset(template)).substitute(
-        parts, policy=policy, style=style, script=script, version=__version__, foot=made_by()
+    head = Template(asset("head.html")).substitute(
+        parts, policy=policy, style=style, version=__version__
     )
+    return Template(asset(template)).substitute(parts, head=head, script=script, foot=made_by())
 
 
 def _source(text: str) -> str:

@@ -21,8 +21,3 @@ ASSETS: Mapping[str, str] = {
 def start_page() -> str:
     """Return the HTML of the page."""
     return Template(asset("serve.html")).substitute(version=__version__)
-
-
-def asset_of(name: str) -> str:
-    """Return the text of one of `ASSETS`."""
-    return asset(name)

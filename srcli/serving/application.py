@@ -20,7 +20,8 @@ from srcli.errors import SrcliError
 from srcli.images.picture import Metadata
 from srcli.models.registry import get_model
 from srcli.models.spec import TASKS, Task
-from srcli.pages.served import ASSETS, asset_of, start_page
+from srcli.pages.documents import asset
+from srcli.pages.served import ASSETS, start_page
 from srcli.serving.bodies import SMALL, Account, Held, Parts, read_body, stated_length
 from srcli.serving.description import offers, openapi
 from srcli.serving.figures import TEXT, Figures
@@ -270,7 +271,7 @@ class Service:
         if name not in ASSETS:
             raise HTTPException(HTTPStatus.NOT_FOUND)
         headers = {"Cache-Control": "no-cache"}
-        return Response(asset_of(name), media_type=ASSETS[name], headers=headers)
+        return Response(asset(name), media_type=ASSETS[name], headers=headers)
 
     async def page(self, request: Request) -> Response:
         """Answer the page for people."""

@@ -98,6 +98,7 @@ MAX_BYTES = 90_000_000  # of weights; package registries take files of up to 100
 PAGES = (
     *(f"{page}.{kind}" for page in ("compare", "serve") for kind in ("html", "css", "js")),
     "base.css",
+    "head.html",
     "index.html",
     "report.html",
     "viewer.css",
