@@ -22,7 +22,6 @@ from srcli.models.registry import get_model
 from srcli.pipeline.resample import reduce, resize
 from srcli.quality.metrics import psnr
 from srcli.weights.training.gradients import Gradients
-from srcli.weights.training.growth import grown
 from srcli.weights.training.losses import LOSSES, decibels, taught_decibels
 from srcli.weights.training.teachers import lessons, load_lessons, save_lessons
 from srcli.weights.training.variants import VARIANTS
@@ -437,22 +436,6 @@ def test_weights_that_fit_nowhere_are_refused(tmp_path):
 def test_what_it_cannot_train_is_refused(tmp_path, changes, problem):
     with pytest.raises(SystemExit, match=problem):
         train.Run(recipe(**changes), tmp_path, CPU)
-
-
-def test_growth_refuses_another_scale():
-    tensors = [
-        get_model(name).build(s).state_dict() for name, s in [("lapar-c", 2), ("lapar-b", 4)]
-    ]
-    with pytest.raises(ValueError, match="scales differ"):
-        grown(*tensors)
-    with pytest.raises(ValueError, match="no LAPAR"):
-        grown({}, tensors[1])
-
-
-def test_growth_refuses_a_larger_one():
-    tensors = [get_model(name).build(2).state_dict() for name in ("lapar-b", "lapar-c")]
-    with pytest.raises(ValueError, match=r"does not fit|has no"):
-        grown(*tensors)
 
 
 def test_rate_rises_and_falls():

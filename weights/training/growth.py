@@ -1,4 +1,4 @@
-"""Begin the training of a larger LAPAR where a smaller one stands.
+"""Begin the training of a larger LAPAR or AWSRN where a smaller one stands.
 
 The larger network computes the same function as the smaller at first: what is new reads from the
 old channels, nothing old reads from what is new, and blocks that the smaller one lacks add nothing.
@@ -17,15 +17,17 @@ from torch import Tensor
 from srcli.models.lapar import UNITS
 
 PER_CHANNEL = (".weight_g", ".weight_v", ".bias")
+LAPAR_ROWS = ("w_conv.up.0.bias", "w_conv.head.0.bias")
+AWSRN_ROWS = "skip.0.bias"
 
 
 def grown(small: Mapping[str, Tensor], large: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The tensors of `large` changed to compute what `small` computes.
 
     Args:
-        small: Tensors of a LAPAR, by their published names.
-        large: Tensors as they were drawn for a LAPAR of the same scale with at least as many
-            channels and blocks.
+        small: Tensors of a LAPAR or an AWSRN, by their published names.
+        large: Tensors as they were drawn for one of the same family and scale with at least as many
+            channels (AWSRN: as many) and blocks.
 
     Raises:
         ValueError: `small` does not fit into `large`.
@@ -47,10 +49,14 @@ def grown(small: Mapping[str, Tensor], large: Mapping[str, Tensor]) -> dict[str,
 
 def _check_scales(small: Mapping[str, Tensor], large: Mapping[str, Tensor]) -> None:
     """The up-sampling has a channel for each pixel that one becomes: its rows tell the scale."""
-    up, head = "w_conv.up.0.bias", "w_conv.head.0.bias"
-    if head not in small:
-        raise ValueError("no LAPAR")
-    rows = [len(tensors[up]) / len(tensors[head]) for tensors in (small, large) if up in tensors]
+    both = (small, large)
+    up, head = LAPAR_ROWS
+    if head in small:
+        rows = [len(tensors[up]) / len(tensors[head]) for tensors in both if up in tensors]
+    elif AWSRN_ROWS in small:
+        rows = [len(tensors[AWSRN_ROWS]) for tensors in both if AWSRN_ROWS in tensors]
+    else:
+        raise ValueError("no LAPAR and no AWSRN")
     if len(rows) == 1 or len(set(rows)) > 1:
         raise ValueError("the scales differ")
 

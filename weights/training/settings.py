@@ -35,14 +35,18 @@ TASKS: dict[str, dict[str, Any]] = {
     "denoise": {"patch": 80, "batch": 16, "loss": "psnr-rgb"},
     "deblock": {"patch": 80, "batch": 16, "loss": "psnr"},
 }
-# Whose tensors of the same name and shape serve, the nearest first. FSDN from ASDN is the paper's
-# way; the others save minutes.
+# Who comes before, the nearest first: one that can grow into the model, or whose tensors of the
+# same name and shape serve. FSDN from ASDN is the paper's way; the others save minutes.
 SIBLINGS: dict[str, tuple[str, ...]] = {
+    "lapar-b": ("lapar-c",),
+    "lapar-a": ("lapar-b", "lapar-c"),
     "fsdn-base": ("asdn-base",),
     "fsdn-paper": ("asdn-paper",),
     "dcls-aniso": ("dcls-iso",),
     "awsrn-m": ("awsrn-s",),
     "awsrn": ("awsrn-m", "awsrn-s"),
+    "hpinet-m": ("hpinet-s",),
+    "hpinet-l": ("hpinet-m", "hpinet-s"),
 }
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
@@ -23,6 +24,8 @@ from srcli.models.dcls.network import Dcls, DualPathBlock, Estimator, LeastSquar
 from srcli.models.hpinet.network import HpiNet
 from srcli.models.layers import WeightNormConv2d, bilinear_phases
 
+from .growth import grown
+from .growth_tokens import grown_tokens
 from .settings import SIBLINGS
 
 SMALL = 0.1  # what the last layer of a residual branch is multiplied by
@@ -173,6 +176,9 @@ def _conv(module: nn.Module) -> nn.Conv2d:
 def siblings(model: str, purpose: str, scale: int, folders: Sequence[Path]) -> Iterator[Path]:
     """Weights that a model may begin with, the nearest first.
 
+    A smaller model of the same scale comes before the model itself at another scale: it can grow
+    into the model, which is then as good from the first step on.
+
     Args:
         model: In the registry.
         purpose: `clean`, `photo`, or a task.
@@ -180,10 +186,12 @@ def siblings(model: str, purpose: str, scale: int, folders: Sequence[Path]) -> I
         folders: With `lapar-c-x2.safetensors`, `hpinet-s-x4/weights.safetensors` and the like.
     """
     tail = "" if scale == 1 else f"-x{scale}"
-    scales = sorted(SCALES, key=lambda other: abs(other - max(scale, 2)))
-    names = [] if purpose == "clean" else [f"{model}-{purpose}{tail}"]
-    for relative in (model, *SIBLINGS.get(model, ())):
-        names += [*(f"{relative}-x{other}" for other in scales), relative]
+    family = (model, *SIBLINGS.get(model, ()))
+    names = [] if purpose == "clean" else [f"{name}-{purpose}{tail}" for name in family]
+    names += [f"{name}-x{scale}" for name in family]
+    others = sorted(SCALES, key=lambda other: abs(other - max(scale, 2)))
+    for name in family:
+        names += [*(f"{name}-x{other}" for other in others if other != scale), name]
     for name in names:
         for folder in folders:
             for file in (folder / name / "weights.safetensors", folder / f"{name}.safetensors"):
@@ -193,11 +201,17 @@ def siblings(model: str, purpose: str, scale: int, folders: Sequence[Path]) -> I
 
 @torch.no_grad()
 def begin_from(net: nn.Module, file: Path) -> int:
-    """Take from a file every tensor of the same name and shape; how many those are."""
-    state = net.state_dict()
+    """Take what serves from a file; how many tensors that is.
+
+    A smaller model of the family is taken whole: the network then computes what that one does. Of
+    any other file, every tensor of the same name and shape.
+    """
+    state, held = net.state_dict(), load_file(file)
+    with suppress(ValueError):
+        held = grown_tokens(held, net) if isinstance(net, HpiNet) else grown(held, state)
     fitting = {
         name: value
-        for name, value in load_file(file).items()
+        for name, value in held.items()
         if name in state and value.shape == state[name].shape
     }
     net.load_state_dict(fitting, strict=False)
