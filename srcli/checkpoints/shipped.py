@@ -67,10 +67,17 @@ def shipped_weights() -> tuple[Weights, ...]:
     return tuple(weights for weights in _listed() if not _left_out(weights))
 
 
-def left_out(spec: ModelSpec, scale: Scale, task: Task) -> str | None:
-    """Return the distribution that has weights for this, if it is not installed."""
+def left_out(spec: ModelSpec, scale: Scale | None, task: Task) -> str | None:
+    """Return the distribution that has weights for this, if it is not installed.
+
+    Args:
+        spec: The model.
+        scale: None for any.
+        task: What they are for.
+    """
     able = (w for w in _listed() if _left_out(w) and (w.model, w.task) == (spec.name, task))
-    return next((w.distribution for w in able if w.any_scale or w.scale == scale), None)
+    wanted = (w for w in able if scale is None or w.any_scale or w.scale == scale)
+    return next((w.distribution for w in wanted), None)
 
 
 def _left_out(weights: Weights) -> bool:

@@ -13,7 +13,7 @@ from srcli.commands import options
 from srcli.commands.kernels import check_kernel_file, check_known_kernel, save_kernel
 from srcli.commands.outcome import Teller, result, show_plan, tell_how_to_go_on
 from srcli.commands.request import RestoreRequest, foreign
-from srcli.errors import UsageError
+from srcli.errors import BackendError, UsageError, WeightsError
 from srcli.models.spec import Task
 
 if TYPE_CHECKING:
@@ -43,9 +43,9 @@ def restore_files(request: RestoreRequest, task: Task, size: SizeRequest) -> int
         return restore_listed(request, wishes_of(request, task, size), Runner(request, task))
     plan = _plan(request, task, size)
     if request.save_kernel is not None:
-        _check_kernel(request, plan)
+        _check_kernel(request, plan, task)
     if request.kernel is not None:
-        check_known_kernel(request, plan.jobs, _backend(request).name)
+        check_known_kernel(request, plan.jobs, _backend(request, task).name)
     if request.for_programs:
         console.check_stdout()
     to_stdout = any(job.to_stdout for job in plan)
@@ -80,10 +80,10 @@ def _check_stdout(request: RestoreRequest) -> None:
     options.check_stdout()
 
 
-def _check_kernel(request: RestoreRequest, plan: Plan) -> None:
+def _check_kernel(request: RestoreRequest, plan: Plan, task: Task) -> None:
     assert request.save_kernel is not None, "there is a kernel to be saved"
     check_kernel_file(request.save_kernel, request.spec, plan.jobs, overwrite=request.overwrite)
-    if _backend(request).name != "torch":
+    if _backend(request, task).name != "torch":
         raise UsageError(
             "--save-kernel needs a backend that returns the kernel", "Choose --backend torch."
         )
@@ -106,11 +106,28 @@ def _side_by_side(jobs: Sequence[Job], request: RestoreRequest) -> int:
     return sum(1 for _ in grouped(ahead, request.batch))
 
 
-def _backend(request: RestoreRequest) -> Backend:
-    """Return the backend that runs the model of the request."""
-    from srcli.backends import get_backend
+def _backend(request: RestoreRequest, task: Task) -> Backend:
+    """Return the backend that runs the model of the request.
 
-    return get_backend(request.backend, request.spec, request.precision)
+    Raises:
+        BackendError: There is none.
+        WeightsError: Nor are there weights, and what brings these brings a backend, too.
+    """
+    from srcli.backends import get_backend
+    from srcli.checkpoints.shipped import left_out
+    from srcli.system.installation import bring
+
+    try:
+        return get_backend(request.backend, request.spec, request.precision)
+    except BackendError as error:
+        own = request.weights is not None or request.model_file is not None
+        distribution = None if own else left_out(request.spec, None, task)
+        if distribution is None:
+            raise
+        raise WeightsError(
+            f"{request.spec.name}: neither its weights nor a backend for it are installed",
+            f"Run `{bring(distribution)}`, which brings both.",
+        ) from error
 
 
 def wishes_of(request: RestoreRequest, task: Task, size: SizeRequest) -> Wishes:
@@ -192,7 +209,7 @@ class Runner:
         self.facts: dict[str, object] = {
             "model": request.spec.name,
             "task": task,
-            "backend": _backend(request).name,
+            "backend": _backend(request, task).name,
             "precision": request.precision,
             "tta": request.tta,
             "version": __version__,

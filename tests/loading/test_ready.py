@@ -16,6 +16,7 @@ from PIL import Image
 from srcli.backends.base import SessionOptions
 from srcli.backends.native.session import NativeBackend
 from srcli.backends.native.weights import read_weights
+from srcli.checkpoints import shipped
 from srcli.checkpoints.shipped import flaws, prepared_file, shipped_weights
 from srcli.errors import MissingPartError
 from srcli.loading.model import load
@@ -131,6 +132,33 @@ def test_what_needs_a_package_says_which(tmp_path, photograph):
     done = without_packages(*words, SRCLI_CACHE=tmp_path / "cache")
     assert done.returncode == MissingPartError.exit_code, done.stderr
     assert "pip install torch" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("model", "command"), [("hpinet-s", "pip install srcli"), ("dcls-iso", "'srcli[dcls]'")]
+)
+def test_one_command_brings_weights_and_what_runs_them(
+    srcli, monkeypatch, tmp_path, photograph, model, command
+):
+    """In the small install the first message sent users to PyTorch, the second to the weights."""
+    Image.fromarray(photograph[:40, :50]).save(tmp_path / "in.png")
+    for package in HEAVY:
+        monkeypatch.setitem(sys.modules, package, None)
+    monkeypatch.setattr(shipped, "_left_out", lambda weights: weights.distribution != "srcli-lite")
+    shipped.shipped_weights.cache_clear()
+    try:
+        words = ("upscale", tmp_path / "in.png", "-s", 4, "-m", model)
+        code, _, err = srcli(*words, "-o", tmp_path / "out.png")
+        assert code == MissingPartError.exit_code
+        assert command in err
+        assert "pip install torch" not in err
+        own = load("lapar-c", 4).weights.path  # of one's own: only what runs it is missing
+        code, _, err = srcli(*words, "--weights", own, "-o", tmp_path / "out.png")
+        assert code == MissingPartError.exit_code
+        assert "pip install torch" in err
+    finally:
+        shipped.shipped_weights.cache_clear()
+    assert not (tmp_path / "out.png").exists()
 
 
 @pytest.mark.parametrize(

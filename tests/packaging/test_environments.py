@@ -51,12 +51,15 @@ FILTERS = "filters in.png --at 20,20 -o out.png"
 # Environment -> command -> the package to install, or None if the command works there.
 OTHERS = {
     "small": {
-        **dict.fromkeys((HPINET, DCLS, EAGER, EXPORT, ATTRIBUTE, FILTERS), "torch"),
+        **dict.fromkeys((EAGER, EXPORT, ATTRIBUTE, FILTERS), "torch"),
+        HPINET: "srcli",  # brings PyTorch, too
+        DCLS: "'srcli[dcls]'",
         ORT: "onnxruntime",
     },
     "onnxruntime": {
-        **dict.fromkeys((DCLS, EAGER, ORT, EXPORT, ATTRIBUTE, FILTERS), "torch"),
+        **dict.fromkeys((EAGER, ORT, EXPORT, ATTRIBUTE, FILTERS), "torch"),
         HPINET: "srcli",  # ONNX Runtime could run it
+        DCLS: "'srcli[dcls]'",
     },
     "torch": {
         **dict.fromkeys((EAGER, ATTRIBUTE, FILTERS)),
