@@ -112,7 +112,8 @@ class Entry:
         some = [scale for scale in self.scales if self.way(scale) == best]
         if len(some) == len(self.scales):
             return best
-        return f"{best} x{','.join(map(str, some))}"
+        row = len(some) > 2 and some[-1] - some[0] == len(some) - 1
+        return f"{best} x{some[0]}-{some[-1]}" if row else f"{best} x{','.join(map(str, some))}"
 
     @property
     def usual(self) -> int:
