@@ -90,15 +90,11 @@ def _candidate(spec: ModelSpec, wanted: Wanted) -> Candidate | None:
     if wanted.task not in spec.tasks():
         return None
     rules = rules_for(spec, wanted.task, wanted.input, own_weights=False)
-    here = tuple(
-        scale
-        for scale in rules.scales(spec.reached(wanted.task))
-        if find_weights(spec, scale, wanted.task) or find_weights(spec, scale, wanted.task, "photo")
-    )
-    if not here:
+    scales = rules.scales(spec.reached(wanted.task))  # as `srcli upscale` chooses among them
+    if not scales:
         return None
     width, height = wanted.header.width, wanted.header.height
-    size = wanted.size.resolve(width, height, here, spec.scale_grid)
+    size = wanted.size.resolve(width, height, scales, spec.scale_grid)
     steps = rules.steps(size.passes, wanted.metadata)
     if not steps:
         return None  # nothing is to be gained

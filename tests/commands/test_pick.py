@@ -200,6 +200,23 @@ def test_nothing_could_be_measured(srcli, machine, pictures, monkeypatch):
     assert "srcli doctor" in err
 
 
+@pytest.mark.parametrize("factor", ["1.5", "2", "3", "6", "8"])
+def test_every_candidate_can_be_run(machine, pictures, srcli, factor):
+    """`srcli upscale` does not go by another scale where there are no weights for the usual one."""
+    from srcli.commands.pick import _wanted
+
+    for name in ("photo.jpg", "clean.png"):
+        wanted = _wanted(pictures / name, "upscale", Fraction(factor), "auto")
+        found = candidates.candidates(wanted)
+        assert "lapar-c" in {one.spec.name for one in found}
+        for one in found:
+            words = ("-m", one.spec.name, "-s", factor, "--dry-run", "--json")
+            code, out, err = srcli("upscale", pictures / name, *words)
+            assert code == 0, err
+            steps = json.loads(out)["files"][0]["steps"]
+            assert steps == [step.label for step in one.steps], one.spec.name
+
+
 def test_a_name_that_looks_like_an_option(srcli, machine, pictures, monkeypatch):
     monkeypatch.chdir(pictures)
     (pictures / "clean.png").rename("-m.png")
