@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from srcli.commands import options
-from srcli.errors import UsageError
 from srcli.models.registry import DEFAULT_SCALE
 
 if TYPE_CHECKING:
@@ -112,8 +111,7 @@ def attribute(
     from srcli.loading.model import load
     from srcli.quality import attribution
 
-    if output.suffix.lower() != ".png":
-        raise UsageError(f"{output}: must end in .png", "Rename it.")
+    options.check_png(output)
     options.check_free(output, overwrite)
     loaded = load(model, scale, weights=weights, note=console.note)
     picture = color_of(image)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from srcli.bench.latencies import HEIGHT, WIDTH, Latency, keep, kept, key, measure
 from srcli.checkpoints.shipped import Weights, find_weights
 from srcli.commands.catalogue import MEASURES
-from srcli.errors import SrcliError
+from srcli.errors import OutputError, SrcliError
 from srcli.jobs.sizes import SizeRequest
 from srcli.jobs.steps import Step, rules_for
 from srcli.models.registry import MODELS
@@ -90,16 +90,14 @@ def _candidate(spec: ModelSpec, wanted: Wanted) -> Candidate | None:
     if wanted.task not in spec.tasks():
         return None
     rules = rules_for(spec, wanted.task, wanted.input, own_weights=False)
-    here = tuple(
-        scale
-        for scale in rules.scales(spec.reached(wanted.task))
-        if find_weights(spec, scale, wanted.task) or find_weights(spec, scale, wanted.task, "photo")
-    )
-    if not here:
+    scales = rules.scales(spec.reached(wanted.task))  # as `srcli upscale` chooses among them
+    if not scales:
         return None
     width, height = wanted.header.width, wanted.header.height
-    size = wanted.size.resolve(width, height, here, spec.scale_grid)
+    size = wanted.size.resolve(width, height, scales, spec.scale_grid)
     steps = rules.steps(size.passes, wanted.metadata)
+    if not steps:
+        return None  # nothing is to be gained
     weights = [find_weights(spec, step.scale, step.task, step.kind) for step in steps]
     found = tuple(one for one in weights if one is not None)
     if len(found) < len(steps):
@@ -124,13 +122,13 @@ def timed(
         progress: Called with a label, the number of ways done, and of all.
         measures: True to measure what is not known yet.
     """
-    known = kept()
+    known, remember = kept(), _Memory(note)
     plan = [(one, way) for one in found for way in ways(one.spec)]
     for done, (one, (backend, precision)) in enumerate(plan):
         progress(f"{one.spec.name} {backend} {precision}", done, len(plan))
         try:
             if measures:
-                known |= _measured(one, backend, precision, known)
+                known |= _measured(one, backend, precision, known, remember)
         except SrcliError as error:
             note(f"{one.spec.name} with {backend} in {precision} was not measured: {error}")
             continue
@@ -142,7 +140,11 @@ def timed(
 
 
 def _measured(
-    one: Candidate, backend: str, precision: Precision, known: Mapping[str, Latency]
+    one: Candidate,
+    backend: str,
+    precision: Precision,
+    known: Mapping[str, Latency],
+    remember: _Memory,
 ) -> dict[str, Latency]:
     """Measure what is not known of a candidate; each is kept in the cache at once."""
     made: dict[str, Latency] = {}
@@ -150,8 +152,31 @@ def _measured(
         name = key(weights, backend, precision)
         if name not in known and name not in made:
             made[name] = measure(weights, None if backend == "auto" else backend, precision)
-            keep({name: made[name]})
+            remember(name, made[name])
     return made
+
+
+class _Memory:
+    """Keeps what was measured for later runs; says once if the cache cannot be written.
+
+    Args:
+        note: Called with that.
+    """
+
+    def __init__(self, note: Callable[[str], None]) -> None:
+        self._note, self._works = note, True
+
+    def __call__(self, name: str, found: Latency) -> None:
+        if not self._works:
+            return
+        try:
+            keep({name: found})
+        except OutputError as error:
+            self._works = False
+            self._note(
+                f"what is measured is not kept for later: {error.problem}. Name another folder in "
+                "SRCLI_CACHE."
+            )
 
 
 def chosen(found: Sequence[Candidate], *, fastest: bool, within: float | None) -> Candidate | None:

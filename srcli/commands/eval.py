@@ -205,6 +205,7 @@ def evaluate(
     study = _Study(_named(datasets), wanted, task, y_rounded=y_rounded, whole=whole)
     lines: dict[str, list[Measured]] = {}
     all_facts: dict[str, object] = {}
+    study.check(model, running)
     with console.progress() as bar:
         for name in [model] if drawing is None else dict.fromkeys([model, BICUBIC]):
             lines[name] = []
@@ -271,14 +272,23 @@ class _Study:
         scales: tuple[Scale, ...] = wanted.scales or (1,)
         self._levels = {scale: [*wanted.levels(scale)] for scale in scales}  # before any work
 
+    def check(self, model: str, running: RunningOptions) -> None:
+        """Refuse, before any work, a scale that the model cannot be measured at."""
+        from srcli.commands.eval_runs import check_way
+
+        for scale in self._levels:
+            check_way(model, scale, self._task, running)
+
     def results(
         self, model: str, running: RunningOptions, bar: Bar
     ) -> Iterator[tuple[dict[str, object], Measured]]:
         """Yield facts about the run, and the scores of each data set at each scale and level."""
         from srcli.commands.eval_report import Measured
-        from srcli.commands.eval_runs import way
+        from srcli.commands.eval_runs import BICUBIC, way
 
         for scale, levels in self._levels.items():
+            if model == BICUBIC and scale <= 1:
+                continue  # the plot's other line: there is nothing to enlarge
             opened = way(model, scale, self._task, as_command=self._whole, **running)
             with closing(opened):
                 for name, originals in self._files.items():

@@ -173,12 +173,26 @@ def way(
     if model == NONE and task != "upscale":
         return Way(enlarge=_as_it_is, facts={"model": model})
     if model == BICUBIC:
-        if scale <= 1:
-            raise UsageError(
-                f"-s {number(scale):g}: bicubic enlarges", "Give more than 1, or choose a model."
-            )
         return Way(enlarge=bicubic(scale), facts={"model": model, "scale": number(scale)})
     return _by_network(model, scale, task, as_command, running)
+
+
+def check_way(model: str, scale: Scale, task: Task, running: RunningOptions) -> None:
+    """Refuse, before any work, a way that cannot be opened; see `way`.
+
+    Raises:
+        UsageError: There is no such model, or it has not this scale.
+        WeightsError: It has no weights for it.
+    """
+    if model == NONE and task != "upscale":
+        return
+    if model != BICUBIC:
+        for each in _passes(model, scale, task):
+            _loaded(model, each, task, running)
+    elif scale <= 1:
+        raise UsageError(
+            f"-s {number(scale):g}: bicubic enlarges", "Give more than 1, or choose a model."
+        )
 
 
 def _by_network(

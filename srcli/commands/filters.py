@@ -15,6 +15,7 @@ from srcli.models.spec import Task
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+    from PIL import ImageDraw
 
     from srcli.commands.drawing import Panel
     from srcli.loading.model import LoadedModel
@@ -28,6 +29,7 @@ RISING, FALLING = (178, 24, 43), (33, 102, 172)  # colours of 1 and -1; 0 is whi
 WHITE, MARK = (255, 255, 255), (33, 102, 172)
 VIEW = 320  # side of the picture that shows the places
 ROOM = 10  # input pixels shown around them
+ASIDE, STROKE = 4, 3  # from a place to its number, and around that
 
 
 def position(text: str) -> tuple[int, int]:
@@ -104,6 +106,7 @@ def filters(
 
     if dictionary == bool(places) or bool(places) != (image is not None):
         raise UsageError("the call names nothing to draw", "Give IMAGE --at X,Y, or --dictionary.")
+    options.check_png(output)
     options.check_free(output, overwrite)
     purpose: Task = task if scale == 1 else "upscale"
     loaded = load(model, scale, task=purpose, weights=weights, note=console.note)
@@ -247,7 +250,7 @@ def _map_of(file: Path, places: tuple[tuple[int, int], ...]) -> Panel:
     import numpy as np
     from PIL import Image, ImageDraw
 
-    from srcli.commands.drawing import Panel, color_of, letters
+    from srcli.commands.drawing import Panel, color_of
 
     color = np.rint(255 * color_of(file)).astype(np.uint8)
     height, width, _ = color.shape
@@ -260,13 +263,29 @@ def _map_of(file: Path, places: tuple[tuple[int, int], ...]) -> Panel:
     shown = Image.fromarray(part).resize(size, method)
     pen = ImageDraw.Draw(shown)
     for number, (column, row) in enumerate(places, start=1):
-        x, y = (column - left) * factor, (row - top) * factor
-        pen.rectangle([x, y, x + max(factor, 3), y + max(factor, 3)], outline=MARK, width=2)
-        pen.text(
-            (x + max(factor, 3) + 4, y - 3), str(number),
-            fill=MARK, font=letters(), stroke_width=3, stroke_fill=WHITE,
-        )  # fmt: skip
+        _mark(pen, size, ((column - left) * factor, (row - top) * factor), max(factor, 3), number)
     return Panel(title=file.name, picture=np.array(shown), words=[f"{width} x {height} pixels"])
+
+
+def _mark(
+    pen: ImageDraw.ImageDraw,
+    size: tuple[int, int],
+    corner: tuple[float, float],
+    side: float,
+    number: int,
+) -> None:
+    """Outline a place and write its number beside it, both within a picture of this size."""
+    from srcli.commands.drawing import LINE, letters
+
+    x, y = (min(at, whole - 1 - side) for at, whole in zip(corner, size, strict=True))
+    pen.rectangle([x, y, x + side, y + side], outline=MARK, width=2)
+    wide = letters().getlength(str(number)) + STROKE
+    right = x + side + ASIDE
+    place = right if right + wide < size[0] else max(STROKE, x - ASIDE - wide)
+    pen.text(
+        (place, min(max(y - STROKE, 0), max(0, size[1] - LINE))), str(number),
+        fill=MARK, font=letters(), stroke_width=STROKE, stroke_fill=WHITE,
+    )  # fmt: skip
 
 
 def _colored(values: NDArray[np.float32]) -> NDArray[np.uint8]:

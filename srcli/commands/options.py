@@ -114,6 +114,12 @@ def check_stdout() -> None:
     console.expect_data_on_stdout()
 
 
+def check_png(output: Path) -> None:
+    """Raise `UsageError` unless the name of a figure ends as that of a PNG file."""
+    if output.suffix.lower() != ".png":
+        raise UsageError(f"{output}: must end in .png", "Rename it.")
+
+
 def check_free(output: Path, overwrite: bool, other: str = "-o") -> None:
     """Raise `OutputExistsError` if a file is there already and may not be replaced.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Sequence
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +19,8 @@ from srcli.models.spec import INPUT_CHOICES, TASKS, InputChoice, ModelSpec, Task
 
 if TYPE_CHECKING:
     from srcli.commands.candidates import Candidate, Wanted, Way
+    from srcli.images import Header
+    from srcli.images.picture import Metadata
 
 UNITS = {"ms": 1e-3, "s": 1.0, "m": 60.0, "min": 60.0}
 
@@ -110,19 +113,24 @@ def pick(
     wanted = _wanted(image, task, scale, kind)
     found = candidates(wanted)
     if not found:
+        _check_gain(image, wanted)
         problem = f"no model with weights on this machine can {task} {image}"
         raise UsageError(problem, "`srcli models` shows what there is.")
     with console.progress() as bar:
         ways = _every_way if all_backends else _usual_ways
         rows = list(timed(found, ways, console.note, bar.show, measures=measures))
     rows.sort(key=lambda one: one.seconds or 0.0)
+    if not rows and measures:
+        raise UsageError(
+            f"nothing that can {task} {image} could be measured", "`srcli doctor` looks for why."
+        )
     if not rows:
         raise UsageError("nothing was measured on this machine yet", "Leave out --no-measure.")
     winner = chosen(rows, fastest=fastest, within=within)
     if winner is None:
         problem = f"nothing takes at most {within:g} s; the fastest takes {_seconds(rows[0])} s"
         raise UsageError(problem, "Give more time with --within, or choose --fastest.")
-    command = _command(image, winner, scale)
+    command = _command(image, winner, scale, kind)
     if as_json:
         facts = {"chosen": _facts(winner), "command": command, "candidates": [*map(_facts, rows)]}
         console.print_json(facts)
@@ -138,8 +146,33 @@ def _wanted(image: Path, task: Task, scale: Fraction, kind: InputChoice) -> Want
     from srcli.jobs.sizes import SizeRequest
 
     header, metadata = probe_all(image)
+    if task == "upscale" and kind == "auto" and _was_jpeg(image, header, metadata):
+        metadata = replace(metadata, lossless=False)  # as `srcli upscale` will find out, too
     size = SizeRequest(scale=scale if task == "upscale" else Fraction(1))
     return Wanted(task=task, size=size, input=kind, header=header, metadata=metadata)
+
+
+def _was_jpeg(image: Path, header: Header, metadata: Metadata) -> bool:
+    """Tell whether pixels without loss have traces of JPEG."""
+    from srcli.images import StripReader
+    from srcli.images.traces import quality_in_strips
+
+    if not metadata.lossless or header.has_alpha or header.bits != 8:
+        return False
+    with StripReader(image) as reader:
+        return quality_in_strips(reader) is not None
+
+
+def _check_gain(image: Path, wanted: Wanted) -> None:
+    """Raise `UsageError` if the file is too good to be deblocked."""
+    from srcli.jobs.steps import LITTLE_TO_GAIN
+
+    quality = wanted.metadata.quality
+    if wanted.task == "deblock" and quality is not None and quality >= LITTLE_TO_GAIN:
+        raise UsageError(
+            f"{image} (JPEG of quality {quality}): there is nothing to gain by deblocking",
+            "Take the file as it is.",
+        )
 
 
 def _usual_ways(spec: ModelSpec) -> Sequence[Way]:
@@ -166,14 +199,16 @@ def _every_way(spec: ModelSpec) -> Sequence[Way]:
     ]
 
 
-def _command(image: Path, found: Candidate, scale: Fraction) -> list[str]:
+def _command(image: Path, found: Candidate, scale: Fraction, kind: InputChoice) -> list[str]:
     """Return the command line that restores the file in this way."""
     step = found.steps[0]
-    words = ["srcli", step.task, str(image), "-m", found.spec.name]
+    name = f"./{image}" if str(image).startswith("-") else str(image)  # no option
+    words = ["srcli", step.task, name, "-m", found.spec.name]
     if step.task == "upscale":
         decimal = f"{float(scale):g}"
         words += ["-s", decimal if Fraction(decimal) == scale else str(scale)]
-        words += ["--input", step.kind] if step.kind != "clean" else []
+        stated = "photo" if step.kind == "photo" else kind
+        words += ["--input", stated] if stated != "auto" else []
     words += ["--backend", found.backend]
     return words + (["--precision", found.precision] if found.precision != "fp32" else [])
 

@@ -13,7 +13,7 @@ from typing import BinaryIO
 
 from srcli.images import exif
 from srcli.images.picture import Metadata
-from srcli.images.quantisation import Table, quality_of, tables_in
+from srcli.images.quantisation import Table, quality_of, scaled, tables_in
 from srcli.images.spliced import Piece
 from srcli.images.tags import DamagedTagsError, directory, layout_of, reader_of
 
@@ -73,6 +73,12 @@ class Facts:
         """Quality that it was written with, 1 to 100, by its tables; None if it has none."""
         table = self.tables.get(self.brightness)
         return None if table is None or self.lossless else quality_of(table)
+
+    @property
+    def quality_estimated(self) -> bool:
+        """True if the tables are not those that the usual library has for a quality."""
+        quality, table = self.quality, self.tables.get(self.brightness)
+        return quality is not None and table != scaled(quality)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

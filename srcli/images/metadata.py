@@ -63,12 +63,13 @@ def gather_tiff(name: str, book: Book, storage: Storage) -> Gathered:
             "develop it to a 16-bit TIFF first",
         )
     packet_ = book.blob(storage, _XMP)
+    quality, estimated = _quality_inside(book, storage)
     metadata = Metadata(
         format="tiff", exif=found.exif, dpi=found.dpi, aspect=found.aspect,
         icc=book.blob(storage, tiff.ICC), xmp=packet_,
         iptc=resources.joined(_photoshop(book, storage), book.blob(storage, _IPTC)),
         depth=storage.bits if storage.kind != 3 and storage.bits not in (8, 16) else None,
-        lossless=storage.compression not in _LOSSY, quality=_quality_inside(book, storage),
+        lossless=storage.compression not in _LOSSY, quality=quality, quality_estimated=estimated,
     )  # fmt: skip
     lost = list(found.lost)
     lost += ["content credentials (C2PA)"] if book.blob(storage, _C2PA) else []
@@ -85,10 +86,17 @@ def gather_tiff(name: str, book: Book, storage: Storage) -> Gathered:
     )
 
 
-def _quality_inside(book: Book, storage: Storage) -> int | None:
-    """Return the quality of JPEG within a TIFF file, whose tables stand in a tag of their own."""
+def _quality_inside(book: Book, storage: Storage) -> tuple[int | None, bool]:
+    """Return what the tables of JPEG within a TIFF file, which has a tag for them, tell.
+
+    Returns:
+        The quality, or None; and whether it is an estimate.
+    """
     stream = book.blob(storage, _JPEG_TABLES) if storage.compression in _LOSSY else None
-    return None if stream is None else jpeg.facts(io.BytesIO(stream)).quality
+    if stream is None:
+        return None, False
+    found = jpeg.facts(io.BytesIO(stream))
+    return found.quality, found.quality_estimated
 
 
 def current(metadata: Metadata, format: str, width: int, height: int, channels: int) -> Metadata:
@@ -206,7 +214,7 @@ def _jpeg(name: str, file: BinaryIO, image: Image | None, metadata: Metadata) ->
     metadata = replace(
         metadata, exif=found.exif, xmp=more or found.xmp, icc=found.icc, iptc=found.iptc or None,
         dpi=dpi, aspect=found.aspect, subsampling=found.subsampling, comments=found.comments,
-        lossless=found.lossless, quality=found.quality,
+        lossless=found.lossless, quality=found.quality, quality_estimated=found.quality_estimated,
     )  # fmt: skip
     notes = _left_out(name, lost)
     if found.several or found.gain_map:

@@ -31,6 +31,7 @@ class Metadata:
     subsampling: str | None = None  # of a JPEG source: "4:4:4", "4:2:0"...
     lossless: bool = True  # of the source; False for most JPEG, WebP and AVIF
     quality: int | None = None  # of a JPEG source, 1..100, as its quantisation tables tell
+    quality_estimated: bool = False  # those tables are another program's than the usual library's
     png_text: tuple[tuple[bytes, bytes], ...] = ()  # a PNG's text chunks: type and data
     png_background: bytes | None = None  # a PNG's suggested colour behind it, as stored
     png_color: tuple[tuple[bytes, bytes], ...] = ()  # gAMA, cHRM, sRGB, cICP...; an AVIF's too

@@ -52,6 +52,9 @@ class Rules:
     """Scales with weights for photographs. The number is the highest quality of JPEG files on
     which these measure better than the weights for clean pictures."""
 
+    lacking: str | None = None
+    """Name of the model, to say where it has no weights for photographs; None to say nothing."""
+
     before: tuple[Step, ...] = ()
     """Steps that restore a picture before it is enlarged."""
 
@@ -105,20 +108,36 @@ class Rules:
         return [f"{name} ({_described(metadata)}): {words}" for words in said if words]
 
     def _about_weights(self, scale: Scale, metadata: Metadata) -> str | None:
-        if self.input != "auto" or scale not in self.photo or metadata.lossless:
+        if self.input != "auto" or metadata.lossless:
             return None
+        if scale not in self.photo:
+            return self._about_lacking(scale, metadata)
         chosen = {"photo": "photographs", "clean": "clean pictures"}
         return f"weights for {chosen[self._kind(scale, metadata)]}"
+
+    def _about_lacking(self, scale: Scale, metadata: Metadata) -> str | None:
+        """Say that weights for photographs are wanted, but not to be had."""
+        limit = max(self.photo.values(), default=LITTLE_TO_GAIN)
+        if self.lacking is None or (metadata.quality is not None and metadata.quality > limit):
+            return None
+        said = f"weights for clean pictures, as {self.lacking} has none for photographs"
+        others = ", ".join(f"x{float(one):g}" for one in self.photo)
+        at = f" at x{float(scale):g}; --input photo takes those at {others}" if others else ""
+        return said + at
 
     def _about_deblocking(self, metadata: Metadata, steps: Sequence[Step]) -> str | None:
         wanted = self.task == "deblock" or any(step.task == "deblock" for step in self.before)
         quality = metadata.quality
-        if not wanted or quality is None or quality < LITTLE_TO_GAIN:
+        if not wanted or quality is None:
             return None
         if any(step.task == "deblock" for step in steps):
-            return "there is little to gain by deblocking"
+            is_good = quality >= LITTLE_TO_GAIN
+            return "there is little to gain by deblocking" if is_good else None
         if self.task == "deblock":
-            return "there is nothing to gain by deblocking, so the pixels stay as they are"
+            how = (
+                "" if self._is_good(metadata) else " and writing JPEG again (-f png gains a little)"
+            )
+            return f"there is nothing to gain by deblocking{how}, so the pixels stay as they are"
         return "there is nothing to gain by deblocking, so it is left out"
 
     def _is_good(self, metadata: Metadata) -> bool:
@@ -168,7 +187,7 @@ def rules_for(
     if own_weights:
         return Rules(input="clean", before=steps, deblock_up_to=limit)
     photo = photo_limits(spec)
-    return Rules(input=input, photo=photo, before=steps, deblock_up_to=limit)
+    return Rules(input=input, photo=photo, lacking=spec.name, before=steps, deblock_up_to=limit)
 
 
 def _deblock_limit(model: str | None) -> int | None:

@@ -19,7 +19,8 @@ LARGEST = 255  # pixels of a side
 def read_kernel(file: Path) -> Kernel:
     """Read a blur kernel: the numbers of a `.npy` file, or a picture that is bright where it blurs.
 
-    A picture may be drawn large, each number as a square, as `srcli upscale --save-kernel` does.
+    A picture of more than 255 pixels a side may be drawn large, each number as a square, as `srcli
+    upscale --save-kernel` does.
 
     Returns:
         K x K, K odd, of sum 1.
@@ -50,12 +51,13 @@ def as_kernel(numbers: NDArray[np.floating], name: str) -> Kernel:
     if height > LARGEST:
         problem = f"{name}: {height} x {height} pixels are too many for a blur kernel"
         raise InputError(problem, f"Cut it to at most {LARGEST} x {LARGEST}.")
-    if not np.isfinite(numbers).all() or numbers.min() < 0 or numbers.sum() <= 0:
+    if not np.isfinite(numbers).all() or numbers.min() < 0 or numbers.max() <= 0:
         raise InputError(
             f"{name}: a blur kernel holds weights: none below zero, and not all of them zero",
             "Check where the file comes from.",
         )
-    kernel: Kernel = (numbers / numbers.sum()).astype(np.float32)
+    shares = numbers / numbers.max()  # their sum is finite, however large they are
+    kernel: Kernel = (shares / shares.sum()).astype(np.float32)
     return kernel
 
 
@@ -81,7 +83,13 @@ def _array(file: Path) -> NDArray[np.float64]:
 
 
 def _undrawn(picture: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return one number for each square of a picture that is made of equal squares."""
+    """Return one number for each square of a picture that is made of equal squares.
+
+    Only of pictures that are too large to be kernels themselves: a smaller one may be a blur in the
+    form of a box, which is made of equal squares, too.
+    """
+    if max(picture.shape) <= LARGEST:
+        return picture
     for side in range(math.gcd(*picture.shape), 1, -1):
         if picture.shape[0] % side or picture.shape[1] % side:
             continue

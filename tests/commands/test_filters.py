@@ -103,3 +103,26 @@ def test_a_pixel_outside_is_refused(srcli, picture, tmp_path):
     assert code == 2
     assert "60 x 50" in err
     assert srcli("filters", picture, "--at", "x", "-o", tmp_path / "f.png")[0] == 2
+
+
+def test_places_at_the_border_are_marked(srcli, tmp_path):
+    """Outline and number lie within the picture: as much of them as of a place in the middle."""
+    Image.new("RGB", (60, 50)).save(tmp_path / "black.png")
+
+    def marks(place):
+        target = tmp_path / f"{place}.png"
+        corners = ("--at", "0,0", "--at", "59,49", "--at", place)
+        assert srcli("filters", tmp_path / "black.png", *corners, "-s", 2, "-o", target)[0] == 0
+        with Image.open(target) as opened:
+            shown = np.asarray(opened.convert("RGB"))[GAP + LINE :, GAP : GAP + VIEW]
+        return (shown[: VIEW * 50 // 60] > 0).any(axis=2).sum()
+
+    inside = marks("30,25")
+    assert marks("59,0") > 0.95 * inside
+    assert marks("0,49") > 0.95 * inside
+
+
+def test_a_figure_is_a_png_file(srcli, picture, tmp_path):
+    code, _, err = srcli("filters", picture, "--at", "1,1", "-o", tmp_path / "x.jpg")
+    assert code == 2
+    assert "x.jpg: must end in .png" in err

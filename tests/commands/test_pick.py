@@ -156,3 +156,70 @@ def test_a_model_is_really_measured(monkeypatch, pictures, tmp_path, srcli):
 def test_wishes_that_make_no_sense(words, pictures):
     done = CliRunner().invoke(pick.pick, [str(pictures / "clean.png"), *words])
     assert done.exit_code != 0
+
+
+def test_a_file_too_good_to_gain(srcli, machine, pictures, photograph):
+    """There is no network to choose, and that is said."""
+    Image.fromarray(photograph[:36, :64]).save(pictures / "good.jpg", quality=98)
+    code, out, err = srcli("pick", pictures / "good.jpg", "--task", "deblock")
+    assert (code, out) == (2, "")
+    assert "good.jpg (JPEG of quality 98): there is nothing to gain by deblocking" in err
+
+
+@pytest.mark.parametrize("kind", ["auto", "clean", "photo"])
+@pytest.mark.parametrize("name", ["photo.jpg", "was.png", "clean.png"])
+def test_the_command_takes_the_weights_that_were_chosen(srcli, machine, tmp_path, photograph,
+                                                        monkeypatch, kind, name):  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    picture = Image.fromarray(photograph).resize((104, 96), Image.Resampling.LANCZOS)
+    picture.save("clean.png")
+    picture.save("photo.jpg", quality=60)
+    with Image.open("photo.jpg") as jpeg:
+        jpeg.save("was.png")
+    found = chosen(srcli, name, "-s", 2, "--input", kind, "--fastest")
+    _, out, _ = srcli(*found["command"][1:], "-o", "out.png", "--json")
+    assert json.loads(out)["files"][0]["steps"] == found["chosen"]["steps"]
+
+
+def test_a_cache_that_cannot_be_written(srcli, machine, pictures, monkeypatch):
+    """What was measured serves this run, and the message says so once."""
+    (pictures / "file").write_text("no folder")
+    monkeypatch.setenv("SRCLI_CACHE", str(pictures / "file" / "cache"))
+    code, out, err = srcli("pick", pictures / "clean.png", "--fastest")
+    assert code == 0
+    assert "-m lapar-c" in out
+    assert err.count("is not kept for later") == 1
+    assert "SRCLI_CACHE" in err
+
+
+def test_nothing_could_be_measured(srcli, machine, pictures, monkeypatch):
+    monkeypatch.setitem(globals(), "TIMES", {})
+    code, _, err = srcli("pick", pictures / "clean.png")
+    assert code == 2
+    assert "--no-measure" not in err
+    assert "srcli doctor" in err
+
+
+@pytest.mark.parametrize("factor", ["1.5", "2", "3", "6", "8"])
+def test_every_candidate_can_be_run(machine, pictures, srcli, factor):
+    """`srcli upscale` does not go by another scale where there are no weights for the usual one."""
+    from srcli.commands.pick import _wanted
+
+    for name in ("photo.jpg", "clean.png"):
+        wanted = _wanted(pictures / name, "upscale", Fraction(factor), "auto")
+        found = candidates.candidates(wanted)
+        assert "lapar-c" in {one.spec.name for one in found}
+        for one in found:
+            words = ("-m", one.spec.name, "-s", factor, "--dry-run", "--json")
+            code, out, err = srcli("upscale", pictures / name, *words)
+            assert code == 0, err
+            steps = json.loads(out)["files"][0]["steps"]
+            assert steps == [step.label for step in one.steps], one.spec.name
+
+
+def test_a_name_that_looks_like_an_option(srcli, machine, pictures, monkeypatch):
+    monkeypatch.chdir(pictures)
+    (pictures / "clean.png").rename("-m.png")
+    code, out, _ = srcli("pick", "-s", 2, "--json", "--", "-m.png")
+    assert code == 0
+    assert json.loads(out)["command"][2] == "./-m.png"

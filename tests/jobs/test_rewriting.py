@@ -69,6 +69,10 @@ class TestRules:
     def test_without_a_known_limit_everything_is_done(self):
         assert Rules(task="deblock").steps([1], about(100)) == DEBLOCK
 
+    def test_why_a_file_is_written_as_it_was(self):
+        (note,) = self.rules.notes("x.jpg", [1], about(94), ())
+        assert f"{NOTHING} and writing JPEG again (-f png gains a little)" in note
+
 
 def test_every_file_of_weights_for_deblocking_has_its_limit():
     limits = [w.better_up_to_jpeg for w in shipped_weights() if w.task == "deblock"]
@@ -124,6 +128,40 @@ def test_a_file_that_is_written_as_jpeg_again_gains_or_stays(srcli, jpeg, origin
         )
         assert after >= before, quality
         assert quality == 96 or after > before + 0.05, quality
+
+
+def scaled_by(table, quality):
+    """Return a quantisation table as programs make it of a quality."""
+    percent = 200 - 2 * quality
+    return [min(max((step * percent + 50) // 100, 1), 255) for step in table]
+
+
+FREQUENCIES = np.add.outer(np.arange(8), np.arange(8)).ravel()
+FINE = (16 * 1.27**FREQUENCIES).astype(int).tolist()  # rises as mozjpeg's, and more steeply
+
+
+@pytest.mark.parametrize(
+    "table", [[step] * 64 for step in (5, 6, 7, 8, 12, 20)] + [scaled_by(FINE, q) for q in
+    (85, 92, 95, 97)], ids=lambda table: f"{table[0]} to {table[-1]}",
+)  # fmt: skip
+def test_a_file_of_another_program_does_not_lose(srcli, tmp_path, photograph, table):
+    """Its quality is an estimate, and the library's tables do not fit its pixels."""
+    noise = np.random.default_rng(0).normal(0, 4, photograph.shape)
+    original = np.clip(photograph + noise, 0, 255).astype(np.uint8)[:120, :112]
+    plane = luma(original)
+    file, made = tmp_path / "in.jpg", tmp_path / "out.jpg"
+    Image.fromarray(original).save(file, qtables=[table, table])
+    code, _, err = srcli("deblock", file, "-o", made)
+    assert code == 0, err
+    assert read(file).metadata.quality_estimated
+    assert psnr(plane, luma(read(made).color)) >= psnr(plane, luma(read(file).color))
+    if made.read_bytes() == file.read_bytes():
+        assert NOTHING in err
+
+
+def test_of_the_usual_library_the_quality_is_known(jpeg):
+    for quality in (1, 50, 75, 95, 100):
+        assert not read(jpeg(quality)).metadata.quality_estimated
 
 
 def test_little_to_gain_is_said(srcli, jpeg, tmp_path):

@@ -77,7 +77,7 @@ class TestRules:
         assert self.rules.steps([3], bad) == (Step(scale=3),)
         assert self.rules.steps([4, 2], bad) == (Step(scale=4), Step(scale=2))
         assert self.rules.steps([2, 2], bad) == (Step(scale=2, kind="photo"),) * 2
-        assert self.rules.notes("x", [3], bad, ()) == []
+        assert self.rules.notes("x", [3], bad, ()) == []  # of weights of one's own
         assert self.rules.scales((2, 3, 4)) == (2, 3, 4)
         assert Rules(input="photo", photo={2: 90}).scales((2, 3, 4)) == (2,)
 
@@ -184,12 +184,24 @@ def test_what_was_chosen_is_said(srcli, mixed):
     assert "weights for" not in srcli("upscale", mixed / "a.png", "-s", 2)[2]
 
 
-@pytest.mark.parametrize("more", [("-s", 3), ("-s", 2, "-m", "awsrn-sd")])
-def test_without_such_weights_nothing_is_said(srcli, mixed, more):
-    code, out, err = srcli("upscale", mixed / "b.jpg", *more, "--json")
+@pytest.mark.parametrize(
+    ("more", "where"),
+    [
+        (("-s", 3), "lapar-c has none for photographs at x3; --input photo takes those at x2, x4"),
+        (("-s", 2.5), "lapar-c has none for photographs at x3; --input photo takes"),
+        (("-s", 2, "-m", "awsrn-sd"), "awsrn-sd has none for photographs"),
+    ],
+)
+def test_where_there_are_no_such_weights_it_is_said(srcli, mixed, more, where):
+    code, out, err = srcli("upscale", mixed / "b.jpg", mixed / "f.webp", *more, "--json")
     assert code == 0, err
-    assert json.loads(out)["files"][0]["steps"] == [f"x{more[1]}"]
-    assert "photo" not in err
+    for row in json.loads(out)["files"]:
+        assert not any("photo" in step for step in row["steps"])
+        assert [note for note in row["notes"] if f"{CLEAN}, as {where}" in note]
+    assert f"b.jpg (JPEG of quality 40): {CLEAN}, as {where}" in err
+    for name, option in (("a.png", "auto"), ("d.jpg", "auto"), ("b.jpg", "clean")):
+        words = ("--input", option, "--dry-run", "--overwrite")
+        assert "photographs" not in srcli("upscale", mixed / name, *more, *words)[2], name
 
 
 def test_resuming_knows_which_weights_made_a_picture(srcli, mixed):

@@ -94,6 +94,20 @@ class TestFiles:
         assert np.abs(drawn - numbers).sum() < 0.03
         np.testing.assert_allclose(numbers, self.kernel, atol=1e-7)
 
+    @pytest.mark.parametrize(("outer", "inner"), [(9, 9), (21, 7), (15, 5), (255, 51)])
+    def test_a_box_is_no_drawing_of_a_smaller_kernel(self, tmp_path, outer, inner):
+        box = np.zeros((outer, outer), np.uint8)
+        edge = (outer - inner) // 2
+        box[edge : edge + inner, edge : edge + inner] = 255
+        Image.fromarray(box).save(tmp_path / "k.png")
+        np.testing.assert_allclose(read_kernel(tmp_path / "k.png"), box / box.sum(), rtol=1e-6)
+
+    @pytest.mark.parametrize("factor", [1e308, 1e-280])
+    def test_numbers_of_any_size(self, tmp_path, factor):
+        largest = self.kernel.astype(float) / self.kernel.max()
+        np.save(tmp_path / "k.npy", factor * largest)
+        np.testing.assert_allclose(read_kernel(tmp_path / "k.npy"), self.kernel, rtol=1e-5)
+
     @pytest.mark.parametrize(
         ("content", "words"),
         [
