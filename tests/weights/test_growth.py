@@ -6,9 +6,11 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from srcli.loading.model import load
 from srcli.models.registry import get_model
 from srcli.weights.training.growth import grown
 from srcli.weights.training.growth_tokens import grown_tokens
+from srcli.weights.training.phases import at_scale
 from srcli.weights.training.starts import begin_from, siblings, start
 
 PAIRS = [
@@ -112,3 +114,42 @@ def test_a_smaller_sibling_comes_before_another_scale(tmp_path):
     assert names == ["awsrn-s-x2", "awsrn-m-x4", "awsrn-s-x4"]
     names = [file.stem for file in siblings("lapar-a", "deblock", 1, [tmp_path])]
     assert names == ["lapar-c-deblock", "lapar-a-x2"]
+
+
+OTHER_SCALES = [
+    ("lapar-c", 4, 3),
+    ("lapar-c", 2, 4),
+    ("awsrn-s", 4, 2),
+    ("awsrn-sd", 2, 3),
+    ("hpinet-s", 2, 3),
+]
+
+
+@pytest.mark.parametrize(("name", "old", "new"), OTHER_SCALES)
+def test_what_ships_for_one_scale_begins_well_at_another(tmp_path, photograph, name, old, new):
+    """Nearer to the network that ships for that scale than what was drawn, and than its body is."""
+    held, right = load(name, old).published_network(), load(name, new).published_network()
+    save_file(held.state_dict(), tmp_path / "held.safetensors")
+    picture = torch.from_numpy(photograph[40:72, 40:72].copy()).permute(2, 0, 1)[None] / 255
+
+    def far(net):
+        with torch.no_grad():
+            return float((net(picture) - right(picture)).square().mean())
+
+    torch.manual_seed(5)
+    drawn = get_model(name).build(new)
+    start(drawn)
+    body = get_model(name).build(new)
+    state = drawn.state_dict()
+    same = {k: v for k, v in held.state_dict().items() if v.shape == state[k].shape}
+    body.load_state_dict({**state, **same})
+    begun = get_model(name).build(new)
+    assert begin_from(begun, tmp_path / "held.safetensors") == len(state)
+    assert far(begun) < 0.5 * min(far(drawn), far(body))
+
+
+@pytest.mark.parametrize("name", ["lapar-c", "awsrn-s", "hpinet-s", "dcls-iso", "fsdn-base"])
+def test_what_is_of_the_same_scale_stays_as_it_is(name):
+    tensors = get_model(name).build(2).state_dict()
+    other = get_model(name).build(2).state_dict()
+    assert all(tensors[key] is value for key, value in at_scale(tensors, other, 2).items())

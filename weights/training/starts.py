@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
@@ -26,6 +25,7 @@ from srcli.models.layers import WeightNormConv2d, bilinear_phases
 
 from .growth import grown
 from .growth_tokens import grown_tokens
+from .phases import at_scale
 from .settings import SIBLINGS
 
 SMALL = 0.1  # what the last layer of a residual branch is multiplied by
@@ -204,11 +204,15 @@ def begin_from(net: nn.Module, file: Path) -> int:
     """Take what serves from a file; how many tensors that is.
 
     A smaller model of the family is taken whole: the network then computes what that one does. Of
-    any other file, every tensor of the same name and shape.
+    any other file, every tensor of the same name and shape, and the up-sampling of another scale
+    changed to this one.
     """
     state, held = net.state_dict(), load_file(file)
-    with suppress(ValueError):
+    try:
         held = grown_tokens(held, net) if isinstance(net, HpiNet) else grown(held, state)
+    except ValueError:
+        scale = getattr(net, "scale", None)
+        held = at_scale(held, state, scale) if isinstance(scale, int) else held
     fitting = {
         name: value
         for name, value in held.items()

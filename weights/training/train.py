@@ -51,6 +51,7 @@ from .convolution import use_compiled as use_compiled_convolutions
 from .gradients import Gradients
 from .growth import grown
 from .losses import LOSSES, taught_decibels
+from .phases import at_scale
 from .pictures import Pictures, batches, tensor, test_pairs
 from .recipe import Recipe
 from .soap import Soap
@@ -101,8 +102,8 @@ class Run:
         return self.folder / "checkpoint.pt"
 
     def start_from(self, file: Path) -> None:
-        """Take what serves: a smaller sibling of the same scale whole, and of any other file
-        every tensor of the same name and shape, such as a sibling's body for another scale.
+        """Take what serves: a smaller sibling whole, what is for another scale with its up-sampling
+        changed to this one, and of any other file every tensor of the same name and shape.
         """
         net = _published(self.recipe)
         state = net.state_dict()
@@ -111,6 +112,7 @@ class Run:
             tensors = grown(tensors, state)
         except ValueError:
             log.info("%s is no smaller sibling; taking what fits", file)
+            tensors = at_scale(tensors, state, self.recipe.scale)
         fitting = {k: v for k, v in tensors.items() if k in state and v.shape == state[k].shape}
         if not fitting:
             raise SystemExit(f"{file}: no tensor in it fits {self.recipe.model}.")
