@@ -15,6 +15,7 @@ from srcli.checkpoints.shipped import photo_limits, shipped_weights
 from srcli.errors import UsageError, WeightsError
 from srcli.images import read
 from srcli.images.picture import Metadata
+from srcli.jobs import steps
 from srcli.jobs.steps import Rules, Step, rules_for, steps_before
 from srcli.loading.restorer import open_restorer
 from srcli.models.registry import get_model
@@ -192,7 +193,11 @@ def test_what_was_chosen_is_said(srcli, mixed):
         (("-s", 2, "-m", "awsrn-sd"), "awsrn-sd has none for photographs"),
     ],
 )
-def test_where_there_are_no_such_weights_it_is_said(srcli, mixed, more, where):
+def test_where_there_are_no_such_weights_it_is_said(srcli, mixed, monkeypatch, more, where):
+    def lacking(spec):
+        return {scale: limit for scale, limit in photo_limits(spec).items() if scale != 3}
+
+    monkeypatch.setattr(steps, "photo_limits", lacking)
     code, out, err = srcli("upscale", mixed / "b.jpg", mixed / "f.webp", *more, "--json")
     assert code == 0, err
     for row in json.loads(out)["files"]:
@@ -290,7 +295,8 @@ def test_from_python(mixed, tmp_path):
 class TestBefore:
     def test_the_model_itself_where_it_has_weights(self):
         assert [s.model for s in steps_before("lapar-a", ["denoise"])] == ["lapar-a"]
-        assert [s.model for s in steps_before("lapar-a", ["deblock"])] == ["lapar-c"]
+        assert [s.model for s in steps_before("lapar-a", ["deblock"])] == ["lapar-a"]
+        assert [s.model for s in steps_before("lapar-b", ["deblock"])] == ["lapar-c"]
         assert [s.model for s in steps_before("awsrn-sd", ["denoise"])] == ["lapar-c"]
 
     def test_what_happened_last_is_undone_first(self):
