@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from srcli.bench.latencies import HEIGHT, WIDTH, Latency, keep, kept, key, measure
-from srcli.checkpoints.shipped import Weights, find_weights
+from srcli.checkpoints.shipped import Weights, find_weights, left_out
 from srcli.commands.catalogue import MEASURES
 from srcli.errors import OutputError, SrcliError
 from srcli.jobs.sizes import SizeRequest
@@ -84,6 +84,16 @@ class Candidate:
 def candidates(wanted: Wanted) -> list[Candidate]:
     """Return all models whose weights are on this machine and that can do it."""
     return [found for spec in MODELS if (found := _candidate(spec, wanted)) is not None]
+
+
+def elsewhere(found: Sequence[Candidate], task: Task) -> dict[str, list[str]]:
+    """Return the models that weights which are not installed would add, by their distribution."""
+    here = {one.spec.name for one in found}
+    result: dict[str, list[str]] = {}
+    for spec in MODELS:
+        if spec.name not in here and (distribution := left_out(spec, None, task)) is not None:
+            result.setdefault(distribution, []).append(spec.name)
+    return result
 
 
 def _candidate(spec: ModelSpec, wanted: Wanted) -> Candidate | None:

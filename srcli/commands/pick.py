@@ -106,7 +106,8 @@ def pick(
         srcli pick scan.png --task denoise --fastest --json
     """  # fmt: skip
     from srcli import console
-    from srcli.commands.candidates import candidates, chosen, timed
+    from srcli.commands.candidates import candidates, chosen, elsewhere, timed
+    from srcli.system.installation import bring
 
     if best + fastest + (within is not None) > 1:
         raise UsageError("--best, --fastest and --within exclude each other", "Choose one.")
@@ -116,6 +117,8 @@ def pick(
         _check_gain(image, wanted)
         problem = f"no model with weights on this machine can {task} {image}"
         raise UsageError(problem, "`srcli models` shows what there is.")
+    for distribution, names in elsewhere(found, task).items():
+        console.note(f"not installed: {', '.join(names)}; `{bring(distribution)}` brings them")
     with console.progress() as bar:
         ways = _every_way if all_backends else _usual_ways
         rows = list(timed(found, ways, console.note, bar.show, measures=measures))

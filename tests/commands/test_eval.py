@@ -19,7 +19,7 @@ def dataset(tmp_path, photograph):
     ("options", "code", "words"),
     [
         (("-s", 4, "-s", 3, "-m", "dcls-iso"), 3, "dcls-iso to upscale by 3"),
-        (("-s", 2, "-s", 3, "--input", "photo"), 3, "photographs by 3"),
+        (("-s", 2, "-s", 3, "-m", "lapar-mini", "--input", "photo"), 3, "photographs by"),
         (("-s", 2, "-s", 1, "-m", "bicubic"), 2, "-s 1: bicubic enlarges"),
         (("-s", 2, "-m", "nobody"), 2, "no model is called 'nobody'"),
     ],

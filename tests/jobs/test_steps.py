@@ -249,7 +249,7 @@ def test_models_without_weights_for_photographs(srcli, mixed, more):
 
 
 def test_eval_needs_the_scale_itself(srcli, mixed):
-    code, _, err = srcli("eval", "-s", 3, "--input", "photo", mixed)
+    code, _, err = srcli("eval", "-m", "lapar-b", "-s", 3, "--input", "photo", mixed)
     assert code == 3
     assert "photographs by 3" in err
     assert "lapar-c x2" in err

