@@ -114,14 +114,15 @@ def _backend(request: RestoreRequest, task: Task) -> Backend:
         WeightsError: Nor are there weights, and what brings these brings a backend, too.
     """
     from srcli.backends import get_backend
-    from srcli.checkpoints.shipped import left_out
+    from srcli.checkpoints.shipped import left_out, shipped_weights
     from srcli.system.installation import bring
 
     try:
         return get_backend(request.backend, request.spec, request.precision)
     except BackendError as error:
         own = request.weights is not None or request.model_file is not None
-        distribution = None if own else left_out(request.spec, None, task)
+        here = any((w.model, w.task) == (request.spec.name, task) for w in shipped_weights())
+        distribution = None if own or here else left_out(request.spec, None, task)
         if distribution is None:
             raise
         raise WeightsError(

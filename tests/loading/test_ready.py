@@ -156,6 +156,12 @@ def test_one_command_brings_weights_and_what_runs_them(
         code, _, err = srcli(*words, "--weights", own, "-o", tmp_path / "out.png")
         assert code == MissingPartError.exit_code
         assert "pip install torch" in err
+        # Some of its weights come apart (x3 for photographs), those that are wanted do not.
+        words = ("upscale", tmp_path / "in.png", "-s", 4, "-m", "lapar-a", "--backend", "torch")
+        code, _, err = srcli(*words, "-o", tmp_path / "out.png")
+        assert code == MissingPartError.exit_code
+        assert "pip install torch" in err
+        assert "neither its weights" not in err
     finally:
         shipped.shipped_weights.cache_clear()
     assert not (tmp_path / "out.png").exists()
