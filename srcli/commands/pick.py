@@ -159,8 +159,9 @@ def _was_jpeg(image: Path, header: Header, metadata: Metadata) -> bool:
     """Tell whether pixels without loss have traces of JPEG."""
     from srcli.images import StripReader
     from srcli.images.traces import quality_in_strips
+    from srcli.jobs.steps import may_have_been_jpeg
 
-    if not metadata.lossless or header.has_alpha or header.bits != 8:
+    if not may_have_been_jpeg(metadata, has_alpha=header.has_alpha, bits=header.bits):
         return False
     with StripReader(image) as reader:
         return quality_in_strips(reader) is not None

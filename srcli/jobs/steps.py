@@ -88,7 +88,7 @@ class Rules:
         It is empty where they are not to be looked at: they came from no file, or the file tells,
         or it holds what JPEG cannot hold, or there is no choice.
         """
-        if metadata.format is None or not metadata.lossless or has_alpha or bits != 8:
+        if not may_have_been_jpeg(metadata, has_alpha=has_alpha, bits=bits):
             return ()
         found = self.steps(passes, replace(metadata, lossless=False))
         return () if found == self.steps(passes, metadata) else found
@@ -153,6 +153,11 @@ class Rules:
         # Of other formats than JPEG weights for photographs measured better at usual qualities.
         good = metadata.quality is not None and metadata.quality > self.photo[scale]
         return "clean" if good else "photo"
+
+
+def may_have_been_jpeg(metadata: Metadata, *, has_alpha: bool, bits: int) -> bool:
+    """Tell whether a picture is of a file without loss, and of a kind that JPEG can hold."""
+    return metadata.format is not None and metadata.lossless and not has_alpha and bits == 8
 
 
 def rules_for(

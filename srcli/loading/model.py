@@ -36,12 +36,10 @@ from srcli.models.spec import (
 from srcli.system.cache import is_whole
 from srcli.system.installation import bring
 
-ALIKE = 0.02  # dB, means of test sets: less says nothing of the next picture
-
 if TYPE_CHECKING:
     from srcli.models.base import Branch, Network, PublishedNetwork
 
-
+ALIKE = 0.02  # dB, means of test sets: less says nothing of the next picture
 Note = Callable[[str], None]
 
 

@@ -13,14 +13,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from copy import deepcopy
 
 import torch
 from torch import Tensor, nn
 
 from srcli.models.hpinet import SPECS
 from srcli.models.hpinet.network import Attention, FeedForward, HpiNet, Stage
-
-FIRST_CONV = "first_conv.weight"
 
 
 @torch.no_grad()
@@ -34,7 +33,7 @@ def grown_tokens(held: Mapping[str, Tensor], large: HpiNet) -> dict[str, Tensor]
     Raises:
         ValueError: `held` is no HPINet of this scale, or does not fit into `large`.
     """
-    small, net = _built(held, large.scale), _like(large)
+    small, net = _built(held, large.scale), deepcopy(large)
     if any(a > b for a, b in zip(_widths(small), _widths(net), strict=True)):
         raise ValueError("the larger network is narrower")
     _write(small.first_conv, net.first_conv)
@@ -61,12 +60,6 @@ def _built(held: Mapping[str, Tensor], scale: int) -> HpiNet:
             net.load_state_dict(dict(held))
             return net
     raise ValueError("no HPINet of this scale")
-
-
-def _like(large: HpiNet) -> HpiNet:
-    net = HpiNet(*_widths(large), sides=large.sides, scale=large.scale)
-    net.load_state_dict(large.state_dict())
-    return net
 
 
 def _widths(net: HpiNet) -> tuple[int, int, int]:

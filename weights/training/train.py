@@ -35,7 +35,7 @@ from typing import Any, Self
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.func import functional_call
 
@@ -49,12 +49,11 @@ from srcli.quality.metrics import crop_border, luma, psnr
 from .bfloat16 import keep_picture
 from .convolution import use_compiled as use_compiled_convolutions
 from .gradients import Gradients
-from .growth import grown
 from .losses import LOSSES, taught_decibels
-from .phases import at_scale
 from .pictures import Pictures, batches, tensor, test_pairs
 from .recipe import Recipe
 from .soap import Soap
+from .starts import begin_from
 from .teachers import load_lessons
 from .variants import VARIANTS, ConditionedLapar
 
@@ -102,24 +101,18 @@ class Run:
         return self.folder / "checkpoint.pt"
 
     def start_from(self, file: Path) -> None:
-        """Take what serves: a smaller sibling whole, what is for another scale with its up-sampling
-        changed to this one, and of any other file every tensor of the same name and shape.
+        """Begin with what serves of a file; see `begin_from`.
+
+        Raises:
+            SystemExit: Nothing does.
         """
         net = _published(self.recipe)
-        state = net.state_dict()
-        tensors = load_file(file)
-        try:
-            tensors = grown(tensors, state)
-        except ValueError:
-            log.info("%s is no smaller sibling; taking what fits", file)
-            tensors = at_scale(tensors, state, self.recipe.scale)
-        fitting = {k: v for k, v in tensors.items() if k in state and v.shape == state[k].shape}
-        if not fitting:
+        taken = begin_from(net, file)
+        if not taken:
             raise SystemExit(f"{file}: no tensor in it fits {self.recipe.model}.")
-        net.load_state_dict(fitting, strict=False)
         self.net.load_state_dict(_variant(net, self.recipe).state_dict())
         self.average = {k: v.detach().clone() for k, v in self.net.state_dict().items()}
-        log.info("started from %s: %d of %d tensors", file, len(fitting), len(state))
+        log.info("started from %s: %d of %d tensors", file, taken, len(net.state_dict()))
 
     def update(self, *batch: Tensor) -> Tensor:
         """One step of the optimiser, by a batch of `Pictures`; returns the loss, on its device."""
