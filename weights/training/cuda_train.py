@@ -43,6 +43,7 @@ from .patches import Store
 from .settings import recipe
 from .starts import begin_from, siblings, start
 from .stepping import Stepper
+from .stopping import Interruption, Stopwatch
 
 FORMAT = 1  # of checkpoints
 SAVED_EVERY = 30.0  # seconds
@@ -132,6 +133,7 @@ class Session:
     brought: Path | None = None
     starts: Sequence[Path] = ()
     changes: dict[str, Any] = field(default_factory=dict)
+    interruption: Interruption = field(default_factory=Interruption)
 
 
 class Training:
@@ -167,20 +169,20 @@ class Training:
         return self.folder / "checkpoint.pt"
 
     def run(self, began: float) -> None:
-        """Train until the seconds or steps of the recipe are over.
+        """Train until the seconds or steps of the recipe are over, or it is interrupted.
 
         Args:
             began: When the model's turn began, by `time.monotonic`.
         """
-        earlier = self.seconds
+        watch = Stopwatch(began)
         logged = saved = began
         steps = self.stepper.step
         while True:
-            now = time.monotonic()
-            self.seconds = earlier + now - began
-            if self._progress() >= 1:
+            self.seconds += watch.lap()
+            if self._progress() >= 1 or self.session.interruption.signal is not None:
                 break
             self.stepper.advance(self._rate())
+            now = time.monotonic()
             due = now - saved >= SAVED_EVERY
             if due or now - logged >= LOGGED_EVERY:  # what is saved has been looked at
                 self._report(self.stepper.step - steps, now - logged)
@@ -191,6 +193,10 @@ class Training:
         self._report(self.stepper.step - steps, time.monotonic() - logged)
         self.save()
         self._finish_writing()
+
+    def stopped(self) -> str:
+        """Tell how to go on."""
+        return f"stopped after step {self.stepper.step}; the same command goes on from there"
 
     def save(self) -> None:
         """Write checkpoint and weights beside the training, each whole or not at all."""
@@ -285,12 +291,19 @@ class Training:
 
 
 def train(items: list[Item], session: Session) -> Iterator[str]:
-    """Train one model after the other, each for its seconds; yields how each went."""
+    """Train one model after the other, each for its seconds; yields how each went.
+
+    The first interruption ends it after a step, with what was learned saved.
+    """
     for item in items:
         began = time.monotonic()
         try:
-            Training(item, session).run(began)
+            training = Training(item, session)
+            training.run(began)
             told = f"done in {time.monotonic() - began:.1f} s"
+            if session.interruption.signal is not None:
+                yield f"{item.name}: {training.stopped()}"
+                return
         except (RuntimeError, OSError, ValueError, SystemExit) as error:
             log.exception("%s: failed after %.0f s", item.name, time.monotonic() - began)
             told = f"failed: {first_line(error)}"
@@ -349,11 +362,14 @@ def main(words: list[str] | None = None) -> None:
         store, arguments.out, device, recorded, steps, arguments.bring, arguments.init, changes
     )
     failed = False
-    for place, told in enumerate(train(arguments.plan, session), start=1):
-        log.info("%s", told)
-        failed |= "failed" in told
-        if failed and not _works(device):
-            _start_again(arguments.plan[place:], sys.argv[1:] if words is None else words)
+    with session.interruption as interruption:
+        for place, told in enumerate(train(arguments.plan, session), start=1):
+            log.info("%s", told)
+            failed |= "failed" in told
+            if failed and not _works(device):
+                _start_again(arguments.plan[place:], sys.argv[1:] if words is None else words)
+    if interruption.signal is not None:
+        raise interruption.exit()
     sys.exit(1 if failed else 0)
 
 

@@ -26,12 +26,10 @@ import csv
 import logging
 import math
 import os
-import signal
-import time
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import torch
@@ -54,6 +52,7 @@ from .pictures import Pictures, batches, tensor, test_pairs
 from .recipe import Recipe
 from .soap import Soap
 from .starts import begin_from
+from .stopping import Interruption, Stopwatch
 from .teachers import load_lessons
 from .variants import VARIANTS, ConditionedLapar
 
@@ -66,7 +65,6 @@ OPTIMISERS = ("soap", "adam")
 BETAS = (0.9, 0.99)  # of either
 GPU_WORKERS = 3
 FORMAT = 2  # of SOAP's state in checkpoints
-LONGEST_STEP = 10.0  # seconds; what takes longer was a stopped process, not training
 
 
 class Run:
@@ -202,27 +200,6 @@ class Run:
         log.info("resumed at step %d after %.1f minutes", self.step, self.seconds / 60)
 
 
-class Interruption:
-    """Ctrl-C and a polite kill, which wait for the end of a step; a second one does not."""
-
-    signal: int | None = None
-
-    def __enter__(self) -> Self:
-        self._before = {s: signal.signal(s, self._note) for s in (signal.SIGINT, signal.SIGTERM)}
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._restore()
-
-    def _note(self, number: int, frame: object) -> None:
-        self.signal = number
-        self._restore()
-
-    def _restore(self) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-
 def train(run: Run, batches: Iterator[tuple[Tensor, ...]], test: Path | None, every: float) -> None:
     """Go on with `run` until its recipe is fulfilled; evaluate and save every `every` minutes.
 
@@ -231,23 +208,21 @@ def train(run: Run, batches: Iterator[tuple[Tensor, ...]], test: Path | None, ev
     """
     recipe = run.recipe
     losses: list[Tensor] = []
-    since = last = time.monotonic()
+    watch, due = Stopwatch(), run.seconds + 60 * every
     with Interruption() as interruption:
         while recipe.progress(run.step, run.seconds) < 1 and interruption.signal is None:
             losses.append(run.update(*next(batches)))
-            now = time.monotonic()
-            run.seconds += min(now - last, LONGEST_STEP)
-            last = now
-            if now - since > 60 * every:
+            run.seconds += watch.lap()
+            if run.seconds > due:
                 _report(run, losses, test)
-                losses, since = [], time.monotonic()
-                last = since  # evaluation does not count as training time
+                losses, due = [], run.seconds + 60 * every
+                watch = Stopwatch()  # evaluation does not count as training time
         if interruption.signal is None:
             _report(run, losses, test)
     if interruption.signal is not None:
         run.save()
         log.info("stopped after step %d; the same command goes on from there", run.step)
-        raise SystemExit(128 + interruption.signal)
+        raise interruption.exit()
 
 
 def _report(run: Run, losses: list[Tensor], test: Path | None) -> None:
