@@ -214,13 +214,12 @@ def _by_network(
 def _passes(model: str, scale: Scale, task: Task) -> Sequence[Scale]:
     """Return the scales of the passes that reach a factor, as `srcli upscale` chooses them."""
     from srcli.jobs.sizes import SizeRequest
-    from srcli.models.registry import check_scale, get_model
+    from srcli.models.registry import check_task, get_model
 
     spec = get_model(model)
     if task != "upscale" or spec.takes(scale, task):
         return [scale]
-    if not spec.scales_for(task):
-        check_scale(spec, scale, task)
+    check_task(spec, task)
     size = SizeRequest(scale=Fraction(scale))
     return size.resolve(64, 64, spec.reached(task), spec.scale_grid).passes
 
