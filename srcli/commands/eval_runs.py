@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -147,7 +148,11 @@ class Wanted:
         if self.blur_set is not None:
             return [{**blurs(self.blur_set, int(scale), self.seed)}]
         if self.kernels:
-            return [{file.name: always(read_kernel(file))} for file in self.kernels]
+            alike = Counter(file.name for file in self.kernels)
+            named = {
+                file.name if alike[file.name] == 1 else str(file): file for file in self.kernels
+            }
+            return [{name: always(read_kernel(file))} for name, file in named.items()]
         return [{"": None}]
 
 
@@ -174,7 +179,9 @@ def way(
     """
     from srcli.quality.evaluation import bicubic
 
-    if model == NONE and task != "upscale":
+    if model == NONE and task == "upscale":
+        raise UsageError(f"{NONE} leaves pictures as they are", f"Choose {BICUBIC}, or a model.")
+    if model == NONE:
         return lambda: Way(enlarge=_as_it_is, facts={"model": model})
     if model == BICUBIC:
         if scale <= 1:

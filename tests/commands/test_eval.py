@@ -30,6 +30,7 @@ def dataset(tmp_path, photograph):
         (("-s", 2, "-s", 3, "--input", "photo"), 3, "photographs by 3"),
         (("-s", 2, "-s", 1, "-m", "bicubic"), 2, "-s 1: bicubic enlarges"),
         (("-s", 2, "-m", "nobody"), 2, "no model is called 'nobody'"),
+        (("-s", 2, "-m", "none"), 2, "Choose bicubic, or a model."),
     ],
 )
 def test_what_cannot_be_measured_is_said_before_any_work(
@@ -194,3 +195,14 @@ class TestFilesOfResults:
         code, out, err = srcli("eval", "-m", "bicubic", "-s", 2, dataset, "--html", page)
         assert (code, "no space left" in err) == (1, True)
         assert "own" in out
+
+
+def test_kernels_of_one_name_are_two(srcli, dataset, tmp_path):
+    files = [tmp_path / name / "k.npy" for name in "xy"]
+    for side, file in zip((1, 3), files, strict=True):
+        file.parent.mkdir()
+        np.save(file, np.ones((side, side)))
+    options = [part for file in files for part in ("--kernel", file)]
+    code, out, _ = srcli("eval", "-m", "bicubic", "-s", 2, dataset, *options, "--json")
+    assert code == 0
+    assert [row["level"] for row in json.loads(out)["datasets"]] == [str(file) for file in files]
