@@ -225,7 +225,8 @@ def _table(columns: Sequence[str], rows: Sequence[Sequence[str]], title: str) ->
     laid_out = Table(title=title or None, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     for index, column in enumerate(columns):
         numeric = index > 0 and all(_is_number(row[index]) for row in rows)
-        laid_out.add_column(column, justify="right" if numeric else "left")
+        # In a narrow terminal a word goes on in the next line: a number that is cut is wrong.
+        laid_out.add_column(column, justify="right" if numeric else "left", overflow="fold")
     for row in rows:
         laid_out.add_row(*row)
     return laid_out

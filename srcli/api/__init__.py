@@ -106,7 +106,7 @@ def load(
         return _load_foreign(Path(model_file), scale, options, before)
     spec = get_model(model)
     factor = _factor(scale, DEFAULT_SCALE if task == "upscale" else 1)
-    if not spec.scales_for(task) or (task != "upscale" and factor != 1):
+    if task != "upscale" and factor != 1:
         from srcli.models.registry import check_scale
 
         check_scale(spec, int(factor), task)

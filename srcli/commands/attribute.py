@@ -112,7 +112,7 @@ def attribute(
     from srcli.quality import attribution
 
     options.check_png(output)
-    options.check_free(output, overwrite)
+    options.check_file(output, overwrite)
     loaded = load(model, scale, weights=weights, note=console.note)
     picture = color_of(image)
     x, y, size = window

@@ -247,7 +247,7 @@ def _bench(
         from srcli.bench.plot import check_target
 
         check_target(plot)
-        options.check_free(plot, overwrite, "another --plot")
+        options.check_file(plot, overwrite, "another --plot")
     if html is not None:
         html_reports.check_page(html, overwrite)
     chosen = list(dict.fromkeys(chosen_rows(sweep=sweep, **wishes)))

@@ -239,7 +239,7 @@ def _several(
         raise UsageError(f"{folder}: is a file, and several pages are made", "Name a folder.")
     pages = [folder / f"{name}.html" for name in _names(inputs)]
     for page in (folder / INDEX, *pages):
-        options.check_free(page, overwrite)
+        options.check_file(page, overwrite)
     made = []
     with ways, console.progress() as bar:
         for number, (source, page) in enumerate(zip(inputs, pages, strict=True), 1):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from fractions import Fraction
@@ -14,6 +14,7 @@ import click
 
 from srcli.commands import html_reports, options
 from srcli.commands.sections import SectionedCommand, section
+from srcli.errors import FAILED
 from srcli.models.spec import Scale, Task
 from srcli.quality import BLUR_SETS, BlurSet
 
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
     from srcli.commands.eval_report import Measured
     from srcli.commands.eval_runs import Level, RunningOptions, Wanted, Way
     from srcli.console import Bar
-    from srcli.quality.evaluation import Score
+    from srcli.errors import SrcliError
+    from srcli.quality.evaluation import Failed, Score
 
 
 @click.command("eval", cls=SectionedCommand)
@@ -163,11 +165,12 @@ def evaluate(
     overwrite: bool,
     as_json: bool,
     **running: Unpack[RunningOptions],
-) -> None:
+) -> int:
     """Measure PSNR and SSIM on test sets.
 
     A DATASET is a folder of pictures, or a folder with HR and LRx<scale> in it. The model
-    `bicubic` is plain bicubic enlargement; `none` leaves noise and JPEG blocks as they are.
+    `bicubic` is plain bicubic enlargement; `none` leaves noise and JPEG blocks as they are. A
+    picture that cannot be measured is named, counted, and left out of the means.
 
     With a known kernel there is also LR-PSNR: of the small picture, against what blur and reduction
     make of the restored one. For models that estimate the blur there is the error of the kernel:
@@ -205,27 +208,32 @@ def evaluate(
     study = _Study(_named(datasets), wanted, task, y_rounded=y_rounded, whole=whole)
     lines: dict[str, list[Measured]] = {}
     all_facts: dict[str, object] = {}
-    study.check(model, running)
+    ways = {model: study.ways(model, running)}
+    if drawing is not None:
+        ways[BICUBIC] = study.ways(BICUBIC, running, above=1)  # its line begins there
     with console.progress() as bar:
-        for name in [model] if drawing is None else dict.fromkeys([model, BICUBIC]):
+        for name, of_name in ways.items():
             lines[name] = []
-            for facts, result in study.results(name, running, bar):
+            for facts, result in study.results(of_name, bar):
                 all_facts = all_facts or facts
                 lines[name].append(result)
     results = lines[model]
-    if drawing is not None:
-        plot(lines, drawing, replace=overwrite)
-        console.note(f"{drawing}: PSNR against scale")
-    if html is not None:
-        html_reports.write_scores(html, results, model, task, each=each)
-        console.note(f"{html}: the table and a plot")
-    if as_json:
-        scales = {"scale": list(dict.fromkeys(r.as_dict()["scale"] for r in results))}
-        facts = all_facts | (scales if len(scales["scale"]) > 1 else {})
-        facts |= {"task": task, "y_rounded": y_rounded, "seed": seed}
-        console.print_json({**facts, "datasets": [result.as_dict() for result in results]})
-    else:
-        table(results, model, task, each=each)
+    try:
+        if drawing is not None:
+            plot(lines, drawing, replace=overwrite)
+            console.note(f"{drawing}: PSNR against scale")
+        if html is not None:
+            html_reports.write_scores(html, results, model, task, each=each)
+            console.note(f"{html}: the table and a plot")
+    finally:  # a plot that cannot be written costs no result
+        if as_json:
+            scales = {"scale": list(dict.fromkeys(r.as_dict()["scale"] for r in results))}
+            facts = all_facts | (scales if len(scales["scale"]) > 1 else {})
+            facts |= {"task": task, "y_rounded": y_rounded, "seed": seed}
+            console.print_json({**facts, "datasets": [result.as_dict() for result in results]})
+        elif any(result.scores for result in results):
+            table(results, model, task, each=each)
+    return study.exit_code
 
 
 def _check_plot(file: Path, task: Task, overwrite: bool) -> None:
@@ -239,7 +247,7 @@ def _check_plot(file: Path, task: Task, overwrite: bool) -> None:
             "Give --scale, or leave out --plot.",
         )
     check_target(file)
-    options.check_free(file, overwrite, "another --plot")
+    options.check_file(file, overwrite, "another --plot")
 
 
 def _named(datasets: Sequence[Path]) -> dict[str, list[Path]]:
@@ -271,40 +279,75 @@ class _Study:
         self._y_rounded, self._whole = y_rounded, whole
         scales: tuple[Scale, ...] = wanted.scales or (1,)
         self._levels = {scale: [*wanted.levels(scale)] for scale in scales}  # before any work
+        self._told: dict[str, SrcliError] = {}
 
-    def check(self, model: str, running: RunningOptions) -> None:
-        """Refuse, before any work, a scale that the model cannot be measured at."""
-        from srcli.commands.eval_runs import check_way
+    @property
+    def exit_code(self) -> int:
+        """Exit code of the command: not 0 if a picture could not be measured."""
+        alone = [error.exit_code for error in self._told.values()]
+        return 0 if not alone else alone[0] if len(alone) == 1 else FAILED
 
-        for scale in self._levels:
-            check_way(model, scale, self._task, running)
+    def ways(
+        self, model: str, running: RunningOptions, *, above: int = 0
+    ) -> dict[Scale, Callable[[], Way]]:
+        """Return functions that open the model at each scale above a number, before any work.
+
+        Raises:
+            UsageError: There is no such model, or it has not a scale.
+            WeightsError: It has no weights for a scale.
+        """
+        from srcli.commands.eval_runs import way
+
+        return {
+            scale: way(model, scale, self._task, as_command=self._whole, **running)
+            for scale in self._levels
+            if scale > above
+        }
 
     def results(
-        self, model: str, running: RunningOptions, bar: Bar
+        self, ways: Mapping[Scale, Callable[[], Way]], bar: Bar
     ) -> Iterator[tuple[dict[str, object], Measured]]:
         """Yield facts about the run, and the scores of each data set at each scale and level."""
-        from srcli.commands.eval_report import Measured
-        from srcli.commands.eval_runs import BICUBIC, way
+        for scale, way in ways.items():
+            with closing(way()) as opened:
+                for name in self._files:
+                    for level in self._levels[scale]:
+                        yield opened.facts, self._measured(opened, name, scale, level, bar)
 
-        for scale, levels in self._levels.items():
-            if model == BICUBIC and scale <= 1:
-                continue  # the plot's other line: there is nothing to enlarge
-            opened = way(model, scale, self._task, as_command=self._whole, **running)
-            with closing(opened):
-                for name, originals in self._files.items():
-                    for level in levels:
-                        advance = bar.start(f"{name} {level.name}")
-                        scores: list[Score] = []
-                        for score in self._scores(opened, originals, scale, level):
-                            scores.append(score)
-                            advance(len(scores), len(originals) * len(level.runs))
-                        yield (
-                            opened.facts,
-                            Measured(name=name, scale=scale, level=level.name, scores=scores),
-                        )
+    def _measured(self, opened: Way, name: str, scale: Scale, level: Level, bar: Bar) -> Measured:
+        from srcli.commands.eval_report import Measured
+
+        originals = self._files[name]
+        advance = bar.start(f"{name} {level.name}")
+        scores: list[Score] = []
+        failed: dict[Path, SrcliError] = {}
+
+        def fail(file: Path, error: SrcliError) -> None:
+            self._tell(error)
+            failed[file] = error
+
+        for score in self._scores(opened, originals, scale, level, fail):
+            scores.append(score)
+            advance(len(scores), len(originals) * len(level.runs))
+        return Measured(
+            name=name,
+            scale=scale,
+            level=level.name,
+            pictures=len(originals),
+            scores=scores,
+            failed=failed,
+        )
+
+    def _tell(self, error: SrcliError) -> None:
+        """Write an error once: the same picture fails at each scale and level."""
+        from srcli import console
+
+        if str(error) not in self._told:
+            console.error(str(error))
+        self._told[str(error)] = error
 
     def _scores(
-        self, opened: Way, originals: list[Path], scale: Scale, level: Level
+        self, opened: Way, originals: list[Path], scale: Scale, level: Level, failed: Failed
     ) -> Iterator[Score]:
         from srcli.quality.evaluation import evaluate as scores_of
 
@@ -318,6 +361,7 @@ class _Study:
                 conditions=run,
                 whole=self._whole,
                 estimated=opened.estimated,
+                failed=failed,
             ):
                 kernel = run.kernel_name if run is not None and len(level.runs) > 1 else ""
                 yield replace(score, name=f"{score.name}, {kernel}") if kernel else score

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from srcli.models.spec import Scale, Task, number
 
 if TYPE_CHECKING:
+    from srcli.errors import SrcliError
     from srcli.quality.evaluation import Score
 
 TITLES = {
@@ -40,7 +41,12 @@ class Measured:
     name: str
     scale: Scale
     level: str
+    pictures: int
+    """Number of pictures in the set."""
+
     scores: Sequence[Score]
+    failed: Mapping[Path, SrcliError] = field(default_factory=dict)
+    """Pictures that could not be measured, with the reasons."""
 
     @property
     def mean(self) -> dict[str, float | None]:
@@ -49,7 +55,13 @@ class Measured:
 
     def _mean(self, figure: str) -> float | None:
         values = [getattr(score, figure) for score in self.scores]
-        return None if None in values else sum(values) / len(values)
+        return None if None in values or not values else sum(values) / len(values)
+
+    @property
+    def count(self) -> str:
+        """Number of pictures that were measured, for people."""
+        done = self.pictures - len(self.failed)
+        return f"{done} of {self.pictures}" if self.failed else str(done)
 
     def label(self, results: Sequence[Measured]) -> str:
         """Return a name that tells it apart from the others of a table."""
@@ -61,7 +73,8 @@ class Measured:
         """Return everything for JSON."""
         pictures = [{"name": score.name, **_figures(score)} for score in self.scores]
         about = {"name": self.name, "scale": number(self.scale), "level": self.level or None}
-        return {**about, **self.mean, "pictures": pictures}
+        failed = [{"name": file.name, "error": str(why)} for file, why in self.failed.items()]
+        return {**about, **self.mean, "pictures": pictures, "failed": failed}
 
 
 def _figures(score: Score) -> dict[str, float | None]:
@@ -102,8 +115,7 @@ def _rows(
 ) -> list[tuple[str, ...]]:
     label = result.label(results)
     pictures = [(f"  {s.name}", "", *_cells(_figures(s), shown)) for s in result.scores if each]
-    count = len({score.name.partition(",")[0] for score in result.scores})
-    return [*pictures, (label, str(count), *_cells(result.mean, shown))]
+    return [*pictures, (label, result.count, *_cells(result.mean, shown))]
 
 
 def _cells(found: Mapping[str, float | None], shown: Sequence[str]) -> list[str]:

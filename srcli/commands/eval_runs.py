@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -147,7 +148,11 @@ class Wanted:
         if self.blur_set is not None:
             return [{**blurs(self.blur_set, int(scale), self.seed)}]
         if self.kernels:
-            return [{file.name: always(read_kernel(file))} for file in self.kernels]
+            alike = Counter(file.name for file in self.kernels)
+            named = {
+                file.name if alike[file.name] == 1 else str(file): file for file in self.kernels
+            }
+            return [{name: always(read_kernel(file))} for name, file in named.items()]
         return [{"": None}]
 
 
@@ -158,8 +163,8 @@ def way(
     *,
     as_command: bool,
     **running: Unpack[RunningOptions],
-) -> Way:
-    """Open a way to restore pictures.
+) -> Callable[[], Way]:
+    """Find a way to restore pictures; return the function that opens it.
 
     Args:
         model: Of the registry; `bicubic`, or `none` for denoising and deblocking.
@@ -167,42 +172,30 @@ def way(
         task: What is to be undone.
         as_command: Restore as `srcli upscale` does, with a frame, to whole values in between.
         **running: How to run the model.
-    """
-    from srcli.quality.evaluation import bicubic
-
-    if model == NONE and task != "upscale":
-        return Way(enlarge=_as_it_is, facts={"model": model})
-    if model == BICUBIC:
-        return Way(enlarge=bicubic(scale), facts={"model": model, "scale": number(scale)})
-    return _by_network(model, scale, task, as_command, running)
-
-
-def check_way(model: str, scale: Scale, task: Task, running: RunningOptions) -> None:
-    """Refuse, before any work, a way that cannot be opened; see `way`.
 
     Raises:
         UsageError: There is no such model, or it has not this scale.
         WeightsError: It has no weights for it.
     """
-    if model == NONE and task != "upscale":
-        return
-    if model != BICUBIC:
-        for each in _passes(model, scale, task):
-            _loaded(model, each, task, running)
-    elif scale <= 1:
-        raise UsageError(
-            f"-s {number(scale):g}: bicubic enlarges", "Give more than 1, or choose a model."
-        )
+    from srcli.quality.evaluation import bicubic
+
+    if model == NONE and task == "upscale":
+        raise UsageError(f"{NONE} leaves pictures as they are", f"Choose {BICUBIC}, or a model.")
+    if model == NONE:
+        return lambda: Way(enlarge=_as_it_is, facts={"model": model})
+    if model == BICUBIC:
+        if scale <= 1:
+            problem = f"-s {number(scale):g}: bicubic enlarges"
+            raise UsageError(problem, "Give more than 1, or choose a model.")
+        facts: dict[str, object] = {"model": model, "scale": number(scale)}
+        return lambda: Way(enlarge=bicubic(scale), facts=facts)
+    loaded = [_loaded(model, each, task, running) for each in _passes(model, scale, task)]
+    return lambda: _by_network(loaded, scale, as_command, running)
 
 
 def _by_network(
-    model: str,
-    scale: Scale,
-    task: Task,
-    as_command: bool,
-    running: RunningOptions,
+    loaded: Sequence[LoadedModel], scale: Scale, as_command: bool, running: RunningOptions
 ) -> Way:
-    loaded = [_loaded(model, each, task, running) for each in _passes(model, scale, task)]
     stack = ExitStack()
     restorers = [stack.enter_context(_opened(each, running)) for each in loaded]
     digests = [each.weights.sha256 for each in loaded]
@@ -228,13 +221,12 @@ def _by_network(
 def _passes(model: str, scale: Scale, task: Task) -> Sequence[Scale]:
     """Return the scales of the passes that reach a factor, as `srcli upscale` chooses them."""
     from srcli.jobs.sizes import SizeRequest
-    from srcli.models.registry import check_scale, get_model
+    from srcli.models.registry import check_task, get_model
 
     spec = get_model(model)
     if task != "upscale" or spec.takes(scale, task):
         return [scale]
-    if not spec.scales_for(task):
-        check_scale(spec, scale, task)
+    check_task(spec, task)
     size = SizeRequest(scale=Fraction(scale))
     return size.resolve(64, 64, spec.reached(task), spec.scale_grid).passes
 

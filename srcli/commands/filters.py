@@ -107,7 +107,7 @@ def filters(
     if dictionary == bool(places) or bool(places) != (image is not None):
         raise UsageError("the call names nothing to draw", "Give IMAGE --at X,Y, or --dictionary.")
     options.check_png(output)
-    options.check_free(output, overwrite)
+    options.check_file(output, overwrite)
     purpose: Task = task if scale == 1 else "upscale"
     loaded = load(model, scale, task=purpose, weights=weights, note=console.note)
     if loaded.spec.distinct_taps is None:

@@ -35,7 +35,7 @@ def check_page(page: Path, overwrite: bool, other: str = "another --html") -> No
     """
     if page.suffix.lower() not in (".html", ".htm"):
         raise UsageError(f"{page}: a page must end in .html", "Rename it.")
-    options.check_free(page, overwrite, other)
+    options.check_file(page, overwrite, other)
 
 
 def write_page(page: Path, html: str) -> None:

@@ -38,7 +38,7 @@ def check_kernel_file(file: Path, spec: ModelSpec, jobs: Sequence[Job], *, overw
     for target in (file, file.with_suffix(".npy")):
         if target.resolve() in (jobs[0].target.resolve(), jobs[0].source.resolve()):
             raise UsageError(f"{target}: is the input or the output", "Choose another name.")
-        options.check_free(target, overwrite, "another --save-kernel")
+        options.check_file(target, overwrite, "another --save-kernel")
 
 
 def check_known_kernel(request: RestoreRequest, jobs: Sequence[Job], backend: str) -> None:

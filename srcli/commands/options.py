@@ -14,7 +14,7 @@ import click
 
 from srcli import console
 from srcli.commands.sections import Command, Decorator
-from srcli.errors import OutputExistsError, UsageError
+from srcli.errors import OutputError, OutputExistsError, UsageError
 from srcli.models.registry import DEFAULT_MODEL, MODELS
 from srcli.models.spec import INPUT_CHOICES, INPUT_KINDS
 
@@ -129,6 +129,28 @@ def check_free(output: Path, overwrite: bool, other: str = "-o") -> None:
         raise OutputExistsError(
             f"{output}: exists already", f"Give {other}, or --overwrite to replace it."
         )
+
+
+def check_file(output: Path, overwrite: bool, other: str = "-o") -> None:
+    """Refuse, before any work, an output that cannot become a file.
+
+    Args:
+        output: Its name.
+        overwrite: True if a file that is there may be replaced.
+        other: The option that names another.
+
+    Raises:
+        OutputExistsError: It is there already and may not be replaced.
+        OutputError: No file can be made there.
+    """
+    from srcli.system.files import check_place
+
+    check_free(output, overwrite, other)
+    try:
+        check_place(output)
+    except OSError as error:
+        problem = f"{output}: cannot be written: {error.strerror}"
+        raise OutputError(problem, f"Give {other}.") from error
 
 
 def complete_models(

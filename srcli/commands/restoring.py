@@ -17,6 +17,8 @@ from srcli.errors import BackendError, UsageError, WeightsError
 from srcli.models.spec import Task
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from srcli.backends.base import Backend, BlurKernels
     from srcli.jobs.batch import Batch
     from srcli.jobs.job import Job, Outcome, Wishes
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from srcli.jobs.steps import Rules, Step
     from srcli.loading.foreign import ForeignModel
     from srcli.loading.model import LoadedModel
+    from srcli.models.spec import ModelSpec
     from srcli.pipeline.restorer import Restorer
 
 ON_RAY = "srcli.on_ray"  # in click's context: how to run on a cluster
@@ -179,12 +182,14 @@ def _rules(request: RestoreRequest, task: Task) -> Rules:
     """Return the rules for the networks that pictures go through.
 
     Raises:
+        UsageError: The model does not do the task.
         WeightsError: Weights for photographs are wanted, and the model has none.
     """
     from srcli.jobs.steps import Rules, rules_for, steps_before
     from srcli.loading.model import no_photo_weights
 
     if request.model_file is not None:
+        _check_foreign(request.model_file, request.spec, task)
         return Rules(task=task, before=steps_before(request.spec.name, request.before))
     own = request.weights is not None
     before = request.before
@@ -192,6 +197,15 @@ def _rules(request: RestoreRequest, task: Task) -> Rules:
     if rules.input == "photo" and not rules.photo:
         raise no_photo_weights(request.spec)
     return rules
+
+
+def _check_foreign(file: Path, spec: ModelSpec, task: Task) -> None:
+    """Raise `UsageError` if another network enlarges for a task that does not, or the reverse."""
+    if task in spec.tasks():
+        return
+    does = f"enlarges by {max(spec.scales)}" if task != "upscale" else "keeps the size of pictures"
+    other = spec.tasks()[0]
+    raise UsageError(f"{file}: {does}", f"Use `srcli {other} --model-file {file}`.")
 
 
 class Runner:

@@ -22,7 +22,7 @@ def restore_video(name: str, request: VideoRequest) -> int:
 
     target = _target(request)
     if request.shard is None:
-        options.check_free(target, request.overwrite)
+        options.check_file(target, request.overwrite)
     models = request.recipe.models(console.note)
     plan = planned(_wishes(Path(name), target, request, models), console.note)
     console.note(f"{name}: {plan.line}")
@@ -73,7 +73,7 @@ def join_segments(name: str, request: VideoRequest) -> int:
     from srcli.video.joining import join
 
     target = _target(request)
-    options.check_free(target, request.overwrite)
+    options.check_file(target, request.overwrite)
     folder = target.with_name(f"{target.name}.segments")
     frames = join(Path(name), folder, target, replace=request.overwrite, note=console.note)
     clear(folder)

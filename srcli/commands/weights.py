@@ -86,7 +86,7 @@ def convert(
     target = output or file.with_suffix(".safetensors")
     if target.suffix.lower() != ".safetensors":
         raise UsageError(f"{target}: must end in .safetensors", "Rename it.")
-    options.check_free(target, overwrite)
+    options.check_file(target, overwrite)
     name = get_model(model).name if model else None
     found = write(file, target, model=name, scale=scale, replace=overwrite)
     console.result(f"{target}  {found.spec.name} x{found.scale}")

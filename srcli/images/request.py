@@ -64,7 +64,8 @@ class ReadRequest:
         if self.page is None and pages > 1:
             raise InputError(
                 f"{self.name}: holds {pages} pages or frames, of which one is restored",
-                f"say which, as in --page 1 (up to {pages}), or save them as separate files first",
+                f"say which, as in --page 1 (up to {pages}), to a command that restores; for other "
+                "commands save them as separate files first",
             )
         if self.page is not None and not 1 <= self.page <= pages:
             has = "only one page" if pages == 1 else f"{pages} pages or frames"

@@ -296,7 +296,7 @@ class Batch:
                 self._finish(prepared)
         except (SrcliError, MemoryError) as error:
             return self._failed(prepared, error)
-        notes = (*job.notes, *prepared.decoded.notes)
+        notes = job.notes_on(prepared.decoded.notes)
         return Outcome(job=job, status="done", seconds=seconds, notes=notes)
 
     def _restore_large(self, prepared: Prepared) -> Outcome:
@@ -318,7 +318,7 @@ class Batch:
                         write_copy(job, replace=prepared.replace)
                     else:
                         self._restore_strips(prepared, reader)
-                    notes = (*job.notes, *reader.notes)
+                    notes = job.notes_on(reader.notes)
                 self._finish(prepared)
         except (SrcliError, MemoryError) as error:
             return self._failed(prepared, error)

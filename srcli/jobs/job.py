@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -105,6 +105,10 @@ class Job:
     def output(self) -> str:
         """Name of the output, for people."""
         return self.target_url or str(self.target)
+
+    def notes_on(self, reading: Sequence[str]) -> tuple[str, ...]:
+        """Return all notes on the output; those on reading are not true of a copy."""
+        return self.notes if self.copied else (*self.notes, *reading)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from srcli.checkpoints.shipped import photo_limits, shipped_weights
 from srcli.errors import UsageError, WeightsError
 from srcli.images.picture import Metadata
-from srcli.models.registry import DEFAULT_MODEL
+from srcli.models.registry import DEFAULT_MODEL, check_task
 from srcli.models.spec import InputChoice, InputKind, ModelSpec, Scale, Task
 
 ORDER: tuple[Task, ...] = ("deblock", "denoise")
@@ -178,9 +178,11 @@ def rules_for(
         before: Tasks to do before enlarging.
 
     Raises:
-        UsageError: Something is to be done before, and nothing is enlarged.
+        UsageError: The model does not do the task, or something is to be done before, and nothing
+            is enlarged.
         WeightsError: No weights ship for a task of `before`.
     """
+    check_task(spec, task)
     if before and task != "upscale":
         problem = f"{before[0]} is asked for before enlarging, but the task is {task}"
         raise UsageError(problem, "Leave it out, or choose the task upscale.")

@@ -242,6 +242,9 @@ def _no_weights(spec: ModelSpec, scale: Scale, task: Task) -> WeightsError:
     purpose = f"to {task} by {float(scale):g}" if scale > 1 else f"to {task}"
     problem = f"srcli ships no weights for {spec.name} {purpose}"
     ways = []
+    if others := [one for one in spec.scales_for(task) if find_weights(spec, one, task)]:
+        named = " or ".join(f"x{one}" for one in others)
+        ways.append(f"choose {named}, for which it has weights")
     if (distribution := left_out(spec, scale, task)) is not None:
         ways.append(f"run `{bring(distribution)}`, which brings them")
     publication = (

@@ -39,12 +39,20 @@ def get_model(name: str) -> ModelSpec:
     raise UnknownModelError(f"no model is called {name!r}", guess)
 
 
+def check_task(spec: ModelSpec, task: Task) -> None:
+    """Raise `UnsupportedScaleError` unless the model does the task."""
+    if task not in spec.tasks():
+        able = ", ".join(model.name for model in MODELS if task in model.tasks())
+        raise UnsupportedScaleError(f"{spec.name} cannot {task}", f"Choose one of {able}.")
+
+
 def check_scale(spec: ModelSpec, scale: Scale, task: Task = "upscale") -> None:
-    """Raise `UnsupportedScaleError` unless the model has this scale for the task."""
+    """Raise `UnsupportedScaleError` unless the model does the task, by this scale."""
+    check_task(spec, task)
     if spec.takes(scale, task):
         return
     offered = ", ".join(str(s) for s in spec.scales_for(task))
-    remedy = f"Choose one of its scales: {offered}." if offered else "Choose another model."
-    if offered and spec.any_scale is not None:
+    remedy = f"Choose one of its scales: {offered}."
+    if spec.any_scale is not None:
         remedy = f"Choose a scale from 1 to {spec.any_scale.largest}."
     raise UnsupportedScaleError(f"{spec.name} cannot {task} by {number(scale)}", remedy)

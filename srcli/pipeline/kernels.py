@@ -72,11 +72,16 @@ def _numbers(file: Path) -> NDArray[np.float64]:
 
 def _array(file: Path) -> NDArray[np.float64]:
     try:
-        numbers = np.load(file, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        reason = getattr(error, "strerror", None) or "it is no array of numbers"
+        numbers = np.asarray(np.load(file, allow_pickle=False))
+    except OSError as error:
+        reason = error.strerror or "it is no array of numbers"
         raise InputError(f"{file}: cannot be read ({reason})", "Check the path.") from error
-    squeezed = np.squeeze(np.asarray(numbers))
+    except (ValueError, EOFError) as error:
+        problem = f"{file}: cannot be read (it is no array of numbers)"
+        raise InputError(problem, "Save the kernel by numpy.save.") from error
+    # A kernel of one pixel is K x K, too: of its axes only those beyond two are left out.
+    alone = [axis for axis, length in enumerate(numbers.shape) if length == 1]
+    squeezed = np.squeeze(numbers, tuple(alone[: max(0, numbers.ndim - 2)]))
     if squeezed.ndim != 2 or squeezed.dtype.kind not in "fiu":
         raise InputError(f"{file}: holds no square of numbers", "Save one kernel, K x K.")
     return squeezed.astype(np.float64)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -11,11 +12,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from srcli.errors import InputError
-from srcli.images import Picture, has_picture_suffix, read, to_8_bits
+from srcli.errors import InputError, MemoryExhaustedError, SrcliError
+from srcli.images import Picture, has_picture_suffix, probe, read, to_8_bits
 from srcli.models.dcls.reduction import Kernel
 from srcli.models.dcls.reduction import reduced as reduced_kernel
 from srcli.models.spec import Scale
+from srcli.models.spec import number as number_of
 from srcli.pipeline.resample import reduce, resize
 from srcli.quality.blurs import Blur, seen
 from srcli.quality.degradations import Plane, add_noise, blur, compress, gaussian
@@ -28,6 +30,9 @@ Enlarge = Callable[[Pixels8], NDArray[np.floating]]
 
 Damage = Callable[[Pixels8, int], Pixels8]
 """A function that damages an original before it is restored; the number is the picture's."""
+
+Failed = Callable[[Path, SrcliError], None]
+"""A function that is told of a picture which cannot be measured, and why."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,12 +127,18 @@ def dataset_files(folder: Path) -> list[Path]:
     """Return the originals of a test set: the pictures in its folder `HR`, or in the folder itself.
 
     Raises:
-        InputError: There is no such folder, or no pictures in it.
+        InputError: There is no such folder, it cannot be read, or no pictures are in it.
     """
     if not folder.is_dir():
         raise InputError(f"{folder}: there is no such folder", "Give one with pictures in it.")
     originals = folder / "HR" if (folder / "HR").is_dir() else folder
-    files = sorted(p for p in originals.iterdir() if p.is_file() and has_picture_suffix(p))
+    try:
+        entries = sorted(originals.iterdir())
+    except OSError as error:
+        problem = f"{originals}: cannot be read ({error.strerror})"
+        raise InputError(problem, "Check that you may list the folder.") from error
+    # Hidden ones are what file managers and half-written copies leave behind.
+    files = [p for p in entries if p.is_file() and has_picture_suffix(p) and p.name[0] != "."]
     if not files:
         raise InputError(
             f"{originals}: no pictures",
@@ -147,6 +158,7 @@ def evaluate(
     conditions: Conditions | None = None,
     whole: bool = False,
     estimated: Callable[[], Kernel | None] = lambda: None,
+    failed: Failed | None = None,
 ) -> Iterator[Score]:
     """Score a way of enlarging on each original.
 
@@ -159,24 +171,28 @@ def evaluate(
     found in the picture that was enlarged last.
 
     Originals are cut so that a fractional scale leads from whole pixels to whole pixels.
+
+    Raises:
+        InputError: A picture cannot be read, or is too small. If `failed` is given, it is told that
+            instead, and the other pictures are scored.
+        MemoryExhaustedError: The same of a picture that is too large.
     """
     border = math.ceil(scale) if scale > 1 and not whole else 0
-    for number, file in enumerate(files):
+    stems = Counter(file.stem for file in files)
+
+    def scored(number: int, file: Path) -> Score:
         low, high = _pair(file, scale) if damage is None else _damaged(file, number, damage)
+        if min(high.shape[:2]) - 2 * border < SSIM_SIDE:
+            raise _too_small(file, scale, border)
         if conditions is not None:
             low = conditions.small(high, low, scale, number)
-        if min(high.shape[:2]) - 2 * border < SSIM_SIDE:
-            raise InputError(
-                f"{file}: {high.shape[1]} x {high.shape[0]} pixels are too few to be compared",
-                f"Leave out pictures with sides below {SSIM_SIDE + 2 * border}.",
-            )
         restored = np.clip(np.rint(enlarge(low) * 255.0), 0, 255)
         planes = [crop_border(luma(picture), border) for picture in (restored, high)]
         colors = [crop_border(p.astype(np.float64), border) for p in (restored, high)]
         if y_rounded:
             planes = [np.rint(plane) for plane in planes]
-        yield Score(
-            name=file.stem,
+        return Score(
+            name=file.stem if stems[file.stem] == 1 else file.name,
             psnr=psnr(*planes),
             ssim=ssim(*planes),
             psnr_rgb=psnr(*colors),
@@ -184,6 +200,37 @@ def evaluate(
             lr_psnr=_psnr_of_small(restored, low, scale, number, conditions),
             kernel_error=_kernel_error(estimated(), scale, number, conditions),
         )
+
+    for number, file in enumerate(files):
+        try:
+            score = scored(number, file)
+        except (InputError, MemoryExhaustedError, MemoryError) as error:
+            if failed is None:
+                raise
+            failed(file, _of_file(file, error))
+        else:
+            yield score
+
+
+def _too_small(file: Path, scale: Scale, border: int) -> InputError:
+    """Return the error for a picture of which the border, and cutting, leave too little."""
+    parts = scale.numerator  # sides are cut to a multiple
+    least = -(-(SSIM_SIDE + 2 * border) // parts) * parts
+    at = f" at x{number_of(scale):g}" if scale > 1 else ""
+    header = probe(file)
+    return InputError(
+        f"{file}: {header.width} x {header.height} pixels are too few to be compared{at}",
+        f"Leave out pictures with sides below {least}.",
+    )
+
+
+def _of_file(file: Path, error: SrcliError | MemoryError) -> SrcliError:
+    """Return an error that names the picture; that of a network knows nothing of files."""
+    if isinstance(error, MemoryError):
+        return MemoryExhaustedError(
+            f"{file}: out of memory", "Close other programs, or leave out the picture."
+        )
+    return error if str(file) in str(error) else error.about(str(file))
 
 
 def _psnr_of_small(
@@ -232,10 +279,17 @@ def _pair(file: Path, scale: Scale) -> tuple[Pixels8, Pixels8]:
     high = _rgb(read(file))
     if not isinstance(scale, int):
         return _fractional(file, high, scale)
-    reduced = file.parent.parent / f"LRx{scale}" / file.name
-    low = _rgb(read(reduced)) if file.parent.name == "HR" and reduced.exists() else None
-    if low is None:
+    folder = file.parent.parent / f"LRx{scale}"
+    reduced = folder / file.name
+    if file.parent.name != "HR" or not folder.is_dir():
         low = reduce(high, scale)
+    elif reduced.exists():
+        low = _rgb(read(reduced))
+    else:  # another name there may hold it: what is made here would not be what was to be measured
+        raise InputError(
+            f"{reduced}: is missing, the reduced picture of {file}",
+            f"Give it this name, or remove the folder {folder}: then it is made from the original.",
+        )
     height, width = (side * scale for side in low.shape[:2])
     left_over = high.shape[0] - height, high.shape[1] - width
     if not all(0 <= pixels < scale for pixels in left_over):

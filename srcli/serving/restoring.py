@@ -174,7 +174,7 @@ def _restored(
         name=_result_name(order, format),
         width=size.width,
         height=size.height,
-        notes=tuple(_about(order.name, note) for note in (*job.notes, *picture.notes)),
+        notes=tuple(_about(order.name, note) for note in job.notes_on(picture.notes)),
         steps=tuple(step.label for step in job.steps),
         seconds=seconds,
     )

@@ -216,7 +216,11 @@ def damaged(path: Path, time: int | None, time_base: Fraction | None) -> InputEr
 
 
 def _side(frame: VideoFrame, name: str) -> bytes | None:
-    for data in frame.side_data:
+    try:
+        beside = frame.side_data
+    except ValueError:  # a kind that PyAV has no name for, such as EXIF: it then gives none at all
+        return None
+    for data in beside:
         if data.type.name == name:
             return bytes(data)
     return None

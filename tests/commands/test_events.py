@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import subprocess
 import sys
 
@@ -230,3 +231,13 @@ def test_quiet_is_for_one_command(srcli, tmp_path, photograph):
     _, out, err = srcli("upscale", tmp_path / "in.png", "-s", 2, "-o", tmp_path / "b.png")
     assert "b.png" in out
     assert "native" in err or "with" in err
+
+
+def test_a_narrow_terminal_cuts_no_number(capsys, monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")  # as on a terminal
+    monkeypatch.setenv("COLUMNS", "40")
+    names = [letter * 9 for letter in "abcdef"]
+    console.table(names, [["31.23456789"] * 6])
+    out = capsys.readouterr().out
+    assert "…" not in out
+    assert len(re.findall(r"9", out)) == 6

@@ -13,7 +13,7 @@ import srcli as api
 from srcli.checkpoints.shipped import shipped_weights
 from srcli.images import read
 from srcli.images.picture import Metadata, SaveOptions
-from srcli.jobs import rewriting
+from srcli.jobs import groups, rewriting
 from srcli.jobs.steps import LITTLE_TO_GAIN, Rules, Step
 from srcli.quality.metrics import luma, psnr
 
@@ -209,6 +209,22 @@ def test_large_files_too(srcli, jpeg, monkeypatch):
     assert file.with_name("in_deblocked.jpg").read_bytes() == file.read_bytes()
     assert srcli("deblock", file, "-o", file.with_name("x.png"))[0] == 0
     np.testing.assert_array_equal(read(file.with_name("x.png")).color, read(file).color)
+
+
+@pytest.mark.parametrize("mode", ["CMYK", "MPO"])
+def test_a_copy_keeps_what_reading_changes(srcli, original, tmp_path, monkeypatch, mode):
+    """No note says that CMYK became RGB, or that a second picture was left out."""
+    file, target = tmp_path / "in.jpg", tmp_path / "out.jpg"
+    if mode == "MPO":
+        original.save(file, "MPO", save_all=True, append_images=[original], quality=100)
+    else:
+        original.convert(mode).save(file, quality=100)
+    for in_memory in (groups.IN_MEMORY, 1000):
+        monkeypatch.setattr(groups, "IN_MEMORY", in_memory)
+        code, _, err = srcli("deblock", file, "-o", target, "--overwrite")
+        assert (code, target.read_bytes() == file.read_bytes()) == (0, True)
+        assert NOTHING in err
+        assert err.count("note: ") == 1
 
 
 def test_a_damaged_good_file_is_not_copied(srcli, jpeg, monkeypatch):

@@ -52,4 +52,19 @@ def test_nothing_is_proposed_that_is_not_there(monkeypatch):
         load("fsdn-base", 8)  # ASDN does it, with scores that nobody has measured
     assert "-m" not in str(caught.value)
     assert "fetch" not in str(caught.value)
-    assert str(caught.value).endswith("Give your own with --weights FILE.")
+    assert str(caught.value).endswith("has weights, or give your own with --weights FILE.")
+
+
+@pytest.mark.parametrize(
+    ("name", "scale", "others"), [("dcls-iso", 3, "x2 or x4"), ("awsrn", 2, "x8")]
+)
+def test_the_scales_that_have_weights_are_named(name, scale, others):
+    """Another scale may do: `srcli upscale -s 2.5` wants x3 of DCLS, and -s 4 works."""
+    with pytest.raises(WeightsError, match=f"Choose {others}, for which it has weights, or fetch"):
+        load(name, scale)
+
+
+def test_no_scales_are_named_where_none_has_weights():
+    with pytest.raises(WeightsError) as caught:
+        load("asdn-paper", 3)
+    assert "for which it has weights" not in str(caught.value)

@@ -113,6 +113,7 @@ class TestFiles:
         [
             (np.ones((4, 4)), "a pixel in its middle"),
             (np.ones((3, 5)), "as many rows as columns"),
+            (np.ones((1, 3)), "not 3 x 1"),
             (np.zeros((3, 3)), "not all of them zero"),
             (-np.eye(3), "none below zero"),
             (np.full((3, 3), np.nan), "holds weights"),
@@ -126,6 +127,16 @@ class TestFiles:
         with pytest.raises(InputError, match=words) as error:
             read_kernel(tmp_path / "k.npy")
         assert str(tmp_path / "k.npy") in str(error.value)
+
+    @pytest.mark.parametrize("shape", [(1, 1), (1, 1, 1), (1, 1, 1, 1)])
+    def test_one_pixel_is_a_kernel_that_blurs_nothing(self, tmp_path, shape):
+        np.save(tmp_path / "k.npy", np.full(shape, 3.0))
+        np.testing.assert_array_equal(read_kernel(tmp_path / "k.npy"), [[1.0]])
+
+    def test_text_is_not_a_wrong_path(self, tmp_path):
+        (tmp_path / "k.npy").write_text("1 2 1")
+        with pytest.raises(InputError, match=r"no array of numbers.*by numpy"):
+            read_kernel(tmp_path / "k.npy")
 
     def test_what_cannot_be_read(self, tmp_path):
         (tmp_path / "k.npy").write_text("no numbers")

@@ -73,3 +73,16 @@ def test_a_frame_of_a_file_is_as_ffmpeg_makes_it(tmp_path, pixels):
     # Edges of colours are softer or harder by another filter for chroma.
     assert np.median(apart[1]) < 2
     assert np.argmin([each.mean() for each in apart]) == 1
+
+
+def test_frames_may_carry_what_pyav_has_no_name_for(srcli, tmp_path):
+    """MJPEG of a camera with EXIF in each frame: FFmpeg 8 hands it on beside the pixels."""
+    av = pytest.importorskip("av", reason="needs PyAV")
+    about = Image.Exif()
+    about[0x10F] = "maker"
+    Image.new("RGB", (32, 16), (90, 120, 150)).save(tmp_path / "a.jpg", exif=about)
+    arguments = ("-m", "lapar-mini", "-s", 2, "--codec", "ffv1")
+    code, _, err = srcli("video", tmp_path / "a.jpg", "-o", tmp_path / "a.mkv", *arguments)
+    assert code == 0, err
+    with av.open(str(tmp_path / "a.mkv")) as made:
+        assert [(frame.width, frame.height) for frame in made.decode(video=0)] == [(64, 32)]

@@ -57,6 +57,24 @@ def test_limits_are_measured_and_written(repository, monkeypatch):
         assert f"| gain by {kind} | +" in table
 
 
+def test_what_changes_meanwhile_stays(repository, monkeypatch):
+    """Measuring takes an hour: other rows come and change, and weights are replaced."""
+    file = repository / "weights/manifest.toml"
+
+    def measure(entry, test):
+        text = file.read_text().replace("steps = 101100\n", "steps = 101101\n")
+        file.write_text(text + '\n[new-x2]\nmodel = "new"\nscale = 2\ntask = "upscale"\n')
+        return {50: 31, 100: 30}, {50: 30, 100: 31}
+
+    monkeypatch.setattr(limits, "MEASURES", {"photo": measure, "deblock": measure})
+    monkeypatch.setattr(sys, "argv", ["limits", "--test", str(repository), "lapar-c-photo-x2"])
+    limits.main()
+    table = tomllib.loads(file.read_text())
+    assert table["new-x2"]["model"] == "new"
+    assert table["lapar-c-x2"]["steps"] == 101101
+    assert table["lapar-c-photo-x2"]["better_up_to_jpeg"] == 50
+
+
 def test_only_what_has_a_limit_can_be_named(repository, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["limits", "--test", str(repository), "lapar-c-x2"])
     with pytest.raises(SystemExit):

@@ -11,7 +11,6 @@ stands in `manifest.toml`, where the commands look; the figures stand in `docs/`
 from __future__ import annotations
 
 import argparse
-import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -28,7 +27,7 @@ from srcli.quality.evaluation import (
     evaluate,
 )
 
-from .scores import FOLDER, Entry, replace_between, write_manifest
+from .scores import FOLDER, Entry, change_row, read_manifest, replace_between
 
 QUALITIES = {
     "photo": (50, 60, 70, 75, 80, 85, *range(90, 101)),
@@ -123,7 +122,7 @@ def main() -> None:
     parser.add_argument("names", nargs="*", help="measure only these, such as lapar-c-photo-x2")
     parser.add_argument("--test", type=Path, required=True, help="folder with B100 and LIVE1")
     arguments = parser.parse_args()
-    table: dict[str, Entry] = tomllib.loads((FOLDER / "manifest.toml").read_text())
+    table = read_manifest()
     able = [name for name, entry in table.items() if purpose(entry)]
     if unknown := set(arguments.names) - set(able):
         parser.error(f"{min(unknown)} is none of {', '.join(able)}")
@@ -132,11 +131,11 @@ def main() -> None:
         entry = table[name]
         kind = purpose(entry) or ""
         figures = MEASURES[kind](entry, arguments.test)
-        entry["better_up_to_jpeg"] = limit(*figures)
+        found_limit = limit(*figures)
+        change_row(name, entry["sha256"], better_up_to_jpeg=found_limit)
         scale = f" x{entry['scale']}" if kind == "photo" else ""
         found[kind][f"{entry['model']}{scale}"] = figures
-        print(f"{name}: better up to {entry['better_up_to_jpeg']}")  # noqa: T201  takes minutes
-    write_manifest(table)
+        print(f"{name}: better up to {found_limit}")  # noqa: T201  takes minutes
     if not arguments.names:
         for kind, page in PAGES.items():
             replace_between(page, f"limits-{kind}", rows(kind, found[kind]))

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import tomllib
 from pathlib import Path
 
 from srcli.checkpoints.shipped import Weights, prepared_file, sha256_of, shipped_weights
@@ -20,7 +19,7 @@ from srcli.loading.model import LoadedModel
 from srcli.models.registry import get_model
 from srcli.system.installation import SMALL
 
-from .scores import FOLDER, write_manifest
+from .scores import change_row
 
 
 def prepare(weights: Weights, target: Path) -> None:
@@ -48,7 +47,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog=program, description=__doc__)
     parser.add_argument("names", nargs="*", help="only these, such as lapar-c-x2")
     arguments = parser.parse_args()
-    table = tomllib.loads((FOLDER / "manifest.toml").read_text())
     able = {w.path.stem: w for w in shipped_weights() if _comes_prepared(w)}
     if unknown := set(arguments.names) - set(able):
         parser.error(
@@ -59,8 +57,7 @@ def main() -> None:
         target.parent.mkdir(exist_ok=True)
         prepare(able[name], target)
         target.chmod(0o644)
-        table[name]["prepared_sha256"] = sha256_of(target)
-    write_manifest(table)
+        change_row(name, able[name].sha256, prepared_sha256=sha256_of(target))
 
 
 if __name__ == "__main__":

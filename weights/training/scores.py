@@ -24,6 +24,7 @@ from srcli.checkpoints.shipped import sha256_of
 from srcli.commands.costs import scores_of, test_sets
 from srcli.models.registry import get_model
 from srcli.models.spec import TEST_SETS
+from srcli.system.files import atomic_path
 
 FOLDER = Path(__file__).parents[1]
 BLURRED_SET = "Set5"  # others take a quarter of an hour and more
@@ -91,7 +92,32 @@ def _said(command: Sequence[str]) -> list[dict[str, Any]]:
     return rows
 
 
-def write_manifest(table: dict[str, Entry]) -> None:
+def read_manifest() -> dict[str, Entry]:
+    """Return the rows of the manifest as it is now."""
+    return tomllib.loads((FOLDER / "manifest.toml").read_text("utf-8"))
+
+
+def change_row(name: str, sha256: str, /, **facts: object) -> None:
+    """Write facts about weights into their row, and leave all else as it is by now.
+
+    Measuring takes hours, in which other rows come and change.
+
+    Args:
+        name: Of the row.
+        sha256: Of the weights that the facts are about. If the row has others by now, or is gone,
+            that is said, and nothing is written.
+        **facts: Values by key; None removes a key.
+    """
+    table = read_manifest()
+    if table.get(name, {}).get("sha256") != sha256:
+        print(f"{name}: other weights by now; measure again", file=sys.stderr)  # noqa: T201
+        return
+    row = table[name] | facts
+    table[name] = {key: value for key, value in row.items() if value is not None}
+    _write_manifest(table)
+
+
+def _write_manifest(table: dict[str, Entry]) -> None:
     lines = ["# Written by `make scores`; the provenance of each entry is written by hand."]
     for name, entry in table.items():
         lines += ["", f"[{name}]"]
@@ -99,16 +125,22 @@ def write_manifest(table: dict[str, Entry]) -> None:
         for dataset, score in entry.get("scores", {}).items():
             values = ", ".join(f"{k} = {v}" for k, v in score.items())
             lines.append(f"scores.{json.dumps(dataset)} = {{ {values} }}")
-    (FOLDER / "manifest.toml").write_text("\n".join(lines) + "\n")
+    with atomic_path(FOLDER / "manifest.toml") as partial:
+        partial.write_text("\n".join(lines) + "\n", "utf-8")
 
 
 def score_rows(table: dict[str, Entry]) -> list[str]:
     """Return the rows of `docs/benchmarks.md`: ours, with the paper's in brackets."""
-    entries = [entry for entry in table.values() if entry["task"] == "upscale"]
+    entries = [entry for entry in _measured(table) if entry["task"] == "upscale"]
     found = [(entry, scale, _own(entry, scale)) for entry in entries for scale in _scales(entry)]
     shown = test_sets([*own, *_paper(entry, scale)] for entry, scale, own in found)
     rows = [f"| model | scale | {' | '.join(shown)} |", "|---|---|" + "---|" * len(shown)]
     return [*rows, *(_score_row(*row, shown) for row in found)]
+
+
+def _measured(table: dict[str, Entry]) -> list[Entry]:
+    """Return the rows that have scores: what is new was not measured yet."""
+    return [entry for entry in table.values() if entry.get("scores")]
 
 
 def _scales(entry: Entry) -> list[int]:
@@ -155,7 +187,7 @@ def restoration_rows(table: dict[str, Entry], task: str, test: Path) -> list[str
         "|---|" + "---|" * len(values),
         "| as it comes | " + " | ".join(_cell(score) for score in before.values()) + " |",
     ]
-    for entry in table.values():
+    for entry in _measured(table):
         if entry["task"] == task:
             cells = (_cell(score) for score in entry["scores"].values())
             rows.append(f"| {entry['model']} | " + " | ".join(cells) + " |")
@@ -173,7 +205,7 @@ def provenance_rows(table: dict[str, Entry]) -> list[str]:
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for name, entry in table.items():
-        cells = [f"{key}: {_cell(score)}" for key, score in entry["scores"].items()]
+        cells = [f"{key}: {_cell(score)}" for key, score in entry.get("scores", {}).items()]
         cells += [""] * (4 - len(cells))
         facts = [str(entry[key]) for key in ("steps", "hours", "hardware")]
         rows.append(
@@ -198,21 +230,20 @@ def main() -> None:
     parser.add_argument("names", nargs="*", help="measure only these, such as lapar-c-x2")
     parser.add_argument("--test", type=Path, required=True, help="folder with " + str(TEST_SETS))
     arguments = parser.parse_args()
-    table = tomllib.loads((FOLDER / "manifest.toml").read_text())
+    table = read_manifest()
     if unknown := set(arguments.names) - set(table):
         parser.error(f"the manifest has no {min(unknown)}")
-    for name in arguments.names or table:
-        found = sha256_of(FOLDER / f"{name}.safetensors")
-        if found != table[name]["sha256"]:
-            table[name].pop("prepared_sha256", None)  # of other weights
-        table[name]["sha256"] = found
-    write_manifest(table)  # the command that measures checks nothing against an old checksum
-    for name in arguments.names or table:
-        table[name]["scores"] = measure(table[name], arguments.test)
-    write_manifest(table)
+    names = arguments.names or list(table)
+    digests = {name: sha256_of(FOLDER / f"{name}.safetensors") for name in names}
+    for name, found in digests.items():  # the command that measures checks them
+        if found != (before := table[name]["sha256"]):
+            change_row(name, before, sha256=found, prepared_sha256=None)  # that was of others
+    for name, found in digests.items():
+        change_row(name, found, scores=measure(table[name], arguments.test))
+    table = read_manifest()
     page = FOLDER.parent / "docs" / "benchmarks.md"
     replace_between(page, "scores", score_rows(table))
-    tasks = {table[name]["task"] for name in arguments.names or table}
+    tasks = {table[name]["task"] for name in names if name in table}
     for task in tasks & set(LEVELS):
         replace_between(page, task, restoration_rows(table, task, arguments.test))
     replace_between(FOLDER / "README.md", "scores", provenance_rows(table))
