@@ -35,7 +35,7 @@ def test_flat_pictures_stay_flat(weights):
     with closing(TorchSession(model.network(), SessionOptions())) as session:
         restorer = Restorer(session=session, geometry=model.geometry, scale=model.grid)
         for color in COLORS:
-            for height, width in ((9, 12), (1, 1)):
+            for height, width in ((5, 7), (1, 1)) if color in COLORS[::4] else ((5, 7),):
                 flat = np.broadcast_to(np.uint8(color), (height, width, 3))
                 restored = restorer(Picture(color=flat.copy())).color
                 sides = enlarged(height, weights.scale), enlarged(width, weights.scale)
