@@ -193,7 +193,7 @@ slow, exhaustive = pytest.mark.slow, pytest.mark.exhaustive
     ("model", "scale", "task", "sizes"),
     [
         ("lapar-c", 4, "upscale", ("2x2x3",)),
-        ("awsrn-sd", 2, "upscale", SMALL[:1]),
+        ("awsrn-sd", 2, "upscale", ("1x2x3",)),
         pytest.param("lapar-c", 1, "deblock", ("1x1x1", *SMALL), marks=slow),
         pytest.param("lapar-a", 2, "upscale", ALL[:3], marks=exhaustive),
         pytest.param("lapar-b", 3, "upscale", ALL[:2], marks=slow),
