@@ -146,9 +146,12 @@ BUILDS = [
 
 
 @with_rtx
-@pytest.mark.parametrize(("name", "scale"), [(spec.name, spec.scales[-1]) for spec in MODELS])
+@pytest.mark.parametrize(
+    ("name", "scale"),
+    [(spec.name, spec.scales[-1]) for spec in MODELS if "paper" not in spec.name],
+)
 def test_every_graph_is_read(tmp_path: Path, name: str, scale: int) -> None:
-    """Each model's at one scale, in seconds; `make engines` builds all."""
+    """Each model's at one scale, in seconds; `make engines` builds all, the largest too."""
     model = untrained_model(name, scale, tmp_path)
     trt = load_tensorrt()
     logger, messages = collecting_logger(trt)

@@ -101,7 +101,11 @@ def test_reduces_as_the_test_sets_were_reduced(scale, shared):
 
 
 @pytest.mark.parametrize(
-    ("dataset", "scale"), [("Set5", 2), ("Set5", 3), ("Set5", 4), ("Set14", 2), ("B100", 4)]
+    ("dataset", "scale"),
+    [
+        *(("Set5", 2), ("Set5", 3), ("Set5", 4), ("Set14", 2)),
+        pytest.param("B100", 4, marks=pytest.mark.slow),
+    ],
 )
 def test_bicubic_scores_what_it_always_scores(srcli, shared, dataset, scale):
     code, out, _ = srcli(
