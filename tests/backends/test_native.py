@@ -82,8 +82,8 @@ LARGE = (1, 3, MAX_ROWS + 2, COLUMNS + 3)  # of several strips and columns
 def as_published(name, scale, task, kind):
     """What shipped weights give for noise of each of the shapes.
 
-    The large one takes seconds in double precision. Weights for photographs are of the same networks
-    as those for clean pictures, so strips and columns are not tried again.
+    The large one takes seconds in double precision. Weights for photographs are of the same
+    networks as those for clean pictures, so strips and columns are not tried again.
     """
     network = load(name, scale, task=task, kind=kind).published_network()
     shapes = SEVERAL if kind == "photo" else [*SEVERAL, LARGE]

@@ -134,8 +134,11 @@ def _offered(name: str) -> tuple[GraphPrecision, ...]:
 
 
 def _marks(name: str, scale: int, precision: GraphPrecision) -> tuple[pytest.MarkDecorator, ...]:
-    quick = (name, scale) in QUICK and precision == _offered(name)[-1]
-    return () if quick else (pytest.mark.slow,)
+    if (name, scale) in QUICK and precision == _offered(name)[-1]:
+        return ()
+    # The papers' sizes of networks that are built in all scales in smaller ones.
+    largest = "paper" in name and scale != get_model(name).scales[-1]
+    return (pytest.mark.exhaustive if largest else pytest.mark.slow,)
 
 
 BUILDS = [
