@@ -25,7 +25,15 @@ COLORS = [
     *((255, 255, 0), (200, 150, 120), (30, 60, 90)),
 ]
 MOST = 3  # of 255
-WEIGHTS = [pytest.param(w, id=f"{w.model}-{w.task}-x{w.scale}-{w.kind}") for w in shipped_weights()]
+WEIGHTS = [
+    pytest.param(
+        weights,
+        id=f"{weights.model}-{weights.task}-x{weights.scale}-{weights.kind}",
+        # Where one file serves every scale, the largest takes as long as all others.
+        marks=pytest.mark.slow if weights.any_scale and weights.scale > 4 else (),
+    )
+    for weights in shipped_weights()
+]
 
 
 @pytest.mark.parametrize("weights", WEIGHTS)

@@ -124,6 +124,7 @@ def test_lapar_c_scores_on_set5(srcli, shared, scale):
     assert json.loads(out)["datasets"][0]["psnr"] >= AT_LEAST[scale]
 
 
+@pytest.mark.slow
 def test_lapar_c_beats_bicubic_on_set14(srcli, shared):
     code, out, _ = srcli("eval", "-s", 2, shared / "data/eval/Set14", "--json")
     assert code == 0
