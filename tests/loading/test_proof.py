@@ -15,6 +15,7 @@ from srcli.backends import open_model
 from srcli.backends.base import SessionOptions
 from srcli.errors import VerificationError, WeightsError
 from srcli.loading.model import LoadedModel, load
+from srcli.models.dcls import network
 
 to_onnx = importlib.import_module("srcli.export.to_onnx")
 verify = importlib.import_module("srcli.export.verify")
@@ -173,11 +174,13 @@ def test_weights_that_give_no_numbers_are_named(tmp_path):
     assert "report" not in str(caught.value)
 
 
-def test_the_clamp_hides_nothing(filled, tmp_path):
+def test_the_clamp_hides_nothing(tmp_path, monkeypatch):
     """faults.md 13: a network that clamps at its end is compared before that."""
     import onnx
 
-    model = filled("dcls-aniso", 2)
+    monkeypatch.setattr(network, "GROUPS", 2)  # fewer, which end as all do
+    monkeypatch.setattr(network, "BLOCKS", 1)
+    model = filled_model("dcls-aniso", 2, tmp_path)
     graph = to_onnx.to_onnx(model).SerializeToString()
     bare = verify.without_clamp(graph)
     kinds = [
