@@ -116,7 +116,7 @@ def test_windows_are_really_used(network, monkeypatch):
     minimum = 4 * session.exact_margin + session.period
     # Several windows in both directions take a while: of one network.
     height = minimum + 16 if (scale, session.period) == (2, 4) else 20
-    given = picture(height, minimum + 60, 3, 8, "varied" if height == 20 else None)
+    given = picture(height, minimum + 150, 3, 8, "varied" if height == 20 else None)
     whole = restorer(network, **LEAST)(given)
     used = []
     original = Streaming._window_rows
