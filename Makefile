@@ -9,12 +9,13 @@ SIDE_BY_SIDE = --numprocesses auto --maxprocesses 8 --dist worksteal
 test:
 	$(PYTHON) -m pytest $(SIDE_BY_SIDE)
 
-# An engine of every model, scale and precision by TensorRT-RTX, which needs no GPU, and every
-# command of the documentation: minutes.
+# An engine of every model and precision, in nearly every scale, by TensorRT-RTX, which needs no GPU,
+# and every command of the documentation: minutes.
 engines:
 	$(PYTHON) -m pytest $(SIDE_BY_SIDE) -m slow
 
-# Every network of our kernels for GPUs in Triton's interpreter, in many sizes: half an hour.
+# Every network of our kernels for GPUs in Triton's interpreter, in many sizes, and the largest
+# networks in every scale: half an hour.
 exhaustive:
 	$(PYTHON) -m pytest $(SIDE_BY_SIDE) -m exhaustive
 

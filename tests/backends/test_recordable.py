@@ -14,13 +14,17 @@ from torch.overrides import TorchFunctionMode
 from srcli.models.registry import MODELS, get_model
 from srcli.models.spec import ModelSpec
 
-# The largest of a family differ from others by their size only.
+
+def _marks(spec: ModelSpec, scale: int) -> tuple[pytest.MarkDecorator, ...]:
+    """The largest of a family differ from others by their size only."""
+    last, largest = scale == spec.scales[-1], "paper" in spec.name
+    if largest and not last:
+        return (pytest.mark.exhaustive,)
+    return () if last and not largest else (pytest.mark.slow,)
+
+
 VARIANTS = [
-    pytest.param(
-        spec.name,
-        scale,
-        marks=() if scale == spec.scales[-1] and "paper" not in spec.name else pytest.mark.slow,
-    )
+    pytest.param(spec.name, scale, marks=_marks(spec, scale))
     for spec in MODELS
     for scale in spec.scales
 ]

@@ -58,7 +58,13 @@ def small(monkeypatch):
     return make
 
 
-@pytest.mark.parametrize("name", CONFIGURATIONS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.slow if name == "dcls-iso-x3" else ())
+        for name in CONFIGURATIONS
+    ],
+)
 def test_matches_the_published_network(name, shared):
     """The vectors' weights are random: before the clamp, values reach thousands.
 

@@ -96,7 +96,7 @@ def test_fused_is_exact_on_photographs(scale, shared):
     session = OnnxRuntimeBackend().open(model, SessionOptions())
     for file in sorted((shared / "data/eval/Set5" / f"LRx{scale}").iterdir()):
         with Image.open(file) as picture:
-            pixels = np.asarray(picture.convert("RGB"), np.float32) / 255
+            pixels = np.asarray(picture.convert("RGB"), np.float32)[:96, -96:] / 255
         x = torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)[None]))
         with torch.inference_mode():
             expected = published(x)

@@ -101,7 +101,11 @@ def test_reduces_as_the_test_sets_were_reduced(scale, shared):
 
 
 @pytest.mark.parametrize(
-    ("dataset", "scale"), [("Set5", 2), ("Set5", 3), ("Set5", 4), ("Set14", 2), ("B100", 4)]
+    ("dataset", "scale"),
+    [
+        *(("Set5", 2), ("Set5", 3), ("Set5", 4), ("Set14", 2)),
+        pytest.param("B100", 4, marks=pytest.mark.slow),
+    ],
 )
 def test_bicubic_scores_what_it_always_scores(srcli, shared, dataset, scale):
     code, out, _ = srcli(
@@ -120,6 +124,7 @@ def test_lapar_c_scores_on_set5(srcli, shared, scale):
     assert json.loads(out)["datasets"][0]["psnr"] >= AT_LEAST[scale]
 
 
+@pytest.mark.slow
 def test_lapar_c_beats_bicubic_on_set14(srcli, shared):
     code, out, _ = srcli("eval", "-s", 2, shared / "data/eval/Set14", "--json")
     assert code == 0

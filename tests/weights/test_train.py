@@ -66,10 +66,12 @@ TASKS = {
 FORMS = [{"variant": variant} for variant in VARIANTS] + [{"model": "awsrn-sd"}]
 
 
-@pytest.mark.parametrize("optimiser", train.OPTIMISERS)
-@pytest.mark.parametrize("changes", TASKS.values(), ids=TASKS)
-def test_resuming_gives_the_same_weights(tmp_path, data, changes, optimiser):
-    wanted = recipe(**changes, optimiser=optimiser, steps=30)
+@pytest.mark.parametrize(
+    ("task", "optimiser"),
+    [*((task, "adam") for task in TASKS), ("upscale", "soap"), ("awsrn", "soap")],
+)
+def test_resuming_gives_the_same_weights(tmp_path, data, task, optimiser):
+    wanted = recipe(**TASKS[task], optimiser=optimiser, steps=30)
     whole = run_for(wanted, tmp_path / "whole", data, 12)  # beyond a turn of SOAP's axes
     run_for(wanted, tmp_path / "halves", data, 7)
     halves = run_for(wanted, tmp_path / "halves", data, 12)
