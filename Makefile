@@ -4,6 +4,9 @@ PYTHON ?= python
 
 all: lint test
 
+# Where bytecode is not kept, each of the hundreds of processes that tests start compiles all again.
+unexport PYTHONDONTWRITEBYTECODE
+
 # Side by side on the cores. `pytest tests/test_x.py` alone runs one after the other.
 SIDE_BY_SIDE = --numprocesses auto --maxprocesses 8 --dist worksteal
 test:
