@@ -194,9 +194,9 @@ slow, exhaustive = pytest.mark.slow, pytest.mark.exhaustive
     [
         ("lapar-c", 4, "upscale", ("2x2x3",)),
         ("awsrn-sd", 2, "upscale", ("1x2x3",)),
-        pytest.param("lapar-c", 1, "deblock", ("1x1x1", *SMALL), marks=slow),
+        pytest.param("lapar-c", 1, "deblock", SMALL, marks=slow),
         pytest.param("lapar-a", 2, "upscale", ALL[:3], marks=exhaustive),
-        pytest.param("lapar-b", 3, "upscale", ALL[:2], marks=slow),
+        pytest.param("lapar-b", 3, "upscale", ("1x1x1", *ALL[:2]), marks=slow),
         *(
             pytest.param(f"lapar-{size}", scale, "upscale", ALL, marks=exhaustive)
             for size in "abc"
