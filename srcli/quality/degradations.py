@@ -17,8 +17,8 @@ Filter = Literal["bicubic", "area", "bilinear", "lanczos"]
 # What a photograph goes through before somebody enlarges it: shares, and ranges to draw from.
 CLEAN = 0.25
 BLURRED, MAX_BLUR = 0.3, 1.5  # sigma in pixels of the large picture
-NOISY, MAX_NOISE, GREY_NOISE = 0.4, 15.0, 0.3  # sigma of 255
-COMPRESSED, MIN_QUALITY = 0.85, 30
+NOISY, MAX_NOISE, GREY_NOISE = 0.5, 15.0, 0.3  # sigma of 255
+COMPRESSED, MIN_QUALITY = 0.75, 30
 TWICE = 0.15  # of those that are compressed
 WEBP = 0.08
 SUBSAMPLINGS: tuple[tuple[Subsampling, float], ...] = (("420", 0.65), ("444", 0.25), ("422", 0.1))
