@@ -630,9 +630,7 @@ def test_check_goes_on_after_a_damaged_picture(srcli, tmp_path, photograph):
 
 
 @pytest.mark.parametrize("task", ["denoise", "deblock"])
-def test_restoring_without_weights_names_the_remedy(
-    srcli, tmp_path, photograph, task, monkeypatch
-):
+def test_restoring_without_weights_names_the_remedy(srcli, tmp_path, photograph, task, monkeypatch):
     from srcli.checkpoints import shipped
 
     others = tuple(w for w in shipped.shipped_weights() if w.model != "lapar-b")
