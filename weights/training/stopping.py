@@ -22,7 +22,7 @@ class Interruption:
         self._restore()
 
     def exit(self) -> SystemExit:
-        """What ends a process as the signal would have."""
+        """Return what ends the process with the exit code of the signal."""
         return SystemExit(128 + (self.signal or 0))
 
     def _note(self, number: int, frame: object) -> None:
