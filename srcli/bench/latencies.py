@@ -8,6 +8,7 @@ import statistics
 from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NotRequired, TypedDict
 
@@ -105,11 +106,10 @@ def measure(weights: Weights, backend: str | None = None, precision: Precision =
     options = SessionOptions(precision=precision)
     opened, session = open_model(backend or _backend(model.spec), model, options)
     with closing(session):
-        first = clock(lambda: session(picture))
-        if first < 1e3 * _LONGEST:  # what a first run adds is little of so long a time
-            samples = for_a_while(lambda: clock(lambda: session(picture)), _LONGEST, RUNS)
-        else:
-            samples = [first]
+        run = partial(clock, lambda: session(picture))
+        samples = [run()]
+        if samples[0] < 1e3 * _LONGEST:  # a first run takes longer, but little of so long a time
+            samples = for_a_while(run, _LONGEST, RUNS)
     return Latency(
         milliseconds=round(statistics.median(samples), 2),
         backend=opened.name,

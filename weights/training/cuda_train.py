@@ -194,10 +194,6 @@ class Training:
         self.save()
         self._finish_writing()
 
-    def stopped(self) -> str:
-        """Tell how to go on."""
-        return f"stopped after step {self.stepper.step}; the same command goes on from there"
-
     def save(self) -> None:
         """Write checkpoint and weights beside the training, each whole or not at all."""
         self._finish_writing()
@@ -302,13 +298,14 @@ def train(items: list[Item], session: Session) -> Iterator[str]:
             training.run(began)
             told = f"done in {time.monotonic() - began:.1f} s"
             if session.interruption.signal is not None:
-                yield f"{item.name}: {training.stopped()}"
-                return
+                told = f"stopped after step {training.stepper.step}; the same command goes on"
         except (RuntimeError, OSError, ValueError, SystemExit) as error:
             log.exception("%s: failed after %.0f s", item.name, time.monotonic() - began)
             told = f"failed: {first_line(error)}"
         gc.collect()  # what a failure held, graphs first
         yield f"{item.name}: {told}"
+        if session.interruption.signal is not None:
+            return
 
 
 def _arguments(words: list[str] | None) -> argparse.Namespace:
